@@ -1,5 +1,6 @@
 """The stand-in backend behind a real tritonserver: loads, refusals, tokens, streams, log."""
 
+import itertools
 import queue
 import re
 import time
@@ -309,6 +310,31 @@ def test_tokens_can_take_time(make: Maker) -> None:
     start = time.monotonic()
     assert len(model.ask(question(10, streaming=True))) == 10
     assert 0.2 <= time.monotonic() - start < 5
+
+
+def test_a_delay_can_come_with_the_id(make: Maker) -> None:
+    model = make(delay_from_id="true")
+    model.send(question(5, streaming=True), "slow@200000")
+    model.send(question(50, streaming=True), "fast@0")
+    assert [model.receive().ids() for _ in range(50)][-1] == [[6]]  # token 50: all of the fast one
+    start = time.monotonic()
+    rest = [model.receive() for _ in range(5)]
+    assert [chunk.ids() for chunk in rest] == [[[PROMPT[at % 3]]] for at in range(5)]
+    assert 0.7 <= time.monotonic() - start < 5
+
+
+def test_in_steps_streams_send_together(make: Maker) -> None:
+    model = make(token_delay_us="250000", steps="true")
+    model.send(question(3, streaming=True), "first")
+    time.sleep(0.1)  # a stream without steps would stay that far behind
+    model.send(question(3, streaming=True), "second")
+    arrived = []
+    for _ in range(6):
+        model.receive()
+        arrived.append(time.monotonic())
+    gaps = sorted(later - earlier for earlier, later in itertools.pairwise(arrived))
+    assert gaps[-2] > 0.15  # two waits of a step
+    assert gaps[1] < 0.08  # and, but for what the first had alone, two chunks a step
 
 
 # Shapes

@@ -80,7 +80,7 @@ static void advance(struct generation *generation, struct sequence *sequence) {
   const struct answer *answer = &sequence->answer;
   int64_t from = sequence->made, left = answer->count - from;
   int64_t step = settings->tokens_per_response;
-  if (!generation->streaming && settings->token_delay_us == 0) step = left;
+  if (!generation->streaming && generation->turn.pace_ns == 0) step = left;
   sequence->made += step < left ? step : left;
   bool all_made = sequence->made == answer->count;
   if (!generation->streaming) {
@@ -125,6 +125,14 @@ bool generation_turn(struct turn *turn) {
   return false;
 }
 
+/* Microseconds a token takes: the model's, or what follows the '@' of the request's id. */
+static int64_t token_delay_us(const struct generation *generation) {
+  const struct settings *settings = &generation->model->settings;
+  const char *at = settings->delay_from_id ? strrchr(generation->received.id, '@') : NULL;
+  int64_t delay = at == NULL ? settings->token_delay_us : strtoll(at + 1, NULL, 10);
+  return delay < 0 ? 0 : delay;
+}
+
 TRITONSERVER_Error *generation_start(struct model *model, TRITONBACKEND_ModelInstance *instance,
                                      TRITONBACKEND_Request *request, struct received *received) {
   struct generation *generation = calloc(1, sizeof *generation);
@@ -139,6 +147,8 @@ TRITONSERVER_Error *generation_start(struct model *model, TRITONBACKEND_ModelIns
     free_generation(generation);
     return error;
   }
+  generation->turn.pace_ns = (uint64_t)(token_delay_us(generation) *
+                                        model->settings.tokens_per_response * 1000);
   join_running(generation);
   senders_add(&model->senders, &generation->turn);
   return NULL;

@@ -15,8 +15,7 @@ static TRITONSERVER_Error *load(struct model *model, TRITONBACKEND_Model *triton
   RETURN_IF_ERROR(outputs_find(model->outputs, &settings->outputs));
   RETURN_IF_ERROR(script_read(&model->scripts, settings->tokens_path));
   RETURN_IF_ERROR(journal_open(&model->journal, settings->log_path));
-  uint64_t pace_ns = (uint64_t)(settings->token_delay_us * settings->tokens_per_response) * 1000;
-  if (!senders_start(&model->senders, settings->senders, pace_ns, generation_turn))
+  if (!senders_start(&model->senders, settings->senders, settings->in_steps, generation_turn))
     return refuse("could not start %lld sender threads", (long long)settings->senders);
   return NULL;
 }

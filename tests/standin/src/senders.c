@@ -12,16 +12,22 @@ uint64_t clock_ns(void) {
   return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
 }
 
-/* Holding the lock. The pace is the same for all, so the queue stays ordered by due time. */
+static uint64_t due_ns(const struct senders *senders, uint64_t pace_ns) {
+  uint64_t now = clock_ns();
+  if (pace_ns == 0 || !senders->in_steps) return now + pace_ns;
+  return (now / pace_ns + 1) * pace_ns;
+}
+
+/* Holding the lock. Where all paces are the same, a turn's place is the end. */
 static void append(struct senders *senders, struct turn *turn) {
-  turn->next = NULL;
-  turn->due_ns = senders->pace_ns == 0 ? 0 : clock_ns() + senders->pace_ns;
-  if (senders->last == NULL) {
-    senders->first = turn;
-  } else {
-    senders->last->next = turn;
-  }
-  senders->last = turn;
+  turn->due_ns = due_ns(senders, turn->pace_ns);
+  struct turn **place = &senders->first;
+  if (senders->last != NULL && senders->last->due_ns <= turn->due_ns)
+    place = &senders->last->next;
+  while (*place != NULL && (*place)->due_ns <= turn->due_ns) place = &(*place)->next;
+  turn->next = *place;
+  *place = turn;
+  if (turn->next == NULL) senders->last = turn;
 }
 
 /* Holding the lock: waits until the first turn is due, it is not first any more, or closing. */
@@ -42,8 +48,7 @@ static struct turn *next_turn(struct senders *senders) {
   for (;;) {
     struct turn *turn = senders->first;
     if (senders->closing && turn == NULL) return NULL;
-    bool due = turn != NULL &&
-               (turn->due_ns == 0 || senders->closing || turn->due_ns <= clock_ns());
+    bool due = turn != NULL && (senders->closing || turn->due_ns <= clock_ns());
     if (due) {
       senders->first = turn->next;
       if (senders->first == NULL) senders->last = NULL;
@@ -67,7 +72,7 @@ static void *work(void *argument) {
   return NULL;
 }
 
-bool senders_start(struct senders *senders, int64_t count, uint64_t pace_ns,
+bool senders_start(struct senders *senders, int64_t count, bool in_steps,
                    bool (*take)(struct turn *turn)) {
   pthread_condattr_t attributes;
   pthread_condattr_init(&attributes);
@@ -75,7 +80,7 @@ bool senders_start(struct senders *senders, int64_t count, uint64_t pace_ns,
   pthread_mutex_init(&senders->lock, NULL);
   pthread_cond_init(&senders->wake, &attributes);
   pthread_condattr_destroy(&attributes);
-  senders->pace_ns = pace_ns;
+  senders->in_steps = in_steps;
   senders->take = take;
   senders->threads = calloc((size_t)count, sizeof *senders->threads);
   while (senders->count < count) {

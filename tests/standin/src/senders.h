@@ -1,8 +1,9 @@
 /* A small fixed pool of threads that gives every running generation its turns, in order.
  *
- * One queue, first in, first out: a generation that wants another turn goes to its end, so that
- * all streams advance together, as in-flight batching has them. With a pace, a turn waits until
- * the pace's time has passed since the generation was queued.
+ * One queue, by due time, first in, first out: a generation that wants another turn goes behind
+ * those that are due as early, so that all streams advance together, as in-flight batching has
+ * them. With a pace, a turn waits until the pace's time has passed since the generation was
+ * queued; in steps, until the next whole multiple of it, so that streams of one pace come at once.
  */
 #ifndef STANDIN_SENDERS_H
 #define STANDIN_SENDERS_H
@@ -13,6 +14,7 @@
 
 struct turn {
   struct turn *next;
+  uint64_t pace_ns; /* 0: at once */
   uint64_t due_ns;
 };
 
@@ -23,12 +25,12 @@ struct senders {
   pthread_cond_t wake;
   struct turn *first, *last;
   int64_t waiting;
-  uint64_t pace_ns;
+  bool in_steps;
   bool closing;
   bool (*take)(struct turn *turn); /* true: it wants another one */
 };
 
-bool senders_start(struct senders *senders, int64_t count, uint64_t pace_ns,
+bool senders_start(struct senders *senders, int64_t count, bool in_steps,
                    bool (*take)(struct turn *turn));
 void senders_add(struct senders *senders, struct turn *turn);
 
