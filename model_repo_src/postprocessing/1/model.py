@@ -19,6 +19,10 @@ from repository import ModelSettings, load_tokenizer
 from streams import StreamTable
 
 
+class BadTensor(ValueError):
+    """An input that fits the configuration but not the others; the message begins with its name."""
+
+
 class TritonPythonModel:
     """Triton's entry point. One instance only: the streams' state lives in its process."""
 
@@ -53,6 +57,10 @@ class TritonPythonModel:
             else:
                 text = self._text(arrays)
             return pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT", text)])
+        except BadTensor as bad:
+            return pb_utils.InferenceResponse(
+                error=pb_utils.TritonError(str(bad), pb_utils.TritonError.INVALID_ARG)
+            )
         except Exception as error:
             return pb_utils.InferenceResponse(
                 error=pb_utils.TritonError(f"the tokens could not be decoded: {error}")
@@ -65,11 +73,13 @@ class TritonPythonModel:
         key = int(arrays["STREAM_KEY"][0, 0])
         ended = bool(arrays["STREAM_END"][0, 0])
         cuts = arrays.get("TEXT_CUT")
+        if cuts is not None and cuts.shape != (rows, sequences):
+            raise BadTensor(f"TEXT_CUT: {list(cuts.shape)}; send {[rows, sequences]}")
         if rows == sequences == 1:
             text = self.streams.decode(key, tokens[0, 0].tolist(), ended)
             texts = [text if cuts is None else text[: len(text) - int(cuts[0, 0])]]
         else:
-            texts = self._whole(tokens, arrays["SEQUENCE_LENGTH"], cuts)
+            texts = self._whole(tokens, _lengths(arrays, tokens.shape), cuts)
         array = np.empty((rows, sequences), np.object_)
         array.reshape(-1)[:] = [text.encode() for text in texts]
         return array
@@ -82,3 +92,15 @@ class TritonPythonModel:
             text = self.tokenizer.decode(ids)
             texts.append(text if cuts is None else text[: len(text) - int(cuts[row, sequence])])
         return texts
+
+
+def _lengths(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """SEQUENCE_LENGTH, [rows, sequences]. Raises BadTensor unless it fits TOKENS_BATCH."""
+    lengths = arrays.get("SEQUENCE_LENGTH")
+    if lengths is None:
+        raise BadTensor("SEQUENCE_LENGTH: missing; several sequences need it")
+    if lengths.shape != shape[:2]:
+        raise BadTensor(f"SEQUENCE_LENGTH: {list(lengths.shape)}; send {list(shape[:2])}")
+    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= shape[2]:
+        raise BadTensor(f"SEQUENCE_LENGTH: {lengths.tolist()}; send 0 to {shape[2]}")
+    return lengths

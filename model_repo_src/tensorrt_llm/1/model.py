@@ -89,6 +89,11 @@ class TritonPythonModel:
     def _sampling(self, arrays: dict[str, np.ndarray], row: int, length: int) -> Sampling:
         sampling = read_sampling(arrays, row, self.engine_type)
         self.loop.engine.refuse(sampling)
+        if sampling.end_id >= (known := self.vocab_size or self.tokenizer.vocab_size):
+            raise Refused(
+                f"end_id: {sampling.end_id} is not in the vocabulary; use 0 to {known - 1}, or -1"
+                " for none"
+            )
         if self.max_seq_len and length + sampling.max_tokens > self.max_seq_len:
             raise Refused(
                 f"max_tokens: {sampling.max_tokens} and a prompt of {length} tokens do not fit in"
@@ -175,7 +180,10 @@ def _stop_words(arrays: dict[str, np.ndarray], row: int) -> list[str]:
     array = arrays.get("stop_words")
     if array is None or not array.size:
         return []
-    words = parse_words([bytes(word).decode("utf-8") for word in array[row].reshape(-1)])
+    try:
+        words = parse_words([bytes(word).decode("utf-8") for word in array[row].reshape(-1)])
+    except UnicodeDecodeError as error:
+        raise Refused(f"stop_words: not valid UTF-8 at byte {error.start}") from error
     check_words("stop_words", words)
     return words
 
