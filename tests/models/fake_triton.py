@@ -20,6 +20,7 @@ class Tensor:
 
 class TritonError:
     INVALID_ARG, INTERNAL, CANCELLED = "INVALID_ARG", "INTERNAL", "CANCELLED"
+    UNAVAILABLE = "UNAVAILABLE"
 
     def __init__(self, message: str, code: str) -> None:
         self.message, self.code = message, code

@@ -10,6 +10,7 @@ from engines.engine import Failure, Progress, Sampling
 from fake_triton import Sender
 from senders import Senders
 from step_loop import Admission, StepLoop
+from waiting_line import WaitingLine
 
 
 class Engine:
@@ -59,10 +60,11 @@ class Engine:
 class Host:
     """The engine host as model.py puts it together."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: WaitingLine[Admission] | None = None) -> None:
+        line = WaitingLine(places=64) if line is None else line
         self.engine = Engine()
         self.senders = Senders()
-        self.loop = StepLoop(lambda: self.engine, self.senders)
+        self.loop = StepLoop(lambda: self.engine, self.senders, line)
         self.keys = 0
 
     def ask(
@@ -176,3 +178,55 @@ def test_closing_ends_what_runs() -> None:
     host.senders.close()
     assert sender.finals == 1
     assert "shutting down" in error(sender)
+
+
+def test_no_more_run_at_a_time_than_there_are_places_and_all_are_served_in_turn() -> None:
+    host = Host(WaitingLine(places=4, most=100))
+    most: list[int] = []
+
+    def fault(key: int) -> None:
+        most.append(len(host.engine.running))
+
+    host.engine.fault = fault
+    senders = [host.ask([1], 5) for _ in range(30)]
+    host.wait(*senders)
+    assert all(ids(sender) == [1, 2, 3, 4, 5] for sender in senders)
+    assert 1 <= max(most) <= 4
+    host.loop.close()
+    host.senders.close()
+
+
+def test_a_request_that_waits_too_long_ends_with_an_error_and_never_runs() -> None:
+    host = Host(WaitingLine(places=1, most=100, seconds=0.05))
+    runs, waits = host.ask([1], 300), host.ask([2], 5)
+    host.wait(waits)
+    assert "waited 0.05 s" in error(waits)
+    assert waits.sent[-1].error is not None
+    assert waits.sent[-1].error.code == "UNAVAILABLE"
+    host.wait(runs)
+    assert ids(runs) == list(range(1, 301))
+    host.loop.close()
+    host.senders.close()
+
+
+def test_a_request_cancelled_in_line_leaves_it() -> None:
+    line: WaitingLine[Admission] = WaitingLine(places=1, most=100)
+    host = Host(line)
+    runs, waits = host.ask([1], 300), host.ask([2, 2], 5)
+    _, answer = host.loop.answers()
+    host.loop.cancel(answer)
+    host.wait(waits)
+    assert "cancelled" in error(waits)
+    assert len(line) == 0
+    host.wait(runs)
+    host.loop.close()
+    host.senders.close()
+
+
+def test_closing_ends_those_who_wait_too() -> None:
+    host = Host(WaitingLine(places=1, most=100))
+    senders = [host.ask([1], 10_000) for _ in range(3)]
+    time.sleep(0.05)
+    host.loop.close()
+    host.senders.close()
+    assert [error(sender) for sender in senders] == ["the server is shutting down"] * 3

@@ -17,6 +17,7 @@ from stop_strings import StopMatcher
 # Triton fills pb_utils with its names only after this module is imported: errors are kept as the
 # names of their codes until they are sent.
 INVALID, INTERNAL, CANCELLED = "INVALID_ARG", "INTERNAL", "CANCELLED"
+UNAVAILABLE = "UNAVAILABLE"  # Triton answers HTTP with 503
 ENDS = {end: np.array([[end]], np.bool_) for end in (False, True)}
 
 

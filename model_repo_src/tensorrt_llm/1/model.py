@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from answers import INTERNAL, INVALID, Answer, Row, error_response, final_flag
+from answers import INTERNAL, INVALID, UNAVAILABLE, Answer, Row, error_response, final_flag
 from cancellation import CancellationWatch
 from engines.engine import Engine, EngineSettings, Refused, Sampling
 from engines.gpus import choose_gpus
@@ -26,6 +26,7 @@ from sampling_inputs import check_words, read_sampling
 from senders import Senders
 from step_loop import Admission, StepLoop
 from stop_strings import StopMatcher
+from waiting_line import Overloaded, WaitingLine
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
@@ -43,7 +44,12 @@ class TritonPythonModel:
         self.exclude_input = settings.flag("exclude_input_in_output", True)
         self.tokenizer = load_tokenizer(settings)
         self.senders = Senders()
-        self.loop = StepLoop(lambda: load_engine(self.engine_type, settings), self.senders)
+        line: WaitingLine[Admission] = WaitingLine(
+            settings.max_batch_size,
+            settings.integer("max_queue_size") or 0,
+            (settings.integer("queue_timeout_microseconds") or 0) / 1e6,
+        )
+        self.loop = StepLoop(lambda: load_engine(self.engine_type, settings), self.senders, line)
         self.watch = CancellationWatch(self.loop)
         self.keys = itertools.count(1)
 
@@ -55,6 +61,8 @@ class TritonPythonModel:
                 self._accept(request, sender)
             except Refused as refused:
                 _refuse(sender, str(refused), INVALID)
+            except Overloaded as overloaded:
+                _refuse(sender, str(overloaded), UNAVAILABLE)
             except Exception as error:
                 logging.getLogger("trellis.model").exception("a request could not be read")
                 _refuse(sender, f"the request could not be read: {error}", INTERNAL)
@@ -146,9 +154,9 @@ def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
         gpus = choose_gpus(settings.text("gpu_device_ids", ""), os.environ)
         if gpus is not None:  # before anything of CUDA is touched
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-        from engines.transformers import TransformersEngine
+        from engines.hosted import HostedEngine
 
-        return TransformersEngine(engine_settings)
+        return HostedEngine(engine_settings)
     raise ConfigError(f"parameter engine_type is {engine_type!r}; known: openvino, transformers")
 
 

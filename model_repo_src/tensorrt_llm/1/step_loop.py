@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from answers import CANCELLED, INTERNAL, Answer
+from answers import CANCELLED, INTERNAL, UNAVAILABLE, Answer
 from engines.engine import Engine, Failure, Progress, Sampling
 from senders import Senders
+from waiting_line import WaitingLine
 
 MAX_FAILED_STEPS = 3  # in a row
+WAKE = "wake"
 
 log = logging.getLogger("trellis.step_loop")
 
@@ -30,9 +32,13 @@ class Admission(NamedTuple):
 class StepLoop:
     """Runs an engine on a thread of its own. `submit` and `cancel` may come from any thread."""
 
-    def __init__(self, load: Callable[[], Engine], senders: Senders) -> None:
+    def __init__(
+        self, load: Callable[[], Engine], senders: Senders, line: WaitingLine[Admission]
+    ) -> None:
         self._senders = senders
-        self._inbox: queue.SimpleQueue[list[Admission] | Answer | None] = queue.SimpleQueue()
+        self._line = line
+        # An answer to cancel, WAKE for something in the line, None for the end.
+        self._inbox: queue.SimpleQueue[Answer | str | None] = queue.SimpleQueue()
         self._running: dict[int, Admission] = {}
         self._failed_steps = 0
         self._loaded: queue.SimpleQueue[Engine | BaseException] = queue.SimpleQueue()
@@ -45,18 +51,21 @@ class StepLoop:
         self.engine = outcome
 
     def submit(self, rows: list[Admission]) -> None:
-        """Queue the rows of one request; they enter the engine between the same two steps."""
-        self._inbox.put(rows)
+        """Queue the rows of one request; they enter the engine between the same two steps.
+
+        Raises Overloaded if too many wait already.
+        """
+        self._line.put(rows, len(self._running))
+        self._inbox.put(WAKE)
 
     def cancel(self, answer: Answer) -> None:
         """Drop every row of an answer that nobody waits for."""
         self._inbox.put(answer)
 
     def answers(self) -> list[Answer]:
-        """The answers in flight, each once."""
-        return list(
-            {id(item.answer): item.answer for item in list(self._running.values())}.values()
-        )
+        """The answers in flight, waiting ones too, each once."""
+        items = [*list(self._running.values()), *self._line.waiting()]
+        return list({id(item.answer): item.answer for item in items}.values())
 
     def close(self) -> None:
         """Stop stepping; whatever still runs ends with an error."""
@@ -82,8 +91,9 @@ class StepLoop:
             os._exit(1)
 
     def _admit(self, engine: Engine) -> bool:
-        """Take what waits in the inbox; wait for something if the engine is idle."""
+        """Take what waits in the inbox and in line; wait for something if the engine is idle."""
         while True:
+            self._fill(engine)
             try:
                 item = self._inbox.get(block=not engine.busy)
             except queue.Empty:
@@ -92,9 +102,14 @@ class StepLoop:
                 return False
             if isinstance(item, Answer):
                 self._fail(engine, item, "the client cancelled the request", CANCELLED)
-            else:
-                for row in item:
-                    self._add(engine, row)
+
+    def _fill(self, engine: Engine) -> None:
+        """Give the engine's free places to those who wait; end those who waited too long."""
+        for late in self._line.expired():
+            self._fail(engine, late.answer, str(self._line.expiry()), UNAVAILABLE)
+        while rows := self._line.take(len(self._running)):
+            for row in rows:
+                self._add(engine, row)
 
     def _add(self, engine: Engine, item: Admission) -> None:
         if item.answer.dropped:
@@ -116,9 +131,12 @@ class StepLoop:
             self._failed_steps = 0
         except Exception as error:
             log.exception("an engine step failed")
-            self._fail_all(engine, f"the engine failed: {error}")
+            for item in list(self._running.values()):
+                if not item.answer.dropped:
+                    self._fail(engine, item.answer, f"the engine failed: {error}")
             self._failed_steps += 1
             if self._failed_steps >= MAX_FAILED_STEPS:
+                self._fail_all(engine, f"the engine failed: {error}")  # those who wait, too
                 self._senders.close()  # the errors reach their clients first
                 raise
 
@@ -145,6 +163,7 @@ class StepLoop:
             self._senders.schedule(answer)
 
     def _drop(self, engine: Engine, answer: Answer) -> None:
+        self._line.remove(answer)
         for key, item in list(self._running.items()):
             if item.answer is answer:
                 engine.cancel(key)
