@@ -37,6 +37,7 @@ SIZES = {
 }
 WARM_UP_TOKENS = 32
 READY_SECONDS = 300
+GIB = 2**30
 Numbers = dict[str, Any]
 
 
@@ -126,7 +127,20 @@ def bare_rank(folder: Path, streams: int, tokens: int, prompt_tokens: int) -> Nu
     one_round(WARM_UP_TOKENS)
     numbers = summary([(stream, len(stream) - 1) for stream in one_round(tokens)])
     numbers["gpu_memory_gib"] = gpu_memory()
+    numbers["held_gib"] = held(engine)
     engine.close()
+    return numbers
+
+
+def held(engine: Any) -> Numbers:
+    """GiB by what they are for, on this rank's GPU; `step` is the most that a step took beside."""
+    import torch
+
+    weights, cache, tokens = engine.footprint
+    numbers = {"weights": weights / GIB, "kv_cache": cache / GIB, "kv_tokens": tokens}
+    if torch.cuda.is_available():
+        numbers["step"] = (torch.cuda.max_memory_allocated() - weights - cache) / GIB
+        numbers["reserved"] = torch.cuda.max_memory_reserved() / GIB
     return numbers
 
 

@@ -17,10 +17,20 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from answers import INTERNAL, INVALID, UNAVAILABLE, Answer, Row, error_response, final_flag
+from answers import (
+    INTERNAL,
+    INVALID,
+    RETURNS,
+    UNAVAILABLE,
+    Answer,
+    Row,
+    error_response,
+    final_flag,
+)
 from cancellation import CancellationWatch
 from engines.engine import Engine, EngineSettings, Refused, Sampling
 from engines.gpus import choose_gpus
+from gone_clients import GoneClients, client_token
 from repository import ConfigError, ModelSettings, load_tokenizer
 from sampling_inputs import check_words, read_sampling
 from senders import Senders
@@ -51,6 +61,7 @@ class TritonPythonModel:
         )
         self.loop = StepLoop(lambda: load_engine(self.engine_type, settings), self.senders, line)
         self.watch = CancellationWatch(self.loop)
+        self.gone = GoneClients(self._cancel_clients)
         self.keys = itertools.count(1)
 
     def execute(self, requests: list[Any]) -> None:
@@ -69,12 +80,17 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """End every stream, then the threads."""
+        self.gone.close()
         self.watch.close()
         self.loop.close()
         self.senders.close()
 
     def _accept(self, request: Any, sender: Any) -> None:
         arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        request_id = request.request_id()
+        if _flag(arrays, "stop", False):
+            self._stop(request_id, sender)
+            return
         prompts = read_prompts(arrays, self.vocab_size)
         rows = range(len(prompts))
         samplings = [self._sampling(arrays, row, len(prompts[row])) for row in rows]
@@ -84,15 +100,24 @@ class TritonPythonModel:
             sender,
             [self._row(arrays, row, samplings[row], prompts[row]) for row in rows],
             streaming=_flag(arrays, "streaming", False),
-            counts=frozenset(
-                name
-                for name in ("num_input_tokens", "num_output_tokens")
-                if _flag(arrays, f"return_{name}", False)
-            ),
+            returns=frozenset(name for name in RETURNS if _flag(arrays, f"return_{name}", False)),
+            request_id=request_id,
+            client=client_token(request),
         )
         self.loop.submit(
             [Admission(next(self.keys), prompts[row], samplings[row], answer, row) for row in rows]
         )
+        if answer.client in self.gone:  # it left before its request was here
+            self.loop.cancel(answer)
+
+    def _stop(self, request_id: str, sender: Any) -> None:
+        """End the requests of that id, as TensorRT-LLM's backend does; the answer is empty."""
+        if request_id:
+            self.loop.stop_where(lambda answer: answer.request_id == request_id)
+        sender.send(flags=final_flag())
+
+    def _cancel_clients(self, tokens: frozenset[str]) -> None:
+        self.loop.cancel_where(lambda answer: answer.client in tokens)
 
     def _sampling(self, arrays: dict[str, np.ndarray], row: int, length: int) -> Sampling:
         sampling = read_sampling(arrays, row, self.engine_type)

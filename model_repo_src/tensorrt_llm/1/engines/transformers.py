@@ -11,13 +11,19 @@ every layer, and take rank 0's choice of tokens. While rank 0 is idle the others
 collective. They leave when rank 0 closes, and die with it when it dies.
 """
 
+import contextlib
 import gc
 import logging
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+# What attention reads grows with every step, and torch's blocks of fixed sizes do not: every few
+# steps would need new ones, until the GPU is full and all are freed in the midst of a step.
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
 from transformers.distributed.configuration_utils import DistributedConfig
@@ -27,8 +33,9 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 )
 from transformers.generation.continuous_batching.requests import RequestStatus
 
-from engines.engine import EngineSettings, Failure, FinishReason, Progress, Refused, Sampling
+from engines.engine import EngineSettings, Failure, FinishReason, Progress, Sampling
 from engines.ranks import Place, sizes_that_divide
+from engines.transformers_limits import refuse
 from engines.transformers_sampling import PerRequestSampler, SequenceSampling
 
 log = logging.getLogger("trellis.transformers")
@@ -40,6 +47,18 @@ BATCH_TOKENS = 1024  # most tokens in one forward pass; longer prompts go in pie
 DEFAULT_GPU_FRACTION = 0.9
 IDLE_SECONDS = 365 * 24 * 3600.0  # how long followers wait for work
 HARD_STOP = 2  # BackgroundThreadStatus.HARD_STOP
+
+
+class Footprint(NamedTuple):
+    """What one rank holds for good, beside the runtime and what a step needs. Bytes."""
+
+    weights: int
+    cache: int
+    cache_tokens: int
+
+    def __str__(self) -> str:
+        weights, cache = self.weights / 2**30, self.cache / 2**30
+        return f"weights {weights:.2f} GiB, KV cache {cache:.2f} GiB for {self.cache_tokens} tokens"
 
 
 class TransformersEngine:
@@ -58,13 +77,22 @@ class TransformersEngine:
         self._manager.warmup()  # makes the batch processor and its cache
         self._processor = self._manager.batch_processor
         self._model = model
-        self._cache_tokens = self._processor.cache.num_blocks * PAGE_TOKENS
+        self.vocab_size: int = config.get_text_config().vocab_size
+        cache = self._processor.cache
+        self._cache_tokens = cache.num_blocks * PAGE_TOKENS
+        self.footprint = Footprint(
+            model.get_memory_footprint(), cache.cache_tensor.nbytes, self._cache_tokens
+        )
+        log.info("%s", self.footprint)
         self._running: dict[str, _Running] = {}
         self._failures: list[Failure] = []
         self._left = False
         self._leader_left = settings.leader_left
         if not self.follows:
             self._warm_up()
+        # What is there now stays: garbage collections need not look through all of it again.
+        gc.collect()
+        gc.freeze()
 
     def _use_own_sampler(self) -> None:
         helper = self._manager.distributed_helper
@@ -86,13 +114,7 @@ class TransformersEngine:
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise Refused for what this engine does not have, by the input's name."""
-        if sampling.beam_width > 1:
-            raise Refused("beam_width: this engine (transformers) has no beam search; send 1")
-        if sampling.log_probs:
-            raise Refused("return_log_probs: this engine (transformers) cannot do it; leave it out")
-        vocab_size = self._model.config.get_text_config().vocab_size
-        if sampling.end_id >= vocab_size:
-            raise Refused(f"end_id: {sampling.end_id} is not in the vocabulary of {vocab_size}")
+        refuse(sampling, self.vocab_size)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
         """Queue a prompt; it enters the batch with the next step."""
@@ -189,13 +211,16 @@ class TransformersEngine:
         )
 
     def close(self) -> None:
-        """Tell the other ranks to leave; the memory goes with the process."""
-        if not self.follows and self._place.world_size > 1:
+        """Tell the other ranks to leave, and leave them; the memory goes with the process."""
+        if self._place.world_size > 1:
             try:
-                self._manager.background_thread_status.request_stop(HARD_STOP, 0)
-                self._processor.prepare_next_batch()
+                if not self.follows:
+                    self._manager.background_thread_status.request_stop(HARD_STOP, 0)
+                    self._processor.prepare_next_batch()
             except Exception as error:
                 log.warning("the other ranks were gone already: %s", error)
+            with contextlib.suppress(Exception):  # they may be gone, and so is this one soon
+                torch.distributed.destroy_process_group()
         # An interpreter that ends looks through every object that torch and transformers made:
         # seconds, of the few that a server has to end in.
         gc.freeze()
