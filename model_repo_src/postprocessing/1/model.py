@@ -19,6 +19,9 @@ from repository import ModelSettings, load_tokenizer
 from streams import StreamTable
 
 
+NEEDED = ("TOKENS_BATCH", "STREAM_KEY", "STREAM_END")
+
+
 class BadTensor(ValueError):
     """An input that fits the configuration but not the others; the message begins with its name."""
 
@@ -68,6 +71,9 @@ class TritonPythonModel:
 
     def _text(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         """[rows, sequences] texts, from TOKENS_BATCH [rows, sequences, n]."""
+        for name in NEEDED:  # where some inputs are optional, Triton lets others be left out too
+            if name not in arrays:
+                raise BadTensor(f"{name}: missing")
         tokens = arrays["TOKENS_BATCH"]
         rows, sequences, _ = tokens.shape
         key = int(arrays["STREAM_KEY"][0, 0])

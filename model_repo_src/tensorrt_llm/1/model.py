@@ -40,6 +40,8 @@ from waiting_line import Overloaded, WaitingLine
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
+NEEDED = ("input_ids", "input_lengths", "request_output_len", "stream_key")
+
 
 class TritonPythonModel:
     """Triton's entry point: `initialize` once, `execute` a batch of requests."""
@@ -187,6 +189,9 @@ def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
 
 def read_prompts(arrays: dict[str, np.ndarray], vocab_size: int | None) -> list[np.ndarray]:
     """The ids of each row, [n] int64. Raises Refused for lengths and ids that cannot be."""
+    for name in NEEDED:
+        if name not in arrays:
+            raise Refused(f"{name}: missing")
     ids, lengths = arrays["input_ids"], arrays["input_lengths"].reshape(-1)
     if ids.ndim != 2 or ids.shape[0] != len(lengths):
         raise Refused(f"input_lengths: {len(lengths)} for input_ids of shape {list(ids.shape)}")
