@@ -22,6 +22,11 @@ GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 WORLD_SIZE ?= 1
 PYTHON ?= python3
+KILLS ?= 20
+FUZZ_REQUESTS ?= 10000
+FUZZ_SEED ?= 1
+SECONDS ?= 1800
+CLIENTS ?= 16
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,7 +42,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve repo check launch engine serve-docker test lint format bench-tokenizers pins clean clean-venv \
+.PHONY: help setup demo serve repo check launch engine serve-docker test faults fuzz soak lint format bench-tokenizers pins clean clean-venv \
   setup-torch test-ranks
 
 help: ## list the targets and variables
@@ -96,6 +101,15 @@ test: $(VENV)/.dev ## every test, and the checks of `make lint`
 
 test-ranks: $(VENV_TORCH)/.torch ## the `transformers` engine and several ranks, on this machine's CPU
 	@$(VENV_TORCH)/bin/python -m pytest tests/ranks
+
+faults: $(VENV)/.dev ## a model's process killed KILLS=20 times under load, and every other fault
+	@KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/faults
+
+fuzz: $(VENV)/.dev ## FUZZ_REQUESTS=10000 made-up requests, over HTTP and gRPC; FUZZ_SEED= makes others
+	@FUZZ_REQUESTS=$(FUZZ_REQUESTS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest -s tests/fuzz
+
+soak: $(VENV)/.dev ## SECONDS=1800 of mixed traffic with every text checked, and what it leaves
+	@$(BIN)/python tools/soak.py --seconds $(SECONDS) --clients $(CLIENTS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(BIN)/ruff format --check .

@@ -1,0 +1,122 @@
+"""A server under fuzz: started, watched, started anew should a request have ended it."""
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from probes import settled
+from trellis.ports import free_ports
+from trellis.server import Server, ServerSettings
+
+KNOWN = {"text_input": "The capital of France is", "max_tokens": 8}
+# What the models log, or answer, about faults of their own: no input may bring that about.
+OWN_FAULTS = (
+    "Traceback",
+    "could not be read",
+    "could not be prepared",
+    "could not be decoded",
+    "could not be sent",
+    "could not take its tokens",
+    "the engine failed",
+    "the engine refused the request",
+    "the answer failed",
+    "the tokenizer failed",
+    "is not healthy",
+)
+
+
+@dataclass
+class Running:
+    """One server process and the thread that ends it if a model's process dies."""
+
+    server: Server
+    log: Path
+    died: str = ""
+    over: bool = False
+    seen: int = 0  # bytes of the log that were looked at
+
+    def watch(self) -> None:
+        """As the launcher does."""
+        self.died = self.server.watch(lambda: self.over) or ""
+        if self.died:
+            self.server.stop(grace=0)
+
+
+class FuzzedServer:
+    """The demo engine's server; after every batch of requests it has to be as before."""
+
+    def __init__(self, repo: Path, folder: Path) -> None:
+        self.repo = repo
+        self.folder = folder
+        self.starts = 0
+        self.running = self._start()
+        self.expected = self._known_text()
+
+    def _start(self) -> Running:
+        self.starts += 1
+        http, grpc, metrics = free_ports(3)
+        log = self.folder / f"triton-{self.starts}.log"
+        with log.open("wb") as output:
+            server = Server(ServerSettings(self.repo, http, grpc, metrics), output)
+        server.wait_ready()
+        running = Running(server, log)
+        running.thread = threading.Thread(target=running.watch)  # type: ignore[attr-defined]
+        running.thread.start()  # type: ignore[attr-defined]
+        return running
+
+    def ensure(self) -> None:
+        """Start anew if the last batch ended the server."""
+        if self.running.died:
+            self.stop()
+            self.running = self._start()
+
+    def stop(self) -> None:
+        """End the server and its watch."""
+        self.running.over = True
+        self.running.thread.join()  # type: ignore[attr-defined]
+        self.running.server.stop()
+
+    @property
+    def url(self) -> str:
+        """Where HTTP clients go."""
+        return self.running.server.settings.url
+
+    @property
+    def has_front(self) -> bool:
+        """Whether HTTP clients come to Trellis' own front, not to Triton's."""
+        return bool(getattr(self.running.server, "front", None))
+
+    @property
+    def grpc(self) -> str:
+        """Where gRPC clients go."""
+        return f"127.0.0.1:{self.running.server.settings.grpc_port}"
+
+    def check(self, batch: list[Any]) -> None:
+        """Fail, naming the batch, unless all is as it was before it."""
+        told = "\n".join(map(repr, batch))
+        time.sleep(0.05)  # the watch notices a death by itself, but not at once
+        assert not self.running.died, f"{self.running.died} by one of:\n{told}"
+        assert self._known_text() == self.expected, f"another text after:\n{told}"
+        left = settled(self.repo)
+        assert not left, f"{left} left by one of:\n{told}"
+        faults = self._faults()
+        assert not faults, f"logged: {faults}\nby one of:\n{told}"
+
+    def _known_text(self) -> str:
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            response = client.post("/v2/models/ensemble/generate", json=KNOWN)
+        assert response.status_code == 200, response.text
+        text: str = response.json()["text_output"]
+        return text
+
+    def _faults(self) -> str:
+        """What the log says of faults since it was last looked at."""
+        with self.running.log.open("rb") as log:
+            log.seek(self.running.seen)
+            new = log.read()
+        self.running.seen += len(new)
+        lines = new.decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines if any(fault in line for fault in OWN_FAULTS))

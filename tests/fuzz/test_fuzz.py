@@ -1,0 +1,107 @@
+"""Requests made up by hypothesis: whatever is sent, the server stays whole and exact.
+
+No crash, no hang, no 5xx but for overload, no fault in the log; after every batch a known prompt
+has its exact text, and no stream, request or task is left. FUZZ_REQUESTS is how many in all.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuzzed_server import FuzzedServer
+from grpc_tensors import STREAM_KEYS, requests
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from json_bodies import no_json, right_types, wrong_types
+from judged import Judge
+from probes import add_probes
+from trellis.assembler import Plan, assemble
+from trellis.engine_folder import read_engine
+from tritonclient.grpc import service_pb2 as pb
+
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "500"))
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+BATCH = 20
+
+
+def batches(of: st.SearchStrategy[Any], share: float) -> Callable[[Any], Any]:
+    """Run a test on batches that hold this share of all the requests.
+
+    Not shrunk: what one request leaves behind would be found in the next one's batch.
+    """
+    chosen = settings(
+        max_examples=max(round(REQUESTS * share / BATCH), 1),
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    made = given(batch=st.lists(of, min_size=BATCH, max_size=BATCH))
+    return lambda test: seed(SEED)(chosen(made(test)))
+
+
+@pytest.fixture(scope="module")
+def judge(
+    demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Judge]:
+    engine, tokenizer = demo_engine
+    folder = tmp_path_factory.mktemp("fuzz")
+    assemble(Plan(read_engine(engine), "gpt2", tokenizer), folder / "repo")
+    add_probes(folder / "repo")
+    server = FuzzedServer(folder / "repo", folder)
+    judging = Judge(server)
+    try:
+        yield judging
+    finally:
+        server.stop()
+        print(f"\nfuzz: seed {SEED}, {server.starts - 1} restarts;", dict(judging.kinds))
+
+
+@batches(right_types(), 0.35)
+def test_json_of_the_right_types(judge: Judge, batch: list[Any]) -> None:
+    judge.http(batch)
+
+
+@batches(wrong_types(), 0.1)
+def test_json_of_wrong_types(judge: Judge, batch: list[Any]) -> None:
+    judge.http(batch)
+
+
+@batches(no_json(), 0.05)
+def test_bodies_that_are_no_json(judge: Judge, batch: list[Any]) -> None:
+    judge.http(batch)
+
+
+@batches(requests("ensemble"), 0.2)
+def test_tensors_to_ensemble(judge: Judge, batch: list[Any]) -> None:
+    judge.grpc(batch, [])
+
+
+@batches(requests("preprocessing"), 0.1)
+def test_tensors_to_preprocessing(judge: Judge, batch: list[Any]) -> None:
+    judge.grpc(batch, [])
+
+
+@batches(requests("tensorrt_llm"), 0.1)
+def test_tensors_to_the_engine(judge: Judge, batch: list[Any]) -> None:
+    judge.grpc(batch, [])
+
+
+@batches(requests("postprocessing"), 0.1)
+def test_tensors_to_postprocessing(judge: Judge, batch: list[Any]) -> None:
+    judge.grpc(batch, [last_chunk(key) for key in STREAM_KEYS])
+
+
+def last_chunk(key: int) -> pb.ModelInferRequest:
+    """What ends a stream that a fuzzed request began."""
+    request = pb.ModelInferRequest(model_name="postprocessing")
+    for name, dtype, shape, raw in (
+        ("TOKENS_BATCH", "INT32", [1, 1, 0], b""),
+        ("STREAM_KEY", "UINT64", [1, 1], key.to_bytes(8, "little")),
+        ("STREAM_END", "BOOL", [1, 1], b"\1"),
+    ):
+        request.inputs.add(name=name, datatype=dtype, shape=shape)
+        request.raw_input_contents.append(raw)
+    return request

@@ -1,0 +1,68 @@
+"""Bodies made to exhaust a parser: each of them alone ends Triton 24.10's own HTTP front end."""
+
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from trellis.server import Server
+
+ENSEMBLE = "/v2/models/ensemble"
+HEAD = b'{"text_input": "x", "max_tokens": 2, "more": '
+MILLION = 10**6
+
+
+def body_of(name: str) -> bytes:
+    return {
+        "lists in lists": HEAD + b"[" * MILLION + b"]" * MILLION + b"}",
+        "objects in objects": HEAD + b'{"a":' * MILLION + b"1" + b"}" * MILLION + b"}",
+        "lists never closed": HEAD + b"[" * MILLION,
+        "a number of a million digits": HEAD + b"1" * MILLION + b"}",
+        "a million fields": HEAD
+        + b"1"
+        + b"".join(b', "k%d": 1' % index for index in range(MILLION // 10))
+        + b"}",
+    }[name]
+
+
+@pytest.fixture(autouse=True)
+def unharmed(http: httpx.Client) -> Iterator[None]:
+    """The server answers after the test as it did before."""
+    known = {"text_input": "The capital of France is", "max_tokens": 8}
+    expected = http.post(f"{ENSEMBLE}/generate", json=known).json()["text_output"]
+    yield
+    response = http.post(f"{ENSEMBLE}/generate", json=known)
+    assert response.json()["text_output"] == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lists in lists",
+        "objects in objects",
+        "lists never closed",
+        "a number of a million digits",
+        "a million fields",
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["generate", "generate_stream"])
+def test_a_body_made_to_exhaust_the_parser_is_refused(
+    http: httpx.Client, name: str, endpoint: str
+) -> None:
+    response = http.post(f"{ENSEMBLE}/{endpoint}", content=body_of(name))
+    assert response.status_code == 400, response.text[:300]
+
+
+def test_a_body_in_a_million_chunks_ends_in_an_answer(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.settings.http_port), timeout=60) as client:
+        client.sendall(
+            f"POST {ENSEMBLE}/generate HTTP/1.1\r\nHost: localhost\r\n"
+            "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
+        )
+        body = b'{"text_input": "x", "max_tokens": 2, "id": "'
+        client.sendall(b"%x\r\n%s\r\n" % (len(body), body))
+        for _ in range(1000):
+            client.sendall(b"1\r\na\r\n" * 1000)
+        client.sendall(b'2\r\n"}\r\n0\r\n\r\n')
+        status = client.makefile("rb").readline()
+    assert status.startswith((b"HTTP/1.1 200", b"HTTP/1.1 4")), status
