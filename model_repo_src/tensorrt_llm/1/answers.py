@@ -11,20 +11,31 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from engines.engine import Progress, Sampling
+from engines.engine import FinishReason, Progress, Sampling
 from stop_strings import StopMatcher
 
 # Triton fills pb_utils with its names only after this module is imported: errors are kept as the
 # names of their codes until they are sent.
 INVALID, INTERNAL, CANCELLED = "INVALID_ARG", "INTERNAL", "CANCELLED"
 UNAVAILABLE = "UNAVAILABLE"  # Triton answers HTTP with 503
+COUNTS = ("num_input_tokens", "num_output_tokens")
+RETURNS = (*COUNTS, "finish_reason")  # what is returned when `return_...` asks for it
 ENDS = {end: np.array([[end]], np.bool_) for end in (False, True)}
 
 
 class Sequence:
     """One generated sequence: ids not yet sent, and how it stands."""
 
-    __slots__ = ("cum_log_prob", "cut", "done", "ids", "log_probs", "matcher", "sent_end", "total")
+    __slots__ = (
+        "cum_log_prob",
+        "cut",
+        "finish",
+        "ids",
+        "log_probs",
+        "matcher",
+        "sent_end",
+        "total",
+    )
 
     def __init__(self, prefix: list[int], matcher: StopMatcher | None) -> None:
         self.ids = list(prefix)
@@ -33,8 +44,12 @@ class Sequence:
         self.cum_log_prob = 0.0
         self.total = 0
         self.cut = 0
-        self.done = False
+        self.finish: FinishReason | None = None
         self.sent_end = False
+
+    @property
+    def done(self) -> bool:
+        return self.finish is not None
 
     def take(self, progress: Progress, end_id: int) -> None:
         """Append what a step made; the end token itself is no part of the answer."""
@@ -44,16 +59,23 @@ class Sequence:
         self.total += len(ids)
         self.cum_log_prob = progress.cum_log_prob
         self.log_probs.extend(progress.log_probs[: len(ids)])
-        self.done = progress.finish is not None
+        self.finish = progress.finish
         if self.matcher is None:
             self.ids.extend(ids)
             return
         self.ids.extend(self.matcher.push(ids))
         if self.matcher.stopped:
-            self.done = True
+            self.finish = "stop"
             self.cut = self.matcher.cut
-        elif self.done:
+        elif self.finish is not None:
             self.ids.extend(self.matcher.end())
+
+    def stop(self) -> None:
+        """End here, with what there is."""
+        if self.finish is None:
+            self.finish = "cancelled"
+            if self.matcher is not None:
+                self.ids.extend(self.matcher.end())
 
 
 class Row:
@@ -83,12 +105,22 @@ class Answer:
     """The answer to one request: fed and failed by the step loop, flushed by sender threads."""
 
     def __init__(
-        self, sender: Any, rows: list[Row], streaming: bool, counts: frozenset[str]
+        self,
+        sender: Any,
+        rows: list[Row],
+        streaming: bool,
+        returns: frozenset[str],
+        request_id: str = "",
+        client: str = "",
     ) -> None:
+        """`returns`: of RETURNS, what was asked for. `client`: the token of its connection."""
         self.sender = sender
         self.rows = rows
         self.streaming = streaming
-        self.counts = counts
+        self.request_id = request_id
+        self.client = client
+        self._counts = [name for name in COUNTS if name in returns]
+        self._reasons = "finish_reason" in returns
         self.ended = False  # the final flag was sent, or is being sent
         self.dropped = False  # nothing of it needs to run in the engine any more
         # Senders' own marks: queued or being flushed; and fed again since.
@@ -108,15 +140,28 @@ class Answer:
             return state.done and progress.finish is None
 
     @property
+    def done(self) -> bool:
+        """Whether all of it was made."""
+        return all(row.done for row in self.rows)
+
+    @property
     def ready(self) -> bool:
         """Whether a sender has something to send."""
-        return self.streaming or all(row.done for row in self.rows)
+        return self.streaming or self.done
 
     def fail(self, message: str, code: str = INTERNAL) -> None:
         """End with an error at the next flush."""
         with self._lock:
             self.dropped = True
             self._error = error_response(message, code)
+
+    def stop(self) -> None:
+        """End at the next flush with what there is, as cancelled."""
+        with self._lock:
+            self.dropped = True
+            for row in self.rows:
+                for sequence in row.sequences:
+                    sequence.stop()
 
     def abort(self, message: str) -> None:
         """End now, whatever was half sent: with an error if that can be sent, else with nothing."""
@@ -150,7 +195,7 @@ class Answer:
     def _responses(self) -> tuple[list[Any], bool]:
         if self._error is not None:
             return [self._error], True
-        done = all(row.done for row in self.rows)
+        done = self.done
         if not self.streaming:
             return ([pb_utils.InferenceResponse(self._whole())] if done else []), done
         return [pb_utils.InferenceResponse(chunk) for chunk in self._chunks()], done
@@ -167,8 +212,10 @@ class Answer:
                 if many:
                     tensors.append(_tensor("batch_index", [[row_index]], np.int32))
                     tensors.append(_tensor("sequence_index", [[index]], np.int32))
-                if self.counts:
-                    tensors.extend(self._counts([row]))
+                if self._counts:
+                    tensors.extend(self._count([row]))
+                if self._reasons and sequence.finish is not None:
+                    tensors.append(_reasons([[sequence]]))
                 yield tensors
 
     def _whole(self) -> list[Any]:
@@ -187,15 +234,17 @@ class Answer:
             tensors.append(_tensor("text_cut", cuts, np.int32))
         if any(row.sampling.log_probs for row in self.rows):
             tensors.extend(_log_probs([row.sequences for row in self.rows]))
-        return tensors + (self._counts(self.rows) if self.counts else [])
+        if self._reasons:
+            tensors.append(_reasons([row.sequences for row in self.rows]))
+        return tensors + self._count(self.rows)
 
-    def _counts(self, rows: list[Row]) -> list[Any]:
+    def _count(self, rows: list[Row]) -> list[Any]:
         """The token counts that were asked for, [rows, 1] each."""
         counts = {
             "num_input_tokens": [[row.input_tokens] for row in rows],
             "num_output_tokens": [[sum(s.total for s in row.sequences)] for row in rows],
         }
-        return [_tensor(name, counts[name], np.int32) for name in sorted(self.counts)]
+        return [_tensor(name, counts[name], np.int32) for name in self._counts]
 
 
 def final_flag() -> int:
@@ -207,6 +256,18 @@ def error_response(message: str, code: str) -> Any:
     """A response that is an error; `code` names one of Triton's error codes."""
     error = pb_utils.TritonError(message, getattr(pb_utils.TritonError, code))
     return pb_utils.InferenceResponse(error=error)
+
+
+def empty_response(stream_keys: np.ndarray) -> Any:
+    """An answer without tokens: [rows, 1, 0] for the keys of a request, [rows, 1]."""
+    rows = len(stream_keys)
+    tensors = [
+        pb_utils.Tensor("output_ids", np.zeros((rows, 1, 0), np.int32)),
+        pb_utils.Tensor("stream_key", stream_keys),
+        pb_utils.Tensor("stream_end", np.ones((rows, 1), np.bool_)),
+        pb_utils.Tensor("sequence_length", np.zeros((rows, 1), np.int32)),
+    ]
+    return pb_utils.InferenceResponse(tensors)
 
 
 def _chunk(row: Row, index: int, sequence: Sequence) -> list[Any]:
@@ -232,6 +293,12 @@ def _log_probs(rows: list[list[Sequence]]) -> list[Any]:
         _tensor("cum_log_probs", cumulative, np.float32),
         pb_utils.Tensor("output_log_probs", _padded(each, np.float32)),
     ]
+
+
+def _reasons(rows: list[list[Sequence]]) -> Any:
+    """Why each sequence ended, [rows, sequences]: stop, length or cancelled."""
+    reasons = [[str(sequence.finish).encode() for sequence in row] for row in rows]
+    return _tensor("finish_reason", reasons, np.object_)
 
 
 def _tensor(name: str, values: Any, dtype: Any) -> Any:

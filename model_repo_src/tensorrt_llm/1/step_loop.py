@@ -29,6 +29,13 @@ class Admission(NamedTuple):
     row: int
 
 
+class Ending(NamedTuple):
+    """Answers that are to end before the next step: those that `which` is true of."""
+
+    which: Callable[[Answer], bool]
+    properly: bool  # with what they have, as cancelled; else with an error
+
+
 class StepLoop:
     """Runs an engine on a thread of its own. `submit` and `cancel` may come from any thread."""
 
@@ -37,10 +44,11 @@ class StepLoop:
     ) -> None:
         self._senders = senders
         self._line = line
-        # An answer to cancel, WAKE for something in the line, None for the end.
-        self._inbox: queue.SimpleQueue[Answer | str | None] = queue.SimpleQueue()
+        # An answer to cancel, several to end, WAKE for something in the line, None for the end.
+        self._inbox: queue.SimpleQueue[Answer | Ending | str | None] = queue.SimpleQueue()
         self._running: dict[int, Admission] = {}
         self._failed_steps = 0
+        self.cancelled = 0  # answers that ended because their client wished or left
         self._loaded: queue.SimpleQueue[Engine | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(load,), name="step-loop")
         self._thread.daemon = True
@@ -61,6 +69,14 @@ class StepLoop:
     def cancel(self, answer: Answer) -> None:
         """Drop every row of an answer that nobody waits for."""
         self._inbox.put(answer)
+
+    def stop_where(self, which: Callable[[Answer], bool]) -> None:
+        """End answers with what was made so far: those submitted before this call."""
+        self._inbox.put(Ending(which, properly=True))
+
+    def cancel_where(self, which: Callable[[Answer], bool]) -> None:
+        """Drop answers that nobody waits for: those submitted before this call."""
+        self._inbox.put(Ending(which, properly=False))
 
     def answers(self) -> list[Answer]:
         """The answers in flight, waiting ones too, each once."""
@@ -101,7 +117,9 @@ class StepLoop:
             if item is None:
                 return False
             if isinstance(item, Answer):
-                self._fail(engine, item, "the client cancelled the request", CANCELLED)
+                self._cancel(engine, item)
+            elif isinstance(item, Ending):
+                self._end(engine, item)
 
     def _fill(self, engine: Engine) -> None:
         """Give the engine's free places to those who wait; end those who waited too long."""
@@ -173,6 +191,21 @@ class StepLoop:
         self._drop(engine, answer)
         answer.fail(message, code)
         self._senders.schedule(answer)
+
+    def _cancel(self, engine: Engine, answer: Answer) -> None:
+        if not (answer.dropped or answer.done):
+            self.cancelled += 1
+            self._fail(engine, answer, "the client cancelled the request", CANCELLED)
+
+    def _end(self, engine: Engine, ending: Ending) -> None:
+        for answer in filter(ending.which, self.answers()):
+            if not ending.properly:
+                self._cancel(engine, answer)
+            elif not (answer.dropped or answer.done):
+                self.cancelled += 1
+                self._drop(engine, answer)
+                answer.stop()
+                self._senders.schedule(answer)
 
     def _fail_all(self, engine: Engine, message: str) -> None:
         for answer in self.answers():
