@@ -23,6 +23,8 @@ GENERATED = "Written by `make repo` for an engine of TensorRT-LLM {version} (con
 
 Texts = dict[str, str]
 
+BYTES_PER_TOKEN = 64  # far above any text's; what is longer costs time and is refused after all
+MIN_PROMPT_BYTES = 65536
 MIN_CPU_CACHE_TOKENS = 16384  # 64 requests of 256 tokens
 
 
@@ -95,12 +97,14 @@ def _found(engine: EngineFolder, tokenizer_type: str) -> dict[str, str]:
     values = {"engine_type": engine.engine_type, "tokenizer_type": tokenizer_type}
     values["engine_tokenizer_type"] = tokenizer_type
     if engine.max_seq_len:
-        values["max_seq_len"] = str(engine.max_seq_len)
+        values["max_seq_len"] = values["max_tokens_limit"] = str(engine.max_seq_len)
         if engine.engine_type == "openvino":  # which cannot size its cache by free memory
             cache = max(engine.max_seq_len, MIN_CPU_CACHE_TOKENS)
             values["max_tokens_in_paged_kv_cache"] = str(cache)
     if engine.max_input_len:
         values["max_input_len"] = str(engine.max_input_len)
+        longest = max(engine.max_input_len * BYTES_PER_TOKEN, MIN_PROMPT_BYTES)
+        values["max_prompt_bytes"] = str(longest)
     if engine.vocab_size:
         values["vocab_size"] = str(engine.vocab_size)
     return values

@@ -13,6 +13,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from prompts import CLIENT_NAMES, BadRequest, Prompts
 from repository import ModelSettings
+from request_limits import RequestLimits
 from sampling_fields import FIELDS, InputError, cannot, check_together, neutral, put
 
 BY_CLIENT = {spec.client: spec for spec in FIELDS.values()}
@@ -44,6 +45,7 @@ class EngineInputs:
     def __init__(self, settings: ModelSettings) -> None:
         self.engine = settings.text("engine")
         self.types = settings.outputs
+        self.limits = RequestLimits.read(settings)
         self.max_seq_len = settings.integer("max_seq_len")
         self.max_beam_width = settings.integer("max_beam_width") or 1
         self.prompts_per_request = settings.integer("prompts_per_request")
@@ -133,6 +135,7 @@ class EngineInputs:
         def value(target: str, default: Any) -> Any:
             return values.get(target, ("", default))[1]
 
+        self.limits.check_sequences("num_return_sequences", value("num_return_sequences", 1))
         beams = value("beam_width", 1)
         if beams > self.max_beam_width:
             raise InputError(

@@ -36,10 +36,7 @@ class TritonPythonModel:
         own_engine = settings.text("engine", "")  # set where TensorRT-LLM itself is behind
         self.engine_inputs = EngineInputs(settings) if own_engine else None
         self.id_streams = IdStreams(settings.folder.parent.parent) if own_engine else None
-        self.limits = Limits(
-            vocab_size=self.vocab_size,
-            max_input_len=settings.integer("max_input_len"),
-        )
+        self.limits = Limits.read(settings, self.vocab_size)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order, with its tensors or its own error."""

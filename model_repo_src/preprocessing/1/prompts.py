@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from repository import ModelSettings
+from request_limits import RequestLimits
+from sampling_fields import InputError
 
 from tokenizer_registry.core import parse_words
 
@@ -25,8 +28,6 @@ CLIENT_NAMES = {
     "END_ID": "end_id",
     "PAD_ID": "pad_id",
 }
-# No token of any known vocabulary stands for more bytes than this (the longest are runs of spaces).
-MAX_BYTES_PER_TOKEN = 1024
 
 
 class BadRequest(ValueError):
@@ -53,15 +54,27 @@ class Limits:
 
     vocab_size: int
     max_input_len: int | None = None
+    max_prompt_bytes: int | None = None
+    request: RequestLimits = field(default_factory=RequestLimits)
+
+    @classmethod
+    def read(cls, settings: ModelSettings, vocab_size: int) -> "Limits":
+        """The limits of config.pbtxt. Raises ConfigError for one that is no whole number."""
+        return cls(
+            vocab_size=vocab_size,
+            max_input_len=settings.integer("max_input_len"),
+            max_prompt_bytes=settings.integer("max_prompt_bytes"),
+            request=RequestLimits.read(settings),
+        )
 
     def check_text(self, text: bytes) -> str:
         """Decode one prompt. Raises BadRequest if it is empty, too long or not UTF-8."""
         if not text:
             raise BadRequest("text_input: the prompt is empty; send some text")
-        if self.max_input_len and len(text) > self.max_input_len * MAX_BYTES_PER_TOKEN:
+        if self.max_prompt_bytes is not None and len(text) > self.max_prompt_bytes:
             raise BadRequest(
-                f"text_input: {len(text)} bytes cannot fit in {self.max_input_len} tokens, the"
-                " longest prompt that this engine takes; shorten the prompt"
+                f"text_input: the prompt has {len(text)} bytes; send at most"
+                f" {self.max_prompt_bytes} (max_prompt_bytes)"
             )
         return decode_utf8("text_input", text)
 
@@ -74,7 +87,7 @@ class Limits:
         if self.max_input_len and len(ids) > self.max_input_len:
             raise BadRequest(
                 f"text_input: the prompt has {len(ids)} tokens, this engine takes at most"
-                f" {self.max_input_len}; shorten the prompt"
+                f" {self.max_input_len} (max_input_len); shorten the prompt"
             )
         return ids
 
@@ -93,6 +106,21 @@ def read_prompts(arrays: dict[str, np.ndarray], limits: Limits) -> Prompts:
     query = arrays.get("QUERY")
     if query is None or not query.size:
         raise BadRequest("text_input: missing; send the prompt")
+    try:
+        limits.request.check_prompts(query.size)
+        prompts = _read(query, arrays, limits)
+        limits.request.check_max_tokens(int(prompts.max_tokens.max()))
+        for name, rows in (("bad_words", prompts.bad_words), ("stop_words", prompts.stop_words)):
+            for words in rows:
+                limits.request.check_words(name, words)
+        for pairs in prompts.bias:
+            limits.request.check_words("embedding_bias_words", [word for word, _ in pairs])
+    except InputError as error:
+        raise BadRequest(str(error)) from None
+    return prompts
+
+
+def _read(query: np.ndarray, arrays: dict[str, np.ndarray], limits: Limits) -> Prompts:
     texts = [limits.check_text(_bytes(text)) for text in query.reshape(-1)]
     rows = len(texts)
     decoder_query = arrays.get("DECODER_QUERY")

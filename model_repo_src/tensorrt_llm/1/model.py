@@ -32,7 +32,9 @@ from engines.engine import Engine, EngineSettings, Refused, Sampling
 from engines.gpus import choose_gpus
 from gone_clients import GoneClients, client_token
 from repository import ConfigError, ModelSettings, load_tokenizer
-from sampling_inputs import check_words, read_sampling
+from request_limits import RequestLimits
+from sampling_fields import InputError
+from sampling_inputs import read_sampling
 from senders import Senders
 from step_loop import Admission, StepLoop
 from stop_strings import StopMatcher
@@ -51,6 +53,7 @@ class TritonPythonModel:
         settings = ModelSettings.read(args)
         self.engine_type = settings.text("engine_type")
         self.vocab_size = settings.integer("vocab_size")
+        self.limits = RequestLimits.read(settings)
         self.max_seq_len = settings.integer("max_seq_len")
         self.kv_cache_tokens = settings.integer("max_tokens_in_paged_kv_cache")
         self.exclude_input = settings.flag("exclude_input_in_output", True)
@@ -72,7 +75,7 @@ class TritonPythonModel:
             sender = request.get_response_sender()
             try:
                 self._accept(request, sender)
-            except Refused as refused:
+            except (Refused, InputError) as refused:
                 _refuse(sender, str(refused), INVALID)
             except Overloaded as overloaded:
                 _refuse(sender, str(overloaded), UNAVAILABLE)
@@ -124,6 +127,8 @@ class TritonPythonModel:
     def _sampling(self, arrays: dict[str, np.ndarray], row: int, length: int) -> Sampling:
         sampling = read_sampling(arrays, row, self.engine_type)
         self.loop.engine.refuse(sampling)
+        self.limits.check_max_tokens(sampling.max_tokens)
+        self.limits.check_sequences("num_return_sequences", sampling.sequences)
         if sampling.end_id >= (known := self.vocab_size or self.tokenizer.vocab_size):
             raise Refused(
                 f"end_id: {sampling.end_id} is not in the vocabulary; use 0 to {known - 1}, or -1"
@@ -147,6 +152,7 @@ class TritonPythonModel:
     ) -> Row:
         words = _stop_words(arrays, row)
         exclude = _flag(arrays, "exclude_input_in_output", self.exclude_input)
+        self.limits.check_words("stop_words", words)
         prefix = [] if exclude else prompt.tolist()
         return Row(
             stream_key=int(arrays["stream_key"].reshape(-1)[row]),
@@ -219,11 +225,9 @@ def _stop_words(arrays: dict[str, np.ndarray], row: int) -> list[str]:
     if array is None or not array.size:
         return []
     try:
-        words = parse_words([bytes(word).decode("utf-8") for word in array[row].reshape(-1)])
+        return parse_words([bytes(word).decode("utf-8") for word in array[row].reshape(-1)])
     except UnicodeDecodeError as error:
         raise Refused(f"stop_words: not valid UTF-8 at byte {error.start}") from error
-    check_words("stop_words", words)
-    return words
 
 
 def _flag(arrays: dict[str, np.ndarray], name: str, default: bool) -> bool:

@@ -29,21 +29,6 @@ REFUSED = {
 }
 
 
-MAX_WORDS = 64
-MAX_WORD_CHARACTERS = 1024
-
-
-def check_words(client: str, words: list[str]) -> None:
-    """Raise Refused for more or longer words than one thread can look for at every token."""
-    if len(words) > MAX_WORDS:
-        raise Refused(f"{client}: {len(words)} words; send at most {MAX_WORDS}")
-    longest = max(map(len, words), default=0)
-    if longest > MAX_WORD_CHARACTERS:
-        raise Refused(
-            f"{client}: a word of {longest} characters; send at most {MAX_WORD_CHARACTERS}"
-        )
-
-
 def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampling:
     """The settings of one row of a request.
 
