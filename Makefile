@@ -21,6 +21,7 @@ HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 WORLD_SIZE ?= 1
+BENCH ?=
 PYTHON ?= python3
 KILLS ?= 20
 FUZZ_REQUESTS ?= 10000
@@ -42,7 +43,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve repo check launch engine serve-docker test faults fuzz soak lint format bench-tokenizers pins clean clean-venv \
+.PHONY: help setup demo serve repo check launch engine serve-docker test faults fuzz soak lint format bench bench-tokenizers pins clean clean-venv \
   setup-torch test-ranks
 
 help: ## list the targets and variables
@@ -62,6 +63,7 @@ help: ## list the targets and variables
 	@echo "  SET=$(SET)                            placeholders by hand: key:value,key:value"
 	@echo "  HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)"
 	@echo "  WORLD_SIZE=$(WORLD_SIZE)                    ranks"
+	@echo "  BENCH=$(BENCH)                          options of the benchmark: --quick, --compare FILE, --engine FOLDER"
 	@echo "  PYTHON=$(PYTHON)                  what .venv is made with (3.10 to 3.13)"
 
 setup: $(VENV)/.serve ## make .venv with what serving and the demo need
@@ -123,13 +125,16 @@ format: $(VENV)/.dev ## let ruff format the sources
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+bench: $(VENV)/.bench ## the pipeline beside Triton alone, do-nothing and reference plugins; BENCH=--help
+	@$(BIN)/python benchmarks/pipeline $(BENCH)
+
 bench-tokenizers: $(VENV)/.dev ## tokenizers against the raw libraries and transformers
 	@$(BIN)/python benchmarks/tokenizers.py
 
 pins: $(VENV)/.dev ## renew requirements/constraints.txt from pyproject.toml
 	@$(PIP) uv
 	@$(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header \
-	  --extra serve --extra demo --extra test --extra dev --no-emit-index-url --upgrade pyproject.toml -o requirements/constraints.txt
+	  --extra serve --extra demo --extra test --extra dev --extra bench --no-emit-index-url --upgrade pyproject.toml -o requirements/constraints.txt
 
 clean: ## remove what was made here, but for .venv
 	rm -rf smollm2-out smollm2-tokenizer smollm2-repo triton_model_repo triton_log.txt .pytest_cache .mypy_cache .ruff_cache
@@ -161,6 +166,10 @@ $(VENV)/.serve: $(PINS) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once, about 600 MB) ..."
 	@$(PIP) -c requirements/constraints.txt -e '.[serve,demo]'
 	@$(PIP) --no-deps -r requirements/serve-binaries.txt -r requirements/demo-binaries.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@$(PIP) -c requirements/constraints.txt -e '.[serve,demo,test,dev,bench]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve

@@ -1,0 +1,101 @@
+"""What is measured: cases, and which pipelines take part in each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+ALL = ("triton", "do-nothing", "reference", "ours", "ours-keyed", "ours-python")
+TEXTS = ("reference", "ours", "ours-keyed")  # those that tokenize: the others do not differ
+SAMPLING = (
+    ("top_k", 20),
+    ("top_p", 0.95),
+    ("temperature", 0.5),
+    ("repetition_penalty", 1.2),
+    ("random_seed", 42),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One load. Streams of different lengths around `tokens`; unstreamed answers all have it.
+
+    `pace_us` is the time of an engine's step, in which every stream gets its token; 0 is an engine
+    that answers at once.
+    """
+
+    name: str
+    streams: int = 64
+    streamed: bool = True
+    tokens: int = 100
+    prompt_tokens: int = 45
+    language: str = "en"
+    tokenizer: str = "llama"
+    protocol: str = "http"
+    pace_us: int = 0
+    parameters: tuple[tuple[str, float], ...] = ()
+    pipelines: tuple[str, ...] = ALL
+    seconds: float = 2.0
+
+    @property
+    def warm_seconds(self) -> float:
+        """Until streams start and end evenly: as long as one takes, within bounds."""
+        return 0.4 + min(2.0, self.tokens * self.pace_us / 1e6)
+
+
+def paced(streams: int) -> Case:
+    """A stream's rate that every pipeline holds: 3,200 chunks/s in all, 200 for one stream."""
+    pace = max(5_000, streams * 1_000_000 // 3_200)
+    return Case(
+        f"{streams} streams, paced", streams, pace_us=pace, tokens=100 if streams < 99 else 25
+    )
+
+
+UNSTREAMED = Case("unstreamed", 16, streamed=False)
+HTTP_FULL = Case("64 streams, at once", 64, pipelines=tuple(p for p in ALL if p != "triton"))
+GRPC_FULL = Case("64 streams, at once, gRPC", 64, protocol="grpc")
+
+
+def quick() -> list[Case]:
+    """A few cases, in a minute or two."""
+    return [paced(64), GRPC_FULL, UNSTREAMED]
+
+
+def default() -> list[Case]:
+    """The cases of a report."""
+    few = replace(UNSTREAMED, pipelines=TEXTS, tokens=16)
+    return [
+        *(paced(streams) for streams in (1, 16, 64, 256)),
+        HTTP_FULL,
+        GRPC_FULL,
+        replace(paced(64), name="64 streams of 2,000", tokens=2_000, pipelines=ALL[:-1]),
+        UNSTREAMED,
+        replace(UNSTREAMED, name="unstreamed, sampling", parameters=SAMPLING, pipelines=ALL[1:]),
+        replace(paced(64), name="64 streams, Korean", language="ko", pipelines=TEXTS),
+        replace(UNSTREAMED, name="unstreamed, Korean", language="ko", pipelines=TEXTS),
+        *(
+            replace(
+                few,
+                name=f"prompts of {tokens:,}, {language}",
+                prompt_tokens=tokens,
+                language=language,
+                streams=4 if tokens > 5_000 else 16,
+            )
+            for tokens in (2_000, 30_000)
+            for language in ("en", "ko")
+        ),
+    ]
+
+
+def tokenizers(types: Sequence[str]) -> list[Case]:
+    """Two cases for each tokenizer_type, in both languages."""
+    return [
+        replace(
+            case,
+            name=f"{case.name}, {language}, {kind}",
+            tokenizer=kind,
+            language=language,
+            pipelines=("reference", "ours"),
+        )
+        for kind in types
+        for language in ("en", "ko")
+        for case in (paced(64), replace(UNSTREAMED, prompt_tokens=2_000))
+    ]

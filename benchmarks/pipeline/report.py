@@ -1,0 +1,115 @@
+"""Results as tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Results = Mapping[str, Any]
+FLOOR, NOTHING = "triton", "do-nothing"
+# Column -> (figure, how it is written). A figure that is None leaves the cell empty.
+STREAMED = {
+    "µs CPU/chunk": ("cpu_us_per_chunk", "{:.0f}"),
+    "chunks/s": ("chunks_per_s", "{:,.0f}"),
+    "tokens/s": ("tokens_per_s", "{:,.0f}"),
+    "first p50": ("ttft_p50", "{:.1f}"),
+    "p99 ms": ("ttft_p99", "{:.1f}"),
+    "gap p50": ("itl_p50", "{:.1f}"),
+    "p99 ms ": ("itl_p99", "{:.1f}"),
+    "MiB": ("memory_mib", "{:.0f}"),
+}
+UNSTREAMED = {
+    "ms CPU/request": ("cpu_ms_per_request", "{:.3f}"),
+    "requests/s": ("requests_per_s", "{:,.0f}"),
+    "prompt tokens/s": ("prompt_tokens_per_s", "{:,.0f}"),
+    "p50 ms": ("request_p50", "{:.1f}"),
+    "MiB": ("memory_mib", "{:.0f}"),
+}
+MODELS = ("tritonserver", "preprocessing", "tensorrt_llm", "postprocessing")
+
+
+def show(results: Results, console: Console) -> None:
+    """One table for each case, and what went wrong."""
+    for case, pipelines in results["cases"].items():
+        console.print(_table(case, pipelines))
+    if results.get("ready_seconds"):
+        ready = ", ".join(f"{name} {s:.1f}" for name, s in results["ready_seconds"].items())
+        console.print(f"seconds to ready: {ready}")
+    if results.get("raw_tokenizer"):
+        console.print(_raw_table(results))
+
+
+def headline(figures: Mapping[str, Any]) -> str:
+    """The figure that a case is judged by: CPU a chunk where it streams, else CPU a request."""
+    streamed = figures["cpu_us_per_chunk"] is not None
+    return "cpu_us_per_chunk" if streamed else "cpu_ms_per_request"
+
+
+def ratio(pipelines: Mapping[str, Any], name: str, to: str) -> float | None:
+    """A pipeline's headline figure over another's, if both have one."""
+    if to not in pipelines:
+        return None
+    figure = headline(pipelines[name])
+    own, others = pipelines[name][figure], pipelines[to][figure]
+    return own / others if own and others else None
+
+
+def _table(case: str, pipelines: Mapping[str, Any]) -> Table:
+    streamed = headline(next(iter(pipelines.values()))) == "cpu_us_per_chunk"
+    columns = STREAMED if streamed else UNSTREAMED
+    table = Table(title=case, title_justify="left", title_style="bold")
+    table.add_column("pipeline")
+    heads = [*columns, "x floor", "x do-nothing", "±%", "CPU: server, pre, engine, post", "wrong"]
+    for head in heads:
+        table.add_column(head, justify="right")
+    for name, figures in pipelines.items():
+        cells = [_cell(figures[figure], form) for figure, form in columns.values()]
+        cells += [_cell(ratio(pipelines, name, to), "{:.2f}") for to in (FLOOR, NOTHING)]
+        cells += [_cell(_spread(figures), "{:.0f}"), _shares(figures), _faults(figures)]
+        table.add_row(name, *cells)
+    return table
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _spread(figures: Mapping[str, Any]) -> float | None:
+    """Half of what lies between the rounds' least and most, in % of the median."""
+    figure = headline(figures)
+    ends = figures["spread"].get(figure)
+    return 50 * (ends[1] - ends[0]) / figures[figure] if ends and figures[figure] else None
+
+
+def _shares(figures: Mapping[str, Any]) -> str:
+    """How the CPU divides over the processes, in %."""
+    cores = figures["cores_by_process"]
+    return " ".join(
+        f"{100 * cores[model] / figures['cores']:.0f}" if cores.get(model) else "-"
+        for model in MODELS
+    )
+
+
+def _faults(figures: Mapping[str, Any]) -> str:
+    faults = [f"{count} {fault}" for fault, count in figures["wrong"].items()]
+    if figures["lost_chunks"]:
+        faults.append(f"({figures['lost_chunks']} chunks)")
+    return ", ".join(faults)
+
+
+def _raw_table(results: Results) -> Table:
+    """Prompts of a case through a pipeline, beside the raw library on one thread."""
+    table = Table(title="prompt tokens/s, of the raw library's", title_style="bold")
+    for head in ("case", "raw library", *results["pipelines"]):
+        table.add_column(head, justify="right")
+    for case, rate in results["raw_tokenizer"].items():
+        pipelines = results["cases"][case]
+        cells = [
+            _cell(pipelines[name]["prompt_tokens_per_s"] / rate, "{:.2f}")
+            if name in pipelines
+            else ""
+            for name in results["pipelines"]
+        ]
+        table.add_row(case, f"{rate:,.0f}", *cells)
+    return table

@@ -1,0 +1,152 @@
+"""Rounds: each pipeline takes its turn in each, so that the machine's noise hits all alike."""
+
+import contextlib
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from measure import Figures, measure
+from plan import Case
+from raw import tokens_per_second
+from repositories import PIPELINES, Pipeline, Setting, real_engine
+from standin import build_standin
+from texts import Folders, opened
+from trellis.ports import free_ports
+from trellis.server import Server, ServerFailed, ServerSettings
+
+Measured = dict[str, dict[str, dict[str, Any]]]  # case -> pipeline -> figure -> value
+Say = Callable[[str], None]
+
+
+@dataclass
+class Bench:
+    """A folder to work in, how many rounds, and what is added to every server's command line."""
+
+    folder: Path
+    rounds: int
+    say: Say
+    extra: tuple[str, ...] = ()
+    ready_seconds: dict[str, float] = field(default_factory=dict)  # pipeline -> until ready
+    raw: dict[str, float] = field(default_factory=dict)  # case -> the library's prompt tokens/s
+    _settings: dict[str, Setting] = field(default_factory=dict)
+    pipelines: dict[str, Pipeline] = field(default_factory=lambda: dict(PIPELINES))
+
+    def run(self, cases: Sequence[Case], pipelines: Sequence[str]) -> Measured:
+        """Measure every case; servers of one tokenizer stand side by side."""
+        measured: Measured = {}
+        for kind in dict.fromkeys(case.tokenizer for case in cases):
+            of_kind = [case for case in cases if case.tokenizer == kind]
+            wanted = {name for case in of_kind for name in case.pipelines}
+            names = [name for name in pipelines if name in wanted]
+            with self._servers(kind, names) as (setting, servers):
+                for case in of_kind:
+                    taking_part = [name for name in names if name in case.pipelines]
+                    measured[case.name] = self._case(case, taking_part, setting, servers)
+                    if case.prompt_tokens > 1000:
+                        rate = tokens_per_second(case, setting.texts, setting.tokenizer_dir)
+                        self.raw |= {} if rate is None else {case.name: rate}
+        return measured
+
+    def real(
+        self, engine: str, tokenizer: str, tokenizer_dir: str, cases: Sequence[Case]
+    ) -> tuple[list[Case], list[str]]:
+        """Have `run` measure the pipeline of a real engine: at its own pace, answers unchecked."""
+        build, texts = real_engine(Path(engine), tokenizer, tokenizer_dir)
+        self.pipelines = {"engine": Pipeline("engine", engine, build, checked=False)}
+        self._settings = {tokenizer: Setting(self.folder, Path(), tokenizer, Path(), texts)}
+        return [
+            replace(case, tokenizer=tokenizer, pace_us=0, pipelines=("engine",), seconds=10.0)
+            for case in cases
+        ], ["engine"]
+
+    def _case(
+        self, case: Case, names: Sequence[str], setting: Setting, servers: dict[str, Server]
+    ) -> dict[str, dict[str, Any]]:
+        turns: dict[str, list[Figures]] = {name: [] for name in names}
+        for at in range(self.rounds):
+            self.say(f"{case.name}: round {at + 1} of {self.rounds}")
+            for name in names:
+                turns[name].append(
+                    measure(servers[name], self.pipelines[name], case, setting.texts)
+                )
+        return {name: summary(figures) for name, figures in turns.items()}
+
+    @contextlib.contextmanager
+    def _servers(
+        self, kind: str, names: Sequence[str]
+    ) -> Iterator[tuple[Setting, dict[str, Server]]]:
+        setting = self.setting(kind)
+        with contextlib.ExitStack() as stack:
+            servers: dict[str, Server] = {}
+            for name in names:
+                self.say(f"starting {name} ({kind})")
+                servers[name] = stack.enter_context(self.start(name, setting))
+            yield setting, servers
+
+    def setting(self, kind: str) -> Setting:
+        """The files that the repositories of one tokenizer_type are made from."""
+        if kind in self._settings:
+            return self._settings[kind]
+        folder = self.folder / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        vocabularies = self.folder / "vocabularies"
+        vocabularies.mkdir(exist_ok=True)
+        tokenizer_dir, texts = opened(kind, Folders(vocabularies))
+        library = build_standin(self.folder / "backends")
+        return Setting(folder, library, kind, tokenizer_dir, texts())
+
+    @contextlib.contextmanager
+    def start(self, name: str, setting: Setting) -> Iterator[Server]:
+        """A ready server of one pipeline. Raises ServerFailed with the end of its log."""
+        repository = setting.folder / name
+        if not repository.exists():
+            self.pipelines[name].build(setting, repository)
+        http, grpc, metrics = free_ports(3)
+        log = setting.folder / f"{name}.log"
+        settings = ServerSettings(repository, http, grpc, metrics, extra=self.extra)
+        with log.open("wb") as output, Server(settings, output) as server:
+            try:
+                self.ready_seconds.setdefault(name, server.wait_ready())
+            except ServerFailed as error:
+                end = log.read_text(errors="replace")[-3000:]
+                raise ServerFailed(f"{name}: {error}\n{end}") from None
+            yield server
+
+
+@contextlib.contextmanager
+def bench(
+    rounds: int, say: Say, folder: Path | None = None, extra: tuple[str, ...] = ()
+) -> Iterator[Bench]:
+    """A Bench in `folder`, or in one that goes away afterwards."""
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trellis-bench-")))
+        yield Bench(folder.resolve(), rounds, say, extra)
+
+
+def summary(turns: Sequence[Figures]) -> dict[str, Any]:
+    """Medians over the rounds; `spread` has the least and the most of each; faults add up."""
+    found: dict[str, Any] = {"spread": {}, "wrong": {}}
+    for name, value in turns[0].as_dict().items():
+        values = [turn.as_dict()[name] for turn in turns]
+        if name == "wrong":
+            for turn in turns:
+                for fault, count in turn.wrong.items():
+                    found["wrong"][fault] = found["wrong"].get(fault, 0) + count
+        elif isinstance(value, dict):
+            keys = {key for turn in turns for key in turn.cores_by_process}
+            found[name] = {
+                key: statistics.median(turn.cores_by_process.get(key, 0.0) for turn in turns)
+                for key in sorted(keys)
+            }
+        elif name in ("lost_chunks", "requests"):
+            found[name] = sum(values)  # type: ignore[arg-type]
+        else:
+            numbers = [number for number in values if isinstance(number, int | float)]
+            found[name] = statistics.median(numbers) if numbers else None
+            if numbers:
+                found["spread"][name] = [min(numbers), max(numbers)]
+    return found
