@@ -30,6 +30,8 @@ INPUTS: dict[str, tuple[str, Any]] = {
     "return_log_probs": ("BOOL", np.bool_),
     "return_num_input_tokens": ("BOOL", np.bool_),
     "return_num_output_tokens": ("BOOL", np.bool_),
+    "return_finish_reason": ("BOOL", np.bool_),
+    "stop": ("BOOL", np.bool_),
     "stop_words": ("BYTES", np.object_),
     "bad_words": ("BYTES", np.object_),
     "embedding_bias_words": ("BYTES", np.object_),

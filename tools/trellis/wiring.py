@@ -36,6 +36,7 @@ TEXT_INPUTS = {
     "EMBEDDING_BIAS_WEIGHTS": "embedding_bias_weights",
     "END_ID": "end_id",
     "PAD_ID": "pad_id",
+    "STOP": "stop",
 }
 # What `preprocessing` makes of them, and the engine's input that takes it.
 TEXT_OUTPUTS = {
@@ -48,8 +49,9 @@ TEXT_OUTPUTS = {
     "OUT_END_ID": "end_id",
     "OUT_PAD_ID": "pad_id",
 }
-# Tables and texts that go to the engine as they are, where the release has them.
+# Tables, texts and the wish to stop go to the engine as they are, where the release has them.
 DIRECT = (
+    "stop",
     "prompt_embedding_table",
     "lora_weights",
     "lora_config",

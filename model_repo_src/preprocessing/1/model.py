@@ -7,6 +7,7 @@ A bad request is answered with an error that names its field; the others of its 
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from prompts import BadRequest, Limits, Prompts, read_prompts
 from repository import ModelSettings, load_tokenizer
 from stream_keys import StreamKeys
 from tensors import embedding_bias, padded_ids, padded_words
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A request that ends those of the same id: it needs no prompt, and what it has is not read."""
+
+    rows: int
+    texts: tuple[str, ...] = ()
 
 
 class TritonPythonModel:
@@ -41,20 +50,22 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order, with its tensors or its own error."""
         read = [self._read(request) for request in requests]
-        texts = [text for item in read if isinstance(item, Prompts) for text in item.texts]
+        texts = [text for item in read if not isinstance(item, BadRequest) for text in item.texts]
         encoded = iter(self._encode(texts))
         if self.id_streams is not None:
             self.id_streams.begin(read)
         return [
-            self._respond(item, [next(encoded) for _ in item.texts])
-            if isinstance(item, Prompts)
-            else _error(item)
+            _error(item)
+            if isinstance(item, BadRequest)
+            else self._respond(item, [next(encoded) for _ in item.texts])
             for item in read
         ]
 
-    def _read(self, request: Any) -> "Prompts | BadRequest":
+    def _read(self, request: Any) -> "Prompts | Stop | BadRequest":
         try:
             arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            if "STOP" in arrays and arrays["STOP"].any():
+                return _stop(arrays["STOP"])
             prompts = read_prompts(arrays, self.limits)
             if self.engine_inputs is not None:
                 self.engine_inputs.check_texts(prompts)
@@ -79,8 +90,10 @@ class TritonPythonModel:
         except Exception as error:
             return error
 
-    def _respond(self, prompts: Prompts, rows: list[list[int] | Exception]) -> Any:
+    def _respond(self, prompts: Prompts | Stop, rows: list[list[int] | Exception]) -> Any:
         try:
+            if isinstance(prompts, Stop):
+                return pb_utils.InferenceResponse(self._stop_tensors(prompts.rows))
             ids = [self.limits.check_ids(row) for row in rows]
             if self.engine_inputs is not None and prompts.asked is not None:
                 self.engine_inputs.finish(prompts.asked, ids, prompts.max_tokens)
@@ -89,6 +102,16 @@ class TritonPythonModel:
             return _error(bad)
         except Exception as error:  # this request's alone, whatever it is
             return _error(BadRequest(f"the request could not be prepared: {error}"))
+
+    def _stop_tensors(self, rows: int) -> list[Any]:
+        """What the engine's contract wants of every request; of a stop, none of it is read."""
+        ones = np.ones((rows, 1), np.int32)
+        arrays = dict.fromkeys(("INPUT_ID", "REQUEST_INPUT_LEN", "REQUEST_OUTPUT_LEN"), ones)
+        if self.engine_inputs is not None:
+            arrays = {name: self.engine_inputs.cast(name, ones) for name in arrays}
+        if "stream_key" in self.outputs:
+            arrays["stream_key"] = self.keys.take(rows)
+        return [pb_utils.Tensor(name, array) for name, array in arrays.items()]
 
     def _tensors(self, prompts: Prompts, ids: list[list[int]]) -> list[Any]:
         """The outputs that this release and this request use; ensembles pass on what is there."""
@@ -118,6 +141,12 @@ class TritonPythonModel:
         return [
             pb_utils.Tensor(name, array) for name, array in arrays.items() if name in self.outputs
         ]
+
+
+def _stop(flags: np.ndarray) -> Stop:
+    if not flags.all():
+        raise BadRequest("stop: the prompts of one request must share it")
+    return Stop(rows=len(flags))
 
 
 def _request_id(request: Any) -> str:

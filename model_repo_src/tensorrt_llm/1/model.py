@@ -24,6 +24,7 @@ from answers import (
     UNAVAILABLE,
     Answer,
     Row,
+    empty_response,
     error_response,
     final_flag,
 )
@@ -52,8 +53,8 @@ class TritonPythonModel:
         """Load the engine and the tokenizer; raises with the parameter's name."""
         settings = ModelSettings.read(args)
         self.engine_type = settings.text("engine_type")
-        self.vocab_size = settings.integer("vocab_size")
         self.limits = RequestLimits.read(settings)
+        self.vocab_size = settings.integer("vocab_size")
         self.max_seq_len = settings.integer("max_seq_len")
         self.kv_cache_tokens = settings.integer("max_tokens_in_paged_kv_cache")
         self.exclude_input = settings.flag("exclude_input_in_output", True)
@@ -92,9 +93,10 @@ class TritonPythonModel:
 
     def _accept(self, request: Any, sender: Any) -> None:
         arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        request_id = request.request_id()
+        request_id = _request_id(request)
         if _flag(arrays, "stop", False):
-            self._stop(request_id, sender)
+            self._stop(request_id)
+            sender.send(empty_response(arrays["stream_key"]), flags=final_flag())
             return
         prompts = read_prompts(arrays, self.vocab_size)
         rows = range(len(prompts))
@@ -115,20 +117,19 @@ class TritonPythonModel:
         if answer.client in self.gone:  # it left before its request was here
             self.loop.cancel(answer)
 
-    def _stop(self, request_id: str, sender: Any) -> None:
-        """End the requests of that id, as TensorRT-LLM's backend does; the answer is empty."""
+    def _stop(self, request_id: str) -> None:
+        """End the requests of that id, with what they have."""
         if request_id:
             self.loop.stop_where(lambda answer: answer.request_id == request_id)
-        sender.send(flags=final_flag())
 
     def _cancel_clients(self, tokens: frozenset[str]) -> None:
         self.loop.cancel_where(lambda answer: answer.client in tokens)
 
     def _sampling(self, arrays: dict[str, np.ndarray], row: int, length: int) -> Sampling:
         sampling = read_sampling(arrays, row, self.engine_type)
-        self.loop.engine.refuse(sampling)
         self.limits.check_max_tokens(sampling.max_tokens)
         self.limits.check_sequences("num_return_sequences", sampling.sequences)
+        self.loop.engine.refuse(sampling)
         if sampling.end_id >= (known := self.vocab_size or self.tokenizer.vocab_size):
             raise Refused(
                 f"end_id: {sampling.end_id} is not in the vocabulary; use 0 to {known - 1}, or -1"
@@ -151,8 +152,8 @@ class TritonPythonModel:
         self, arrays: dict[str, np.ndarray], row: int, sampling: Sampling, prompt: np.ndarray
     ) -> Row:
         words = _stop_words(arrays, row)
-        exclude = _flag(arrays, "exclude_input_in_output", self.exclude_input)
         self.limits.check_words("stop_words", words)
+        exclude = _flag(arrays, "exclude_input_in_output", self.exclude_input)
         prefix = [] if exclude else prompt.tolist()
         return Row(
             stream_key=int(arrays["stream_key"].reshape(-1)[row]),
@@ -211,6 +212,13 @@ def read_prompts(arrays: dict[str, np.ndarray], vocab_size: int | None) -> list[
                 f" 0 to {vocab_size or 'more'}; tokenizer and engine must belong together"
             )
     return prompts
+
+
+def _request_id(request: Any) -> str:
+    try:
+        return str(request.request_id())
+    except UnicodeDecodeError as error:
+        raise Refused("id: not valid UTF-8") from error
 
 
 def _end_server() -> None:
