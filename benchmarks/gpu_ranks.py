@@ -293,9 +293,35 @@ def machine() -> dict[str, Any]:
     return {"gpus": gpus, "cores": os.cpu_count(), "python": platform.python_version()} | versions
 
 
+def estimate(options: argparse.Namespace) -> Numbers | None:
+    """What preflight says that each rank will hold at most, in GiB; None without a GPU."""
+    from trellis.checkpoint_folder import read_checkpoint
+    from trellis.preflight.checkpoint import cache_options
+    from trellis.preflight.checkpoint_memory import estimate_checkpoint
+    from trellis.preflight.gpus import visible_gpus
+    from trellis.preflight.repository import read_repository
+
+    gpus = visible_gpus("")[: options.world_size]
+    if not gpus:
+        return None
+    found = estimate_checkpoint(
+        read_checkpoint(options.folder / "checkpoint"),
+        options.world_size,
+        min(gpu.total - gpu.used for gpu in gpus),
+        cache_options(read_repository(options.folder / "repo")),
+    )
+    return {
+        "weights": found.weights / GIB,
+        "kv_cache": found.kv_cache / GIB,
+        "kv_tokens": found.kv_tokens,
+        "held": found.held / GIB,
+    }
+
+
 def run(options: argparse.Namespace) -> None:
     """Bare, served, bare; the JSON and the table."""
     result = {
+        "estimate_gib": estimate(options),
         "machine": machine(),
         "world_size": options.world_size,
         "prompt_tokens": options.prompt_tokens,
@@ -332,7 +358,9 @@ def table(results: list[Any]) -> str:
                 f" | {numbers['streams']} | {numbers['tokens_per_second']:.0f}"
                 f" | {' | '.join(pairs)} | {memory} |"
             )
-        lines.append(f"| | | served / bare | | {result['served_share']:.1%} | | | |")
+        expected = result.get("estimate_gib")
+        at_most = f"at most {expected['held']:.1f} estimated" if expected else ""
+        lines.append(f"| | | served / bare | | {result['served_share']:.1%} | | | {at_most} |")
     return "\n".join(lines)
 
 

@@ -74,11 +74,11 @@ class Launched:
         return self.log_file.read_text(errors="replace")
 
     def find(self, rank: int, what: str) -> psutil.Process:
-        """The process of a rank whose command has `what` in it: its server, a model's stub."""
+        """The process of a rank with `what` in its command: its server, a model's stub, engine."""
         for process in self.tree:
             environ = process.environ()
             number = environ.get("RANK") or environ.get("OMPI_COMM_WORLD_RANK")
-            if number == str(rank) and any(what in part for part in process.cmdline()[:2]):
+            if number == str(rank) and any(what in part for part in process.cmdline()[:4]):
                 return process
         raise AssertionError(f"rank {rank} has no {what}")
 

@@ -110,6 +110,8 @@ def test_a_signal_stops_every_rank(
         (MPIRUN, 1, "bin/tritonserver"),
         (NO_MPI, 1, "run_rank.py"),
         (MPIRUN, 1, "run_rank.py"),
+        (NO_MPI, 0, "hosted_process"),
+        (NO_MPI, 1, "hosted_process"),
     ],
 )
 def test_a_killed_rank_stops_all_with_an_error(

@@ -3,14 +3,18 @@
 `config.json` and `*.safetensors`. The tokenizer's files may lie beside them and are no part of it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trellis.files import read_json
+from trellis.safetensors_headers import SafetensorsError, Tensor, read_tensors
 
 # Weights in any format: never copied along with a tokenizer.
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".engine", ".h5", ".msgpack")
+
+WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}  # dtype -> bytes
 
 
 class CheckpointError(ValueError):
@@ -26,6 +30,39 @@ class Checkpoint:
     vocab_size: int | None
     attention_heads: int | None
     key_value_heads: int | None
+    layers: int = 0
+    hidden_size: int = 0
+    head_size: int = 0
+    dtype: str = ""  # "": each weight's own
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Of all weight files. Raises CheckpointError for one that cannot be read."""
+        for file in self.files:
+            if file.suffix != ".safetensors":
+                continue
+            try:
+                yield from read_tensors(file)
+            except (OSError, SafetensorsError) as error:
+                raise CheckpointError(f"{file.parent}: {error}; copy it again") from None
+
+    def width(self, dtype: str = "") -> int:
+        """Bytes of a number in `dtype`, by default the checkpoint's."""
+        return WIDTHS.get(dtype or self.dtype, 2)
+
+    def weight_bytes(self, ranks: int = 1, dtype: str = "") -> float:
+        """Bytes of the weights on one of so many ranks: matrices are split, but for embeddings.
+
+        Raises CheckpointError for a weight file that cannot be read.
+        """
+        width = WIDTHS.get(dtype or self.dtype)
+        return sum(
+            tensor.numbers * (width or tensor.width) / (ranks if _is_split(tensor) else 1)
+            for tensor in self.tensors()
+        )
+
+
+def _is_split(tensor: Tensor) -> bool:
+    return len(tensor.shape) > 1 and "embed" not in tensor.name
 
 
 def looks_like_checkpoint(path: Path) -> bool:
@@ -50,6 +87,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         vocab_size=config.get("vocab_size"),
         attention_heads=heads,
         key_value_heads=config.get("num_key_value_heads") or heads,
+        layers=config.get("num_hidden_layers") or 0,
+        hidden_size=config.get("hidden_size") or 0,
+        head_size=config.get("head_dim") or (config.get("hidden_size") or 0) // (heads or 1),
+        dtype=str(config.get("dtype") or config.get("torch_dtype") or ""),
     )
 
 

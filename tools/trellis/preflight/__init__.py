@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trellis.preflight.check import Check
-from trellis.preflight.checkpoint import check_python_ranks
+from trellis.preflight.checkpoint import check_checkpoint_gpus, check_python_ranks
 from trellis.preflight.configuration import check_configuration
 from trellis.preflight.engine_path import check_engine_path
 from trellis.preflight.gpus import check_gpus
@@ -50,7 +50,10 @@ def _checks(
         yield from _trtllm(repository, world_size)
     else:
         yield check_server(tritonserver)
-        yield check_python_ranks(repository, world_size)
+        ranks = check_python_ranks(repository, world_size)
+        yield ranks
+        if ranks.ok:
+            yield from check_checkpoint_gpus(repository, world_size)
     yield check_shared_memory(world_size)
     if listening is not None:
         yield from check_listening(listening)

@@ -1,8 +1,9 @@
 """GPUs: as many as ranks, and on each enough memory for weights, activations and KV cache."""
 
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from trellis.engine_config import EngineConfig, rank_bytes
@@ -44,6 +45,20 @@ def _read_line(line: str) -> Gpu | None:
         return Gpu(name, float(total) * 2**20, float(used) * 2**20)
     except ValueError:
         return None
+
+
+def visible_gpus(gpu_device_ids: str, environ: Mapping[str, str] = os.environ) -> list[Gpu]:
+    """Those that CUDA_VISIBLE_DEVICES leaves, and of these the ones that are to be used.
+
+    Names other than numbers (`GPU-5a...`) leave as many GPUs, it is not looked up which.
+    """
+    gpus = find_gpus()
+    for numbers in (environ.get("CUDA_VISIBLE_DEVICES", ""), gpu_device_ids):
+        if numbers:
+            names = [name.strip() for name in numbers.split(",")]
+            chosen = [int(name) if name.isdigit() else i for i, name in enumerate(names)]
+            gpus = [gpus[number] for number in chosen if number < len(gpus)]
+    return gpus
 
 
 def check_gpus(repository: Repository, engine: EngineConfig) -> Iterator[Check]:

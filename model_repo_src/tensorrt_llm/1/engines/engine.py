@@ -36,6 +36,7 @@ class Sampling:
     beam_width: int = 1
     num_return_sequences: int = 1
     log_probs: bool = False
+    bad_words: tuple[str, ...] = ()  # texts that must not appear in the answer
     sample: bool = False
 
     @property

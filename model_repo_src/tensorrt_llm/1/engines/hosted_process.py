@@ -11,7 +11,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ def main(settings: str, parent: str, descriptor: str) -> None:
         send(pipe, FAILED, f"{error}")
         os._exit(1)
     try:
-        Loop(engine, pipe, engine.follows).run()
+        Loop(engine, pipe, engine.follows, host_gone=lambda: os._exit(1)).run()
         engine.close()
     except BaseException:
         log.exception("the engine's loop failed")
@@ -72,8 +72,15 @@ def _load(values: dict[str, Any], pipe: "Connection[Any, Any]") -> "Transformers
 class Loop:
     """Runs an engine for a host at the other end of a pipe."""
 
-    def __init__(self, engine: Engine, pipe: "Connection[Any, Any]", follows: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        pipe: "Connection[Any, Any]",
+        follows: bool,
+        host_gone: Callable[[], None],
+    ) -> None:
         self._engine = engine
+        self._host_gone = host_gone
         self._pipe = pipe
         self._follows = follows
         self._refused: list[Failure] = []
@@ -96,7 +103,7 @@ class Loop:
             while True:
                 self._inbox.put(receive(self._pipe))
         except (EOFError, OSError):
-            os._exit(1)  # the host is gone
+            self._host_gone()
 
     def _admit(self) -> bool:
         """Take what the host sent; wait for something while there is nothing to do."""

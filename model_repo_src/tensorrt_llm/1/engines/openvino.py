@@ -1,20 +1,22 @@
 """OpenVINO's continuous batching pipeline: GGUF files and OpenVINO IR, on a CPU.
 
 In-flight batching, a paged KV cache and prefix caching are the library's own. What it does not
-do (logit bias, bad words) or not in streams (beam search) is refused by the input's name.
+do (logit bias) or not together (beams and penalties) is refused by the input's name.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino
 import openvino_genai as genai
 
 from engines.engine import EngineSettings, Failure, FinishReason, Progress, Refused, Sampling
+from engines.openvino_words import BadWords
 
 KV_BLOCK_TOKENS = 32  # what the CPU plugin pages the cache in
 DEFAULT_CACHE_GIB = 1
+MAX_BEAMS = 16
 KV_CACHE_FULL = (
     "max_tokens: the KV cache has no room for this prompt and its completion; send a shorter"
     " prompt or a smaller max_tokens, or raise max_tokens_in_paged_kv_cache"
@@ -36,7 +38,8 @@ class OpenVinoEngine:
         self._pipeline = genai.ContinuousBatchingPipeline(
             str(_model_file(settings)), scheduler, "CPU", {"PERFORMANCE_HINT": "LATENCY"}
         )
-        self._running: dict[int, Any] = {}
+        self._running: dict[int, _Running] = {}
+        self._bad_words = BadWords()
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -47,35 +50,52 @@ class OpenVinoEngine:
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise Refused for what the pipeline does not have, by the input's name."""
-        if sampling.beam_width > 1:
-            raise Refused("beam_width: this engine (openvino) has no beam search; send 1")
         for name in ("presence_penalty", "frequency_penalty"):
             if abs(getattr(sampling, name)) > 2:
                 raise Refused(f"{name}: this engine (openvino) takes -2 to 2")
+        if sampling.beam_width > 1:
+            _refuse_beams(sampling)
+        if sampling.bad_words:
+            if sampling.num_return_sequences > 1:  # the library has one automaton a request
+                raise Refused(
+                    "num_return_sequences: this engine (openvino) makes one sequence a request"
+                    " where it has bad_words; send several requests"
+                )
+            self._bad_words.refuse(sampling.bad_words)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
         """Queue a prompt; the pipeline schedules it into its next batch."""
         tensor = openvino.Tensor(np.ascontiguousarray(ids, np.int64).reshape(1, -1))
-        self._running[key] = self._pipeline.add_request(key, tensor, generation_config(sampling))
+        config = generation_config(sampling)
+        if sampling.bad_words:
+            config.structured_output_config = genai.StructuredOutputConfig(
+                grammar=self._bad_words.grammar(sampling.bad_words, ends=sampling.end_id >= 0)
+            )
+        handle = self._pipeline.add_request(key, tensor, config)
+        self._running[key] = _Running(handle, sampling.beam_width > 1)
 
     def step(self) -> Iterable[Progress | Failure]:
         """One forward pass of the batch, then what each request made of it."""
         self._pipeline.step()
-        for key, handle in list(self._running.items()):
+        for key, running in list(self._running.items()):
             if key in self._running:  # not cancelled by what an earlier one yielded
-                yield from self._drain(key, handle)
+                yield from self._drain(key, *running)
 
-    def _drain(self, key: int, handle: Any) -> Iterable[Progress | Failure]:
+    def _drain(self, key: int, handle: Any, beams: bool) -> Iterable[Progress | Failure]:
         finished = handle.get_status() != genai.GenerationStatus.RUNNING
         while handle.can_read():
-            for index, (_, output) in enumerate(sorted(handle.read().items())):
+            outputs = [output for _, output in sorted(handle.read().items())]
+            if beams:  # all at once, at the end: the best first
+                outputs.sort(key=lambda output: -output.score)
+            for index, output in enumerate(outputs):
+                log_probs = list(output.generated_log_probs)
                 yield Progress(
                     key,
                     index,
                     list(output.generated_ids),
                     _finish_reason(output.finish_reason),
-                    list(output.generated_log_probs),
-                    output.score,
+                    log_probs,
+                    sum(log_probs) if beams else output.score,
                 )
         if finished:
             self._running.pop(key, None)
@@ -84,9 +104,9 @@ class OpenVinoEngine:
 
     def cancel(self, key: int) -> None:
         """Free the request's place in the batch and its cache blocks at the next step."""
-        handle = self._running.pop(key, None)
-        if handle is not None:
-            handle.cancel()
+        running = self._running.pop(key, None)
+        if running is not None:
+            running.handle.cancel()
 
     @property
     def busy(self) -> bool:
@@ -97,6 +117,13 @@ class OpenVinoEngine:
         """Cancel what runs; the pipeline frees its memory when it is collected."""
         for key in list(self._running):
             self.cancel(key)
+
+
+class _Running(NamedTuple):
+    """One request in the pipeline."""
+
+    handle: Any
+    beams: bool
 
 
 def generation_config(sampling: Sampling) -> Any:
@@ -114,6 +141,9 @@ def generation_config(sampling: Sampling) -> Any:
     config.frequency_penalty = sampling.frequency_penalty
     config.num_return_sequences = sampling.num_return_sequences
     config.logprobs = 1 if sampling.log_probs else 0
+    if sampling.beam_width > 1:
+        config.num_beams = config.num_return_sequences = sampling.beam_width
+        config.length_penalty = sampling.length_penalty
     config.do_sample = sampling.sample
     if sampling.sample:
         config.temperature = sampling.temperature
@@ -123,6 +153,26 @@ def generation_config(sampling: Sampling) -> Any:
         if sampling.top_k > 0:
             config.top_k = sampling.top_k
     return config
+
+
+def _refuse_beams(sampling: Sampling) -> None:
+    """Raise Refused for what the library does not do in a search over beams."""
+    if sampling.beam_width > MAX_BEAMS:
+        raise Refused(f"beam_width: this engine (openvino) takes 1 to {MAX_BEAMS}")
+    others = {
+        "temperature, top_k or top_p": sampling.sample,
+        "num_return_sequences": sampling.num_return_sequences > 1,
+        "repetition_penalty": sampling.repetition_penalty != 1.0,
+        "presence_penalty": sampling.presence_penalty != 0.0,
+        "frequency_penalty": sampling.frequency_penalty != 0.0,
+        "bad_words": bool(sampling.bad_words),
+    }
+    for name, asked in others.items():
+        if asked:
+            raise Refused(
+                f"beam_width: a search over beams has no {name} in this engine (openvino);"
+                " leave out one of them"
+            )
 
 
 def _finish_reason(reason: Any) -> FinishReason | None:

@@ -1,0 +1,61 @@
+"""What tensors a safetensors file holds, read from its header alone.
+
+The file begins with the header's length (8 bytes, little-endian) and the header, JSON: each
+tensor's name with its dtype, shape and place among the bytes that follow.
+"""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+MOST_HEADER_BYTES = 100_000_000  # the format's own limit
+BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16}
+OTHER_BITS = 8  # fp8, int8, bool
+
+
+class SafetensorsError(ValueError):
+    """A file that is not safetensors, or not all of it; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file: its name, dtype as the file has it (BF16), and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numbers(self) -> int:
+        """How many."""
+        return math.prod(self.shape)
+
+    @property
+    def width(self) -> float:
+        """Bytes of each."""
+        return BITS.get(self.dtype, OTHER_BITS) / 8
+
+
+def read_tensors(file: Path) -> list[Tensor]:
+    """The tensors of a file. Raises SafetensorsError if it is no such file, or was cut short."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < length <= min(size - 8, MOST_HEADER_BYTES):
+            raise SafetensorsError(f"{file.name} is no safetensors file")
+        text = opened.read(length)
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        tensors = [
+            Tensor(name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise SafetensorsError(f"{file.name} is no safetensors file") from None
+    if size < 8 + length + end:
+        raise SafetensorsError(f"{file.name} has {size} bytes of {8 + length + end}")
+    return tensors
