@@ -1,0 +1,215 @@
+"""Bad words with the OpenVINO engine: what is asked never appears, and nothing else changes."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines.engine import EngineSettings, Failure, Refused, Sampling
+from engines.openvino import OpenVinoEngine
+from engines.openvino_words import MAX_BYTES, MAX_LISTS, MAX_WORDS, BadWords, shortest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tokenizer_registry.core import Tokenizer, load
+
+PROMPTS = {
+    "english": "The capital of France is",
+    "korean": "안녕하세요 세계 😀. 안녕하세요 세계 😀. 안녕하세요 세계",
+    "code": "def fibonacci(n):\n    ",
+    "list": "1, 2, 3, 5, 8,",
+}
+HOT = {"sample": True, "temperature": 1.5}
+
+
+class Made:
+    """An engine and its tokenizer, asked in texts."""
+
+    def __init__(self, engine: OpenVinoEngine, tokenizer: Tokenizer) -> None:
+        self.engine, self.tokenizer = engine, tokenizer
+
+    def ids(self, *asked: tuple[str, Sampling]) -> list[list[int]]:
+        """The ids of each answer, all of them in one batch."""
+        made: dict[int, list[int]] = {}
+        for key, (prompt, sampling) in enumerate(asked, start=1):
+            self.engine.refuse(sampling)
+            self.engine.add(key, np.array(self.tokenizer.encode(prompt)), sampling)
+            made[key] = []
+        while self.engine.busy:
+            for event in self.engine.step():
+                assert not isinstance(event, Failure), event
+                made[event.key] += event.ids
+        return list(made.values())
+
+    def texts(self, *asked: tuple[str, Sampling]) -> list[str]:
+        return [self.tokenizer.decode(ids) for ids in self.ids(*asked)]
+
+
+@pytest.fixture(scope="module")
+def made(demo_engine: tuple[Path, Path]) -> Iterator[Made]:
+    folder, tokenizer = demo_engine
+    engine = OpenVinoEngine(
+        EngineSettings(
+            folder,
+            max_batch_size=16,
+            max_tokens_in_paged_kv_cache=4096,
+            enable_kv_cache_reuse=False,
+        )
+    )
+    yield Made(engine, load("gpt2", tokenizer))
+    engine.close()
+
+
+def greedy(*words: str, **fields: object) -> Sampling:
+    asked = Sampling(max_tokens=24, end_id=2, bad_words=words)
+    return replace(asked, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("english", ["Paris"]),
+        ("english", ["ari"]),  # inside a token, and across two
+        ("english", [" Paris", "\n", "s is"]),
+        ("english", ["e", " "]),
+        ("korean", ["안", "세계", "😀"]),
+        ("korean", ["안녕하세요 세계 😀"]),
+        ("code", ["if n", ":\n", '"', "\\", "]", "'", "\t", "\r", "\x01"]),
+        ("list", ["1", ", "]),
+    ],
+)
+@pytest.mark.parametrize("fields", [{}, {"end_id": -1}, {"log_probs": True}, HOT | {"seed": 3}])
+def test_bad_words_never_appear(
+    made: Made, prompt: str, words: list[str], fields: dict[str, object]
+) -> None:
+    (text,) = made.texts((PROMPTS[prompt], greedy(*words, **fields)))
+    assert text
+    assert not [word for word in words if word in text]
+
+
+@pytest.mark.parametrize("end_id", [2, -1, 0])
+def test_they_never_appear_in_the_hottest_of_texts(made: Made, end_id: int) -> None:
+    letters = "etaoinshrdlu"
+    asked = [
+        greedy(*letters, end_id=end_id, sample=True, temperature=3.0, seed=seed, max_tokens=48)
+        for seed in range(8)
+    ]
+    texts = made.texts(*((PROMPTS["english"], each) for each in asked))
+    assert not set("".join(texts)) & set(letters)
+    assert sum(map(len, texts)) > 100
+
+
+cut = st.tuples(st.integers(0, 80), st.integers(1, 9))
+other = st.text(st.characters(exclude_characters="\0\ufffd\U0010ffff"), min_size=1, max_size=5)
+suppress = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=suppress)
+@given(
+    st.sampled_from(sorted(PROMPTS)),
+    st.lists(cut, max_size=3),
+    st.lists(other, max_size=3),
+)
+def test_the_text_is_the_free_one_up_to_the_token_that_would_complete_a_word(
+    made: Made,
+    prompt: str,
+    cuts: list[tuple[int, int]],
+    others: list[str],
+) -> None:
+    (ids,) = made.ids((PROMPTS[prompt], greedy()))
+    whole = made.tokenizer.decode(ids)
+    words = [whole[at : at + size] for at, size in cuts] + others
+    words = [word for word in words if word and "\ufffd" not in word]
+    if not words:
+        return
+    (found,) = made.ids((PROMPTS[prompt], greedy(*words)))
+    kept = next(
+        n - 1
+        for n in range(1, len(ids) + 2)
+        if n > len(ids) or any(word in made.tokenizer.decode(ids[:n]) for word in words)
+    )
+    text = made.tokenizer.decode(found)
+    assert not [word for word in words if word in text]
+    assert found[:kept] == ids[:kept]
+    if kept == len(ids):
+        assert found == ids
+    else:
+        assert found[kept : kept + 1] != ids[kept : kept + 1]
+
+
+def test_neighbours_in_the_batch_notice_nothing(made: Made) -> None:
+    def batch(*words: str) -> list[list[int]]:
+        return made.ids(
+            (PROMPTS["list"], greedy(max_tokens=32, end_id=-1)),
+            (PROMPTS["english"], greedy(*words, max_tokens=32, end_id=2, min_tokens=32)),
+            (PROMPTS["code"], greedy(max_tokens=32, end_id=-1, sample=True, top_k=20, seed=5)),
+            (PROMPTS["korean"], greedy("하", max_tokens=32, end_id=2, min_tokens=32)),
+        )
+
+    free, idle, busy = batch(), batch("zzzz", "qqq"), batch("Paris", " the")
+    assert idle == free
+    assert busy[1] != free[1]
+    assert [busy[0], busy[2], busy[3]] == [free[0], free[2], free[3]]
+
+
+def test_where_nothing_ends_a_text_the_end_token_is_no_way_around_the_words(made: Made) -> None:
+    free = made.ids((PROMPTS["english"], greedy(end_id=-1, max_tokens=60)))[0]
+    after = made.tokenizer.decode(free[free.index(2) + 1 :]).split()
+    word = next(word for word in after if len(word) > 4)
+    (text,) = made.texts((PROMPTS["english"], greedy(word, end_id=-1, max_tokens=60)))
+    assert word not in text
+
+
+def test_words_that_hold_others_are_left_out() -> None:
+    assert shortest(("stop", "top", "pot", "top")) == ["pot", "top"]
+    assert shortest(("P", "Pa", "Paris")) == ["P"]
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=6), st.text("abc", max_size=12))
+def test_what_is_left_keeps_out_the_same_texts(words: list[str], text: str) -> None:
+    left = shortest(tuple(words))
+    assert any(word in text for word in left) == any(word in text for word in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ab"] * (MAX_WORDS + 1), f"bad_words: {MAX_WORDS + 1} words"),
+        (["가" * MAX_BYTES], f"bad_words: {3 * MAX_BYTES} bytes"),
+        (["a\0b"], "bad_words: .* holds U\\+0000"),
+        (["\ufffd"], "bad_words: .* holds U\\+FFFD"),
+        (["\U0010ffff"], "bad_words: .* holds U\\+10FFFF"),
+    ],
+)
+def test_what_cannot_be_kept_out_is_refused_by_name(
+    made: Made, words: list[str], message: str
+) -> None:
+    with pytest.raises(Refused, match=rf"^{message}"):
+        made.engine.refuse(greedy(*words))
+
+
+def test_the_longest_lists_that_are_taken_work(made: Made) -> None:
+    letters = random.Random(4)
+    size = MAX_BYTES // MAX_WORDS
+    many = ["".join(letters.choices("abcdefghij ", k=size)) for _ in range(MAX_WORDS)]
+    for words in (many, ["".join(letters.choices("xyz ", k=MAX_BYTES))], ["a" * MAX_BYTES]):
+        assert made.texts((PROMPTS["english"], greedy(*words))) == made.texts(
+            (PROMPTS["english"], greedy())
+        )
+
+
+def test_lists_beyond_what_is_kept_are_refused_and_known_ones_go_on() -> None:
+    lists = BadWords()
+    for number in range(MAX_LISTS):
+        lists.refuse((f"w{number}", "x"))
+        lists.grammar((f"w{number}", "x"), ends=True)
+    lists.refuse(("x", "w0"))
+    with pytest.raises(Refused, match=r"^bad_words: this engine"):
+        lists.refuse(("new",))
+
+
+def test_several_sequences_are_refused_with_bad_words(made: Made) -> None:
+    with pytest.raises(Refused, match=r"^num_return_sequences: "):
+        made.engine.refuse(greedy("x", num_return_sequences=2, **HOT))
