@@ -28,6 +28,7 @@ from trellis.triton import Triton, find_triton
 
 # The server is on this machine: no proxy of the environment stands between.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+from trellis.wakeup_sockets import give_room
 STUB = "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")
 PR_SET_PDEATHSIG = 1
@@ -170,6 +171,8 @@ class Server:
         return None
 
     def _describe(self, pid: int, name: str) -> str:
+        if self.settings.serves:
+            give_room(self.process.pid)
         status = ""
         if pid == self.process.pid:
             status = f" with status {self.process.wait()}"
