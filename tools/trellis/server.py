@@ -25,10 +25,10 @@ from typing import IO
 import psutil
 
 from trellis.triton import Triton, find_triton
+from trellis.wakeup_sockets import give_room
 
 # The server is on this machine: no proxy of the environment stands between.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-from trellis.wakeup_sockets import give_room
 STUB = "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")
 PR_SET_PDEATHSIG = 1
@@ -133,6 +133,8 @@ class Server:
                 break
             time.sleep(0.1)
             on_wait(time.monotonic() - begin)
+        if self.settings.serves:
+            give_room(self.process.pid)
         return time.monotonic() - begin
 
     def ready(self) -> bool:
@@ -171,8 +173,6 @@ class Server:
         return None
 
     def _describe(self, pid: int, name: str) -> str:
-        if self.settings.serves:
-            give_room(self.process.pid)
         status = ""
         if pid == self.process.pid:
             status = f" with status {self.process.wait()}"
