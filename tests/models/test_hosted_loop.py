@@ -15,6 +15,7 @@ from engines.hosted_messages import (
     CLOSE,
     EVENTS,
     read_event,
+    read_sampling,
     receive,
     sampling_values,
     send,
@@ -115,10 +116,10 @@ def test_events_arrive_as_they_were_made(host: Host) -> None:
 
 
 def test_a_sampling_arrives_as_it_was_sent() -> None:
-    sampling = Sampling(max_tokens=5, temperature=0.1 + 0.2, seed=2**64 - 1, sample=True, top_k=3)
+    sampling = Sampling(max_tokens=5, temperature=0.1 + 0.2, seed=2**64 - 1, bad_words=("a", "é"))
     here, there = Pipe()
     send(here, ADD, sampling_values(sampling))
-    assert Sampling(*receive(there)[1]) == sampling
+    assert read_sampling(receive(there)[1]) == sampling
 
 
 def test_a_request_that_the_engine_refuses_fails_and_no_other(host: Host) -> None:

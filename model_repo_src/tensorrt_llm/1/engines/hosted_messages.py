@@ -40,6 +40,11 @@ def sampling_values(sampling: Sampling) -> list[Any]:
     return [getattr(sampling, name) for name in SAMPLING_FIELDS]
 
 
+def read_sampling(values: list[Any]) -> Sampling:
+    """A Sampling of such values; JSON has lists for its tuples."""
+    return Sampling(*(tuple(value) if isinstance(value, list) else value for value in values))
+
+
 def read_event(values: list[Any]) -> Progress | Failure:
     """An event as the engine made it."""
     if len(values) == FAILURE_MEMBERS:

@@ -18,8 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.engine import Engine, EngineSettings, Failure, Progress, Sampling
-from engines.hosted_messages import ADD, CANCEL, CLOSE, EVENTS, FAILED, LEFT, READY, receive, send
+from engines.engine import Engine, EngineSettings, Failure, Progress
+from engines.hosted_messages import (
+    ADD,
+    CANCEL,
+    CLOSE,
+    EVENTS,
+    FAILED,
+    LEFT,
+    READY,
+    read_sampling,
+    receive,
+    send,
+)
 
 if TYPE_CHECKING:
     from engines.transformers import TransformersEngine
@@ -123,7 +134,7 @@ class Loop:
         return False
 
     def _add(self, key: int, ids: list[int], sampling: list[Any]) -> None:
-        settings = Sampling(*sampling)
+        settings = read_sampling(sampling)
         try:
             self._engine.add(key, np.array(ids, np.int64), settings)
             self._running[key] = settings.sequences
