@@ -70,7 +70,7 @@ def _values(item: Input) -> st.SearchStrategy[Any]:
     if item.dtype == "STRING":
         text = item.values.map(lambda value: str(value).encode())
         return st.one_of(text, text, text, st.binary(max_size=20))
-    if item.name == "STREAM_KEY":
+    if item.name == "STREAM_KEY" and item.dtype == "UINT64":
         return st.sampled_from(STREAM_KEYS)
     if item.name in ("input_ids", "TOKENS_BATCH"):
         return st.one_of(*[st.integers(0, 49151)] * 3, item.values)
