@@ -35,7 +35,7 @@ from gone_clients import GoneClients, client_token
 from repository import ConfigError, ModelSettings, load_tokenizer
 from request_limits import RequestLimits
 from sampling_fields import InputError
-from sampling_inputs import read_sampling
+from sampling_inputs import read_sampling, read_words
 from senders import Senders
 from step_loop import Admission, StepLoop
 from stop_strings import StopMatcher
@@ -129,6 +129,7 @@ class TritonPythonModel:
         sampling = read_sampling(arrays, row, self.engine_type)
         self.limits.check_max_tokens(sampling.max_tokens)
         self.limits.check_sequences("num_return_sequences", sampling.sequences)
+        self.limits.check_words("bad_words", list(sampling.bad_words))
         self.loop.engine.refuse(sampling)
         if sampling.end_id >= (known := self.vocab_size or self.tokenizer.vocab_size):
             raise Refused(
@@ -151,7 +152,7 @@ class TritonPythonModel:
     def _row(
         self, arrays: dict[str, np.ndarray], row: int, sampling: Sampling, prompt: np.ndarray
     ) -> Row:
-        words = _stop_words(arrays, row)
+        words = read_words("stop_words", arrays, row)
         self.limits.check_words("stop_words", words)
         exclude = _flag(arrays, "exclude_input_in_output", self.exclude_input)
         prefix = [] if exclude else prompt.tolist()
@@ -161,7 +162,9 @@ class TritonPythonModel:
             input_tokens=len(prompt),
             prefix=prefix,
             matcher=lambda: (
-                StopMatcher(self.tokenizer, words, sampling.min_tokens, prefix) if words else None
+                StopMatcher(self.tokenizer, words, sampling.min_tokens, prefix, sampling.bad_words)
+                if words or sampling.bad_words
+                else None
             ),
         )
 
@@ -224,18 +227,6 @@ def _request_id(request: Any) -> str:
 def _end_server() -> None:
     """End the server of a rank that has nobody to follow any more."""
     os.kill(os.getppid(), signal.SIGTERM)
-
-
-def _stop_words(arrays: dict[str, np.ndarray], row: int) -> list[str]:
-    from tokenizer_registry.core import parse_words
-
-    array = arrays.get("stop_words")
-    if array is None or not array.size:
-        return []
-    try:
-        return parse_words([bytes(word).decode("utf-8") for word in array[row].reshape(-1)])
-    except UnicodeDecodeError as error:
-        raise Refused(f"stop_words: not valid UTF-8 at byte {error.start}") from error
 
 
 def _flag(arrays: dict[str, np.ndarray], name: str, default: bool) -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 from engines.engine import Refused, Sampling
 from sampling_fields import FIELDS, InputError, cannot, check_together, neutral, put
 
+from tokenizer_registry.core import TokenizerError, parse_words
+
 # Inputs of the contract that Python engines refuse, and the client's name of each.
 REFUSED = {
     "bad_words_list": "bad_words",
@@ -36,7 +38,8 @@ def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampl
     client's name of the input that is wrong or that the engine does not have.
     """
     try:
-        sampling = Sampling(**_values(arrays, row, engine))
+        words = tuple(read_words("bad_words", arrays, row))
+        sampling = Sampling(**_values(arrays, row, engine), bad_words=words)
         check_together(
             sampling.max_tokens, sampling.min_tokens, sampling.length_penalty, sampling.beam_width
         )
@@ -44,6 +47,17 @@ def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampl
         raise Refused(str(error)) from None
     _settle(sampling)
     return sampling
+
+
+def read_words(client: str, arrays: dict[str, np.ndarray], row: int) -> list[str]:
+    """The words of one row of a request, of the tensor with the client's name. Raises Refused."""
+    array = arrays.get(client)
+    if array is None or not array.size:
+        return []
+    try:
+        return parse_words(array[row].reshape(-1).tolist())
+    except TokenizerError as error:
+        raise Refused(f"{client}: {error}") from None
 
 
 def _values(arrays: dict[str, np.ndarray], row: int, engine: str) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 The matcher sees ids one at a time and lets them pass only when no stop string can begin in their
 text. At a match it lets pass the ids up to the one in which the stop string begins, and says how
 many characters of that one's text do not belong to the answer.
+
+Bad words are watched for as well. Engines never make one, but tokens without a text (special ones)
+may stand inside a word and hide it from them: then the text ends before it.
 """
 
 from collections import deque
@@ -20,6 +23,7 @@ class StopMatcher:
     """
 
     __slots__ = (
+        "_bad_words",
         "_decoder",
         "_early",
         "_held",
@@ -37,13 +41,18 @@ class StopMatcher:
         words: list[str],
         min_tokens: int = 0,
         prompt: list[int] | None = None,
+        bad_words: tuple[str, ...] = (),
     ) -> None:
-        """`prompt`: the ids that stand before the answer in the client's text, if any do."""
+        """`prompt`: the ids that stand before the answer in the client's text, if any do.
+
+        `bad_words` count from the first id on, whatever `min_tokens` is.
+        """
         self._decoder = tokenizer.stream_decoder()
         if prompt:
             self._decoder.prime(prompt)
-        self._words = words
-        self._longest = max(map(len, words))
+        self._words = [*words, *bad_words]
+        self._bad_words = frozenset(bad_words)
+        self._longest = max(map(len, self._words))
         self._early = min_tokens  # ids still to come before a stop string counts
         self._passed = 0  # characters of the tail in which none may end: they came too early
         self._tail = ""  # the text of the held ids
@@ -78,7 +87,10 @@ class StopMatcher:
     def _match(self) -> int | None:
         """Where the first stop string begins in the tail, if one ends in it late enough."""
         starts = [
-            self._tail.find(word, max(self._passed - len(word) + 1, 0)) for word in self._words
+            self._tail.find(
+                word, 0 if word in self._bad_words else max(self._passed - len(word) + 1, 0)
+            )
+            for word in self._words
         ]
         return min((start for start in starts if start >= 0), default=None)
 

@@ -11,5 +11,7 @@ def refuse(sampling: Sampling, vocab_size: int) -> None:
         raise Refused("return_log_probs: this engine (transformers) cannot do it; leave it out")
     if sampling.bad_words:
         raise Refused("bad_words: this engine (transformers) cannot do it; leave it out")
+    if sampling.bad_words:
+        raise Refused("bad_words: this engine (transformers) cannot do it; leave it out")
     if sampling.end_id >= vocab_size:
         raise Refused(f"end_id: {sampling.end_id} is not in the vocabulary of {vocab_size}")
