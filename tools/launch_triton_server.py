@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -106,6 +107,11 @@ def main(
             run(settings)
     except (TritonNotFound, Numpy2Error, PortTaken, RanksError, ServerFailed) as error:
         _fail(str(error))
+    except OSError as error:  # the disk is full, say
+        _fail(
+            f"the server could not be started: {error}; its temporary files are in"
+            f" {tempfile.gettempdir()}, TMPDIR chooses another place"
+        )
 
 
 def preflight(settings: ServerSettings, world_size: int, listening: Listening | None) -> None:

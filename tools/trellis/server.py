@@ -128,7 +128,11 @@ class Server:
         begin = time.monotonic()
         while True:
             if self.process.poll() is not None:
-                raise ServerFailed(f"tritonserver ended with status {self.process.returncode}")
+                raise ServerFailed(
+                    f"tritonserver ended with status {self.process.returncode} before it was ready;"
+                    f" {self.settings.log_file or 'the log above'} says why: look for"
+                    " 'failed to load'"
+                )
             if self.ready():
                 break
             time.sleep(0.1)

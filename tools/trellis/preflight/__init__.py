@@ -13,6 +13,7 @@ from trellis.preflight.engine_path import check_engine_path
 from trellis.preflight.gpus import check_gpus
 from trellis.preflight.heads import check_heads
 from trellis.preflight.inflight import check_inflight
+from trellis.preflight.large_files import check_large_files
 from trellis.preflight.listening import Listening, check_listening
 from trellis.preflight.ranks import check_ranks
 from trellis.preflight.release import check_release
@@ -45,6 +46,7 @@ def _checks(
     if not configuration.ok:
         return  # the others would read numbers where there are none
     yield check_ranks(repository)
+    yield from check_large_files(repository)
     yield from check_vocabulary(repository)
     if repository.engine is not None:
         yield from _trtllm(repository, world_size)

@@ -35,9 +35,14 @@ class OpenVinoEngine:
             scheduler.num_kv_blocks = blocks
         else:
             scheduler.cache_size = DEFAULT_CACHE_GIB
-        self._pipeline = genai.ContinuousBatchingPipeline(
-            str(_model_file(settings)), scheduler, "CPU", {"PERFORMANCE_HINT": "LATENCY"}
-        )
+        file = _model_file(settings)
+        try:
+            self._pipeline = genai.ContinuousBatchingPipeline(
+                str(file), scheduler, "CPU", {"PERFORMANCE_HINT": "LATENCY"}
+            )
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise RuntimeError(f"gpt_model_path: OpenVINO cannot load {file}: {reason}") from error
         self._running: dict[int, _Running] = {}
         self._bad_words = BadWords()
         self._warm_up()
