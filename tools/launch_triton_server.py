@@ -64,6 +64,15 @@ def main(
         bool,
         typer.Option("--disable-spawn-processes", help="with --multi-model: workers on the ranks"),
     ] = False,
+    http_front: Annotated[
+        bool,
+        typer.Option(
+            "--http_front/--no-http_front",
+            "--http-front/--no-http-front",
+            help="whether HTTP clients come through a relay that checks JSON and notices those"
+            " that hang up",
+        ),
+    ] = True,
     exit_timeout: Annotated[
         int, typer.Option("--exit_timeout", "--exit-timeout", min=0, help="seconds to end in")
     ] = 5,
@@ -91,6 +100,7 @@ def main(
         log_verbose=3 if log else 0,
         log_file=log_file if log else None,
         exit_timeout=exit_timeout,
+        http_front=http_front,
     )
     listening = None if force else Listening(address, http_port, grpc_port, metrics_port)
     try:

@@ -14,16 +14,19 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import psutil
 
+from trellis.front.settings import TOOLS, FrontSettings, missing_package
+from trellis.ports import free_ports
 from trellis.triton import Triton, find_triton
 from trellis.wakeup_sockets import give_room
 
@@ -55,6 +58,7 @@ class ServerSettings:
     models: tuple[str, ...] = ()  # load these alone; (): all of the repository
     exit_timeout: int = 5  # seconds that models have to end in
     name: str = ""  # goes into the names of its temporary files
+    http_front: bool = True  # whether HTTP clients come through trellis.front
 
     @property
     def url(self) -> str:
@@ -62,15 +66,20 @@ class ServerSettings:
         host = "127.0.0.1" if self.address == "0.0.0.0" else self.address
         return f"http://{host}:{self.http_port}"
 
-    def arguments(self, prefix: str) -> list[str]:
-        """The command line of tritonserver, but for the backends."""
+    def arguments(self, prefix: str, behind: int = 0) -> list[str]:
+        """The command line of tritonserver, but for the backends.
+
+        `behind`: its HTTP port if it is behind a front, which listens on `http_port`.
+        """
         arguments = [f"--model-repository={self.model_repo.resolve()}"]
         for name in ("http", "grpc", "metrics"):
             if not self.serves:
                 arguments.append(f"--allow-{name}=false")
                 continue
-            arguments.append(f"--{name}-address={self.address}")
-            arguments.append(f"--{name}-port={getattr(self, f'{name}_port')}")
+            address, port = self.address, getattr(self, f"{name}_port")
+            if name == "http" and behind:
+                address, port = "127.0.0.1", behind
+            arguments += [f"--{name}-address={address}", f"--{name}-port={port}"]
         if self.models:
             arguments.append("--model-control-mode=explicit")
             arguments += [f"--load-model={model}" for model in self.models]
@@ -94,10 +103,14 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix=f"trellis-{settings.name}"))
         self.prefix = f"{self.folder.name}_"
         self._seen: set[psutil.Process] = set()
+        self.front: subprocess.Popen[bytes] | None = None
+        behind = free_ports(1)[0] if has_front(settings) else 0
         try:
-            self.process = self._start(triton, output)
+            self.process = self._start(triton, output, behind)
+            if behind:
+                self.front = self._start_front(output, behind)
         except BaseException:
-            remove_tree(self.folder)
+            self.stop(grace=0) if hasattr(self, "process") else remove_tree(self.folder)
             raise
 
     def __enter__(self) -> "Server":
@@ -106,13 +119,36 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _start(self, triton: Triton, output: IO[bytes] | None) -> "subprocess.Popen[bytes]":
+    def _start(
+        self, triton: Triton, output: IO[bytes] | None, behind: int
+    ) -> "subprocess.Popen[bytes]":
         backends = triton.lay_out_backends(self.folder / "backends")
-        command = [str(triton.binary), *backends, *self.settings.arguments(self.prefix)]
+        command = [str(triton.binary), *backends, *self.settings.arguments(self.prefix, behind)]
+        # The stubs search the working folder for modules first.
+        return self._spawn(command, output, self.folder, triton.environment)
+
+    def _start_front(self, output: IO[bytes] | None, behind: int) -> "subprocess.Popen[bytes]":
+        settings = self.settings
+        front = FrontSettings(
+            settings.address,
+            settings.http_port,
+            behind,
+            self.process.pid,
+            settings.exit_timeout,
+        )
+        return self._spawn(front.command(), output, TOOLS, {})
+
+    def _spawn(
+        self,
+        command: list[str],
+        output: IO[bytes] | None,
+        folder: Path,
+        environment: Mapping[str, str],
+    ) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             command,
-            env={**os.environ, **triton.environment},
-            cwd=self.folder,  # the stubs search it for modules first
+            env={**os.environ, **environment},
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,
@@ -133,6 +169,8 @@ class Server:
                     f" {self.settings.log_file or 'the log above'} says why: look for"
                     " 'failed to load'"
                 )
+            if self.front is not None and self.front.poll() is not None:
+                raise ServerFailed(f"the HTTP front ended with status {self.front.returncode}")
             if self.ready():
                 break
             time.sleep(0.1)
@@ -168,6 +206,8 @@ class Server:
         """Wait until `stopping()`, or until something dies; then say what (None if asked to)."""
         with _Watched() as watched:
             watched.add(self.process.pid, "tritonserver")
+            if self.front is not None:
+                watched.add(self.front.pid, "the HTTP front")
             while not stopping():
                 for pid, model in self.stubs().items():
                     watched.add(pid, f"the process of {model}")
@@ -178,8 +218,9 @@ class Server:
 
     def _describe(self, pid: int, name: str) -> str:
         status = ""
-        if pid == self.process.pid:
-            status = f" with status {self.process.wait()}"
+        for process in (self.process, self.front):
+            if process is not None and pid == process.pid:
+                status = f" with status {process.wait()}"
         return f"{name} (pid {pid}) died{status}"
 
     def stop(self, grace: float | None = None) -> None:
@@ -189,6 +230,8 @@ class Server:
         """
         grace = self.settings.exit_timeout + 2.0 if grace is None else grace
         self._tree()
+        if self.front is not None and self.front.poll() is None and grace:
+            self.front.terminate()  # it takes no more requests, and passes the last answers on
         if self.process.poll() is None and grace:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -201,10 +244,20 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self._end_front(grace)
         psutil.wait_procs(tree, timeout=2.0)
         remove_tree(self.folder)
         for file in SHARED_MEMORY.glob(f"{self.prefix}*"):
             file.unlink(missing_ok=True)
+
+    def _end_front(self, grace: float) -> None:
+        if self.front is None:
+            return
+        if grace:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.front.wait(1.0)  # nothing is behind it any more
+        self.front.kill()
+        self.front.wait()
 
     def _tree(self) -> list[psutil.Process]:
         """All that the server is known to have started; psutil tells reused pids apart."""
@@ -251,6 +304,21 @@ class _Watched:
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
                 return pid, name
         return None
+
+
+def has_front(settings: ServerSettings) -> bool:
+    """Whether HTTP clients come through a front; says so where it is wanted and cannot be."""
+    if not (settings.serves and settings.http_front):
+        return False
+    missing = missing_package()
+    if missing:
+        print(
+            f"no HTTP front: the package {missing} is not installed (pip install {missing} uvloop);"
+            " HTTP goes straight to Triton, so that the requests of clients that hang up run to"
+            " their end, and JSON of the wrong type is refused without the field's name",
+            file=sys.stderr,
+        )
+    return not missing
 
 
 def die_with_parent() -> None:

@@ -1,0 +1,9 @@
+"""The HTTP front: a thin relay before tritonserver's HTTP port, in a process of its own.
+
+It notices a client that hangs up and has its request stopped, checks the JSON of `/generate` and
+`/generate_stream` before Triton sees it, and gives streams of TensorRT-LLM's own engine the id that
+they need. All else passes as it is. A client's connection has one connection to Triton behind it.
+
+requests.py -> connection.py -> upstream.py is a request's way; models.py, fields.py and body.py
+check it.
+"""

@@ -1,0 +1,293 @@
+"""One client's connection: its requests one after another, each passed on or refused.
+
+A client is gone when its connection is lost, or closed for sending while `/generate` or
+`/generate_stream` works for it: the two cannot be told apart before something is sent, and nginx
+and Go's servers take it so too. Any other answer is still delivered then.
+"""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from trellis.front import replies
+from trellis.front.body import prepare
+from trellis.front.models import Model
+from trellis.front.replies import Refusal
+from trellis.front.requests import Request, RequestReader
+from trellis.front.settings import MAX_AHEAD_BYTES
+from trellis.front.upstream import Upstream
+
+if TYPE_CHECKING:
+    from trellis.front.relay import Relay
+
+LINGER_SECONDS = 2.0  # for a client to read a refusal while it still sends
+AHEAD, UPLOAD = "ahead", "upload"  # why nothing is read from a client
+
+
+class Connection(asyncio.Protocol):
+    """A client and the connection to Triton behind it."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, relay: "Relay") -> None:
+        self._relay = relay
+        self._reader = RequestReader()
+        self._line: deque[Request] = deque()
+        self._ahead = 0  # bytes sent before the answer to the first in line
+        self._upstream: Upstream | None = None
+        self._unsent: list[bytes] = []  # while the connection to Triton is being made
+        self._task: asyncio.Task[None] | None = None  # what the first in line waits for
+        self._held: set[str] = set()  # why nothing is read from the client
+        self._token = ""
+        self._last = False  # no request after those in line
+        self._deaf = False  # what the client sends is thrown away
+        self.progress = relay.now()  # when a request last went on
+
+    # The client's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client came."""
+        self.transport = transport  # type: ignore[assignment]
+        self._relay.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """It sent something."""
+        if self._deaf:
+            return
+        self.progress = self._relay.now()
+        if self._line and self._line[0].complete:
+            self._ahead += len(data)
+            self._hold(AHEAD, self._ahead > MAX_AHEAD_BYTES)
+        self._line.extend(self._reader.feed(data))
+        self._go_on()
+
+    def eof_received(self) -> bool:
+        """It sends no more; whether the connection stays open for an answer."""
+        if self._deaf or self._reader.midway or not self._line:
+            return False
+        if any(request.model_path for request in self._line):
+            begun = self._line[0].started
+            self._leave()
+            if not begun:
+                self.transport.write(replies.half_closed().reply(keep_alive=False))
+            return False
+        self._last = True
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """It is gone."""
+        self._leave()
+        self._relay.connections.discard(self)
+
+    def pause_writing(self) -> None:
+        """It reads more slowly than Triton answers: Triton waits, for this client alone."""
+        if self._upstream is not None:
+            self._upstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        if self._upstream is not None:
+            self._upstream.transport.resume_reading()
+
+    def _hold(self, why: str, hold: bool) -> None:
+        held = bool(self._held)
+        (self._held.add if hold else self._held.discard)(why)
+        if bool(self._held) != held and not self.transport.is_closing():
+            (self.transport.resume_reading if held else self.transport.pause_reading)()
+
+    # Requests in line.
+
+    @property
+    def stalled(self) -> bool:
+        """It waits for the rest of a request, and for nothing else."""
+        first = self._line[0] if self._line else None
+        return self._reader.midway and not self._held and not (first and first.complete)
+
+    def give_up(self, refusal: Refusal) -> None:
+        """End a connection that does not go on."""
+        if self._line and self._line[0].started:
+            self.transport.abort()
+        else:
+            self._refuse(refusal, keep_alive=False)
+
+    def finish(self) -> None:
+        """Take no further request: close once those in line are answered."""
+        self._last = True
+        if not self._line and not self._reader.midway:
+            self._close()
+
+    def _go_on(self) -> None:
+        """Do what can be done for the first in line, and then for the next."""
+        while self._line and not self._deaf and self._task is None:
+            request = self._line[0]
+            if request.refusal is None:
+                self._step(request)
+            if request.refusal is not None and not self._deaf:
+                if request.begun:  # too late for another answer
+                    self.transport.abort()
+                    return
+                self._refuse(request.refusal, request.keep_alive)
+                request.answered = True
+            if not (request.answered and request.complete) or self._deaf:
+                return
+            self._done(request)
+
+    def _step(self, request: Request) -> None:
+        if not request.model_path:
+            self._pass_on(request)
+        elif not request.complete:
+            if request.expects:
+                request.expects = False
+                self.transport.write(replies.CONTINUE)
+        elif not request.begun:
+            model = self._relay.models.known(request.model_path)
+            if model is not None:
+                self._ask(request, model)
+            else:
+                self._task = self._relay.loop.create_task(self._find_model(request))
+
+    def _done(self, request: Request) -> None:
+        self._line.popleft()
+        self._release(request)
+        if len(self._line) <= 1:
+            self._ahead = 0
+            self._hold(AHEAD, False)
+        if not request.keep_alive or (self._last and not self._line):
+            self._close()
+
+    async def _find_model(self, request: Request) -> None:
+        model = await self._relay.models.find(request.model_path)
+        self._task = None
+        if not self._deaf:
+            self._ask(request, model)
+            self._go_on()
+
+    def _ask(self, request: Request, model: Model | None) -> None:
+        """Send the body if it is right, or else have it refused."""
+        body = b"".join(request.body)
+        request.body.clear()
+        if model is not None and model.checked:
+            self._token = self._token or self._relay.new_token()
+            try:
+                _check_encoding(request)
+                body, request.request_id = prepare(model, body, self._token, self._relay.ids)
+            except Refusal as refusal:
+                request.refusal = refusal
+                return
+            request.token, request.stops_by_id = self._token, model.stops_by_id
+        self._send(request, request.head(len(body)) + body)
+
+    def _pass_on(self, request: Request) -> None:
+        """Send what has come of a request that is not looked at."""
+        data = b""
+        if not request.begun:
+            self._relay.models.heed(request.method, request.target)
+            data = request.head()
+        if request.body:
+            body = b"".join(request.body)
+            request.body.clear()
+            data += b"%x\r\n%s\r\n" % (len(body), body) if request.chunked else body
+        if request.complete and request.chunked:
+            request.chunked = False
+            data += b"0\r\n\r\n"
+        if data:
+            self._send(request, data)
+
+    def _refuse(self, refusal: Refusal, keep_alive: bool) -> None:
+        keep_alive = keep_alive and not refusal.close
+        self.transport.write(refusal.reply(keep_alive))
+        if not keep_alive:
+            self._linger()
+
+    # Triton's side.
+
+    def _send(self, request: Request, data: bytes) -> None:
+        request.begun = True
+        if self._upstream is not None:
+            self._upstream.head_only = request.method == b"HEAD"
+            self._upstream.transport.write(data)
+            return
+        self._unsent.append(data)
+        if self._task is None:
+            self._hold(UPLOAD, True)
+            self._task = self._relay.loop.create_task(self._connect(request))
+
+    async def _connect(self, request: Request) -> None:
+        try:
+            _, upstream = await self._relay.connect(self)
+        except OSError:
+            if not self._deaf:
+                self._refuse(replies.unreachable(), keep_alive=False)
+            return
+        if self._deaf or self.transport.is_closing():
+            upstream.close()
+            return
+        self._upstream, self._task = upstream, None
+        self._hold(UPLOAD, False)
+        unsent, self._unsent = b"".join(self._unsent), []
+        self._send(request, unsent)
+        self._go_on()
+
+    def answer_began(self) -> None:
+        """The first bytes of an answer are there."""
+        if self._line:
+            self._line[0].started = True
+
+    def answer_ended(self) -> None:
+        """An answer is complete."""
+        if self._line:
+            self._line[0].answered = True
+            self._go_on()
+
+    def upstream_lost(self) -> None:
+        """Triton closed the connection: after an answer, or instead of one."""
+        self._upstream = None
+        if self._line and self._line[0].begun and not self._line[0].started:
+            self._refuse(replies.cut_off(), keep_alive=False)
+        else:
+            self._close()
+
+    def pause_uploading(self, full: bool) -> None:
+        """Whether the buffer towards Triton is full."""
+        self._hold(UPLOAD, full)
+
+    # The end.
+
+    def _leave(self) -> None:
+        """Nothing more is asked for this client: have what is asked stopped."""
+        self._deaf = True
+        first = self._line[0] if self._line else None
+        if first is not None and first.begun and not first.answered:
+            self._relay.gone(first)
+            self._release(first, dropped=True)
+        self._line.clear()
+        if self._upstream is not None:
+            self._upstream.close()
+            self._upstream = None
+
+    def _release(self, request: Request, dropped: bool = False) -> None:
+        if request.request_id:
+            self._relay.ids.release(request.request_id, dropped)
+            request.request_id = ""
+
+    def _close(self) -> None:
+        """Close once what was written is sent."""
+        self._leave()
+        self.transport.close()
+
+    def _linger(self) -> None:
+        """Close, but read on for a moment: a reset would take the answer from the client."""
+        self._leave()
+        if self.transport.is_closing():
+            return
+        self.transport.write_eof()
+        if self._held:
+            self._held.clear()
+            self.transport.resume_reading()
+        self._relay.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def _check_encoding(request: Request) -> None:
+    if request.encoding:
+        name = request.encoding.decode("latin-1")
+        raise Refusal(415, f"Content-Encoding: {name}: send the JSON as it is")

@@ -1,0 +1,113 @@
+"""Which requests are checked, and against what: the models' configurations, as Triton has them."""
+
+import asyncio
+import json
+import re
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from trellis.front.fields import Field
+
+GENERATE = re.compile(
+    rb"(?:https?://[^/?#]*)?(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?#].*)?",
+    re.DOTALL,
+)
+FRESH_SECONDS = 30.0
+FETCH_SECONDS = 5.0
+# The server is on this machine: no proxy of the environment stands between.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+Config = dict[str, Any]
+
+
+def route(method: bytes, target: bytes) -> str:
+    """The path of the model that a request asks to generate, '' for every other request.
+
+    >>> route(b"POST", b"/v2/models/ensemble/versions/1/generate_stream?x=1")
+    '/v2/models/ensemble/versions/1'
+    >>> route(b"POST", b"/v2/models/ensemble/infer")
+    ''
+    """
+    found = GENERATE.fullmatch(target) if method == b"POST" else None
+    return found[1].decode("latin-1") if found else ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of a model: an ensemble that takes `text_input` is checked, others are not."""
+
+    name: str
+    fields: dict[str, Field] = field(default_factory=dict)
+    known_by_id: bool = False  # its engine tells requests apart by ids alone: TensorRT-LLM's own
+
+    @property
+    def checked(self) -> bool:
+        """Whether requests for it are looked at."""
+        return bool(self.fields)
+
+    @property
+    def stops_by_id(self) -> bool:
+        """Whether a second request ends one that is in flight, by its id."""
+        return self.known_by_id and "stop" in self.fields
+
+
+def read_model(config: Config, config_of: Callable[[str], Config]) -> Model:
+    """A model by its configuration; `config_of` gives those of an ensemble's steps."""
+    inputs = {tensor["name"]: tensor for tensor in config.get("input", [])}
+    if config.get("platform") != "ensemble" or "text_input" not in inputs:
+        return Model(config["name"])
+    batched = config.get("max_batch_size", 0) > 0
+    steps = [step["model_name"] for step in config["ensemble_scheduling"]["step"]]
+    return Model(
+        config["name"],
+        {name: Field.of(tensor, batched) for name, tensor in inputs.items()},
+        any(config_of(step).get("backend") == "tensorrtllm" for step in steps),
+    )
+
+
+class Models:
+    """The models of the server behind, asked for once and again when they may have changed."""
+
+    def __init__(self, triton_port: int) -> None:
+        self._url = f"http://127.0.0.1:{triton_port}"
+        self._known: dict[str, tuple[float, Model]] = {}
+        self._asking: dict[str, asyncio.Future[Model | None]] = {}
+
+    def heed(self, method: bytes, target: bytes) -> None:
+        """A request passes by that may load other models."""
+        if method == b"POST" and b"/v2/repository/" in target:
+            self._known.clear()
+
+    def known(self, path: str) -> Model | None:
+        """The model, if it is known for not too long."""
+        since, model = self._known.get(path, (0.0, None))
+        return model if model and time.monotonic() - since < FRESH_SECONDS else None
+
+    async def find(self, path: str) -> Model | None:
+        """The model; None if Triton does not have it, or does not show its configuration."""
+        model = self.known(path)
+        if model is None:
+            if path not in self._asking:
+                loop = asyncio.get_running_loop()
+                self._asking[path] = loop.run_in_executor(None, self._ask, path)
+            try:
+                model = await asyncio.shield(self._asking[path])
+            finally:
+                self._asking.pop(path, None)
+            if model is not None:
+                self._known[path] = (time.monotonic(), model)
+        return model
+
+    def _ask(self, path: str) -> Model | None:
+        try:
+            return read_model(self._config(path), lambda step: self._config(f"/v2/models/{step}"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _config(self, path: str) -> Config:
+        with _DIRECT.open(f"{self._url}{path}/config", timeout=FETCH_SECONDS) as response:
+            config: Config = json.load(response)
+        return config

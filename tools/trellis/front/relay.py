@@ -1,0 +1,124 @@
+"""The front as a whole: it listens, knows its connections, and ends without cutting answers off."""
+
+import asyncio
+import contextlib
+import resource
+import secrets
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+from trellis.front.body import stop_body
+from trellis.front.connection import Connection
+from trellis.front.ids import RequestIds
+from trellis.front.models import Models
+from trellis.front.replies import Refusal
+from trellis.front.requests import Request
+from trellis.front.settings import STALL_SECONDS, FrontSettings
+from trellis.front.upstream import Upstream
+from trellis.gone_clients import GoneClients
+
+BACKLOG = 1024
+LOOK_SECONDS = 5.0
+STOP_SECONDS = 5.0
+STOPS_AT_ONCE = 64
+TOKENS_AT_ONCE = 256  # in one datagram of at most 8,192 bytes
+
+
+class Relay:
+    """What the connections share."""
+
+    def __init__(self, settings: FrontSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.now = loop.time
+        self.connections: set[Connection] = set()
+        self.models = Models(settings.triton_port)
+        self.ids = RequestIds()
+        self._settings = settings
+        self._port = settings.triton_port
+        self._stops: set[asyncio.Task[None]] = set()
+        self._stops_at_once = asyncio.Semaphore(STOPS_AT_ONCE)
+        self._gone = GoneClients(settings.triton_pid)
+        self._gone_tokens: list[str] = []
+        self._telling = ThreadPoolExecutor(1, "gone")  # it may wait for the engine host
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, then until the answers in flight have ended."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self._stopping.set)
+        raise_file_limit()
+        server = await self.loop.create_server(
+            lambda: Connection(self), self._settings.address, self._settings.port, backlog=BACKLOG
+        )
+        while not self._stopping.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), LOOK_SECONDS)
+            self._end_stalled()
+        server.close()
+        await self._drain()
+        self._telling.shutdown()
+        self._gone.close()
+
+    async def connect(self, client: Connection) -> tuple[asyncio.BaseTransport, Upstream]:
+        """A new connection to Triton. Raises OSError if it takes none."""
+        return await self.loop.create_connection(lambda: Upstream(client), "127.0.0.1", self._port)
+
+    def new_token(self) -> str:
+        """What the engine host knows a connection by; nobody can guess it."""
+        return secrets.token_urlsafe(16)
+
+    def gone(self, request: Request) -> None:
+        """The client of this request is gone: have the engine stop it."""
+        if request.token:
+            self._gone_tokens.append(request.token)
+            if len(self._gone_tokens) == 1:
+                self.loop.call_soon(self._tell)
+        if request.request_id and request.stops_by_id:
+            task = self.loop.create_task(self._stop(request.model_path, request.request_id))
+            self._stops.add(task)
+            task.add_done_callback(self._stops.discard)
+
+    async def _stop(self, model_path: str, request_id: str) -> None:
+        """Ask for the end of a request by its id, as TensorRT-LLM's own engine has it."""
+        body = stop_body(request_id)
+        head = f"POST {model_path}/generate HTTP/1.1\r\nHost: localhost\r\n"
+        head += f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            async with self._stops_at_once:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                try:
+                    writer.write(head.encode() + body)
+                    await asyncio.wait_for(reader.read(), STOP_SECONDS)
+                finally:
+                    writer.close()
+
+    def _tell(self) -> None:
+        tokens, self._gone_tokens = self._gone_tokens, []
+        for start in range(0, len(tokens), TOKENS_AT_ONCE):
+            self._telling.submit(self._gone.tell, *tokens[start : start + TOKENS_AT_ONCE])
+
+    def _end_stalled(self) -> None:
+        late = self.now() - STALL_SECONDS
+        for connection in list(self.connections):
+            if connection.stalled and connection.progress < late:
+                connection.give_up(
+                    Refusal(408, f"the rest of the request did not come in {STALL_SECONDS:.0f} s")
+                )
+
+    async def _drain(self) -> None:
+        for connection in list(self.connections):
+            connection.finish()
+        end = self.now() + self._settings.exit_timeout
+        while self.connections and self.now() < end:
+            await asyncio.sleep(0.02)
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+        self._tell()
+
+
+def raise_file_limit() -> None:
+    """As many connections as this process may have: each takes two descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,51 @@
+"""Answers that the front gives itself, in the form of Triton's: {"error": "..."}."""
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+
+RETRY_AFTER = b"Retry-After: 1\r\n"  # seconds; added to every 503
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(eq=False)
+class Refusal(Exception):
+    """Why a request is not passed on."""
+
+    status: int
+    message: str
+    close: bool = False  # the connection cannot be used any further
+
+    def reply(self, keep_alive: bool) -> bytes:
+        """The whole response."""
+        body = json.dumps({"error": self.message}).encode()
+        return (
+            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s%s\r\n"
+            % (
+                self.status,
+                HTTPStatus(self.status).phrase.encode(),
+                len(body),
+                RETRY_AFTER if self.status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
+                b"" if keep_alive else b"Connection: close\r\n",
+            )
+        ) + body
+
+
+def unreachable() -> Refusal:
+    """The server behind does not take connections."""
+    return Refusal(503, "the server is starting or stopping; try again", close=True)
+
+
+def cut_off() -> Refusal:
+    """The server behind closed its connection instead of answering."""
+    return Refusal(502, "the server closed the connection without an answer", close=True)
+
+
+def half_closed() -> Refusal:
+    """A client that is done with sending cannot be told from one that is gone."""
+    return Refusal(
+        400,
+        "the connection was closed for sending before the answer came, which counts as hanging"
+        " up; keep it open until then",
+        close=True,
+    )

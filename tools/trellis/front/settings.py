@@ -1,0 +1,33 @@
+"""What the front is started with, and its limits."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024  # of /generate alone, whose JSON is read whole
+MAX_AHEAD_BYTES = 256 * 1024  # of requests that a client sends before it has its answer
+STALL_SECONDS = 60.0  # a request that began and does not go on for so long is given up
+TOOLS = Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontSettings:
+    """Where the front listens, and the server behind it."""
+
+    address: str
+    port: int
+    triton_port: int  # on loopback
+    triton_pid: int  # its process, which the engine host's socket is named after
+    exit_timeout: float  # seconds that answers in flight have to end in once it is asked to stop
+
+    def command(self) -> list[str]:
+        """The command of a front, to be run in TOOLS."""
+        return [sys.executable, "-m", "trellis.front", json.dumps(dataclasses.asdict(self))]
+
+
+def missing_package() -> str:
+    """The package that the front needs and that is not installed; '' if it can run."""
+    return "" if importlib.util.find_spec("httptools") else "httptools"

@@ -1,0 +1,102 @@
+"""The connection to Triton behind one client's: its bytes go to the client as they come.
+
+Answers are parsed only to know where they end.
+"""
+
+import asyncio
+from typing import Protocol
+
+import httptools
+from httptools.parser.errors import HttpParserError
+
+from trellis.front.replies import RETRY_AFTER
+
+UNAVAILABLE = b"HTTP/1.1 503"
+
+
+class Client(Protocol):
+    """Who an upstream answers to."""
+
+    transport: asyncio.Transport
+
+    def answer_began(self) -> None:
+        """The first bytes of an answer are there."""
+
+    def answer_ended(self) -> None:
+        """An answer is complete."""
+
+    def upstream_lost(self) -> None:
+        """Triton closed the connection, or sent what is no HTTP."""
+
+    def pause_uploading(self, full: bool) -> None:
+        """Whether the buffer towards Triton is full."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to Triton."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, client: Client) -> None:
+        self._client: Client | None = client
+        self._parser = httptools.HttpResponseParser(self)
+        self.head_only = False  # the next answer is to a HEAD
+        self._at_start = True
+        self._ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self.transport = transport  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """The client is gone, or done: hear no more of this connection."""
+        self._client = None
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass a piece of an answer on."""
+        client = self._client
+        if client is None:
+            return
+        if self._at_start:
+            self._at_start = False
+            client.answer_began()
+            if data.startswith(UNAVAILABLE):
+                line, end, rest = data.partition(b"\r\n")
+                data = line + end + (RETRY_AFTER if end else b"") + rest
+        client.transport.write(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError:
+            self.close()
+            client.upstream_lost()
+            return
+        if self._ended:
+            self._ended, self._at_start = False, True
+            client.answer_ended()
+
+    def on_headers_complete(self) -> None:
+        """For httptools: an answer to HEAD has a length, but no body."""
+        if self.head_only and self._parser.get_status_code() >= 200:
+            self._ended = True
+            self._parser = httptools.HttpResponseParser(self)
+
+    def on_message_complete(self) -> None:
+        """For httptools: the end, unless more is announced by it."""
+        self._ended = self._parser.get_status_code() >= 200
+
+    def pause_writing(self) -> None:
+        """For asyncio: Triton reads more slowly than the client sends."""
+        if self._client is not None:
+            self._client.pause_uploading(True)
+
+    def resume_writing(self) -> None:
+        """For asyncio: it has caught up."""
+        if self._client is not None:
+            self._client.pause_uploading(False)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """For asyncio: closed from the other side."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.upstream_lost()
