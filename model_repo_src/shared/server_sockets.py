@@ -8,6 +8,7 @@ is dropped. `tools/trellis/gone_clients.py` computes the same names from outside
 import os
 import socket
 import struct
+from typing import Any
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
@@ -25,7 +26,7 @@ def datagram_socket() -> socket.socket:
     return made
 
 
-def receive(from_socket: socket.socket, size: int) -> tuple[bytes, object]:
+def receive(from_socket: socket.socket, size: int) -> tuple[bytes, Any]:
     """A datagram and its sender's address; b"" for one of another user, or longer than `size`.
 
     Raises OSError as recvmsg does: BlockingIOError where nothing waits.

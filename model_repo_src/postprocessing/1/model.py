@@ -5,6 +5,7 @@ that the chunks, joined, are the text of all the tokens decoded at once. TensorR
 passes no key on: for its answers see `engine_answers.py`.
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from chunk_counts import CountsServer
 from engine_answers import EngineAnswers
 from repository import ModelSettings, load_tokenizer
 from streams import StreamTable
+
+log = logging.getLogger("trellis.postprocessing")
 
 
 NEEDED = ("TOKENS_BATCH", "STREAM_KEY", "STREAM_END")
@@ -40,17 +44,21 @@ class TritonPythonModel:
         )
         own_engine = settings.text("engine", "")  # set where TensorRT-LLM itself is before this
         self.engine_answers = EngineAnswers(self.tokenizer, settings) if own_engine else None
+        self.counts = None if own_engine else serve_counts(self.streams)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order."""
         if self.engine_answers is not None:
             self.engine_answers.begin_batch()
-        return [self._answer(request) for request in requests]
+        with self.streams.lock:
+            return [self._answer(request) for request in requests]
 
     def finalize(self) -> None:
-        """End the thread that listens for new streams, if there is one."""
+        """End the threads that listen, if there are any."""
         if self.engine_answers is not None:
             self.engine_answers.close()
+        if self.counts is not None:
+            self.counts.close()
 
     def _answer(self, request: Any) -> Any:
         try:
@@ -98,6 +106,15 @@ class TritonPythonModel:
             text = self.tokenizer.decode(ids)
             texts.append(text if cuts is None else text[: len(text) - int(cuts[row, sequence])])
         return texts
+
+
+def serve_counts(streams: StreamTable) -> CountsServer | None:
+    """Have the engine host learn which streams come through; None, with a warning, if it cannot."""
+    try:
+        return CountsServer(streams)
+    except OSError as error:
+        log.warning("streams that nobody reads will not be noticed (%s)", error)
+        return None
 
 
 def _lengths(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:

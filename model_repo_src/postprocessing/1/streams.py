@@ -4,9 +4,10 @@ A stream that ends takes its state with it. One that its client or its engine ab
 after a quiet time, or when the table is full and it is the longest unheard of.
 """
 
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol
 
 
@@ -20,8 +21,19 @@ class Decoder(Protocol):
         """What is left at the end of the stream."""
 
 
+class Stream:
+    """One stream's decoder, and how many of its chunks came."""
+
+    __slots__ = ("chunks", "decoder", "last_used")
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.chunks = 0
+        self.last_used = 0.0
+
+
 class StreamTable:
-    """Decoders by key, oldest use first."""
+    """Streams by key, oldest use first. Who decodes a batch and who asks meanwhile hold `lock`."""
 
     def __init__(
         self,
@@ -34,29 +46,44 @@ class StreamTable:
         self._max_streams = max_streams
         self._quiet_seconds = quiet_seconds
         self._clock = clock
-        self._streams: OrderedDict[Hashable, tuple[Decoder, float]] = OrderedDict()
+        self._streams: OrderedDict[Hashable, Stream] = OrderedDict()
+        self.lock = threading.Lock()
+        self.forgotten = 0  # streams over the limit, or quiet for too long
 
     def __len__(self) -> int:
         return len(self._streams)
 
     def decode(self, key: Hashable, ids: list[int], ended: bool) -> str:
         """The text of the next ids of a stream; `ended` with the last of them."""
-        entry = self._streams.pop(key, None)
-        decoder = self._new_decoder() if entry is None else entry[0]
-        text = decoder.push(ids)
+        stream = self._streams.pop(key, None)
+        if stream is None:
+            stream = Stream(self._new_decoder())
+        stream.chunks += 1
+        text = stream.decoder.push(ids)
         if ended:
-            return text + decoder.end()
-        now = self._clock()
-        self._streams[key] = (decoder, now)
-        self._forget(now)
+            return text + stream.decoder.end()
+        stream.last_used = self._clock()
+        self._streams[key] = stream
+        self._forget(stream.last_used)
         return text
+
+    def counts(self, keys: Iterable[Hashable]) -> list[int]:
+        """How many chunks came of each stream; 0 for those that ended or are not known."""
+        streams = map(self._streams.get, keys)
+        return [0 if stream is None else stream.chunks for stream in streams]
+
+    def drop(self, keys: Iterable[Hashable]) -> None:
+        """Forget streams that ended without a last chunk."""
+        for key in keys:
+            self._streams.pop(key, None)
 
     def _forget(self, now: float) -> None:
         """Drop what is over the limit or quiet for too long; the oldest stand first."""
         while len(self._streams) > self._max_streams:
             self._streams.popitem(last=False)
+            self.forgotten += 1
         while self._streams:
-            _, last_used = next(iter(self._streams.values()))
-            if now - last_used <= self._quiet_seconds:
+            if now - next(iter(self._streams.values())).last_used <= self._quiet_seconds:
                 return
             self._streams.popitem(last=False)
+            self.forgotten += 1

@@ -124,6 +124,7 @@ class TritonPythonModel:
         }
         if "stream_key" in self.outputs:
             arrays["stream_key"] = self.keys.take(rows)
+            arrays["ensemble_step"] = np.ones((rows, 1), np.bool_)
         end_id = self.tokenizer.eos_id if prompts.end_id is None else prompts.end_id
         if end_id is not None:
             arrays["OUT_END_ID"] = np.full((rows, 1), end_id, np.int32)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from dropped_streams import Stream
 from engines.engine import FinishReason, Progress, Sampling
 from stop_strings import StopMatcher
 
@@ -27,12 +28,14 @@ class Sequence:
     """One generated sequence: ids not yet sent, and how it stands."""
 
     __slots__ = (
+        "begun",
         "cum_log_prob",
         "cut",
         "finish",
         "ids",
         "log_probs",
         "matcher",
+        "sent",
         "sent_end",
         "total",
     )
@@ -45,6 +48,7 @@ class Sequence:
         self.total = 0
         self.cut = 0
         self.finish: FinishReason | None = None
+        self.begun = self.sent = 0  # chunks: handed to Triton, and taken by it
         self.sent_end = False
 
     @property
@@ -112,13 +116,18 @@ class Answer:
         returns: frozenset[str],
         request_id: str = "",
         client: str = "",
+        ensemble_step: bool = False,
     ) -> None:
-        """`returns`: of RETURNS, what was asked for. `client`: the token of its connection."""
+        """`returns`: of RETURNS, what was asked for. `client`: the token of its connection.
+
+        `ensemble_step`: chunks go to `postprocessing`.
+        """
         self.sender = sender
         self.rows = rows
         self.streaming = streaming
         self.request_id = request_id
         self.client = client
+        self.ensemble_step = ensemble_step
         self._counts = [name for name in COUNTS if name in returns]
         self._reasons = "finish_reason" in returns
         self.ended = False  # the final flag was sent, or is being sent
@@ -178,6 +187,15 @@ class Answer:
         with self._sending:
             return not self.ended and bool(self.sender.is_cancelled())
 
+    def streams(self) -> Iterator[Stream]:
+        """What `postprocessing` should know of and did not get the last chunk of. Any thread."""
+        if self.ensemble_step and self.streaming:
+            for row in self.rows:
+                for index, sequence in enumerate(row.sequences):
+                    sent = sequence.sent
+                    if sequence.begun and not sequence.sent_end:
+                        yield Stream(row.stream_key + index, self, sequence.begun, sent)
+
     def flush(self) -> None:
         """Send what is new; with the last of it the final flag."""
         with self._lock:
@@ -191,6 +209,9 @@ class Answer:
                 self.sender.send(response, flags=final_flag() if final else 0)
             if last and not responses:
                 self.sender.send(flags=final_flag())
+        for row in self.rows:
+            for sequence in row.sequences:
+                sequence.sent = sequence.begun
 
     def _responses(self) -> tuple[list[Any], bool]:
         if self._error is not None:
@@ -208,6 +229,7 @@ class Answer:
                 if sequence.sent_end or not (sequence.ids or sequence.done):
                     continue
                 sequence.sent_end = sequence.done
+                sequence.begun += 1
                 tensors = _chunk(row, index, sequence)
                 if many:
                     tensors.append(_tensor("batch_index", [[row_index]], np.int32))

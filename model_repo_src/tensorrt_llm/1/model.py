@@ -25,13 +25,13 @@ from answers import (
     Answer,
     Row,
     empty_response,
-    error_response,
     final_flag,
 )
 from cancellation import CancellationWatch
 from engines.engine import Engine, EngineSettings, Refused, Sampling
 from engines.gpus import choose_gpus
 from gone_clients import GoneClients, client_token
+from refusals import Refusals
 from repository import ConfigError, ModelSettings, load_tokenizer
 from request_limits import RequestLimits
 from sampling_fields import InputError
@@ -39,6 +39,7 @@ from sampling_inputs import read_sampling, read_words
 from senders import Senders
 from step_loop import Admission, StepLoop
 from stop_strings import StopMatcher
+from stream_watch import StreamWatch
 from waiting_line import Overloaded, WaitingLine
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
@@ -60,6 +61,7 @@ class TritonPythonModel:
         self.exclude_input = settings.flag("exclude_input_in_output", True)
         self.tokenizer = load_tokenizer(settings)
         self.senders = Senders()
+        self.refusals = Refusals()
         line: WaitingLine[Admission] = WaitingLine(
             settings.max_batch_size,
             settings.integer("max_queue_size") or 0,
@@ -67,6 +69,7 @@ class TritonPythonModel:
         )
         self.loop = StepLoop(lambda: load_engine(self.engine_type, settings), self.senders, line)
         self.watch = CancellationWatch(self.loop)
+        self.streams = StreamWatch(self.loop)
         self.gone = GoneClients(self._cancel_clients)
         self.keys = itertools.count(1)
 
@@ -77,19 +80,21 @@ class TritonPythonModel:
             try:
                 self._accept(request, sender)
             except (Refused, InputError) as refused:
-                _refuse(sender, str(refused), INVALID)
+                self.refusals.send(sender, str(refused), INVALID)
             except Overloaded as overloaded:
-                _refuse(sender, str(overloaded), UNAVAILABLE)
+                self.refusals.send(sender, str(overloaded), UNAVAILABLE)
             except Exception as error:
                 logging.getLogger("trellis.model").exception("a request could not be read")
-                _refuse(sender, f"the request could not be read: {error}", INTERNAL)
+                self.refusals.send(sender, f"the request could not be read: {error}", INTERNAL)
 
     def finalize(self) -> None:
         """End every stream, then the threads."""
         self.gone.close()
+        self.streams.close()
         self.watch.close()
         self.loop.close()
         self.senders.close()
+        self.refusals.close()
 
     def _accept(self, request: Any, sender: Any) -> None:
         arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
@@ -110,6 +115,7 @@ class TritonPythonModel:
             returns=frozenset(name for name in RETURNS if _flag(arrays, f"return_{name}", False)),
             request_id=request_id,
             client=client_token(request),
+            ensemble_step=_flag(arrays, "ensemble_step", False),
         )
         self.loop.submit(
             [Admission(next(self.keys), prompts[row], samplings[row], answer, row) for row in rows]
@@ -238,6 +244,3 @@ def _flag(arrays: dict[str, np.ndarray], name: str, default: bool) -> bool:
         raise Refused(f"{name}: the prompts of one request must share it")
     return bool(array.reshape(-1)[0])
 
-
-def _refuse(sender: Any, message: str, code: str) -> None:
-    sender.send(error_response(message, code), flags=final_flag())

@@ -4,6 +4,7 @@ import logging
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -48,6 +49,8 @@ class StepLoop:
         self._inbox: queue.SimpleQueue[Answer | Ending | str | None] = queue.SimpleQueue()
         self._running: dict[int, Admission] = {}
         self._failed_steps = 0
+        # Keys of streams that `postprocessing` will never get the end of.
+        self.cut_off: deque[int] = deque()
         self.cancelled = 0  # answers that ended because their client wished or left
         self._loaded: queue.SimpleQueue[Engine | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(load,), name="step-loop")
@@ -171,6 +174,7 @@ class StepLoop:
             self._fail(engine, answer, f"the answer failed: {error}")
             return
         if answer.dropped:
+            self._cut_off(answer)
             self._drop(engine, answer)
             return
         if enough:
@@ -187,7 +191,11 @@ class StepLoop:
                 engine.cancel(key)
                 del self._running[key]
 
+    def _cut_off(self, answer: Answer) -> None:
+        self.cut_off.extend(stream.key for stream in answer.streams())
+
     def _fail(self, engine: Engine, answer: Answer, message: str, code: str = INTERNAL) -> None:
+        self._cut_off(answer)
         self._drop(engine, answer)
         answer.fail(message, code)
         self._senders.schedule(answer)
