@@ -39,7 +39,6 @@ from sampling_inputs import read_sampling, read_words
 from senders import Senders
 from step_loop import Admission, StepLoop
 from stop_strings import StopMatcher
-from stream_watch import StreamWatch
 from waiting_line import Overloaded, WaitingLine
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
@@ -69,7 +68,6 @@ class TritonPythonModel:
         )
         self.loop = StepLoop(lambda: load_engine(self.engine_type, settings), self.senders, line)
         self.watch = CancellationWatch(self.loop)
-        self.streams = StreamWatch(self.loop)
         self.gone = GoneClients(self._cancel_clients)
         self.keys = itertools.count(1)
 
@@ -90,7 +88,6 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """End every stream, then the threads."""
         self.gone.close()
-        self.streams.close()
         self.watch.close()
         self.loop.close()
         self.senders.close()
@@ -115,7 +112,6 @@ class TritonPythonModel:
             returns=frozenset(name for name in RETURNS if _flag(arrays, f"return_{name}", False)),
             request_id=request_id,
             client=client_token(request),
-            ensemble_step=_flag(arrays, "ensemble_step", False),
         )
         self.loop.submit(
             [Admission(next(self.keys), prompts[row], samplings[row], answer, row) for row in rows]
@@ -243,4 +239,3 @@ def _flag(arrays: dict[str, np.ndarray], name: str, default: bool) -> bool:
     if array.any() != array.all():
         raise Refused(f"{name}: the prompts of one request must share it")
     return bool(array.reshape(-1)[0])
-
