@@ -1,0 +1,120 @@
+"""What is wrong before the first request: the launch ends with status 1 and a reason to read."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from launched import LAUNCHER, Launched
+from load import ENSEMBLE
+from small_disks import around, needed
+
+SHM = Path("/dev/shm")
+
+
+def reason(log: str) -> str:
+    """The launcher's own last word."""
+    assert "Traceback" not in log, log
+    return "\n".join(line for line in log.splitlines() if line.startswith("launch_triton_server: "))
+
+
+@needed
+@pytest.mark.parametrize("inodes", [2, 6])
+def test_a_full_disk_at_launch(demo_repo: Path, tmp_path: Path, inodes: int) -> None:
+    full = around(tmp_path / "tmp", f"size=64k,nr_inodes={inodes}")
+    with Launched(demo_repo, tmp_path, around=full) as launched:
+        status, log = launched.ended()
+    assert status == 1
+    assert "No space left on device" in reason(log)
+    assert "TMPDIR" in reason(log)
+    launched.assert_nothing_left()
+
+
+@needed
+def test_a_full_disk_at_make_repo(demo_engine: tuple[Path, Path], tmp_path: Path) -> None:
+    engine, tokenizer = demo_engine
+    place = tmp_path / "small"
+    place.mkdir()
+    command = [
+        sys.executable, str(LAUNCHER.with_name("assemble.py")), "--engine", str(engine),
+        "--tokenizer", "gpt2", "--tokenizer_dir", str(tokenizer),
+        "--model_repo", str(place / "repo"),
+    ]  # fmt: skip
+    line = around(place, "size=600k").format(shlex.quote(shlex.join(command) + "; ls -A small"))
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""  # no half of a repository
+
+
+@needed
+def test_shm_too_small_is_seen_before_anything_starts(demo_repo: Path, tmp_path: Path) -> None:
+    with Launched(demo_repo, tmp_path, around=around(SHM, "size=4m")) as launched:
+        status, log = launched.ended()
+    assert status == 1
+    assert "shared memory: 4 MiB free; needed: 32 MiB" in reason(log)
+    assert "--shm-size" in reason(log)
+    launched.assert_nothing_left()
+
+
+@needed
+def test_shm_too_small_to_start_in(demo_repo: Path, tmp_path: Path) -> None:
+    small = around(SHM, "size=1m")
+    with Launched(demo_repo, tmp_path, "--no-check", around=small) as launched:
+        status, log = launched.ended()
+    assert status == 1
+    assert "before it was ready" in reason(log)
+    assert "use '--shm-size' flag" in log
+    launched.assert_nothing_left()
+
+
+@needed
+def test_shm_that_a_request_fills_is_an_error_for_that_request(
+    demo_repo: Path, tmp_path: Path
+) -> None:
+    small = around(SHM, "size=8m")
+    known = {"text_input": "The capital of France is", "max_tokens": 8}
+    with Launched(demo_repo, tmp_path, "--no-check", around=small) as launched:
+        launched.wait_ready()
+        with httpx.Client(base_url=launched.url, timeout=60) as client:
+            before = client.post(f"{ENSEMBLE}/generate", json=known)
+            huge = known | {"text_input": "x" * 15_000_000}
+            refused = client.post(f"{ENSEMBLE}/generate", json=huge)
+            after = client.post(f"{ENSEMBLE}/generate", json=known)
+    assert before.status_code == 200
+    assert refused.status_code >= 400
+    assert refused.json()["error"]
+    assert "shared memory" in refused.json()["error"] or "text_input" in refused.json()["error"]
+    assert after.json()["text_output"] == before.json()["text_output"]
+
+
+def test_an_engine_file_that_was_cut_short(demo_repo: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    shutil.copytree(demo_repo, repo)
+    (model,) = (repo / "tensorrt_llm" / "1").glob("*.gguf")
+    os.truncate(model, 10**6)
+    with Launched(repo, tmp_path) as launched:
+        status, log = launched.ended()
+    assert status == 1
+    assert f"tensorrt_llm/1/{model.name}: 1000000 bytes; needed:" in reason(log)
+    launched.assert_nothing_left()
+
+
+def test_an_engine_file_of_something_else(demo_repo: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    shutil.copytree(demo_repo, repo)
+    (model,) = (repo / "tensorrt_llm" / "1").glob("*.gguf")
+    size = model.stat().st_size
+    model.write_bytes(os.urandom(2**20))
+    os.truncate(model, size)
+    with Launched(repo, tmp_path) as launched:
+        status, log = launched.ended()
+    assert status == 1
+    assert "failed to load 'tensorrt_llm'" in log
+    assert f"gpt_model_path: OpenVINO cannot load {model}" in log.replace("\\n", "\n")
+    assert "before it was ready" in reason(log)
+    launched.assert_nothing_left()

@@ -1,0 +1,72 @@
+"""A model's process killed at a random moment under load, KILLS times.
+
+Every request ends, within a hard limit, in its own exact text or in an error; the launcher ends
+with status 1 and names the model, so that a supervisor starts it anew; nothing is left.
+"""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from launched import MODELS, Launched
+from load import CLIENT_SECONDS, THINGS, WAYS, Load, Outcome, ask
+
+KILLS = int(os.environ.get("KILLS", "3"))
+SEED = int(os.environ.get("KILL_SEED", "7"))
+CLIENTS = 16
+
+
+@pytest.fixture(scope="module")
+def expected(demo_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Every client's right answer, asked alone; the same whichever way it is asked."""
+    with Launched(demo_repo, tmp_path_factory.mktemp("alone")).wait_ready() as launched:
+        found = {}
+        for number, thing in enumerate(THINGS):
+            way = WAYS[number % len(WAYS)]
+            outcome = ask(launched.url, f"127.0.0.1:{launched.grpc}", thing, way)
+            assert outcome.whole, outcome
+            found[thing] = outcome.text
+    assert len(set(found.values())) == len(THINGS)
+    return found
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_killed_model_ends_every_request_rightly_and_the_server_with_a_reason(
+    demo_repo: Path, tmp_path: Path, expected: dict[str, str], number: int
+) -> None:
+    model = MODELS[number % len(MODELS)]
+    moment = random.Random(SEED * 1000 + number).uniform(0, 2.5)
+    with Launched(demo_repo, tmp_path).wait_ready() as launched:
+        load = Load(launched.url, launched.grpc, CLIENTS)
+        assert load.started.wait(CLIENT_SECONDS)
+        time.sleep(moment)
+        process = launched.stub(model)
+        process.kill()
+        killed = time.monotonic()
+        status, log = launched.ended(20)
+        ended = time.monotonic() - killed
+        outcomes = load.stop()
+        assert status == 1
+        assert f"the process of {model} (pid {process.pid}) died" in log
+        for outcome in outcomes:
+            judge(outcome, expected[outcome.thing])
+        last = [outcome for outcome in outcomes if outcome.error]
+        assert len(last) == CLIENTS  # all of them saw the server go
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{launched.url}/v2/health/ready", timeout=5)
+        launched.assert_nothing_left()
+    right = len(outcomes) - len(last)
+    print(f"\n{model} killed after {moment:.2f} s: {right} right, {len(last)} errors,", end=" ")
+    print(f"launcher ended in {ended:.2f} s")
+
+
+def judge(outcome: Outcome, expected: str) -> None:
+    """The whole text, or an error and a beginning of it; nobody else's; and in time."""
+    if outcome.whole:
+        assert outcome.text == expected, outcome
+    else:
+        assert expected.startswith(outcome.text), outcome
+    assert outcome.seconds < CLIENT_SECONDS, outcome
