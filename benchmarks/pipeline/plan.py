@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-ALL = ("triton", "do-nothing", "reference", "ours", "ours-keyed", "ours-python")
+ALL = ("triton", "do-nothing", "reference", "ours", "ours-front", "ours-keyed", "ours-python")
 TEXTS = ("reference", "ours", "ours-keyed")  # those that tokenize: the others do not differ
 SAMPLING = (
     ("top_k", 20),
@@ -51,7 +51,8 @@ def paced(streams: int) -> Case:
 
 UNSTREAMED = Case("unstreamed", 16, streamed=False)
 HTTP_FULL = Case("64 streams, at once", 64, pipelines=tuple(p for p in ALL if p != "triton"))
-GRPC_FULL = Case("64 streams, at once, gRPC", 64, protocol="grpc")
+NO_FRONT = tuple(p for p in ALL if p != "ours-front")
+GRPC_FULL = Case("64 streams, at once, gRPC", 64, protocol="grpc", pipelines=NO_FRONT)
 
 
 def quick() -> list[Case]:

@@ -16,6 +16,7 @@ COLOURS = {
     "do-nothing": "#bcbd22",
     "reference": "#d62728",
     "ours": "#1f77b4",
+    "ours-front": "#9467bd",
     "ours-keyed": "#17becf",
     "ours-python": "#2ca02c",
 }

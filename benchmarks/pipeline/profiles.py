@@ -21,7 +21,6 @@ import typer
 from measure import measure
 from repositories import PIPELINES
 from rounds import bench
-
 from trellis.server import Server
 
 SECONDS = 12.0

@@ -26,7 +26,7 @@ UNSTREAMED = {
     "p50 ms": ("request_p50", "{:.1f}"),
     "MiB": ("memory_mib", "{:.0f}"),
 }
-MODELS = ("tritonserver", "preprocessing", "tensorrt_llm", "postprocessing")
+MODELS = ("tritonserver", "front", "preprocessing", "tensorrt_llm", "postprocessing")
 
 
 def show(results: Results, console: Console) -> None:
@@ -60,7 +60,14 @@ def _table(case: str, pipelines: Mapping[str, Any]) -> Table:
     columns = STREAMED if streamed else UNSTREAMED
     table = Table(title=case, title_justify="left", title_style="bold")
     table.add_column("pipeline")
-    heads = [*columns, "x floor", "x do-nothing", "±%", "CPU: server, pre, engine, post", "wrong"]
+    heads = [
+        *columns,
+        "x floor",
+        "x do-nothing",
+        "±%",
+        "CPU: server, front, pre, engine, post",
+        "wrong",
+    ]
     for head in heads:
         table.add_column(head, justify="right")
     for name, figures in pipelines.items():

@@ -66,6 +66,7 @@ class Pipeline:
     pace_in_seed: bool = False  # where the engine reads its pace; else in the request's id
     exact: bool = False  # whether the joined chunks must be the text of the tokens
     checked: bool = True  # whether what it answers is known
+    front: bool = False  # whether HTTP comes through Trellis' own front, or straight to Triton
 
 
 def trt_repository(setting: Setting, target: Path) -> None:
@@ -136,6 +137,13 @@ PIPELINES = {
         Pipeline("do-nothing", "Python models that return constants", plugins("do_nothing")),
         Pipeline("reference", "AutoTokenizer, batch_decode", plugins("reference")),
         Pipeline("ours", "make repo, for TensorRT-LLM", trt_repository, exact=True),
+        Pipeline(
+            "ours-front",
+            "ours, with the launcher's HTTP front",
+            trt_repository,
+            exact=True,
+            front=True,
+        ),
         Pipeline("ours-keyed", "make repo, Python engine's wiring", keyed_repository, exact=True),
         Pipeline(
             "ours-python",

@@ -55,7 +55,7 @@ class Bench:
     ) -> tuple[list[Case], list[str]]:
         """Have `run` measure the pipeline of a real engine: at its own pace, answers unchecked."""
         build, texts = real_engine(Path(engine), tokenizer, tokenizer_dir)
-        self.pipelines = {"engine": Pipeline("engine", engine, build, checked=False)}
+        self.pipelines = {"engine": Pipeline("engine", engine, build, checked=False, front=True)}
         self._settings = {tokenizer: Setting(self.folder, Path(), tokenizer, Path(), texts)}
         return [
             replace(case, tokenizer=tokenizer, pace_us=0, pipelines=("engine",), seconds=10.0)
@@ -106,7 +106,10 @@ class Bench:
             self.pipelines[name].build(setting, repository)
         http, grpc, metrics = free_ports(3)
         log = setting.folder / f"{name}.log"
-        settings = ServerSettings(repository, http, grpc, metrics, extra=self.extra)
+        front = self.pipelines[name].front
+        settings = ServerSettings(
+            repository, http, grpc, metrics, extra=self.extra, http_front=front
+        )
         with log.open("wb") as output, Server(settings, output) as server:
             try:
                 self.ready_seconds.setdefault(name, server.wait_ready())
