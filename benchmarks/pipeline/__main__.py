@@ -6,6 +6,7 @@ the operating system booked on any process of their server. `benchmarks/README.m
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +51,7 @@ def main(
     list_cases: Annotated[bool, typer.Option("--list", help="only list the cases")] = False,
 ) -> None:
     """Measure, print tables, write JSON and pictures."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the servers end, too
     console = Console(width=int(os.environ.get("COLUMNS", "170")))
     before = json.loads(compare.read_text()) if compare else None
     todo = plan.quick() if quick else plan.default()
