@@ -111,6 +111,7 @@ def bare_rank(folder: Path, streams: int, tokens: int, prompt_tokens: int) -> Nu
     if engine.follows:
         while engine.busy:
             list(engine.step())
+        engine.close()
         return None
 
     def one_round(length: int) -> list[list[float]]:
@@ -294,7 +295,7 @@ def machine() -> dict[str, Any]:
 
 
 def estimate(options: argparse.Namespace) -> Numbers | None:
-    """What preflight says that each rank will hold at most, in GiB; None without a GPU."""
+    """What preflight says that each rank will hold, in GiB; None without a GPU."""
     from trellis.checkpoint_folder import read_checkpoint
     from trellis.preflight.checkpoint import cache_options
     from trellis.preflight.checkpoint_memory import estimate_checkpoint
@@ -315,6 +316,7 @@ def estimate(options: argparse.Namespace) -> Numbers | None:
         "kv_cache": found.kv_cache / GIB,
         "kv_tokens": found.kv_tokens,
         "held": found.held / GIB,
+        "steps": found.steps / GIB,
     }
 
 
@@ -359,8 +361,10 @@ def table(results: list[Any]) -> str:
                 f" | {' | '.join(pairs)} | {memory} |"
             )
         expected = result.get("estimate_gib")
-        at_most = f"at most {expected['held']:.1f} estimated" if expected else ""
-        lines.append(f"| | | served / bare | | {result['served_share']:.1%} | | | {at_most} |")
+        held = ""
+        if expected:
+            held = f"estimated {expected['held']:.1f}, steps up to {expected['steps']:.1f} more"
+        lines.append(f"| | | served / bare | | {result['served_share']:.1%} | | | {held} |")
     return "\n".join(lines)
 
 

@@ -81,6 +81,7 @@ def cache_options(repository: Repository) -> CacheOptions:
         max_tokens=int(most) if most else None,
         max_batch_size=max(repository.configs["tensorrt_llm"].max_batch_size, 1),
         dtype=parameter("dtype"),
+        attention=parameter("attention_implementation"),
     )
 
 
@@ -90,9 +91,10 @@ def _check_memory(repository: Repository, ranks: int, gpu: Gpu) -> Check:
     free = gpu.total - gpu.used
     estimate = estimate_checkpoint(checkpoint, ranks, free, options)
     needed = (
-        f"weights {estimate.weights / GIB:.2f} + runtime and steps {estimate.activations / GIB:.2f}"
+        f"weights {estimate.weights / GIB:.2f} + runtime {estimate.runtime / GIB:.2f}"
         f" + KV cache {estimate.kv_cache / GIB:.2f} ({estimate.kv_tokens} tokens)"
-        f" = {estimate.held / GIB:.2f} GiB at most (estimated)"
+        f" = {estimate.held / GIB:.2f} GiB, a step up to {estimate.steps / GIB:.2f} more"
+        " (estimated)"
     )
     remedy = _remedy(checkpoint, estimate, options, ranks, free)
     return Check("GPU memory", f"{free / GIB:.2f} GiB free", needed, not remedy, remedy)

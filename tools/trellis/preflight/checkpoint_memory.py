@@ -1,29 +1,29 @@
 """How much memory of a GPU the `transformers` engine will hold, on each of its ranks.
 
-    held = weights + runtime + KV cache + steps
+    held = weights + runtime + KV cache, and while a step runs, steps
 
 - weights: the checkpoint's numbers at the width of `dtype`, or their own; matrices split over the
   ranks, embeddings and norms whole on each.
-- runtime: CUDA's context, cuBLAS' workspaces; on several ranks NCCL's too.
+- runtime: CUDA's context, cuBLAS' workspaces; on several ranks NCCL's buffers too.
 - KV cache: as large as transformers' continuous batching makes it: `kv_cache_free_gpu_mem_fraction`
   of what is left beside weights and runtime is for the cache and what a step over all of it takes.
   Or `max_tokens_in_paged_kv_cache`, which must fit in there.
 - steps: what the largest step takes that can be, one that reads the whole cache: keys and values
-  copied out of it, the attention mask, activations. Under less load it is less.
+  copied out of it, activations, and a mask where attention is not flash. With less to read, less.
 
-The sizes are the library's own sums (5.23, PagedAttentionMemoryHandler), for attention other than
-flash; the runtime's were read off an H100 and an H200.
+The sizes are the library's own sums (5.23, PagedAttentionMemoryHandler). The runtime's were read
+off H100 and H200 GPUs.
 """
 
 import math
 from dataclasses import dataclass
 
 from trellis.checkpoint_folder import Checkpoint
-from trellis.preflight.memory import GIB, MemoryEstimate
+from trellis.preflight.memory import GIB
 
 RESERVED_BYTES = 0.5 * GIB  # the driver's own, in no process' name
 RUNTIME_BYTES = 0.75 * GIB
-NCCL_BYTES = 1.0 * GIB
+NCCL_BYTES = 3.0 * GIB
 PAGE_TOKENS = 64  # as the engine has it
 TRASH_PAGES = 2  # beside those that are used
 BATCH_TOKENS = 1024
@@ -39,13 +39,24 @@ class CacheOptions:
     max_tokens: int | None = None
     max_batch_size: int = 1
     dtype: str = ""  # "": the checkpoint's
+    attention: str = ""  # "": flash, as on GPUs
 
 
 @dataclass(frozen=True)
-class CheckpointMemory(MemoryEstimate):
-    """Bytes on one GPU; `fitting_tokens` is the largest cache that it allows."""
+class CheckpointMemory:
+    """Bytes on one GPU, the cache's also in tokens; `fitting_tokens` is the largest that fits."""
 
+    weights: float
+    runtime: float
+    kv_cache: float
+    kv_tokens: int
+    steps: float
     fitting_tokens: int
+
+    @property
+    def held(self) -> float:
+        """Between two steps."""
+        return self.weights + self.runtime + self.kv_cache
 
 
 def estimate_checkpoint(
@@ -64,7 +75,7 @@ def estimate_checkpoint(
     cache = (tokens + TRASH_PAGES * PAGE_TOKENS) * sizes.cached_token
     steps = sizes.fixed - TRASH_PAGES * PAGE_TOKENS * sizes.cached_token
     steps += tokens * sizes.read_token
-    return CheckpointMemory(weights, runtime + steps, cache, tokens, fitting)
+    return CheckpointMemory(weights, runtime, cache, tokens, steps, fitting)
 
 
 @dataclass(frozen=True)
@@ -80,17 +91,20 @@ class _Sizes:
     def of(cls, checkpoint: Checkpoint, ranks: int, options: CacheOptions) -> "_Sizes":
         width = checkpoint.width(options.dtype)
         heads, shared = checkpoint.attention_heads or 1, checkpoint.key_value_heads or 1
-        copies = (2 * heads + shared) * checkpoint.head_size  # repeated keys and values
+        flash = not options.attention or "flash" in options.attention
+        # Others repeat the keys and values that heads share.
+        copies = (2 * shared if flash else 2 * heads + shared) * checkpoint.head_size
         batch = max(BATCH_TOKENS, options.max_batch_size)
+        masked = 0 if flash else batch * width  # bytes for each token of cache and batch
         cached = 2 * checkpoint.layers * (shared // ranks) * checkpoint.head_size * width
         new = checkpoint.hidden_size + (heads + 2 * shared) * checkpoint.head_size + copies
         logits = checkpoint.hidden_size * width + (checkpoint.vocab_size or 0) * 4
         return cls(
             weights=checkpoint.weight_bytes(ranks, options.dtype),
             cached_token=cached,
-            read_token=copies * width + INDEX_BYTES + batch * width,
+            read_token=copies * width + INDEX_BYTES + masked,
             fixed=TRASH_PAGES * PAGE_TOKENS * cached
             + options.max_batch_size * logits
             + batch * (new * width + BATCH_TOKEN_BYTES)
-            + batch * batch * width,
+            + batch * masked,
         )

@@ -42,7 +42,8 @@ def sampling_values(sampling: Sampling) -> list[Any]:
 
 def read_sampling(values: list[Any]) -> Sampling:
     """A Sampling of such values; JSON has lists for its tuples."""
-    return Sampling(*(tuple(value) if isinstance(value, list) else value for value in values))
+    members: Any = (tuple(value) if isinstance(value, list) else value for value in values)
+    return Sampling(*members)
 
 
 def read_event(values: list[Any]) -> Progress | Failure:

@@ -35,6 +35,7 @@ from transformers.generation.continuous_batching.requests import RequestStatus
 
 from engines.engine import EngineSettings, Failure, FinishReason, Progress, Sampling
 from engines.ranks import Place, sizes_that_divide
+from engines.transformers_attention import TORCH_FLASH, use_torch_flash
 from engines.transformers_limits import refuse
 from engines.transformers_sampling import PerRequestSampler, SequenceSampling
 
@@ -71,7 +72,7 @@ class TransformersEngine:
         model = load_model(settings, self._place)
         self._manager = model.init_continuous_batching(
             generation_config=_greedy(),
-            continuous_batching_config=batching_config(config, settings, self._place, model.dtype),
+            continuous_batching_config=batching_config(model, settings, self._place),
         )
         self._use_own_sampler()
         self._manager.warmup()  # makes the batch processor and its cache
@@ -81,7 +82,7 @@ class TransformersEngine:
         cache = self._processor.cache
         self._cache_tokens = cache.num_blocks * PAGE_TOKENS
         self.footprint = Footprint(
-            model.get_memory_footprint(), cache.cache_tensor.nbytes, self._cache_tokens
+            _weight_bytes(model), cache.cache_tensor.nbytes, self._cache_tokens
         )
         log.info("%s", self.footprint)
         self._running: dict[str, _Running] = {}
@@ -258,7 +259,16 @@ def load_model(settings: EngineSettings, place: Place) -> Any:
     model: Any = AutoModelForCausalLM.from_pretrained(
         settings.path, dtype=settings.dtype or "auto", local_files_only=True, **where
     )
+    if not settings.attention_implementation and use_torch_flash(model):
+        log.info("attention by torch's flash kernel")
     return model.eval()
+
+
+def _weight_bytes(model: Any) -> int:
+    """Of this rank's share: a split weight says the size of the whole."""
+    weights = [*model.parameters(), *model.buffers()]
+    own = (weight.to_local() if hasattr(weight, "to_local") else weight for weight in weights)
+    return sum(weight.nbytes for weight in own)
 
 
 def _greedy() -> Any:
@@ -267,17 +277,19 @@ def _greedy() -> Any:
     return make(do_sample=False, eos_token_id=-1, pad_token_id=0)
 
 
-def batching_config(config: Any, settings: EngineSettings, place: Place, dtype: Any) -> Any:
+def batching_config(model: Any, settings: EngineSettings, place: Place) -> Any:
     """The library's settings. CUDA graphs and its double buffering need a sampler on the device."""
     tokens = settings.max_tokens_in_paged_kv_cache
     if tokens is None and not torch.cuda.is_available():
-        fitting = DEFAULT_CPU_CACHE_BYTES // _token_bytes(config, place, dtype)
+        fitting = DEFAULT_CPU_CACHE_BYTES // _token_bytes(model.config, place, model.dtype)
         tokens = min(fitting, MAX_CPU_CACHE_TOKENS)
     return ContinuousBatchingConfig(
         page_size=PAGE_TOKENS,
         num_blocks=None if tokens is None else -(-tokens // PAGE_TOKENS),
         max_memory_percent=settings.kv_cache_free_gpu_mem_fraction or DEFAULT_GPU_FRACTION,
         max_requests_per_batch=settings.max_batch_size,
+        # The library's way of reading the cache in place is for the package flash-attn alone.
+        max_blocks_per_request=0 if model.config._attn_implementation == TORCH_FLASH else None,
         max_batch_tokens=max(BATCH_TOKENS, settings.max_batch_size),
         allow_block_sharing=settings.enable_kv_cache_reuse,
         use_cuda_graph=False,
