@@ -88,6 +88,7 @@ class TritonPythonModel:
         try:
             return list(self.tokenizer.encode(text))
         except Exception as error:
+            logging.getLogger("trellis.preprocessing").exception("a prompt could not be encoded")
             return error
 
     def _respond(self, prompts: Prompts | Stop, rows: list[list[int] | Exception]) -> Any:

@@ -32,6 +32,7 @@ from engines.engine import Engine, EngineSettings, Refused, Sampling
 from engines.gpus import choose_gpus
 from gone_clients import GoneClients, client_token
 from refusals import Refusals
+from metrics import Metrics
 from repository import ConfigError, ModelSettings, load_tokenizer
 from request_limits import RequestLimits
 from sampling_fields import InputError
@@ -39,6 +40,7 @@ from sampling_inputs import read_sampling, read_words
 from senders import Senders
 from step_loop import Admission, StepLoop
 from stop_strings import StopMatcher
+from stream_watch import StreamWatch
 from waiting_line import Overloaded, WaitingLine
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
@@ -67,7 +69,8 @@ class TritonPythonModel:
             (settings.integer("queue_timeout_microseconds") or 0) / 1e6,
         )
         self.loop = StepLoop(lambda: load_engine(self.engine_type, settings), self.senders, line)
-        self.watch = CancellationWatch(self.loop)
+        self.watch = CancellationWatch(self.loop, Metrics().report)
+        self.streams = StreamWatch(self.loop)
         self.gone = GoneClients(self._cancel_clients)
         self.keys = itertools.count(1)
 
@@ -88,6 +91,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """End every stream, then the threads."""
         self.gone.close()
+        self.streams.close()
         self.watch.close()
         self.loop.close()
         self.senders.close()
@@ -112,6 +116,7 @@ class TritonPythonModel:
             returns=frozenset(name for name in RETURNS if _flag(arrays, f"return_{name}", False)),
             request_id=request_id,
             client=client_token(request),
+            ensemble_step=_flag(arrays, "ensemble_step", False),
         )
         self.loop.submit(
             [Admission(next(self.keys), prompts[row], samplings[row], answer, row) for row in rows]
