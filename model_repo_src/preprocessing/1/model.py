@@ -6,6 +6,7 @@ TensorRT-LLM's own engines pass no key on: for them see `engine_inputs.py` and `
 A bad request is answered with an error that names its field; the others of its batch go on.
 """
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
