@@ -146,10 +146,10 @@ class StepLoop:
         """One step; an engine that fails time after time ends the loop with its last error."""
         try:
             for event in engine.step():
+                self._failed_steps = 0  # not after a step that made nothing: failures may alternate
                 item = self._running.get(event.key)
                 if item is not None:
                     self._hand_out(engine, item, event)
-            self._failed_steps = 0
         except Exception as error:
             log.exception("an engine step failed")
             for item in list(self._running.values()):
