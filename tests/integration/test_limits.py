@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from asking import ask, refused, tensor
-from conftest import start
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
+from own_server import own_server
 from trellis.server import Server
 from tritonclient.utils import InferenceServerException
 
@@ -32,11 +30,7 @@ def limited(
     demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server whose limits are small."""
-    engine, tokenizer = demo_engine
-    folder = tmp_path_factory.mktemp("limited")
-    repo = folder / "triton_model_repo"
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings=LIMITS), repo)
-    with start(repo, folder / "triton.log") as server:
+    with own_server(demo_engine, tmp_path_factory.mktemp("limited"), LIMITS) as server:
         yield server
 
 

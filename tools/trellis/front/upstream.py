@@ -12,6 +12,10 @@ from httptools.parser.errors import HttpParserError
 from trellis.front.replies import RETRY_AFTER
 
 UNAVAILABLE = b"HTTP/1.1 503"
+# Triton answers every error of an ensemble with 400; this one is not the client's fault.
+BAD_REQUEST = b"HTTP/1.1 400"
+OVERLOADED = b"', the server is overloaded: "
+MAX_HELD_BYTES = 65536
 
 
 class Client(Protocol):
@@ -43,6 +47,7 @@ class Upstream(asyncio.Protocol):
         self.head_only = False  # the next answer is to a HEAD
         self._at_start = True
         self._ended = False
+        self._held: list[bytes] | None = None  # an answer of 400, until what it says is known
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
@@ -61,16 +66,23 @@ class Upstream(asyncio.Protocol):
         if self._at_start:
             self._at_start = False
             client.answer_began()
+            if data.startswith(BAD_REQUEST):
+                self._held = []
             if data.startswith(UNAVAILABLE):
-                line, end, rest = data.partition(b"\r\n")
-                data = line + end + (RETRY_AFTER if end else b"") + rest
-        client.transport.write(data)
+                data = _retry_after(data)
+        if self._held is None:
+            client.transport.write(data)
+        else:
+            self._held.append(data)
         try:
             self._parser.feed_data(data)
         except HttpParserError:
             self.close()
             client.upstream_lost()
             return
+        if self._held and (self._ended or sum(map(len, self._held)) > MAX_HELD_BYTES):
+            client.transport.write(_unavailable(b"".join(self._held)))
+            self._held = None
         if self._ended:
             self._ended, self._at_start = False, True
             client.answer_ended()
@@ -100,3 +112,15 @@ class Upstream(asyncio.Protocol):
         client, self._client = self._client, None
         if client is not None:
             client.upstream_lost()
+
+
+def _unavailable(answer: bytes) -> bytes:
+    """An answer of 400 as it is, or with 503 if it says that there is too much to do."""
+    if OVERLOADED not in answer:
+        return answer
+    return _retry_after(UNAVAILABLE + b" Service Unavailable\r\n" + answer.partition(b"\r\n")[2])
+
+
+def _retry_after(answer: bytes) -> bytes:
+    line, end, rest = answer.partition(b"\r\n")
+    return line + end + (RETRY_AFTER if end else b"") + rest
