@@ -1,4 +1,7 @@
-"""An engine whose step raises, a tokenizer that raises: an error for those it concerns, no more."""
+"""An engine whose step raises, a tokenizer that raises: an error for those it concerns, no more.
+
+Which status it has is Triton's: /generate (24.10) says 400 whatever an ensemble's error was.
+"""
 
 import json
 import time
@@ -60,10 +63,17 @@ def load(tokenizer_dir, *, add_bos_token: bool = False):
     )
     bad = set(inner.encode_fragment(" river"))
 
-    def raising(text):
-        if "NOT THIS" in text:
+    def check(texts):
+        if any("NOT THIS" in text for text in texts):
             raise ValueError("told to raise in encode")
+
+    def raising(text):
+        check([text])
         return encode(text)
+
+    def raising_batch(texts):
+        check(texts)
+        return batch(texts)
 
     def raising_decode(ids):
         if bad & set(ids):
@@ -71,7 +81,7 @@ def load(tokenizer_dir, *, add_bos_token: bool = False):
         return decode(ids)
 
     inner.encode = raising
-    inner.encode_batch = lambda texts: [raising(text) for text in texts]
+    inner.encode_batch = raising_batch
     inner.decode = raising_decode
     inner.stream_decoder = lambda: Stream(stream(), bad)
     return inner
@@ -89,13 +99,14 @@ def ask(client: Client, **more: Any) -> httpx.Response:
 
 
 def stream(client: Client, asked: dict[str, Any]) -> tuple[str, str]:
-    """The text and the error of a stream."""
+    """The text and the error of a stream; after an error there is nothing more."""
     response = client.post(f"{ENSEMBLE}/generate_stream", json=asked | {"stream": True})
     events = [
         json.loads(line.removeprefix("data: "))
         for line in response.text.splitlines()
         if line.startswith("data: ")
     ]
+    assert not any("error" in event for event in events[:-1])
     text = "".join(event.get("text_output", "") for event in events)
     return text, "".join(event.get("error", "") for event in events)
 
@@ -109,8 +120,9 @@ def make(engine: tuple[Path, Path], folder: Path, tokenizer: str, type_file: Pat
 
 class TestRaisingSteps:
     @pytest.fixture(scope="class")
+    @classmethod
     def place(
-        self, demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+        cls, demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[tuple[Launched, Path]]:
         folder = tmp_path_factory.mktemp("steps")
         repo = make(demo_engine, folder, "gpt2", None)
@@ -132,7 +144,7 @@ class TestRaisingSteps:
                 time.sleep(2)
                 (source_of(repo) / "raise").write_bytes(b"x")
                 answers = [future.result() for future in waiting]
-            assert {answer.status_code for answer in answers} == {500}
+            assert all(answer.status_code >= 400 for answer in answers)
             for answer in answers:
                 assert "the engine failed: the step was told to raise" in answer.json()["error"]
             assert settled(repo) == {}
@@ -153,7 +165,7 @@ class TestRaisingSteps:
                 except httpx.TransportError:
                     break
         assert len(answers) >= 2
-        assert all(answer.status_code >= 500 for answer in answers)
+        assert all(answer.status_code >= 400 for answer in answers)
         status, log = launched.ended(30)
         assert status == 1
         assert "the process of tensorrt_llm" in log
@@ -167,8 +179,9 @@ def source_of(repo: Path) -> Path:
 
 class TestRaisingTokenizer:
     @pytest.fixture(scope="class")
+    @classmethod
     def place(
-        self, demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+        cls, demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[tuple[Client, Path, Callable[[], str]]]:
         folder = tmp_path_factory.mktemp("tokenizer")
         type_file = folder / "raising.py"
@@ -208,7 +221,7 @@ class TestRaisingTokenizer:
     ) -> None:
         client, repo, _ = place
         answer = client.post(f"{ENSEMBLE}/generate", json=body("river"))
-        assert answer.status_code == 500
+        assert answer.status_code >= 400
         assert "the tokens could not be decoded: told to raise" in answer.json()["error"]
         assert settled(repo) == {}
 
@@ -217,7 +230,7 @@ class TestRaisingTokenizer:
     ) -> None:
         client, repo, _ = place
         answer = client.post(f"{ENSEMBLE}/generate", json=body("river", stop_words=["zzz"]))
-        assert answer.status_code == 500
+        assert answer.status_code >= 400
         assert "told to raise" in answer.json()["error"]
         assert ask(client, stop_words=["zzz"]).status_code == 200
         assert settled(repo) == {}

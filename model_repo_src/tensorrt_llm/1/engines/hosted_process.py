@@ -146,7 +146,8 @@ class Loop:
         """One step; one that fails ends all that runs, each with its error."""
         try:
             events = list(self._engine.step())
-            self._failed_steps = 0
+            if events:  # not after a step that made nothing: failures may alternate with those
+                self._failed_steps = 0
         except Exception as error:
             log.exception("an engine step failed")
             self._failed_steps += 1
