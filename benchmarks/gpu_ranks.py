@@ -4,14 +4,16 @@
     python3 benchmarks/gpu_ranks.py run --folder llama7b --world_size 2 --out two.json
     python3 benchmarks/gpu_ranks.py table one.json two.json
 
-`run` measures, one after another on the same GPUs: the bare engine (no Triton, no network), the
-whole pipeline launched as users launch it with as many streams from another process, and the bare
-engine again. Each has a round of warming up first. Random weights are as fast as trained ones;
-the text means nothing. `make --size tiny` is for trying the script itself on a CPU.
+`run` measures by turns on the same GPUs, as often as `--rounds` says: the bare engine (no Triton,
+no network) and the whole pipeline, launched as users launch it with as many streams from another
+process. Each is started anew and has a round of warming up first; the medians are compared. Random
+weights are as fast as trained ones; the text means nothing. `make --size tiny` is for trying the
+script itself on a CPU.
 """
 
 import argparse
 import asyncio
+import functools
 import itertools
 import json
 import os
@@ -321,50 +323,60 @@ def estimate(options: argparse.Namespace) -> Numbers | None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Bare, served, bare; the JSON and the table."""
-    result = {
+    """Bare and served by turns; the JSON and the table."""
+    result: Numbers = {
         "estimate_gib": estimate(options),
         "machine": machine(),
         "world_size": options.world_size,
         "prompt_tokens": options.prompt_tokens,
-        "bare": bare(options),
-        "served": served(options),
-        "bare_again": bare(options),
+        "bare": [],
+        "served": [],
     }
-    rates = [result[name]["tokens_per_second"] for name in ("bare", "bare_again")]
-    result["served_share"] = result["served"]["tokens_per_second"] / statistics.mean(rates)
+    for _ in range(options.rounds):
+        for name, measure in (("bare", bare), ("served", served)):
+            result[name].append(measure(options))
+            print(name, round(result[name][-1]["tokens_per_second"]), "tokens/s", flush=True)
+    rates = {name: median(result[name], "tokens_per_second") for name in ("bare", "served")}
+    result["served_share"] = rates["served"] / rates["bare"]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table([result]))
 
 
+def median(rounds: list[Numbers], *keys: str) -> float:
+    """The median over the rounds of one number, found by its keys."""
+    return statistics.median(
+        functools.reduce(lambda found, key: found[key], keys, numbers) for numbers in rounds
+    )
+
+
 def table(results: list[Any]) -> str:
-    """Markdown, one line for each measurement."""
+    """Markdown, one line for the medians of each measurement."""
     lines = [
-        "| machine | ranks | what | streams | tokens/s | first token, p50 / p99 ms"
+        "| machine | ranks | what | tokens/s (each round) | first token, p50 / p99 ms"
         " | between tokens, p50 / p99 ms | GPU memory, GiB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
         gpus = result["machine"]["gpus"]
         where = gpus[0] if gpus else f"CPU, {result['machine']['cores']} cores"
-        for name in ("bare", "served", "bare_again"):
-            numbers = result[name]
-            pairs = [
-                f"{numbers[key]['median']:.1f} / {numbers[key]['p99']:.1f}"
+        for name in ("bare", "served"):
+            rounds = result[name]
+            rates = ", ".join(f"{numbers['tokens_per_second']:.0f}" for numbers in rounds)
+            times = [
+                f"{median(rounds, key, 'median'):.0f} / {median(rounds, key, 'p99'):.0f}"
                 for key in ("ttft_ms", "gap_ms")
             ]
-            memory = ", ".join(map(str, numbers["gpu_memory_gib"][: result["world_size"]]))
+            memory = ", ".join(map(str, rounds[-1]["gpu_memory_gib"][: result["world_size"]]))
             lines.append(
-                f"| {where} | {result['world_size']} | {name.replace('_', ' ')}"
-                f" | {numbers['streams']} | {numbers['tokens_per_second']:.0f}"
-                f" | {' | '.join(pairs)} | {memory} |"
+                f"| {where} | {result['world_size']} | {name}"
+                f" | {median(rounds, 'tokens_per_second'):.0f} ({rates})"
+                f" | {' | '.join(times)} | {memory} |"
             )
-        expected = result.get("estimate_gib")
-        held = ""
+        held, expected = "", result["estimate_gib"]
         if expected:
             held = f"estimated {expected['held']:.1f}, steps up to {expected['steps']:.1f} more"
-        lines.append(f"| | | served / bare | | {result['served_share']:.1%} | | | {held} |")
+        lines.append(f"| | | served / bare | {result['served_share']:.1%} | | | {held} |")
     return "\n".join(lines)
 
 
@@ -380,6 +392,7 @@ def main() -> None:
         measuring.add_argument("--streams", type=int, default=64)
         measuring.add_argument("--tokens", type=int, default=256)
         measuring.add_argument("--prompt_tokens", type=int, default=128)
+        measuring.add_argument("--rounds", type=int, default=3)
         measuring.add_argument("--out", type=Path, default=Path("gpu_ranks.json"))
         measuring.add_argument("--launcher", nargs="*", default=["--no-mpi"])
     for command in (making, *(commands.choices[name] for name in ("run", "bare-rank"))):
