@@ -85,7 +85,9 @@ def _perf(pids: list[int], seconds: float, target: Path) -> None:
     for sort, least in (("comm,dso", "0.5"), ("comm,dso,symbol", "0.4")):
         report = ["perf", "report", "-i", str(data), "--stdio", "--sort", sort]
         report += ["--percent-limit", least]
-        texts.append(subprocess.run(report, capture_output=True, text=True, check=False).stdout)
+        told = subprocess.run(report, capture_output=True, text=True, check=False).stdout
+        texts += [" ".join(line.split())[:150] for line in told.splitlines() if "%" in line]
+        texts.append("")
     target.write_text("\n".join(texts))
     with contextlib.suppress(OSError):
         data.unlink()
