@@ -40,6 +40,7 @@ class Connection(asyncio.Protocol):
         self._held: set[str] = set()  # why nothing is read from the client
         self._token = ""
         self._last = False  # no request after those in line
+        self._half_closed = False  # the client sends no more
         self._deaf = False  # what the client sends is thrown away
         self.progress = relay.now()  # when a request last went on
 
@@ -71,7 +72,7 @@ class Connection(asyncio.Protocol):
             if not begun:
                 self.transport.write(replies.half_closed().reply(keep_alive=False))
             return False
-        self._last = True
+        self._last = self._half_closed = True
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -99,9 +100,10 @@ class Connection(asyncio.Protocol):
 
     @property
     def stalled(self) -> bool:
-        """It waits for the rest of a request, and for nothing else."""
+        """It waits for the rest of a request and for nothing else, or may be gone."""
         first = self._line[0] if self._line else None
-        return self._reader.midway and not self._held and not (first and first.complete)
+        midway = self._reader.midway and not self._held and not (first and first.complete)
+        return midway or self._half_closed
 
     def give_up(self, refusal: Refusal) -> None:
         """End a connection that does not go on."""
@@ -126,7 +128,7 @@ class Connection(asyncio.Protocol):
                 if request.begun:  # too late for another answer
                     self.transport.abort()
                     return
-                self._refuse(request.refusal, request.keep_alive)
+                self._refuse(request.refusal, request.keep_alive, request.method == b"HEAD")
                 request.answered = True
             if not (request.answered and request.complete) or self._deaf:
                 return
@@ -152,7 +154,9 @@ class Connection(asyncio.Protocol):
         if len(self._line) <= 1:
             self._ahead = 0
             self._hold(AHEAD, False)
-        if not request.keep_alive or (self._last and not self._line):
+        if not request.keep_alive:
+            self._linger()
+        elif self._last and not self._line:
             self._close()
 
     async def _find_model(self, request: Request) -> None:
@@ -193,9 +197,9 @@ class Connection(asyncio.Protocol):
         if data:
             self._send(request, data)
 
-    def _refuse(self, refusal: Refusal, keep_alive: bool) -> None:
+    def _refuse(self, refusal: Refusal, keep_alive: bool, head_only: bool = False) -> None:
         keep_alive = keep_alive and not refusal.close
-        self.transport.write(refusal.reply(keep_alive))
+        self.transport.write(refusal.reply(keep_alive, head_only))
         if not keep_alive:
             self._linger()
 
@@ -204,7 +208,6 @@ class Connection(asyncio.Protocol):
     def _send(self, request: Request, data: bytes) -> None:
         request.begun = True
         if self._upstream is not None:
-            self._upstream.head_only = request.method == b"HEAD"
             self._upstream.transport.write(data)
             return
         self._unsent.append(data)
@@ -276,7 +279,7 @@ class Connection(asyncio.Protocol):
         self.transport.close()
 
     def _linger(self) -> None:
-        """Close, but read on for a moment: a reset would take the answer from the client."""
+        """Close, but read on for a moment: a reset could take the answer from the client."""
         self._leave()
         if self.transport.is_closing():
             return

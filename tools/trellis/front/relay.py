@@ -20,6 +20,7 @@ from trellis.gone_clients import GoneClients
 BACKLOG = 1024
 LOOK_SECONDS = 5.0
 STOP_SECONDS = 5.0
+STOP_AGAIN_SECONDS = 1.0
 STOPS_AT_ONCE = 64
 TOKENS_AT_ONCE = 256  # in one datagram of at most 8,192 bytes
 
@@ -74,9 +75,15 @@ class Relay:
             if len(self._gone_tokens) == 1:
                 self.loop.call_soon(self._tell)
         if request.request_id and request.stops_by_id:
-            task = self.loop.create_task(self._stop(request.model_path, request.request_id))
+            task = self.loop.create_task(self._stop_twice(request.model_path, request.request_id))
             self._stops.add(task)
             task.add_done_callback(self._stops.discard)
+
+    async def _stop_twice(self, model_path: str, request_id: str) -> None:
+        """The first may overtake the request itself, and then ends nothing."""
+        await self._stop(model_path, request_id)
+        await asyncio.sleep(STOP_AGAIN_SECONDS)
+        await self._stop(model_path, request_id)
 
     async def _stop(self, model_path: str, request_id: str) -> None:
         """Ask for the end of a request by its id, as TensorRT-LLM's own engine has it."""

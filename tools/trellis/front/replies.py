@@ -16,8 +16,8 @@ class Refusal(Exception):
     message: str
     close: bool = False  # the connection cannot be used any further
 
-    def reply(self, keep_alive: bool) -> bytes:
-        """The whole response."""
+    def reply(self, keep_alive: bool, head_only: bool = False) -> bytes:
+        """The whole response; to a HEAD, without its body."""
         body = json.dumps({"error": self.message}).encode()
         return (
             b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s%s\r\n"
@@ -28,7 +28,7 @@ class Refusal(Exception):
                 RETRY_AFTER if self.status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
                 b"" if keep_alive else b"Connection: close\r\n",
             )
-        ) + body
+        ) + (b"" if head_only else body)
 
 
 def unreachable() -> Refusal:

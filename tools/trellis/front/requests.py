@@ -163,6 +163,8 @@ def _framing(request: Request) -> int:
         raise Refusal(505, f"HTTP/{request.version.decode()}: use HTTP/1.1", close=True)
     if request.method == b"CONNECT":
         raise Refusal(405, "CONNECT: this is no proxy", close=True)
+    if request.method == b"HEAD":  # Triton's answer has a body, which no client expects
+        raise Refusal(405, "HEAD: use GET", close=True)
     lengths, encodings, head_bytes = [], [], len(request.target)
     for name, value in request.headers:
         head_bytes += len(name) + len(value)

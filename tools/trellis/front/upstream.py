@@ -44,7 +44,6 @@ class Upstream(asyncio.Protocol):
     def __init__(self, client: Client) -> None:
         self._client: Client | None = client
         self._parser = httptools.HttpResponseParser(self)
-        self.head_only = False  # the next answer is to a HEAD
         self._at_start = True
         self._ended = False
         self._held: list[bytes] | None = None  # an answer of 400, until what it says is known
@@ -86,12 +85,6 @@ class Upstream(asyncio.Protocol):
         if self._ended:
             self._ended, self._at_start = False, True
             client.answer_ended()
-
-    def on_headers_complete(self) -> None:
-        """For httptools: an answer to HEAD has a length, but no body."""
-        if self.head_only and self._parser.get_status_code() >= 200:
-            self._ended = True
-            self._parser = httptools.HttpResponseParser(self)
 
     def on_message_complete(self) -> None:
         """For httptools: the end, unless more is announced by it."""
