@@ -1,0 +1,1 @@
+"""Soak: mixed traffic for long, every text checked, and what the server holds afterwards."""
