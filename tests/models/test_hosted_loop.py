@@ -14,6 +14,7 @@ from engines.hosted_messages import (
     CANCEL,
     CLOSE,
     EVENTS,
+    event_values,
     read_event,
     read_sampling,
     receive,
@@ -113,6 +114,21 @@ def test_events_arrive_as_they_were_made(host: Host) -> None:
         Progress(7, 0, [2], "length", [-0.5], -1.5),
     ]
     assert host.engine.prompts == {7: [1, 2, 3]}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Progress(7, 2, [5], None, [], 0.0),
+        Progress(7, 0, [], "cancelled", [], 0.0),
+        Progress(7, 0, [5, 6], None, [-0.25, -1.0], -1.25),
+        Failure(7, "é"),
+    ],
+)
+def test_an_event_arrives_as_it_was_sent(event: Progress | Failure) -> None:
+    here, there = Pipe()
+    send(here, EVENTS, [event_values(event)])
+    assert read_event(receive(there)[1][0]) == event
 
 
 def test_a_sampling_arrives_as_it_was_sent() -> None:

@@ -50,7 +50,7 @@ class Checkpoint:
         return WIDTHS.get(dtype or self.dtype, 2)
 
     def weight_bytes(self, ranks: int = 1, dtype: str = "") -> float:
-        """Bytes of the weights on one of so many ranks: matrices are split, but for embeddings.
+        """Bytes of the weights on one of so many ranks, which split all but vectors.
 
         Raises CheckpointError for a weight file that cannot be read.
         """
@@ -62,7 +62,7 @@ class Checkpoint:
 
 
 def _is_split(tensor: Tensor) -> bool:
-    return len(tensor.shape) > 1 and "embed" not in tensor.name
+    return len(tensor.shape) > 1
 
 
 def looks_like_checkpoint(path: Path) -> bool:

@@ -2,8 +2,8 @@
 
     held = weights + runtime + KV cache, and while a step runs, steps
 
-- weights: the checkpoint's numbers at the width of `dtype`, or their own; matrices split over the
-  ranks, embeddings and norms whole on each.
+- weights: the checkpoint's numbers at the width of `dtype`, or their own; split over the ranks, but
+  for vectors, which each has whole.
 - runtime: CUDA's context, cuBLAS' workspaces; on several ranks NCCL's buffers too.
 - KV cache: as large as transformers' continuous batching makes it: `kv_cache_free_gpu_mem_fraction`
   of what is left beside weights and runtime is for the cache and what a step over all of it takes.

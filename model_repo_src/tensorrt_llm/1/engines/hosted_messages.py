@@ -4,7 +4,8 @@
     engine -> host   [READY, facts]   [FAILED, message]   [EVENTS, [event, ...]]   [LEFT]
 
 JSON writes named tuples as arrays by itself: an event of two members is a Failure, of six a
-Progress. Messages travel as `multiprocessing.connection.Connection` frames them.
+Progress; of three the beginning of a Progress that says no more, as nearly all do. Messages travel
+as `multiprocessing.connection.Connection` frames them.
 """
 
 import json
@@ -17,7 +18,7 @@ from engines.engine import Failure, Progress, Sampling
 ADD, CANCEL, CLOSE = "add", "cancel", "close"
 READY, FAILED, EVENTS, LEFT = "ready", "failed", "events", "left"
 
-FAILURE_MEMBERS = len(Failure._fields)
+FAILURE_MEMBERS, PLAIN_MEMBERS = len(Failure._fields), 3
 SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -46,8 +47,17 @@ def read_sampling(values: list[Any]) -> Sampling:
     return Sampling(*members)
 
 
+def event_values(event: Progress | Failure) -> Any:
+    """An event without what goes without saying."""
+    if isinstance(event, Failure) or event.finish or event.log_probs:
+        return event
+    return event[:PLAIN_MEMBERS]
+
+
 def read_event(values: list[Any]) -> Progress | Failure:
     """An event as the engine made it."""
     if len(values) == FAILURE_MEMBERS:
         return Failure(*values)
+    if len(values) == PLAIN_MEMBERS:
+        return Progress(values[0], values[1], values[2], None, [], 0.0)
     return Progress(*values)

@@ -27,6 +27,7 @@ from engines.hosted_messages import (
     FAILED,
     LEFT,
     READY,
+    event_values,
     read_sampling,
     receive,
     send,
@@ -105,7 +106,7 @@ class Loop:
         while self._admit():
             events = [*self._refused, *self._step()]
             if events:
-                send(self._pipe, EVENTS, events)
+                send(self._pipe, EVENTS, [event_values(event) for event in events])
             if self._failed_steps >= MAX_FAILED_STEPS:
                 raise RuntimeError(f"{MAX_FAILED_STEPS} steps in a row failed")
 
