@@ -78,7 +78,7 @@ def _tokenizer(repo: Path) -> Tokenizer:
 def _generate(client: triton.InferenceServerClient, ids: list[int], number: int) -> list[int]:
     made: list[int] = []
     done: list[object] = []
-    values = {
+    values: dict[str, tuple[str, Any]] = {
         "input_ids": ("INT32", np.array([ids], np.int32)),
         "input_lengths": ("INT32", np.array([[len(ids)]], np.int32)),
         "request_output_len": ("INT32", np.array([[TOKENS]], np.int32)),
