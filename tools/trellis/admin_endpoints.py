@@ -1,0 +1,29 @@
+"""Triton's endpoints that clients have no business with: shut, by a key that nobody is told.
+
+Shared memory (a client names memory of this machine that Triton reads and writes), model control,
+log settings and traces (files that Triton writes where it is told).
+"""
+
+import mmap
+import secrets
+from pathlib import Path
+
+ENDPOINTS = ("shared-memory", "model-repository", "logging", "trace")
+OPTIONS = ("http-restricted-api", "grpc-restricted-protocol")
+HEADER = "trellis-admin"
+
+
+def restrictions(binary: Path) -> list[str]:
+    """The arguments that shut them, as far as this server, which may be an old one, has them."""
+    known = [option for option in OPTIONS if _has(binary, option)]
+    key = secrets.token_urlsafe(32)
+    return [f"--{option}={','.join(ENDPOINTS)}:{HEADER}={key}" for option in known]
+
+
+def _has(binary: Path, option: str) -> bool:
+    """Whether an executable knows an option: asking it by --help takes longer than to look."""
+    with binary.open("rb") as file:
+        if not binary.stat().st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(option.encode()) >= 0
