@@ -73,6 +73,14 @@ def main(
             " that hang up",
         ),
     ] = True,
+    allow_admin_endpoints: Annotated[
+        bool,
+        typer.Option(
+            "--allow_admin_endpoints",
+            "--allow-admin-endpoints",
+            help="let clients use shared memory, model control, log settings and traces",
+        ),
+    ] = False,
     exit_timeout: Annotated[
         int, typer.Option("--exit_timeout", "--exit-timeout", min=0, help="seconds to end in")
     ] = 5,
@@ -101,6 +109,7 @@ def main(
         log_file=log_file if log else None,
         exit_timeout=exit_timeout,
         http_front=http_front,
+        allow_admin_endpoints=allow_admin_endpoints,
     )
     listening = None if force else Listening(address, http_port, grpc_port, metrics_port)
     try:

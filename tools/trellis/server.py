@@ -25,6 +25,7 @@ from typing import IO
 
 import psutil
 
+from trellis.admin_endpoints import restrictions
 from trellis.front.settings import TOOLS, FrontSettings, missing_package
 from trellis.ports import free_ports
 from trellis.triton import Triton, find_triton
@@ -34,7 +35,7 @@ from trellis.wakeup_sockets import give_room
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 STUB = "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 class ServerFailed(RuntimeError):
@@ -58,6 +59,7 @@ class ServerSettings:
     models: tuple[str, ...] = ()  # load these alone; (): all of the repository
     exit_timeout: int = 5  # seconds that models have to end in
     name: str = ""  # goes into the names of its temporary files
+    allow_admin_endpoints: bool = False  # shared memory, model control, log settings, traces
     http_front: bool = True  # whether HTTP clients come through trellis.front
 
     @property
@@ -124,6 +126,8 @@ class Server:
     ) -> "subprocess.Popen[bytes]":
         backends = triton.lay_out_backends(self.folder / "backends")
         command = [str(triton.binary), *backends, *self.settings.arguments(self.prefix, behind)]
+        if self.settings.serves and not self.settings.allow_admin_endpoints:
+            command += restrictions(triton.binary)
         # The stubs search the working folder for modules first.
         return self._spawn(command, output, self.folder, triton.environment)
 
@@ -323,7 +327,9 @@ def has_front(settings: ServerSettings) -> bool:
 
 def die_with_parent() -> None:
     """Have the kernel end the server should the launcher be killed outright."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # no setuid program gives it more rights
 
 
 def remove_tree(folder: Path) -> None:
