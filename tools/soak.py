@@ -33,7 +33,12 @@ def main(
     clients: Annotated[int, typer.Option(min=1)] = 16,
     seed: Annotated[int, typer.Option(help="which requests come when")] = 1,
     model_repo: Annotated[
-        Path | None, typer.Option(help="of a Python engine; default: the demo engine's, made anew")
+        Path | None,
+        typer.Option(
+            "--model_repo",
+            "--model-repo",
+            help="of a Python engine; default: the demo engine's, made anew",
+        ),
     ] = None,
 ) -> None:
     """Soak the demo engine, or a repository of your own."""
