@@ -3,7 +3,7 @@
 The engine is the stand-in of tests/standin at a pace that Triton's HTTP server can hold. CPU is
 that of tritonserver, its models' processes and the front; the client's is not in it. Needs gcc.
 
-    python benchmarks/http_front.py --streams 1:50 --streams 16:200 --streams 64:5000
+    python benchmarks/http_front.py --streams 1:50 --streams 16:2000 --streams 64:5000
 """
 
 import argparse
@@ -30,7 +30,7 @@ from tokenizer_folders import Folders  # noqa: E402
 
 CHUNK = b"data: {"
 SECONDS_TO_SETTLE = 1.0
-MOST_TOKENS = 2000  # of one request, within the engine's context
+MOST_TOKENS = 1500  # of one request, within the engine's context
 
 
 def request(port: int, tokens: int, stream: bool = True, close: bool = True) -> bytes:
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each stream")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    for pair in given.streams or ["1:50", "16:200", "64:5000"]:
+    for pair in given.streams or ["1:50", "16:2000", "64:5000"]:
         count, delay = map(int, pair.split(":"))
         measure(count, delay, given.seconds, given.rounds)
 
