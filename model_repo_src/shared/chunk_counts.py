@@ -6,12 +6,12 @@ which ones end without a last chunk. Both are datagrams between processes of one
 `server_sockets.py`.
 """
 
+import contextlib
 import os
 import secrets
 import select
 import struct
 import threading
-import time
 from array import array
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -89,44 +89,43 @@ class CountsServer:
 
 
 class CountsClient:
-    """The side of the engine host; one thread uses it."""
+    """The side of the engine host; each thread has its own."""
 
     def __init__(self) -> None:
         self._number = secrets.randbits(32)
+        self._asked = 0
         self._address = server_address(PURPOSE, os.getppid())
         self._socket = datagram_socket()
         self._socket.setblocking(False)
         self._socket.bind("")  # an address of the kernel's choice, for the answers
 
-    def ask(self, keys: Sequence[int], seconds: float, drop: Sequence[int] = ()) -> Counts | None:
-        """The counts of these keys; None if no answer comes in time.
+    def ask(self, keys: Sequence[int], drop: Sequence[int] = ()) -> bool:
+        """Ask for the counts of these keys; False if nobody is there. Does not wait.
 
         `drop`: streams to forget. Together MAX_KEYS at most.
         """
         self._number += 1
+        self._asked = len(keys)
         head = _QUESTION.pack(self._number, len(keys))
-        question = head + array("Q", [*keys, *drop]).tobytes()
-        deadline = time.monotonic() + seconds
         try:
-            self._socket.sendto(question, self._address)
-            while (left := deadline - time.monotonic()) > 0:
-                readable, _, _ = select.select([self._socket], [], [], left)
-                if readable:
-                    answer, _ = receive(self._socket, _MOST_BYTES)
-                    if self._answers(answer, len(keys)):
-                        return _read(answer)
+            self._socket.sendto(head + array("Q", [*keys, *drop]).tobytes(), self._address)
         except OSError:  # not there, or not yet
-            pass
+            return False
+        return True
+
+    def answer(self) -> Counts | None:
+        """The answer to the last question, if it is here; late ones to others are of no use."""
+        with contextlib.suppress(OSError):
+            while True:
+                data, _ = receive(self._socket, _MOST_BYTES)
+                fits = len(data) == _ANSWER.size + 8 * self._asked
+                if fits and _ANSWER.unpack_from(data)[0] == self._number:
+                    return _read(data)
         return None
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    def _answers(self, answer: bytes, keys: int) -> bool:
-        """Whether it belongs to the last question: late ones are of no use."""
-        fits = len(answer) == _ANSWER.size + 8 * keys
-        return fits and _ANSWER.unpack_from(answer)[0] == self._number
 
 
 def _read(answer: bytes) -> Counts:

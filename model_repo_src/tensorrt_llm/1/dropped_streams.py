@@ -4,8 +4,8 @@ Triton tells no step of an ensemble that its client left; it only starts no furt
 chunks of such a stream never come to `postprocessing`. That is told apart from chunks that are
 merely late, however late, by order: `postprocessing` has one queue, and a chunk is in it when
 `send` returns. If a chunk that was begun after this one had been sent was decoded, this one never
-will be. That needs other streams. Where everything stands still, for want of them, it takes a long
-time instead, in which both processes answer again and again and have nothing to do.
+will be. That needs other streams. For want of them it takes a long time instead, in which Triton
+takes chunk after chunk, and `postprocessing`, asked again and again, has nothing to do.
 
 Time is counted in rounds: before each, what was begun and sent is noted; then `postprocessing` is
 asked. A stream in doubt is a live stream.
@@ -14,10 +14,10 @@ asked. A stream in doubt is a live stream.
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
-MARGIN_ROUNDS, MARGIN_SECONDS = 3, 0.1  # between a chunk and the later one that overtook it
+MARGIN_ROUNDS, MARGIN_SECONDS = 2, 0.1  # between a chunk and the later one that overtook it
 CONFIRMATIONS = 2  # rounds in a row that must show it
-STILL_ROUNDS, STILL_SECONDS = 20, 1.0  # of everything at rest, without a later chunk
-PAUSE_SECONDS = 0.5  # a longer gap between answers is no rest: something did not run
+STILL_ROUNDS, STILL_SECONDS = 8, 1.0  # of everything at rest, without a later chunk
+MOST_SECONDS = 0.2  # that one round counts for: in a longer one something may not have run
 
 
 class Stream(NamedTuple):
@@ -45,26 +45,33 @@ class Track:
         "confirmed",
         "decoded",
         "owner",
+        "seen",
         "sent",
         "still",
-        "still_since",
+        "still_seconds",
         "unknown",
     )
 
     def __init__(self, owner: Hashable) -> None:
         self.owner = owner
         self.decoded = 0
+        self.seen = 0  # chunks sent, as of the last round
         self.begun: Mark | None = None  # passed when a chunk beyond it is decoded
         self.sent: Mark | None = None  # the oldest note of a chunk that was not decoded
         self.confirmed = 0
         self.still = 0
-        self.still_since = 0.0
+        self.still_seconds = 0.0
         self.unknown = False  # its count began again: never judged
 
     def trust(self) -> None:
         """Begin anew: it lives."""
         self.sent = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to doubt anew."""
         self.confirmed = self.still = 0
+        self.still_seconds = 0.0
 
 
 class DroppedStreams:
@@ -75,7 +82,8 @@ class DroppedStreams:
         self._round = 0
         self._front: Mark | None = None  # the latest round of which a later chunk was decoded
         self._source: tuple[int, int] | None = None
-        self._answered = 0.0
+        self._rested = 0.0  # until when rest was counted, or interrupted
+        self._progress = False  # whether Triton took a chunk since the round before
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -85,12 +93,15 @@ class DroppedStreams:
         self._round += 1
         if self._source is None:
             return []
+        self._progress = False
         tracks = {}
         for key, owner, begun, sent in streams:
             track = self._tracks.get(key)
             if track is None or track.owner != owner:
                 track = Track(owner)
             tracks[key] = track
+            self._progress |= sent > track.seen
+            track.seen = sent
             if track.begun is None:
                 track.begun = Mark(self._round, now, begun)
             if track.sent is None and sent > track.decoded:
@@ -98,38 +109,33 @@ class DroppedStreams:
         self._tracks = tracks
         return list(tracks)
 
-    @property
-    def doubtful(self) -> Hashable | None:
-        """The owner of a stream with chunks that were sent and, as far as is known, not decoded."""
-        tracks = (track for track in self._tracks.values() if track.sent and not track.unknown)
-        return next((track.owner for track in tracks), None)
-
     def silence(self) -> None:
         """No answer came: nothing is at rest, something does not run."""
         for track in self._tracks.values():
-            track.confirmed = track.still = 0
+            track.restart()
 
     def judge(
-        self, now: float, counts: Sequence[int], source: tuple[int, int], at_rest: bool
+        self, now: float, counts: Sequence[int], source: tuple[int, int], idle: bool
     ) -> set[Hashable]:
         """The owners of streams that nobody reads, from an answer to the keys of this round.
 
-        `source` is what must not change for counts to be comparable; `at_rest` says that nothing
-        was being decoded and that the server answers.
+        `source` is what must not change for counts to be comparable; `idle` says that nothing was
+        being decoded.
         """
         if source != self._source:
             self._source = source
             for track in self._tracks.values():
                 track.unknown = True
-        paused = now - self._answered > PAUSE_SECONDS
-        self._answered = now
         front = self._front  # as it was before: what this answer shows may have come in between
         alive = self._take(counts)
+        rested = min(now - self._rested, MOST_SECONDS) if self._progress else 0.0
+        if self._progress or alive or not idle:
+            self._rested = now
         for track in self._tracks.values():
             if track.owner in alive:
                 track.trust()
-            self._doubt(track, now, front, at_rest and not alive and not paused)
-        return {track.owner for track in self._tracks.values() if self._dropped(track, now)}
+            self._doubt(track, front, None if alive or not idle else rested)
+        return {track.owner for track in self._tracks.values() if self._dropped(track)}
 
     def _take(self, counts: Sequence[int]) -> set[Hashable]:
         """Note what was decoded; the owners of streams that got on."""
@@ -149,9 +155,10 @@ class DroppedStreams:
                 track.sent = None
         return alive
 
-    def _doubt(self, track: Track, now: float, front: Mark | None, at_rest: bool) -> None:
+    def _doubt(self, track: Track, front: Mark | None, rested: float | None) -> None:
+        """`rested`: seconds of rest that this round counts for; None: there is no rest."""
         if track.sent is None or track.unknown:
-            track.confirmed = track.still = 0
+            track.restart()
             return
         overtaken = (
             front is not None
@@ -159,13 +166,12 @@ class DroppedStreams:
             and front.seconds >= track.sent.seconds + MARGIN_SECONDS
         )
         track.confirmed = track.confirmed + 1 if overtaken else 0
-        if not at_rest:
-            track.still = 0
-            return
-        if not track.still:
-            track.still_since = now
-        track.still += 1
+        if rested is None:
+            track.still, track.still_seconds = 0, 0.0
+        elif rested:
+            track.still += 1
+            track.still_seconds += rested
 
-    def _dropped(self, track: Track, now: float) -> bool:
-        rested = track.still >= STILL_ROUNDS and now - track.still_since >= STILL_SECONDS
+    def _dropped(self, track: Track) -> bool:
+        rested = track.still >= STILL_ROUNDS and track.still_seconds >= STILL_SECONDS
         return track.confirmed >= CONFIRMATIONS or rested

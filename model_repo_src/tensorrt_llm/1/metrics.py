@@ -1,7 +1,5 @@
 """What Triton's metrics page shows of the engine host, beside Triton's own figures."""
 
-from typing import Any
-
 import triton_python_backend_utils as pb_utils
 
 
@@ -10,16 +8,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self._in_flight, self._cancelled = 0, 0
-        self._gauge = _metric(
-            "trellis_requests_in_flight",
-            "Requests that wait for the engine or run in it",
-            pb_utils.MetricFamily.GAUGE,
+        gauges = pb_utils.MetricFamily(
+            name="trellis_requests_in_flight",
+            description="Requests that wait for the engine or run in it",
+            kind=pb_utils.MetricFamily.GAUGE,
         )
-        self._counter = _metric(
-            "trellis_requests_cancelled",
-            "Requests that ended because their client left, cancelled or stopped them",
-            pb_utils.MetricFamily.COUNTER,
+        counters = pb_utils.MetricFamily(
+            name="trellis_requests_cancelled",
+            description="Requests that ended because their client left, cancelled or stopped them",
+            kind=pb_utils.MetricFamily.COUNTER,
         )
+        self._gauge = gauges.Metric(labels={})
+        self._counter = counters.Metric(labels={})
+        self._families = (gauges, counters)  # a metric of a family that is gone raises
 
     def report(self, in_flight: int, cancelled: int) -> None:
         """Requests in flight now, and cancelled since the start."""
@@ -29,8 +30,3 @@ class Metrics:
         if cancelled > self._cancelled:
             self._counter.increment(cancelled - self._cancelled)
             self._cancelled = cancelled
-
-
-def _metric(name: str, description: str, kind: Any) -> Any:
-    family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
-    return family.Metric(labels={})

@@ -31,8 +31,8 @@ from cancellation import CancellationWatch
 from engines.engine import Engine, EngineSettings, Refused, Sampling
 from engines.gpus import choose_gpus
 from gone_clients import GoneClients, client_token
-from refusals import Refusals
 from metrics import Metrics
+from refusals import Refusals
 from repository import ConfigError, ModelSettings, load_tokenizer
 from request_limits import RequestLimits
 from sampling_fields import InputError
@@ -40,7 +40,6 @@ from sampling_inputs import read_sampling, read_words
 from senders import Senders
 from step_loop import Admission, StepLoop
 from stop_strings import StopMatcher
-from stream_watch import StreamWatch
 from waiting_line import Overloaded, WaitingLine
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
@@ -70,7 +69,6 @@ class TritonPythonModel:
         )
         self.loop = StepLoop(lambda: load_engine(self.engine_type, settings), self.senders, line)
         self.watch = CancellationWatch(self.loop, Metrics().report)
-        self.streams = StreamWatch(self.loop)
         self.gone = GoneClients(self._cancel_clients)
         self.keys = itertools.count(1)
 
@@ -91,7 +89,6 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """End every stream, then the threads."""
         self.gone.close()
-        self.streams.close()
         self.watch.close()
         self.loop.close()
         self.senders.close()

@@ -4,7 +4,6 @@ import logging
 import os
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from answers import CANCELLED, INTERNAL, UNAVAILABLE, Answer
 from engines.engine import Engine, Failure, Progress, Sampling
 from senders import Senders
+from stream_watch import StreamWatch
 from waiting_line import WaitingLine
 
 MAX_FAILED_STEPS = 3  # in a row
@@ -45,12 +45,11 @@ class StepLoop:
     ) -> None:
         self._senders = senders
         self._line = line
+        self._watch = StreamWatch()
         # An answer to cancel, several to end, WAKE for something in the line, None for the end.
         self._inbox: queue.SimpleQueue[Answer | Ending | str | None] = queue.SimpleQueue()
         self._running: dict[int, Admission] = {}
         self._failed_steps = 0
-        # Keys of streams that `postprocessing` will never get the end of.
-        self.cut_off: deque[int] = deque()
         self.cancelled = 0  # answers that ended because their client wished or left
         self._loaded: queue.SimpleQueue[Engine | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(load,), name="step-loop")
@@ -90,6 +89,7 @@ class StepLoop:
         """Stop stepping; whatever still runs ends with an error."""
         self._inbox.put(None)
         self._thread.join(timeout=10)
+        self._watch.close()
 
     def _run(self, load: Callable[[], Engine]) -> None:
         try:
@@ -101,6 +101,8 @@ class StepLoop:
         try:
             while self._admit(engine):
                 self._step(engine)
+                for answer in self._watch.after_step(self.answers):
+                    self._cancel(engine, answer)
             self._fail_all(engine, "the server is shutting down")
             engine.close()
         except BaseException:
@@ -174,7 +176,7 @@ class StepLoop:
             self._fail(engine, answer, f"the answer failed: {error}")
             return
         if answer.dropped:
-            self._cut_off(answer)
+            self._watch.forget(answer)
             self._drop(engine, answer)
             return
         if enough:
@@ -191,11 +193,8 @@ class StepLoop:
                 engine.cancel(key)
                 del self._running[key]
 
-    def _cut_off(self, answer: Answer) -> None:
-        self.cut_off.extend(stream.key for stream in answer.streams())
-
     def _fail(self, engine: Engine, answer: Answer, message: str, code: str = INTERNAL) -> None:
-        self._cut_off(answer)
+        self._watch.forget(answer)
         self._drop(engine, answer)
         answer.fail(message, code)
         self._senders.schedule(answer)

@@ -1,36 +1,37 @@
 """Asks `postprocessing` which streams come through, and ends those that nobody reads.
 
-`dropped_streams.py` judges; here is the thread that asks. It also says which streams ended without
-a last chunk, so that `postprocessing` keeps nothing of them.
+`dropped_streams.py` judges. The step loop asks after a step and reads the answer after a later one:
+an engine may hold Python's lock for a whole step, and any other thread would be steps behind. A
+thread tells `postprocessing` later which streams ended without a last chunk, so that it keeps
+nothing of them.
 """
 
-import contextlib
 import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 
 from answers import Answer
 from chunk_counts import MAX_KEYS, CountsClient
 from dropped_streams import DroppedStreams
-from step_loop import StepLoop
 
-ROUND_SECONDS = 0.025  # between questions, while streams are in flight
-IDLE_SECONDS = 0.1
-MOST_SHARE = 0.05  # of a core may go into questions
-ANSWER_SECONDS = 0.2
+ROUND_SECONDS = 0.02  # between questions
+PATIENCE_SECONDS = 1.0  # for an answer
 SETTLE_SECONDS = 1.0  # in which chunks that were sent before a stream was cut off come through
+TELL_SECONDS = 0.2
 
 log = logging.getLogger("trellis.stream_watch")
 
 
 class StreamWatch:
-    """A thread that cancels the streams of an ensemble whose client is gone."""
+    """Finds the streams of an ensemble whose client is gone."""
 
-    def __init__(self, loop: StepLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._judge = DroppedStreams()
-        self._client = CountsClient()
+        self._asking, self._telling = CountsClient(), CountsClient()
+        self._asked: float | None = None  # when, if an answer is awaited
+        self._next = 0.0
         self._cut: deque[tuple[float, int]] = deque()  # (when, key) of streams to be forgotten
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stream-watch", daemon=True)
@@ -40,59 +41,58 @@ class StreamWatch:
         """End the thread."""
         self._stop.set()
         self._thread.join(timeout=5)
-        self._client.close()
+        self._asking.close()
+        self._telling.close()
+
+    def forget(self, answer: Answer) -> None:
+        """Have `postprocessing` forget the streams of an answer that ends without their ends."""
+        now = time.monotonic()
+        self._cut.extend((now, stream.key) for stream in answer.streams())
+
+    def after_step(self, answers: Callable[[], Iterable[Answer]]) -> list[Answer]:
+        """Called by the step loop after every step: the answers that nobody reads. Never waits."""
+        try:
+            return self._after_step(answers)
+        except Exception:  # no reason to end the step loop
+            log.exception("could not look after the streams")
+            return []
+
+    def _after_step(self, answers: Callable[[], Iterable[Answer]]) -> list[Answer]:
+        now = time.monotonic()
+        if now < self._next:
+            return []
+        dropped = self._take_answer(now) if self._asked is not None else []
+        if self._asked is None:
+            streams = [stream for answer in answers() for stream in answer.streams()]
+            keys = self._judge.note(now, streams[: MAX_KEYS // 2])
+            if streams and self._asking.ask(keys):
+                self._asked = now
+            self._next = now + ROUND_SECONDS
+        return dropped
+
+    def _take_answer(self, now: float) -> list[Answer]:
+        counts = self._asking.answer()
+        if counts is None:
+            if self._asked is not None and now - self._asked > PATIENCE_SECONDS:
+                self._asked = None
+                self._judge.silence()
+            return []
+        self._asked = None
+        source = (counts.epoch, counts.forgotten)
+        dropped = self._judge.judge(now, counts.counts, source, idle=not counts.working)
+        return [owner for owner in dropped if isinstance(owner, Answer)]
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            begin = time.thread_time()
-            try:
-                busy = self._round()
-            except Exception:
-                log.exception("could not look after the streams")
-                busy = False
-            spent = time.thread_time() - begin
-            self._stop.wait(max(ROUND_SECONDS, spent / MOST_SHARE) if busy else IDLE_SECONDS)
+        while not self._stop.wait(TELL_SECONDS):
+            if self._cut:
+                self._tell()
 
-    def _round(self) -> bool:
-        """Ask once, if there is anything to ask or to say. Whether streams are in flight."""
-        streams = [stream for answer in self._loop.answers() for stream in answer.streams()]
-        keys = self._judge.note(time.monotonic(), streams[: MAX_KEYS // 2])
-        cut = self._to_forget()
-        if not (streams or cut):
-            return False
-        server_answers = self._server_answers()
-        answer = self._client.ask(keys, ANSWER_SECONDS, drop=cut)
-        if answer is None:
-            self._judge.silence()
-            return bool(streams)
-        dropped = self._judge.judge(
-            time.monotonic(),
-            answer.counts,
-            (answer.epoch, answer.forgotten),
-            at_rest=server_answers and not answer.working,
-        )
-        for owner in dropped:
-            if isinstance(owner, Answer):
-                self._loop.cancel(owner)
-        return bool(streams)
-
-    def _server_answers(self) -> bool:
-        """Whether the server reacts, asked where a stream is in doubt; waits while it does not."""
-        owner = self._judge.doubtful
-        if not isinstance(owner, Answer):
-            return False
-        with contextlib.suppress(Exception):
-            if owner.cancelled():
-                self._loop.cancel(owner)
-            return True
-        return False
-
-    def _to_forget(self) -> list[int]:
-        """Streams that were cut off long enough ago."""
+    def _tell(self) -> None:
+        """Name the streams that were cut off long enough ago."""
         now = time.monotonic()
-        while self._loop.cut_off:
-            self._cut.append((now, self._loop.cut_off.popleft()))
         keys: list[int] = []
-        while self._cut and now - self._cut[0][0] > SETTLE_SECONDS and len(keys) < MAX_KEYS // 2:
+        while self._cut and now - self._cut[0][0] > SETTLE_SECONDS and len(keys) < MAX_KEYS:
             keys.append(self._cut.popleft()[1])
-        return keys
+        if keys:
+            self._telling.answer()  # empties the queue
+            self._telling.ask((), drop=keys)
