@@ -66,6 +66,7 @@ def default() -> list[Case]:
         *(paced(streams) for streams in (1, 16, 64, 256)),
         HTTP_FULL,
         GRPC_FULL,
+        replace(GRPC_FULL, name="1 stream, at once, gRPC", streams=1),
         replace(GRPC_FULL, name="64 streams of 1 token, gRPC", tokens=1),
         replace(GRPC_FULL, name="4 streams of 10,000, gRPC", streams=4, tokens=10_000),
         UNSTREAMED,

@@ -1,4 +1,4 @@
-"""How fast the raw library tokenizes the prompts of a case: one thread, one prompt at a time."""
+"""What the raw library takes to tokenize the prompts of a case: one thread, one after another."""
 
 import statistics
 import time
@@ -10,8 +10,9 @@ from texts import Texts
 SECONDS = 1.0
 
 
-def tokens_per_second(case: Case, texts: Texts, tokenizer_dir: Path) -> float | None:
-    """Prompt tokens a second of Hugging Face's `tokenizers`; None where there is no file of it."""
+def tokens_per_cpu_second(case: Case, texts: Texts, tokenizer_dir: Path) -> float | None:
+    """Of Hugging Face's `tokenizers`; None where there is no file of it. The CPU's seconds, not the
+    clock's, so that it can be held against a process on a machine that does other things, too."""
     file = tokenizer_dir / "tokenizer.json"
     if not file.exists():
         return None
@@ -23,7 +24,7 @@ def tokens_per_second(case: Case, texts: Texts, tokenizer_dir: Path) -> float | 
     rates = []
     until = time.perf_counter() + SECONDS
     while time.perf_counter() < until or len(rates) < 3:
-        begin = time.perf_counter()
+        begin = time.process_time()
         library.encode(prompt)
-        rates.append(tokens / (time.perf_counter() - begin))
+        rates.append(tokens / (time.process_time() - begin))
     return statistics.median(rates)

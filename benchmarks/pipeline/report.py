@@ -105,17 +105,21 @@ def _faults(figures: Mapping[str, Any]) -> str:
     return ", ".join(faults)
 
 
+def _tokenizing(figures: Mapping[str, Any]) -> float:
+    rate: float = figures["prompt_tokens_per_s"] / figures["cores_by_process"]["preprocessing"]
+    return rate
+
+
 def _raw_table(results: Results) -> Table:
-    """Prompts of a case through a pipeline, beside the raw library on one thread."""
-    table = Table(title="prompt tokens/s, of the raw library's", title_style="bold")
+    """Prompt tokens a CPU second of `preprocessing`, over those of the raw library."""
+    title = "prompt tokens a CPU second of preprocessing, of the raw library's"
+    table = Table(title=title, title_justify="left", title_style="bold")
     for head in ("case", "raw library", *results["pipelines"]):
         table.add_column(head, justify="right")
     for case, rate in results["raw_tokenizer"].items():
         pipelines = results["cases"][case]
         cells = [
-            _cell(pipelines[name]["prompt_tokens_per_s"] / rate, "{:.2f}")
-            if name in pipelines
-            else ""
+            _cell(_tokenizing(pipelines[name]) / rate, "{:.2f}") if name in pipelines else ""
             for name in results["pipelines"]
         ]
         table.add_row(case, f"{rate:,.0f}", *cells)

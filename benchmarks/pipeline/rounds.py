@@ -10,7 +10,7 @@ from typing import Any
 
 from measure import Figures, measure
 from plan import Case
-from raw import tokens_per_second
+from raw import tokens_per_cpu_second
 from repositories import PIPELINES, Pipeline, Setting, real_engine
 from standin import build_standin
 from texts import Folders, opened
@@ -30,7 +30,9 @@ class Bench:
     say: Say
     extra: tuple[str, ...] = ()
     ready_seconds: dict[str, float] = field(default_factory=dict)  # pipeline -> until ready
-    raw: dict[str, float] = field(default_factory=dict)  # case -> the library's prompt tokens/s
+    raw: dict[str, float] = field(
+        default_factory=dict
+    )  # case -> the library's prompt tokens a CPU second
     _settings: dict[str, Setting] = field(default_factory=dict)
     pipelines: dict[str, Pipeline] = field(default_factory=lambda: dict(PIPELINES))
 
@@ -46,7 +48,7 @@ class Bench:
                     taking_part = [name for name in names if name in case.pipelines]
                     measured[case.name] = self._case(case, taking_part, setting, servers)
                     if case.prompt_tokens > 1000:
-                        rate = tokens_per_second(case, setting.texts, setting.tokenizer_dir)
+                        rate = tokens_per_cpu_second(case, setting.texts, setting.tokenizer_dir)
                         self.raw |= {} if rate is None else {case.name: rate}
         return measured
 
