@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from trellis.front import replies
 from trellis.front.body import prepare
 from trellis.front.models import Model
+from trellis.front.nesting import Nesting
 from trellis.front.replies import Refusal
 from trellis.front.requests import Request, RequestReader
 from trellis.front.settings import MAX_AHEAD_BYTES
@@ -170,15 +171,17 @@ class Connection(asyncio.Protocol):
         """Send the body if it is right, or else have it refused."""
         body = b"".join(request.body)
         request.body.clear()
-        if model is not None and model.checked:
-            self._token = self._token or self._relay.new_token()
-            try:
+        try:
+            if model is not None and model.checked:
+                self._token = self._token or self._relay.new_token()
                 _check_encoding(request)
                 body, request.request_id = prepare(model, body, self._token, self._relay.ids)
-            except Refusal as refusal:
-                request.refusal = refusal
-                return
-            request.token, request.stops_by_id = self._token, model.stops_by_id
+                request.token, request.stops_by_id = self._token, model.stops_by_id
+            else:
+                Nesting(request.headers).feed(body)
+        except Refusal as refusal:
+            request.refusal = refusal
+            return
         self._send(request, request.head(len(body)) + body)
 
     def _pass_on(self, request: Request) -> None:

@@ -10,6 +10,7 @@ import httptools
 from httptools.parser.errors import HttpParserError, HttpParserUpgrade
 
 from trellis.front.models import route
+from trellis.front.nesting import Nesting
 from trellis.front.replies import Refusal
 from trellis.front.settings import MAX_BODY_BYTES, MAX_HEAD_BYTES
 
@@ -35,6 +36,7 @@ class Request:
     size: int = 0  # bytes of the body so far
     headed: bool = False  # the head has come
     complete: bool = False  # and the body
+    nesting: Nesting | None = None  # of a body that is passed on as it comes
     refusal: Refusal | None = None
     begun: bool = False  # something of it was passed on
     started: bool = False  # something of its answer came
@@ -131,6 +133,8 @@ class RequestReader:
             request.model_path = route(request.method, request.target)
             if request.model_path and length > MAX_BODY_BYTES:
                 raise _body_too_large()
+            if not request.model_path and length:
+                request.nesting = Nesting(request.headers)
         except Refusal as refusal:
             self._fail(refusal)
             return
@@ -146,6 +150,12 @@ class RequestReader:
         if request.model_path and request.size > MAX_BODY_BYTES:
             self._fail(_body_too_large())
             return
+        if request.nesting is not None:
+            try:
+                request.nesting.feed(data)
+            except Refusal as refusal:
+                self._fail(refusal)
+                return
         request.body.append(data)
 
     def on_message_complete(self) -> None:
