@@ -66,3 +66,39 @@ def test_a_body_in_a_million_chunks_ends_in_an_answer(server: Server) -> None:
         client.sendall(b'2\r\n"}\r\n0\r\n\r\n')
         status = client.makefile("rb").readline()
     assert status.startswith((b"HTTP/1.1 200", b"HTTP/1.1 4")), status
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/models/preprocessing/infer",
+        "/v2/models/preprocessing/generate",
+        "/v2/models/tensorrt_llm/generate_stream",
+        "/v2/models/postprocessing/versions/1/infer",
+        "/v2/logging",
+        "/v2/repository/index",
+        "/v2/models/ensemble/trace/setting",
+    ],
+)
+@pytest.mark.parametrize("escaped", [b"", b'"\\"[", '])
+def test_nesting_is_refused_at_every_endpoint(
+    http: httpx.Client, path: str, escaped: bytes
+) -> None:
+    content = b"[" + escaped + b"[" * MILLION + b"]" * MILLION + b"]"
+    try:
+        status = http.post(path, content=content).status_code
+    except (httpx.WriteError, httpx.ReadError):
+        return  # its head had been passed on already: too late for an answer, so it was cut off
+    assert status in (400, 403), status
+
+
+def test_brackets_in_strings_and_in_binary_data_are_no_nesting(http: httpx.Client) -> None:
+    text = "[{" * 2000 + '"\\'
+    answer = http.post(f"{ENSEMBLE}/generate", json={"text_input": text, "max_tokens": 1})
+    assert answer.status_code == 200, answer.text
+    inputs = [
+        {"name": "QUERY", "shape": [1, 1], "datatype": "BYTES", "data": [text]},
+        {"name": "REQUEST_OUTPUT_LEN", "shape": [1, 1], "datatype": "INT32", "data": [1]},
+    ]
+    answer = http.post("/v2/models/preprocessing/infer", json={"inputs": inputs})
+    assert answer.status_code == 200, answer.text
