@@ -19,6 +19,7 @@ class Job:
     warm_seconds: float
     seconds: float
     pids: list[int]
+    drain_seconds: float = 10.0  # how long what is in flight may take to end
 
 
 @dataclass

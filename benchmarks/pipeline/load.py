@@ -15,8 +15,6 @@ from grpc_stream import GrpcStream
 from http_stream import HttpStream
 from jobs import ID, Job, Load, Sent
 
-DRAIN_SECONDS = 10.0
-
 
 class Slots:
     """The connections, each with the request it has in flight."""
@@ -83,7 +81,7 @@ def run(job: Job) -> Load:
     _turns(slots, load.begin + job.seconds)
     load.cpu_end, load.end = sample(job.pids), time.perf_counter()
     load.own_cpu = time.process_time() - own
-    limit = load.end + DRAIN_SECONDS
+    limit = load.end + job.drain_seconds
     while slots.flying and time.perf_counter() < limit:
         slots.turn(0.1, go_on=False)
     slots.give_up()

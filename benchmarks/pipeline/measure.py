@@ -63,6 +63,7 @@ def measure(server: Server, pipeline: Pipeline, case: Case, texts: Texts) -> Fig
         warm_seconds=case.warm_seconds,
         seconds=case.seconds,
         pids=list(pids),
+        drain_seconds=case.drain_seconds,
     )
     load = generate(job)
     answers = [read(sent, case.protocol) for sent in load.sent]

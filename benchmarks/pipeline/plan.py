@@ -34,6 +34,7 @@ class Case:
     parameters: tuple[tuple[str, float], ...] = ()
     pipelines: tuple[str, ...] = ALL
     seconds: float = 1.5
+    drain_seconds: float = 10.0
 
     @property
     def warm_seconds(self) -> float:
@@ -85,6 +86,13 @@ def default() -> list[Case]:
             for language in ("en", "ko")
         ),
     ]
+
+
+def real() -> list[Case]:
+    """The cases of a real engine, which makes its own pace."""
+    slow = {"tokens": 32, "seconds": 10.0, "drain_seconds": 120.0, "pipelines": ("engine",)}
+    loads = [Case(f"{streams} streams", streams) for streams in (1, 16, 64)]
+    return [replace(case, **slow) for case in (*loads, UNSTREAMED)]  # type: ignore[arg-type]
 
 
 def tokenizers(types: Sequence[str]) -> list[Case]:

@@ -4,7 +4,7 @@ import contextlib
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +52,11 @@ class Bench:
                         self.raw |= {} if rate is None else {case.name: rate}
         return measured
 
-    def real(
-        self, engine: str, tokenizer: str, tokenizer_dir: str, cases: Sequence[Case]
-    ) -> tuple[list[Case], list[str]]:
-        """Have `run` measure the pipeline of a real engine: at its own pace, answers unchecked."""
+    def real(self, engine: str, tokenizer: str, tokenizer_dir: str) -> None:
+        """Have `run` know the pipeline of a real engine: at its own pace, answers unchecked."""
         build, texts = real_engine(Path(engine), tokenizer, tokenizer_dir)
         self.pipelines = {"engine": Pipeline("engine", engine, build, checked=False, front=True)}
         self._settings = {tokenizer: Setting(self.folder, Path(), tokenizer, Path(), texts)}
-        return [
-            replace(case, tokenizer=tokenizer, pace_us=0, pipelines=("engine",), seconds=10.0)
-            for case in cases
-        ], ["engine"]
 
     def _case(
         self, case: Case, names: Sequence[str], setting: Setting, servers: dict[str, Server]

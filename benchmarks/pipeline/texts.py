@@ -6,7 +6,7 @@ the ids of running text, so that what `postprocessing` decodes is what it would 
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import checkout  # noqa: F401  (first: it says where the next are)
@@ -59,9 +59,17 @@ class Texts:
     """Prompts and answers of one tokenizer."""
 
     tokenizer: Tokenizer
+    _prompts: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    _answers: dict[str, list[int]] = field(default_factory=dict)
 
     def prompt(self, language: str, tokens: int, seed: int = 1) -> str:
         """A prompt of about that many tokens: at most, and short of them by a word at most."""
+        key = (language, tokens, seed)
+        if key not in self._prompts:
+            self._prompts[key] = self._fitting(language, tokens, seed)
+        return self._prompts[key]
+
+    def _fitting(self, language: str, tokens: int, seed: int) -> str:
         body = running_text(language, tokens, seed).split(" ")
         end = _ENDS[language]
         few, many = 0, len(body)  # words: the most that fit are looked for
@@ -73,10 +81,12 @@ class Texts:
 
     def answer(self, language: str) -> list[int]:
         """The ids of the engine's answer, as many as any request asks for."""
-        text = running_text(language, ANSWER_TOKENS, seed=2)
-        special = {self.tokenizer.bos_id, self.tokenizer.eos_id}
-        ids = [token for token in self.tokenizer.encode(text) if token not in special]
-        return ids[:ANSWER_TOKENS]
+        if language not in self._answers:
+            text = running_text(language, ANSWER_TOKENS, seed=2)
+            special = {self.tokenizer.bos_id, self.tokenizer.eos_id}
+            ids = [token for token in self.tokenizer.encode(text) if token not in special]
+            self._answers[language] = ids[:ANSWER_TOKENS]
+        return self._answers[language]
 
     def tail(self, language: str) -> list[int]:
         """Ids that every prompt of the language ends with, and no other."""

@@ -188,12 +188,8 @@ def test_the_load_generator_ends_what_never_ends() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        job = Job("http", "127.0.0.1", port, [post("/", ID)], 2, 0.1, 0.1, [os.getpid()])
-        load.DRAIN_SECONDS, kept = 0.3, load.DRAIN_SECONDS
+        job = Job("http", "127.0.0.1", port, [post("/", ID)], 2, 0.1, 0.1, [os.getpid()], 0.3)
         begin = time.monotonic()
-        try:
-            done = load.run(job)
-        finally:
-            load.DRAIN_SECONDS = kept
+        done = load.run(job)
     assert time.monotonic() - begin < 5
     assert [sent.wrong for sent in done.sent] == ["no end came"] * 2
