@@ -20,7 +20,7 @@ LINES = {
     "Latin": "Ça va très bien, señor Müller.",
     "Hangul": "서울의 하늘은 맑다.",
     "Han": "我有一只老虎。",
-    "Kana": "きょうはいいてんきです。",
+    "Kana": "こんにちは",
     "Cyrillic": "У меня есть тигр.",
     "Arabic": "الطقس جميل اليوم.",
     "Hebrew": "מזג האוויר נאה היום.",
