@@ -35,7 +35,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EngineSettings:
 
 @pytest.fixture(scope="module")
 def hosted(settings: EngineSettings) -> Iterator[HostedEngine]:
-    engine = HostedEngine(settings)
+    engine = HostedEngine("transformers", settings)
     child = psutil.Process(engine._process.pid)
     yield engine
     engine.close()
@@ -101,7 +101,7 @@ def test_it_refuses_what_the_engine_would(hosted: HostedEngine) -> None:
 
 def test_what_keeps_it_from_loading_is_said(settings: EngineSettings) -> None:
     with pytest.raises(RuntimeError, match="max_attention_window_size is 16, but"):
-        HostedEngine(replace(settings, max_attention_window_size=16))
+        HostedEngine("transformers", replace(settings, max_attention_window_size=16))
 
 
 HOST = """
@@ -110,7 +110,7 @@ from pathlib import Path
 import numpy as np
 from engines.engine import EngineSettings, Sampling
 from engines.hosted import HostedEngine
-engine = HostedEngine(EngineSettings(Path(sys.argv[1]), 8, max_tokens_in_paged_kv_cache=512))
+engine = HostedEngine("transformers", EngineSettings(Path(sys.argv[1]), 8, max_tokens_in_paged_kv_cache=512))
 print(engine._process.pid, flush=True)
 try:
     while True:

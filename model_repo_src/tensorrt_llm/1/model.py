@@ -30,6 +30,8 @@ from answers import (
 from cancellation import CancellationWatch
 from engines.engine import Engine, EngineSettings, Refused, Sampling
 from engines.gpus import choose_gpus
+from engines.hosted import HostedEngine
+from engines.kinds import ENGINE_TYPES
 from gone_clients import GoneClients, client_token
 from metrics import Metrics
 from refusals import Refusals
@@ -175,6 +177,10 @@ class TritonPythonModel:
 
 def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
     """The engine of that type. Raises ConfigError for an unknown one."""
+    if engine_type not in ENGINE_TYPES:
+        raise ConfigError(
+            f"parameter engine_type is {engine_type!r}; known: {', '.join(ENGINE_TYPES)}"
+        )
     engine_settings = EngineSettings(
         path=settings.path("gpt_model_path", "."),
         max_batch_size=settings.max_batch_size,
@@ -187,18 +193,11 @@ def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
         attention_implementation=settings.text("attention_implementation", ""),
         leader_left=_end_server,
     )
-    if engine_type == "openvino":
-        from engines.openvino import OpenVinoEngine
-
-        return OpenVinoEngine(engine_settings)
     if engine_type == "transformers":
         gpus = choose_gpus(settings.text("gpu_device_ids", ""), os.environ)
         if gpus is not None:  # before anything of CUDA is touched
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-        from engines.hosted import HostedEngine
-
-        return HostedEngine(engine_settings)
-    raise ConfigError(f"parameter engine_type is {engine_type!r}; known: openvino, transformers")
+    return HostedEngine(engine_type, engine_settings)
 
 
 def read_prompts(arrays: dict[str, np.ndarray], vocab_size: int | None) -> list[np.ndarray]:

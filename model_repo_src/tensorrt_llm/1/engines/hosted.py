@@ -1,7 +1,8 @@
-"""The `transformers` engine in a process of its own: this side of it, in Triton's.
+"""An engine in a process of its own: this side of it, in Triton's.
 
-In one process the step loop shares Python's lock with the threads that send its responses, and an
-engine that is bound by Python between its kernels lost a fifth of its speed to that. Here it has an
+In one process the engine shares Python's lock with the threads that send its responses and take
+new requests. `transformers`, bound by Python between its kernels, lost a fifth of its speed to it;
+OpenVINO's `step` keeps the lock for as long as it takes, and all else waited for it. Here it has an
 interpreter to itself: it steps on by itself, and sends what each step made as one message.
 
 The engine's process never outlives this one. If it dies, whatever runs in it ends with an error,
@@ -39,7 +40,7 @@ from engines.hosted_messages import (
     send,
 )
 from engines.interpreter import find_python
-from engines.transformers_limits import refuse
+from engines.kinds import limits
 
 log = logging.getLogger("trellis.hosted")
 
@@ -61,14 +62,15 @@ class EngineDied(RuntimeError):
 class HostedEngine:
     """An Engine that passes everything on to the one in the other process."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, engine_type: str, settings: EngineSettings) -> None:
+        """Start it and wait until it is loaded. Raises RuntimeError with what kept it from that."""
         self._leader_left = settings.leader_left
         self._running: dict[int, int] = {}  # key -> sequences that did not end yet
         self._left = self._closing = False
-        self._process, self._pipe = _start(settings)
+        self._process, self._pipe = _start(engine_type, settings)
         facts = self._wait_ready()
         self.follows: bool = facts["follows"]
-        self._vocab_size: int = facts["vocab_size"]
+        self._limits = limits(engine_type, facts["facts"])
         self._poll = select.poll()
         self._poll.register(self._pipe.fileno(), select.POLLIN)
         self._watcher = threading.Thread(target=self._watch, name="engine-watch", daemon=True)
@@ -87,12 +89,13 @@ class HostedEngine:
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise Refused for what the engine does not have, by the input's name."""
-        refuse(sampling, self._vocab_size)
+        self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
         """Send a prompt; it enters the batch with the step after the one under way."""
         self._send(ADD, key, ids.tolist(), sampling_values(sampling))
         self._running[key] = sampling.sequences
+        self._limits.given(sampling)
 
     def cancel(self, key: int) -> None:
         """Have the engine forget a request; what it already sent for it is dropped here."""
@@ -163,14 +166,21 @@ class HostedEngine:
         os._exit(1)
 
 
-def _start(settings: EngineSettings) -> "tuple[subprocess.Popen[bytes], Connection[Any, Any]]":
+def _start(
+    engine_type: str, settings: EngineSettings
+) -> "tuple[subprocess.Popen[bytes], Connection[Any, Any]]":
     """The engine's process, loading, and this end of the pipe to it."""
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if field.name != "leader_left"
     }
-    arguments = (json.dumps(sys.path), json.dumps(values, default=str), str(os.getpid()))
+    arguments = (
+        json.dumps(sys.path),
+        engine_type,
+        json.dumps(values, default=str),
+        str(os.getpid()),
+    )
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The process that the `transformers` engine runs in: its main loop, started by `hosted.py`.
+"""The process that an engine runs in: its main loop, started by `hosted.py`.
 
 A thread reads what the host sends, so that the host never waits for a step to end. When the host is
 gone, so is this process: the pipe breaks, and the kernel kills it should it not notice.
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +32,7 @@ from engines.hosted_messages import (
     receive,
     send,
 )
-
-if TYPE_CHECKING:
-    from engines.transformers import TransformersEngine
+from engines.kinds import LoadedEngine, load
 
 MAX_FAILED_STEPS = 3  # in a row
 PR_SET_PDEATHSIG = 1
@@ -42,13 +40,13 @@ PR_SET_PDEATHSIG = 1
 log = logging.getLogger("trellis.engine")
 
 
-def main(settings: str, parent: str, descriptor: str) -> None:
+def main(engine_type: str, settings: str, parent: str, descriptor: str) -> None:
     """Load the engine and run it until the host closes it. Never returns."""
     _die_with(int(parent))
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     pipe = Connection(int(descriptor))
     try:
-        engine = _load(json.loads(settings), pipe)
+        engine = _load(engine_type, json.loads(settings), pipe)
     except Exception as error:
         log.exception("the engine could not be loaded")
         send(pipe, FAILED, f"{error}")
@@ -72,12 +70,11 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _load(values: dict[str, Any], pipe: "Connection[Any, Any]") -> "TransformersEngine":
-    from engines.transformers import TransformersEngine
-
+def _load(engine_type: str, values: dict[str, Any], pipe: "Connection[Any, Any]") -> LoadedEngine:
     values["path"] = Path(values["path"])
-    engine = TransformersEngine(EngineSettings(**values, leader_left=lambda: send(pipe, LEFT)))
-    send(pipe, READY, {"follows": engine.follows, "vocab_size": engine.vocab_size})
+    settings = EngineSettings(**values, leader_left=lambda: send(pipe, LEFT))
+    engine = load(engine_type, settings)
+    send(pipe, READY, {"follows": engine.follows, "facts": engine.facts})
     return engine
 
 

@@ -11,12 +11,11 @@ import numpy as np
 import openvino
 import openvino_genai as genai
 
-from engines.engine import EngineSettings, Failure, FinishReason, Progress, Refused, Sampling
-from engines.openvino_words import BadWords
+from engines.engine import EngineSettings, Failure, FinishReason, Progress, Sampling
+from engines.openvino_limits import OpenVinoLimits
 
 KV_BLOCK_TOKENS = 32  # what the CPU plugin pages the cache in
 DEFAULT_CACHE_GIB = 1
-MAX_BEAMS = 16
 KV_CACHE_FULL = (
     "max_tokens: the KV cache has no room for this prompt and its completion; send a shorter"
     " prompt or a smaller max_tokens, or raise max_tokens_in_paged_kv_cache"
@@ -25,6 +24,8 @@ KV_CACHE_FULL = (
 
 class OpenVinoEngine:
     """One pipeline and the handles of what runs in it."""
+
+    follows = False  # no other ranks
 
     def __init__(self, settings: EngineSettings) -> None:
         scheduler = genai.SchedulerConfig()
@@ -44,7 +45,8 @@ class OpenVinoEngine:
             reason = str(error).strip().splitlines()[-1]
             raise RuntimeError(f"gpt_model_path: OpenVINO cannot load {file}: {reason}") from error
         self._running: dict[int, _Running] = {}
-        self._bad_words = BadWords()
+        self._limits = OpenVinoLimits()
+        self.facts: dict[str, Any] = {}
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -55,18 +57,7 @@ class OpenVinoEngine:
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise Refused for what the pipeline does not have, by the input's name."""
-        for name in ("presence_penalty", "frequency_penalty"):
-            if abs(getattr(sampling, name)) > 2:
-                raise Refused(f"{name}: this engine (openvino) takes -2 to 2")
-        if sampling.beam_width > 1:
-            _refuse_beams(sampling)
-        if sampling.bad_words:
-            if sampling.num_return_sequences > 1:  # the library has one automaton a request
-                raise Refused(
-                    "num_return_sequences: this engine (openvino) makes one sequence a request"
-                    " where it has bad_words; send several requests"
-                )
-            self._bad_words.refuse(sampling.bad_words)
+        self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
         """Queue a prompt; the pipeline schedules it into its next batch."""
@@ -74,7 +65,9 @@ class OpenVinoEngine:
         config = generation_config(sampling)
         if sampling.bad_words:
             config.structured_output_config = genai.StructuredOutputConfig(
-                grammar=self._bad_words.grammar(sampling.bad_words, ends=sampling.end_id >= 0)
+                grammar=self._limits.bad_words.grammar(
+                    sampling.bad_words, ends=sampling.end_id >= 0
+                )
             )
         handle = self._pipeline.add_request(key, tensor, config)
         self._running[key] = _Running(handle, sampling.beam_width > 1)
@@ -158,26 +151,6 @@ def generation_config(sampling: Sampling) -> Any:
         if sampling.top_k > 0:
             config.top_k = sampling.top_k
     return config
-
-
-def _refuse_beams(sampling: Sampling) -> None:
-    """Raise Refused for what the library does not do in a search over beams."""
-    if sampling.beam_width > MAX_BEAMS:
-        raise Refused(f"beam_width: this engine (openvino) takes 1 to {MAX_BEAMS}")
-    others = {
-        "temperature, top_k or top_p": sampling.sample,
-        "num_return_sequences": sampling.num_return_sequences > 1,
-        "repetition_penalty": sampling.repetition_penalty != 1.0,
-        "presence_penalty": sampling.presence_penalty != 0.0,
-        "frequency_penalty": sampling.frequency_penalty != 0.0,
-        "bad_words": bool(sampling.bad_words),
-    }
-    for name, asked in others.items():
-        if asked:
-            raise Refused(
-                f"beam_width: a search over beams has no {name} in this engine (openvino);"
-                " leave out one of them"
-            )
 
 
 def _finish_reason(reason: Any) -> FinishReason | None:

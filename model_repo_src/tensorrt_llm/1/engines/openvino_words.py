@@ -46,13 +46,17 @@ class BadWords:
                 " one of those"
             )
 
+    def given(self, words: tuple[str, ...]) -> None:
+        """Note a list that the engine has now."""
+        self._lists.add(frozenset(words))
+
     def grammar(self, words: tuple[str, ...], ends: bool) -> str:
         """The grammar of all texts without these words, for a list that was not refused.
 
         `ends`: whether the end token may come. Where it may not, the grammar never comes to an end:
         after the end token the library would let everything pass.
         """
-        self._lists.add(frozenset(words))
+        self.given(words)
         tail = f"loop_after_dispatch=true,excludes=({','.join(map(_quoted, shortest(words)))})"
         if ends:
             return f"root ::= TagDispatch(stop_eos=true,stop_str=(),{tail})\n"

@@ -36,7 +36,7 @@ from transformers.generation.continuous_batching.requests import RequestStatus
 from engines.engine import EngineSettings, Failure, FinishReason, Progress, Sampling
 from engines.ranks import Place, sizes_that_divide
 from engines.transformers_attention import TORCH_FLASH, use_torch_flash
-from engines.transformers_limits import refuse
+from engines.transformers_limits import TransformersLimits
 from engines.transformers_sampling import PerRequestSampler, SequenceSampling
 
 log = logging.getLogger("trellis.transformers")
@@ -78,7 +78,8 @@ class TransformersEngine:
         self._manager.warmup()  # makes the batch processor and its cache
         self._processor = self._manager.batch_processor
         self._model = model
-        self.vocab_size: int = config.get_text_config().vocab_size
+        self.facts = {"vocab_size": config.get_text_config().vocab_size}
+        self._limits = TransformersLimits(**self.facts)
         cache = self._processor.cache
         self._cache_tokens = cache.num_blocks * PAGE_TOKENS
         self.footprint = Footprint(
@@ -115,7 +116,7 @@ class TransformersEngine:
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise Refused for what this engine does not have, by the input's name."""
-        refuse(sampling, self.vocab_size)
+        self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
         """Queue a prompt; it enters the batch with the next step."""
