@@ -121,6 +121,22 @@ def test_the_server_does_not_outlive_a_killed_launcher(launched: Launched) -> No
     assert alive == []
 
 
+def test_models_do_not_outlive_a_server_that_was_killed_under_load(launched: Launched) -> None:
+    """With the launcher killed too, nobody is left to end them: the kernel does."""
+    body = {"text_input": "Once", "max_tokens": 5000, "end_id": -1, "stream": True}
+    with (
+        httpx.Client(timeout=20) as client,
+        client.stream("POST", f"{launched.url}{ENSEMBLE}/generate_stream", json=body) as response,
+    ):
+        assert next(response.iter_raw())
+        launched.process.kill()
+        for process in launched.tree:
+            if process.name() == "tritonserver":
+                process.kill()
+        _, alive = psutil.wait_procs(launched.tree, timeout=15)
+    assert alive == []
+
+
 @pytest.mark.parametrize("model", ["tensorrt_llm", "postprocessing"])
 def test_a_killed_model_process_is_an_error_for_its_stream_and_ends_the_server(
     launched: Launched, model: str

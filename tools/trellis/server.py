@@ -128,8 +128,14 @@ class Server:
         command = [str(triton.binary), *backends, *self.settings.arguments(self.prefix, behind)]
         if self.settings.serves and not self.settings.allow_admin_endpoints:
             command += restrictions(triton.binary)
-        # The stubs search the working folder for modules first.
-        return self._spawn(command, output, self.folder, triton.environment)
+        lifeline, writing = os.pipe()  # see model_repo_src/shared/server_lifetime.py
+        os.close(lifeline)
+        try:
+            environment = {**triton.environment, "TRELLIS_LIFELINE": str(writing)}
+            # The stubs search the working folder for modules first.
+            return self._spawn(command, output, self.folder, environment, (writing,))
+        finally:
+            os.close(writing)
 
     def _start_front(self, output: IO[bytes] | None, behind: int) -> "subprocess.Popen[bytes]":
         settings = self.settings
@@ -148,6 +154,7 @@ class Server:
         output: IO[bytes] | None,
         folder: Path,
         environment: Mapping[str, str],
+        inherited: tuple[int, ...] = (),
     ) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             command,
@@ -158,6 +165,7 @@ class Server:
             stderr=subprocess.STDOUT if output is not None else None,
             start_new_session=True,  # Ctrl-C in a terminal reaches the launcher alone
             preexec_fn=die_with_parent,
+            pass_fds=inherited,
         )
 
     def wait_ready(self, on_wait: Callable[[float], None] = lambda _: None) -> float:

@@ -18,6 +18,7 @@ import triton_python_backend_utils as pb_utils
 from chunk_counts import CountsServer
 from engine_answers import EngineAnswers
 from repository import ModelSettings, load_tokenizer
+from server_lifetime import end_with_server
 from streams import StreamTable
 
 log = logging.getLogger("trellis.postprocessing")
@@ -35,6 +36,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer named in the parameters; raises with the parameter's name."""
+        end_with_server()
         settings = ModelSettings.read(args)
         self.tokenizer = load_tokenizer(settings)
         self.streams = StreamTable(

@@ -21,6 +21,7 @@ from engine_inputs import EngineInputs
 from id_streams import IdStreams
 from prompts import BadRequest, Limits, Prompts, read_prompts
 from repository import ModelSettings, load_tokenizer
+from server_lifetime import end_with_server
 from stream_keys import StreamKeys
 from tensors import embedding_bias, padded_ids, padded_words
 
@@ -38,6 +39,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer named in the parameters; raises with the parameter's name."""
+        end_with_server()
         settings = ModelSettings.read(args)
         self.tokenizer = load_tokenizer(settings)
         self.vocab_size = settings.integer("vocab_size") or self.tokenizer.vocab_size

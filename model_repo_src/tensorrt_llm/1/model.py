@@ -40,6 +40,7 @@ from request_limits import RequestLimits
 from sampling_fields import InputError
 from sampling_inputs import read_sampling, read_words
 from senders import Senders
+from server_lifetime import end_with_server
 from step_loop import Admission, StepLoop
 from stop_strings import StopMatcher
 from waiting_line import Overloaded, WaitingLine
@@ -54,6 +55,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine and the tokenizer; raises with the parameter's name."""
+        end_with_server()
         settings = ModelSettings.read(args)
         self.engine_type = settings.text("engine_type")
         self.limits = RequestLimits.read(settings)
