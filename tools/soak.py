@@ -18,7 +18,8 @@ from trellis.assembler import Plan, assemble
 from trellis.demo_engine import find_demo_model, lay_out
 from trellis.engine_folder import read_engine
 from trellis.ports import free_ports
-from trellis.server import SHARED_MEMORY, Server, ServerSettings
+from trellis.server import Server, ServerSettings
+from trellis.shared_memory import FOLDER as SHARED_MEMORY
 from trellis.soak.measure import grown, look, settle
 from trellis.soak.prompts import TOKENS, decoded, right_texts
 from trellis.soak.report import show

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from trellis import shared_memory
 from trellis.ranks import RUN_RANK
-from trellis.server import SHARED_MEMORY, die_with_parent, remove_tree
+from trellis.server import die_with_parent, remove_tree
 
 POLL_SECONDS = 0.1
 LOOKS_PER_TREE = 5  # polls for one look at the whole tree, which costs more
@@ -104,8 +105,7 @@ class RankGroup:
     def _clean(self) -> None:
         for folder in Path(tempfile.gettempdir()).glob(f"trellis-{self._name}*"):
             remove_tree(folder)
-        for file in SHARED_MEMORY.glob(f"trellis-{self._name}*"):
-            file.unlink(missing_ok=True)
+        shared_memory.remove(f"trellis-{self._name}")
 
 
 def _start(command: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":

@@ -25,6 +25,7 @@ from typing import IO
 
 import psutil
 
+from trellis import shared_memory
 from trellis.admin_endpoints import restrictions
 from trellis.front.settings import TOOLS, FrontSettings, missing_package
 from trellis.ports import free_ports
@@ -34,7 +35,6 @@ from trellis.wakeup_sockets import give_room
 # The server is on this machine: no proxy of the environment stands between.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 STUB = "triton_python_backend_stub"
-SHARED_MEMORY = Path("/dev/shm")
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 
@@ -104,6 +104,7 @@ class Server:
         triton = find_triton(settings.tritonserver)
         self.folder = Path(tempfile.mkdtemp(prefix=f"trellis-{settings.name}"))
         self.prefix = f"{self.folder.name}_"
+        self._lock = claim_shared_memory(self.prefix)
         self._seen: set[psutil.Process] = set()
         self.front: subprocess.Popen[bytes] | None = None
         behind = free_ports(1)[0] if has_front(settings) else 0
@@ -112,7 +113,7 @@ class Server:
             if behind:
                 self.front = self._start_front(output, behind)
         except BaseException:
-            self.stop(grace=0) if hasattr(self, "process") else remove_tree(self.folder)
+            self.stop(grace=0) if hasattr(self, "process") else self._remove_files()
             raise
 
     def __enter__(self) -> "Server":
@@ -133,7 +134,8 @@ class Server:
         try:
             environment = {**triton.environment, "TRELLIS_LIFELINE": str(writing)}
             # The stubs search the working folder for modules first.
-            return self._spawn(command, output, self.folder, environment, (writing,))
+            inherited = (writing,) if self._lock is None else (writing, self._lock)
+            return self._spawn(command, output, self.folder, environment, inherited)
         finally:
             os.close(writing)
 
@@ -258,9 +260,14 @@ class Server:
         self.process.wait()
         self._end_front(grace)
         psutil.wait_procs(tree, timeout=2.0)
+        self._remove_files()
+
+    def _remove_files(self) -> None:
         remove_tree(self.folder)
-        for file in SHARED_MEMORY.glob(f"{self.prefix}*"):
-            file.unlink(missing_ok=True)
+        shared_memory.remove(self.prefix)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _end_front(self, grace: float) -> None:
         if self.front is None:
@@ -331,6 +338,14 @@ def has_front(settings: ServerSettings) -> bool:
             file=sys.stderr,
         )
     return not missing
+
+
+def claim_shared_memory(prefix: str) -> int | None:
+    """Remove what servers that were killed left there, and mark this one's files as in use."""
+    with contextlib.suppress(OSError):  # full, or not there: Triton will say so
+        shared_memory.sweep()
+        return shared_memory.claim(prefix)
+    return None
 
 
 def die_with_parent() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from trellis.server import SHARED_MEMORY, Server
+from trellis.server import Server
+from trellis.shared_memory import FOLDER as SHARED_MEMORY
 
 MIB = 2**20
 # How much more than at the start there may be at the end.
