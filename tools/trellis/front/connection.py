@@ -263,13 +263,16 @@ class Connection(asyncio.Protocol):
         """Nothing more is asked for this client: have what is asked stopped."""
         self._deaf = True
         first = self._line[0] if self._line else None
+        upstream, self._upstream = self._upstream, None
         if first is not None and first.begun and not first.answered:
             self._relay.gone(first)
             self._release(first, dropped=True)
+            if first.token and upstream is not None:  # it is stopped otherwise than by closing
+                self._relay.drains.add(upstream)
+                upstream = None
         self._line.clear()
-        if self._upstream is not None:
-            self._upstream.close()
-            self._upstream = None
+        if upstream is not None:
+            upstream.close()
 
     def _release(self, request: Request, dropped: bool = False) -> None:
         if request.request_id:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from trellis.front.body import stop_body
 from trellis.front.connection import Connection
+from trellis.front.drains import Drains
 from trellis.front.ids import RequestIds
 from trellis.front.models import Models
 from trellis.front.replies import Refusal
@@ -32,6 +33,7 @@ class Relay:
         self.loop = loop
         self.now = loop.time
         self.connections: set[Connection] = set()
+        self.drains = Drains(loop)
         self.models = Models(settings.triton_port)
         self.ids = RequestIds()
         self._settings = settings
@@ -116,12 +118,13 @@ class Relay:
         for connection in list(self.connections):
             connection.finish()
         end = self.now() + self._settings.exit_timeout
-        while self.connections and self.now() < end:
+        while (self.connections or self.drains) and self.now() < end:
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.transport.abort()
         await asyncio.sleep(0)
         self._tell()
+        self.drains.close()
 
 
 def raise_file_limit() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024  # of /generate alone, whose JSON is read whole
 MAX_AHEAD_BYTES = 256 * 1024  # of requests that a client sends before it has its answer
+MAX_DRAINS = 1024  # answers that are read to their ends though their clients are gone
+DRAIN_SECONDS = 30.0  # for each of them; what was stopped ends in far less
 STALL_SECONDS = 60.0  # a request that began and does not go on for so long is given up
 TOOLS = Path(__file__).resolve().parents[2]
 

@@ -1,9 +1,11 @@
 """The connection to Triton behind one client's: its bytes go to the client as they come.
 
-Answers are parsed only to know where they end.
+Answers are parsed only to know where they end. That of a client that left is read to its end all
+the same: Triton 24.10 never finishes a request of an ensemble that is cancelled between two steps.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -47,6 +49,7 @@ class Upstream(asyncio.Protocol):
         self._at_start = True
         self._ended = False
         self._held: list[bytes] | None = None  # an answer of 400, until what it says is known
+        self._drained: Callable[[Upstream], None] | None = None  # nobody is there to answer to
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
@@ -57,10 +60,16 @@ class Upstream(asyncio.Protocol):
         self._client = None
         self.transport.abort()
 
+    def drain(self, drained: Callable[["Upstream"], None]) -> None:
+        """The client is gone: throw the rest of the answer away, then close and say so."""
+        self._client, self._held, self._drained = None, None, drained
+        self.transport.resume_reading()
+
     def data_received(self, data: bytes) -> None:
         """Pass a piece of an answer on."""
         client = self._client
         if client is None:
+            self._throw_away(data)
             return
         if self._at_start:
             self._at_start = False
@@ -86,6 +95,14 @@ class Upstream(asyncio.Protocol):
             self._ended, self._at_start = False, True
             client.answer_ended()
 
+    def _throw_away(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError:
+            self._ended = True
+        if self._ended:
+            self.transport.abort()
+
     def on_message_complete(self) -> None:
         """For httptools: the end, unless more is announced by it."""
         self._ended = self._parser.get_status_code() >= 200
@@ -105,6 +122,8 @@ class Upstream(asyncio.Protocol):
         client, self._client = self._client, None
         if client is not None:
             client.upstream_lost()
+        if self._drained is not None:
+            self._drained(self)
 
 
 def _unavailable(answer: bytes) -> bytes:

@@ -1,0 +1,35 @@
+"""Connections to Triton whose clients are gone, until the answers that were stopped have ended."""
+
+import asyncio
+
+from trellis.front.settings import DRAIN_SECONDS, MAX_DRAINS
+from trellis.front.upstream import Upstream
+
+
+class Drains:
+    """Reads answers that nobody wants to their ends: so many at once, and each for so long."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timers: dict[Upstream, asyncio.TimerHandle] = {}  # the oldest first
+
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    def add(self, upstream: Upstream) -> None:
+        """Read this one to its end; beyond MAX_DRAINS the oldest is cut off."""
+        if len(self._timers) >= MAX_DRAINS:
+            self._forget(oldest := next(iter(self._timers)))
+            oldest.close()
+        self._timers[upstream] = self._loop.call_later(DRAIN_SECONDS, upstream.close)
+        upstream.drain(self._forget)
+
+    def close(self) -> None:
+        """Cut all off."""
+        for upstream in list(self._timers):
+            upstream.close()
+
+    def _forget(self, upstream: Upstream) -> None:
+        timer = self._timers.pop(upstream, None)
+        if timer is not None:
+            timer.cancel()
