@@ -136,6 +136,7 @@ class Answer:
         self.scheduled = False
         self.again = False
         self._error: Any = None
+        self._left = False  # nobody reads on
         self._lock = threading.Lock()  # held for moments: the step loop waits for it
         self._sending = threading.Lock()  # held while Triton is spoken to
 
@@ -163,6 +164,18 @@ class Answer:
         with self._lock:
             self.dropped = True
             self._error = error_response(message, code)
+
+    def leave(self) -> None:
+        """End at the next flush: nobody reads on.
+
+        A stream ends without an error: one that comes while a chunk is in `postprocessing` leaves
+        the request unfinished in Triton 24.10 for ever.
+        """
+        if not self.streaming:
+            self.fail("the client cancelled the request", CANCELLED)
+            return
+        with self._lock:
+            self.dropped = self._left = True
 
     def stop(self) -> None:
         """End at the next flush with what there is, as cancelled."""
@@ -216,6 +229,8 @@ class Answer:
     def _responses(self) -> tuple[list[Any], bool]:
         if self._error is not None:
             return [self._error], True
+        if self._left:
+            return [], True
         done = self.done
         if not self.streaming:
             return ([pb_utils.InferenceResponse(self._whole())] if done else []), done

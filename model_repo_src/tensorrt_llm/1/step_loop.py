@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from answers import CANCELLED, INTERNAL, UNAVAILABLE, Answer
+from answers import INTERNAL, UNAVAILABLE, Answer
 from engines.engine import Engine, Failure, Progress, Sampling
 from senders import Senders
 from stream_watch import StreamWatch
@@ -202,7 +202,10 @@ class StepLoop:
     def _cancel(self, engine: Engine, answer: Answer) -> None:
         if not (answer.dropped or answer.done):
             self.cancelled += 1
-            self._fail(engine, answer, "the client cancelled the request", CANCELLED)
+            self._watch.forget(answer)
+            self._drop(engine, answer)
+            answer.leave()
+            self._senders.schedule(answer)
 
     def _end(self, engine: Engine, ending: Ending) -> None:
         for answer in filter(ending.which, self.answers()):
