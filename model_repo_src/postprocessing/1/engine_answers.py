@@ -6,6 +6,8 @@ whole answer: decoded at once, [1, beams].
 """
 
 import logging
+from collections.abc import Hashable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from tokenizer_registry.core import Tokenizer
 
 log = logging.getLogger("trellis.postprocessing")
+
+SHORT_ID = 64  # characters: digests of longer ids are not kept, for the keys' sake
+_digest = lru_cache(4096)(id_digest)
 
 
 class EngineAnswers:
@@ -40,38 +45,45 @@ class EngineAnswers:
         """Stop listening."""
         self._listener.close()
 
-    def text(self, request_id: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
-        """[rows, beams] UTF-8 texts, from TOKENS_BATCH [rows, beams, n]."""
-        rows = self._rows(arrays["TOKENS_BATCH"], arrays.get("SEQUENCE_LENGTH"))
-        digest = id_digest(request_id)
-        generation = self._listener.generation(digest) if request_id else None
-        if request_id and not self._listener.heard:
-            self._warn()
-        indices = (_index(arrays, "BATCH_INDEX"), _index(arrays, "SEQUENCE_INDEX"))
-        texts = np.empty(arrays["TOKENS_BATCH"].shape[:2], np.object_)
-        for at, ids in rows.items():
-            if generation is None:
-                texts[at] = self._decode(ids).encode()
-            else:
-                texts[at] = self._streams.decode(
-                    (digest, generation, *indices, *at), ids, ended=False
-                ).encode()
+    def text(self, request_id: str, arrays: dict[str, np.ndarray]) -> "str | np.ndarray":
+        """The text of TOKENS_BATCH [1, 1, n]; of [rows, beams, n] an array of UTF-8."""
+        tokens = arrays["TOKENS_BATCH"]
+        lengths = arrays.get("SEQUENCE_LENGTH")
+        stream = self._stream(request_id, arrays) if request_id else None
+        if tokens.shape[:2] == (1, 1):  # what nearly every answer is
+            length = None if lengths is None else lengths.item(0)
+            return self._one(stream, (0, 0), self._cut(tokens[0, 0].tolist(), length))
+        texts = np.empty(tokens.shape[:2], np.object_)
+        for at in np.ndindex(tokens.shape[:2]):
+            ids = self._cut(tokens[at].tolist(), None if lengths is None else int(lengths[at]))
+            texts[at] = self._one(stream, at, ids).encode()
         return texts
 
-    def _rows(
-        self, tokens: np.ndarray, lengths: np.ndarray | None
-    ) -> dict[tuple[int, int], list[int]]:
-        """The ids at each (row, beam), without what only fills the array."""
-        found = {}
-        for row, beam in np.ndindex(tokens.shape[:2]):
-            ids = tokens[row, beam].tolist()
-            if lengths is not None:
-                ids = ids[: int(lengths[row, beam])]
-            else:
-                while ids and ids[-1] in self._padding:
-                    ids.pop()
-            found[row, beam] = ids
-        return found
+    def _stream(
+        self, request_id: str, arrays: dict[str, np.ndarray]
+    ) -> tuple[Hashable, ...] | None:
+        """What the streams of a response have in common; None where its request does not stream."""
+        digest = _digest(request_id) if len(request_id) <= SHORT_ID else id_digest(request_id)
+        generation = self._listener.generation(digest)
+        if not self._listener.heard:
+            self._warn()
+        if generation is None:
+            return None
+        return digest, generation, _index(arrays, "BATCH_INDEX"), _index(arrays, "SEQUENCE_INDEX")
+
+    def _one(self, stream: tuple[Hashable, ...] | None, at: tuple[int, ...], ids: list[int]) -> str:
+        """The text of one sequence's ids."""
+        return (
+            self._decode(ids) if stream is None else self._streams.decode(stream + at, ids, False)
+        )
+
+    def _cut(self, ids: list[int], length: int | None) -> list[int]:
+        """The ids without what only fills the array."""
+        if length is not None:
+            return ids if length == len(ids) else ids[:length]
+        while ids and ids[-1] in self._padding:
+            ids.pop()
+        return ids
 
     def _warn(self) -> None:
         if not self._warned:
@@ -81,4 +93,4 @@ class EngineAnswers:
 
 def _index(arrays: dict[str, np.ndarray], name: str) -> int:
     array = arrays.get(name)
-    return 0 if array is None or not array.size else int(array.reshape(-1)[0])
+    return 0 if array is None or not array.size else int(array.item(0))

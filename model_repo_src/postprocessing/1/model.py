@@ -20,11 +20,9 @@ from engine_answers import EngineAnswers
 from repository import ModelSettings, load_tokenizer
 from server_lifetime import end_with_server
 from streams import StreamTable
+from text_tensors import text_tensor, texts_tensor
 
 log = logging.getLogger("trellis.postprocessing")
-
-
-NEEDED = ("TOKENS_BATCH", "STREAM_KEY", "STREAM_END")
 
 
 class BadTensor(ValueError):
@@ -69,7 +67,8 @@ class TritonPythonModel:
                 text = self.engine_answers.text(request.request_id(), arrays)
             else:
                 text = self._text(arrays)
-            return pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT", text)])
+            tensor = text_tensor(text) if isinstance(text, str) else texts_tensor(text)
+            return pb_utils.InferenceResponse([tensor])
         except BadTensor as bad:
             return pb_utils.InferenceResponse(
                 error=pb_utils.TritonError(str(bad), pb_utils.TritonError.INVALID_ARG)
@@ -80,24 +79,21 @@ class TritonPythonModel:
                 error=pb_utils.TritonError(f"the tokens could not be decoded: {error}")
             )
 
-    def _text(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
-        """[rows, sequences] texts, from TOKENS_BATCH [rows, sequences, n]."""
-        for name in NEEDED:  # where some inputs are optional, Triton lets others be left out too
-            if name not in arrays:
-                raise BadTensor(f"{name}: missing")
-        tokens = arrays["TOKENS_BATCH"]
-        rows, sequences, _ = tokens.shape
-        key = int(arrays["STREAM_KEY"][0, 0])
-        ended = bool(arrays["STREAM_END"][0, 0])
+    def _text(self, arrays: dict[str, np.ndarray]) -> "str | np.ndarray":
+        """The text of TOKENS_BATCH [1, 1, n]; of [rows, sequences, n] an array of UTF-8."""
+        try:
+            tokens = arrays["TOKENS_BATCH"]
+            key, ended = arrays["STREAM_KEY"].item(0), arrays["STREAM_END"].item(0)
+        except KeyError as name:  # where some are optional, Triton lets others be left out too
+            raise BadTensor(f"{name.args[0]}: missing") from None
         cuts = arrays.get("TEXT_CUT")
-        if cuts is not None and cuts.shape != (rows, sequences):
-            raise BadTensor(f"TEXT_CUT: {list(cuts.shape)}; send {[rows, sequences]}")
-        if rows == sequences == 1:
+        if cuts is not None and cuts.shape != tokens.shape[:2]:
+            raise BadTensor(f"TEXT_CUT: {list(cuts.shape)}; send {list(tokens.shape[:2])}")
+        if tokens.shape[:2] == (1, 1):  # what nearly every answer is
             text = self.streams.decode(key, tokens[0, 0].tolist(), ended)
-            texts = [text if cuts is None else text[: len(text) - int(cuts[0, 0])]]
-        else:
-            texts = self._whole(tokens, _lengths(arrays, tokens.shape), cuts)
-        array = np.empty((rows, sequences), np.object_)
+            return text if cuts is None else text[: len(text) - cuts.item(0)]
+        texts = self._whole(tokens, _lengths(arrays, tokens.shape), cuts)
+        array = np.empty(tokens.shape[:2], np.object_)
         array.reshape(-1)[:] = [text.encode() for text in texts]
         return array
 

@@ -55,15 +55,18 @@ class StreamTable:
 
     def decode(self, key: Hashable, ids: list[int], ended: bool) -> str:
         """The text of the next ids of a stream; `ended` with the last of them."""
-        stream = self._streams.pop(key, None)
+        streams = self._streams
+        stream = streams.get(key)
         if stream is None:
-            stream = Stream(self._new_decoder())
+            stream = streams[key] = Stream(self._new_decoder())
+        else:
+            streams.move_to_end(key)
         stream.chunks += 1
         text = stream.decoder.push(ids)
         if ended:
+            del streams[key]
             return text + stream.decoder.end()
         stream.last_used = self._clock()
-        self._streams[key] = stream
         self._forget(stream.last_used)
         return text
 
@@ -79,11 +82,9 @@ class StreamTable:
 
     def _forget(self, now: float) -> None:
         """Drop what is over the limit or quiet for too long; the oldest stand first."""
-        while len(self._streams) > self._max_streams:
-            self._streams.popitem(last=False)
-            self.forgotten += 1
-        while self._streams:
-            if now - next(iter(self._streams.values())).last_used <= self._quiet_seconds:
-                return
-            self._streams.popitem(last=False)
+        streams = self._streams
+        while len(streams) > self._max_streams or (
+            streams and now - next(iter(streams.values())).last_used > self._quiet_seconds
+        ):
+            streams.popitem(last=False)
             self.forgotten += 1
