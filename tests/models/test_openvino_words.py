@@ -1,5 +1,6 @@
 """Bad words with the OpenVINO engine: what is asked never appears, and nothing else changes."""
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from engines.engine import EngineSettings, Failure, Refused, Sampling
 from engines.openvino import OpenVinoEngine
-from engines.openvino_words import MAX_BYTES, MAX_LISTS, MAX_WORDS, BadWords, shortest
-from hypothesis import HealthCheck, given, settings
+from engines.openvino_words import BLOCK, MAX_BYTES, MAX_LISTS, MAX_WORDS, TEXT, BadWords, _ranges
+from engines.word_automaton import without
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tokenizer_registry.core import Tokenizer, load
@@ -78,6 +80,9 @@ def greedy(*words: str, **fields: object) -> Sampling:
         ("korean", ["안녕하세요 세계 😀"]),
         ("code", ["if n", ":\n", '"', "\\", "]", "'", "\t", "\r", "\x01"]),
         ("list", ["1", ", "]),
+        ("code", ["        r"]),  # after nine spaces: begins inside its own beginning
+        ("list", ["5, 6", "6, 7", "8, 13, 20"]),  # begin inside each other's
+        ("korean", ["세계 😀. 안", "😀. 세", "계 안"]),
     ],
 )
 @pytest.mark.parametrize("fields", [{}, {"end_id": -1}, {"log_probs": True}, HOT | {"seed": 3}])
@@ -102,7 +107,7 @@ def test_they_never_appear_in_the_hottest_of_texts(made: Made, end_id: int) -> N
 
 
 cut = st.tuples(st.integers(0, 80), st.integers(1, 9))
-other = st.text(st.characters(exclude_characters="\0\ufffd\U0010ffff"), min_size=1, max_size=5)
+other = st.text(st.characters(exclude_characters="\0\ufffd"), min_size=1, max_size=5)
 suppress = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
@@ -112,6 +117,8 @@ suppress = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
     st.lists(cut, max_size=3),
     st.lists(other, max_size=3),
 )
+@example("code", [(20, 9)], [])  # "        r", of which nine spaces begin two
+@example("korean", [(4, 9)], [])
 def test_the_text_is_the_free_one_up_to_the_token_that_would_complete_a_word(
     made: Made,
     prompt: str,
@@ -154,6 +161,27 @@ def test_neighbours_in_the_batch_notice_nothing(made: Made) -> None:
     assert [busy[0], busy[2], busy[3]] == [free[0], free[2], free[3]]
 
 
+@pytest.mark.parametrize("word", ["엉", "각", "啊啊", "é", "🙏", "\ud7ff", "\U0010ffff"])
+def test_words_beside_those_of_the_text_change_nothing(made: Made, word: str) -> None:
+    asked = (PROMPTS["korean"], greedy())
+    assert made.ids((PROMPTS["korean"], greedy(word))) == made.ids(asked)
+
+
+character = st.integers(TEXT[0][0], TEXT[1][1])
+
+
+@settings(max_examples=500)
+@given(character, character)
+def test_ranges_are_whole_blocks_or_end_where_they_began(one: int, other: int) -> None:
+    first, last = sorted((one, other))
+    ranges = _ranges(first, last)
+    assert [ranges[0][0], ranges[-1][1]] == [first, last]
+    assert all(before[1] + 1 == after[0] for before, after in itertools.pairwise(ranges))
+    for begin, end in ranges:
+        assert begin <= end
+        assert begin // BLOCK == end // BLOCK or end % BLOCK == BLOCK - 1
+
+
 def test_where_nothing_ends_a_text_the_end_token_is_no_way_around_the_words(made: Made) -> None:
     free = made.ids((PROMPTS["english"], greedy(end_id=-1, max_tokens=60)))[0]
     after = made.tokenizer.decode(free[free.index(2) + 1 :]).split()
@@ -162,15 +190,25 @@ def test_where_nothing_ends_a_text_the_end_token_is_no_way_around_the_words(made
     assert word not in text
 
 
-def test_words_that_hold_others_are_left_out() -> None:
-    assert shortest(("stop", "top", "pot", "top")) == ["pot", "top"]
-    assert shortest(("P", "Pa", "Paris")) == ["P"]
+letters = st.text("aab😀", max_size=14)
 
 
-@given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=6), st.text("abc", max_size=12))
-def test_what_is_left_keeps_out_the_same_texts(words: list[str], text: str) -> None:
-    left = shortest(tuple(words))
-    assert any(word in text for word in left) == any(word in text for word in words)
+@settings(max_examples=500)
+@given(st.lists(st.text("aab😀", min_size=1, max_size=5), min_size=1, max_size=5), letters)
+@example(["aab"], "aaab")
+@example(["abac", "bad"], "abad")
+@example(["a", "aab"], "b")
+def test_the_automaton_lets_pass_what_has_no_word_and_nothing_else(
+    words: list[str], text: str
+) -> None:
+    states, state = without(words), 0
+    for end, character in enumerate(text, start=1):
+        after = states[state].get(character, 0)
+        if any(word in text[:end] for word in words):
+            assert after is None
+            return
+        assert after is not None
+        state = after
 
 
 @pytest.mark.parametrize(
@@ -180,7 +218,6 @@ def test_what_is_left_keeps_out_the_same_texts(words: list[str], text: str) -> N
         (["가" * MAX_BYTES], f"bad_words: {3 * MAX_BYTES} bytes"),
         (["a\0b"], "bad_words: .* holds U\\+0000"),
         (["\ufffd"], "bad_words: .* holds U\\+FFFD"),
-        (["\U0010ffff"], "bad_words: .* holds U\\+10FFFF"),
     ],
 )
 def test_what_cannot_be_kept_out_is_refused_by_name(

@@ -5,7 +5,8 @@ text. At a match it lets pass the ids up to the one in which the stop string beg
 many characters of that one's text do not belong to the answer.
 
 Bad words are watched for as well. Engines never make one, but tokens without a text (special ones)
-may stand inside a word and hide it from them: then the text ends before it.
+may stand inside a word and hide it from them, or end what the engine watches: then the text ends
+before it.
 """
 
 from collections import deque
