@@ -20,12 +20,12 @@ from trellis.engine_folder import read_engine
 from trellis.ports import free_ports
 from trellis.server import Server, ServerSettings
 from trellis.shared_memory import FOLDER as SHARED_MEMORY
-from trellis.soak.measure import grown, look, settle
-from trellis.soak.prompts import TOKENS, decoded, right_texts
+from trellis.soak.measure import grown, look, settle, stuck, touch
+from trellis.soak.prompts import decoded, right_texts
 from trellis.soak.report import show
 from trellis.soak.traffic import ENSEMBLE, Traffic
 
-STUCK = ' in-flight inferences"'  # Triton, asked to stop, says which model still holds some
+KV_CACHE_TOKENS = 16384  # of the demo engine: soon used up, so that what grows later is a leak
 WARM_SHARE, WARM_SECONDS = 0.2, 60.0  # of the time, at most: caches fill before the first look
 
 
@@ -61,7 +61,9 @@ def demo_repo(folder: Path) -> Path:
     """A repository of the demo engine."""
     lay_out(find_demo_model(), folder / "smollm2-out", folder / "smollm2-tokenizer")
     engine = read_engine(folder / "smollm2-out")
-    assemble(Plan(engine, "gpt2", folder / "smollm2-tokenizer"), folder / "repo")
+    settings = {"max_tokens_in_paged_kv_cache": str(KV_CACHE_TOKENS)}
+    plan = Plan(engine, "gpt2", folder / "smollm2-tokenizer", settings=settings)
+    assemble(plan, folder / "repo")
     return folder / "repo"
 
 
@@ -79,12 +81,13 @@ def soak(
         watch = threading.Thread(target=_watch, args=(server, over, died), daemon=True)
         watch.start()
         address = f"127.0.0.1:{grpc}"
-        right = right_texts(lambda text: ask(server, text))
+        right = right_texts(lambda text, tokens: ask(server, text, tokens))
         problems = [
-            f"{script}: {right[script]!r} is not the decoder's text of its ids, {text!r}"
-            for script, text in decoded(repo, address).items()
-            if text != right[script]
+            f"{script}: {right[script].text!r} is not the decoder's text of its ids, {text!r}"
+            for script, text in decoded(repo, address, right).items()
+            if text != right[script].text
         ]
+        touch(server, lambda text: ask(server, text, 1))
         traffic = Traffic(server.settings.url, address, right, clients, seed)
         warm = min(seconds * WARM_SHARE, WARM_SECONDS)
         _wait(warm, died)
@@ -103,7 +106,7 @@ def soak(
     left = leftovers(server, tree)
     show(console, traffic.tally, start, end, left)
     problems += [*died, *grown(start, end), *(f"left: {item}" for item in left)]
-    problems += [line for line in log.read_text(errors="replace").splitlines() if STUCK in line][:1]
+    problems += stuck(log.read_text(errors="replace"), traffic.tally.cancelled)
     if hung:
         problems.append(f"{hung} clients hang")
     if traffic.tally.faults:
@@ -112,13 +115,14 @@ def soak(
     return problems
 
 
-def ask(server: Server, text: str) -> str:
-    """One greedy text, asked alone."""
-    body = {"text_input": text, "max_tokens": TOKENS, "end_id": -1}
+def ask(server: Server, text: str, tokens: int) -> tuple[str, list[float]]:
+    """A greedy text of so many tokens, and their log probabilities."""
+    body = {"text_input": text, "max_tokens": tokens, "end_id": -1, "return_log_probs": True}
     response = httpx.post(f"{server.settings.url}{ENSEMBLE}/generate", json=body, timeout=120)
     response.raise_for_status()
-    found: str = response.json()["text_output"]
-    return found
+    answer = response.json()
+    log_probs = answer["output_log_probs"]
+    return answer["text_output"], log_probs if isinstance(log_probs, list) else [log_probs]
 
 
 def leftovers(server: Server, tree: list[psutil.Process]) -> list[str]:

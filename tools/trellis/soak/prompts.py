@@ -1,14 +1,15 @@
 """Prompts in twelve scripts, and the one right text of each.
 
-Greedy text of the OpenVINO engine may depend in the last digits on what else is in the batch. So
-each prompt is a line said many times over: what follows is the same in any company, and another
-for every script.
+Greedy text may depend in the last digits on what else is in the batch. So each prompt is a line
+said many times over, which the model says on; and a text counts only as far as the model is so sure
+of every token that last digits cannot choose another.
 """
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -18,20 +19,21 @@ from trellis.model_config import parameters, parse_config
 
 LINES = {
     "Latin": "Ça va très bien, señor Müller.",
-    "Hangul": "서울의 하늘은 맑다.",
+    "Hangul": "가나다라마바사",
     "Han": "我有一只老虎。",
-    "Kana": "こんにちは",
+    "Kana": "カタカナとひらがな",
     "Cyrillic": "У меня есть тигр.",
     "Arabic": "الطقس جميل اليوم.",
-    "Hebrew": "מזג האוויר נאה היום.",
+    "Hebrew": "שלום עולם",
     "Devanagari": "आज मौसम अच्छा है।",
     "Thai": "วันนี้อากาศดี",
     "Greek": "Σήμερα ο καιρός είναι καλός.",
-    "Georgian": "დღეს კარგი ამინდია.",
-    "Emoji": "👩‍👩‍👧‍👦 🏳️‍🌈 😀 👍🏽",
+    "Georgian": "გამარჯობა მსოფლიო",
+    "Emoji": "😀 👍🏽 👩‍👩‍👧‍👦",
 }
 TIMES = 10
-TOKENS = 32
+TOKENS, LEAST_TOKENS = 32, 8
+SURE = 0.65  # of a token: any other one has at most 0.35, 0.6 less in log probability
 
 
 class NotRepeatable(RuntimeError):
@@ -43,17 +45,49 @@ def prompt(script: str) -> str:
     return f"{LINES[script]}\n" * TIMES
 
 
-def right_texts(ask: Callable[[str], str]) -> dict[str, str]:
-    """Each script's text, asked alone, then all in company. Raises NotRepeatable if it differs."""
-    texts = {script: ask(prompt(script)) for script in LINES}
-    with ThreadPoolExecutor(len(LINES)) as pool:
-        for script, again in zip(texts, pool.map(ask, map(prompt, texts)), strict=True):
-            if again != texts[script]:
-                raise NotRepeatable(f"{script}: {texts[script]!r} alone, in company {again!r}")
-    return texts
+class Right(NamedTuple):
+    """What a script's prompt must be answered with when so many tokens are asked for."""
+
+    text: str
+    tokens: int
 
 
-def decoded(repo: Path, grpc: str) -> dict[str, str]:
+Ask = Callable[[str, int], tuple[str, list[float]]]  # prompt, tokens -> text, log probabilities
+
+
+def right_texts(ask: Ask) -> dict[str, Right]:
+    """Each script's text, asked alone, then all in company.
+
+    Scripts that the model is not sure of for LEAST_TOKENS are left out. Raises NotRepeatable if
+    that is every one, or if a text differs.
+    """
+    right = {}
+    for script in LINES:
+        _, log_probs = ask(prompt(script), TOKENS)
+        tokens = sure_tokens(log_probs)
+        if tokens >= LEAST_TOKENS:
+            right[script] = Right(ask(prompt(script), tokens)[0], tokens)
+    if not right:
+        raise NotRepeatable("the model is sure of no script's text; soak another one")
+    with ThreadPoolExecutor(len(right)) as pool:
+        asked = pool.map(ask, map(prompt, right), [one.tokens for one in right.values()])
+        for script, (again, _) in zip(right, asked, strict=True):
+            if again != right[script].text:
+                raise NotRepeatable(f"{script}: {right[script].text!r} alone, then {again!r}")
+    return right
+
+
+def sure_tokens(log_probs: list[float]) -> int:
+    """How many tokens come before the first that the model is not sure of.
+
+    >>> sure_tokens([-0.1, -0.2, -0.9, -0.1])
+    2
+    """
+    unsure = (n for n, value in enumerate(log_probs) if value < math.log(SURE))
+    return next(unsure, len(log_probs))
+
+
+def decoded(repo: Path, grpc: str, right: dict[str, Right]) -> dict[str, str]:
     """Each script's text by the registry's decoder, from the ids that the engine gives.
 
     Asks `tensorrt_llm` directly, which Python engines alone answer.
@@ -61,8 +95,8 @@ def decoded(repo: Path, grpc: str) -> dict[str, str]:
     tokenizer = _tokenizer(repo)
     texts = {}
     with triton.InferenceServerClient(grpc) as client:
-        for number, script in enumerate(LINES):
-            ids = _generate(client, tokenizer.encode(prompt(script)), number)
+        for number, (script, (_, tokens)) in enumerate(right.items()):
+            ids = _generate(client, tokenizer.encode(prompt(script)), tokens, number)
             texts[script] = tokenizer.decode(ids)
     return texts
 
@@ -75,13 +109,15 @@ def _tokenizer(repo: Path) -> Tokenizer:
     return load(settings["tokenizer_type"], folder, options)
 
 
-def _generate(client: triton.InferenceServerClient, ids: list[int], number: int) -> list[int]:
+def _generate(
+    client: triton.InferenceServerClient, ids: list[int], tokens: int, number: int
+) -> list[int]:
     made: list[int] = []
     done: list[object] = []
     values: dict[str, tuple[str, Any]] = {
         "input_ids": ("INT32", np.array([ids], np.int32)),
         "input_lengths": ("INT32", np.array([[len(ids)]], np.int32)),
-        "request_output_len": ("INT32", np.array([[TOKENS]], np.int32)),
+        "request_output_len": ("INT32", np.array([[tokens]], np.int32)),
         "end_id": ("INT32", np.array([[-1]], np.int32)),
         "stream_key": ("UINT64", np.array([[(number + 1) << 16]], np.uint64)),
     }

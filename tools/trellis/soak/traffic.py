@@ -14,11 +14,12 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from trellis.grpc_client import generate, texts
-from trellis.soak.prompts import LINES, TOKENS, prompt
+from trellis.soak.prompts import Right, prompt
 
 ENSEMBLE = "/v2/models/ensemble"
 HANG_SECONDS = 120
 LONG_TOKENS = 400  # of requests that are cancelled
+GRPC_CANCEL = "grpc cancel"
 RIGHT, WRONG, HUNG, FAILED = "right", "wrong text", "hung", "failed"
 # What is refused, and the field that the refusal must name.
 BAD: list[tuple[str, dict[str, Any]]] = [
@@ -53,6 +54,11 @@ class Tally:
                     self.examples.append(f"{kind}: {outcome}: {detail}")
 
     @property
+    def cancelled(self) -> int:
+        """Streams that were cancelled over gRPC."""
+        return sum(count for (kind, _), count in self.counts.items() if kind == GRPC_CANCEL)
+
+    @property
     def faults(self) -> int:
         """Requests that did not end as they had to."""
         return sum(count for (_, outcome), count in self.counts.items() if outcome != RIGHT)
@@ -65,7 +71,9 @@ class Unexpected(Exception):
 class Traffic:
     """Many clients on threads of their own, until told to stop."""
 
-    def __init__(self, url: str, grpc: str, right: dict[str, str], clients: int, seed: int) -> None:
+    def __init__(
+        self, url: str, grpc: str, right: dict[str, Right], clients: int, seed: int
+    ) -> None:
         self.tally = Tally()
         self._url, self._grpc, self._right = url, grpc, right
         self._stop = threading.Event()
@@ -117,7 +125,7 @@ class Client:
         self,
         http: httpx.Client,
         grpc: triton.InferenceServerClient,
-        right: dict[str, str],
+        right: dict[str, Right],
         chance: random.Random,
     ) -> None:
         self.http, self.grpc, self.right, self.chance = http, grpc, right, chance
@@ -153,8 +161,9 @@ class Client:
 
     def grpc_cancel(self) -> None:
         """A stream over gRPC, cancelled after its first chunks."""
-        values = self._values(stream=True, max_tokens=LONG_TOKENS)
-        parts = generate(self.grpc, [prompt(self._script()).encode()], values, timeout=HANG_SECONDS)
+        script = self._script()
+        values = self._values(script, stream=True, max_tokens=LONG_TOKENS)
+        parts = generate(self.grpc, [prompt(script).encode()], values, timeout=HANG_SECONDS)
         for _ in range(self.chance.randint(1, 5)):
             next(parts)
         parts.close()  # type: ignore[attr-defined]
@@ -181,13 +190,13 @@ class Client:
         raise Unexpected(f"{named} was not refused")
 
     def _script(self) -> str:
-        return self.chance.choice(list(LINES))
+        return self.chance.choice(list(self.right))
 
-    def _values(self, **more: Any) -> dict[str, Any]:
-        return {"max_tokens": TOKENS, "end_id": -1} | more
+    def _values(self, script: str, **more: Any) -> dict[str, Any]:
+        return {"max_tokens": self.right[script].tokens, "end_id": -1} | more
 
     def _body(self, script: str, **more: Any) -> dict[str, Any]:
-        return {"text_input": prompt(script)} | self._values(**more)
+        return {"text_input": prompt(script)} | self._values(script, **more)
 
     def _events(self, body: dict[str, Any]) -> Any:
         with self.http.stream("POST", f"{ENSEMBLE}/generate_stream", json=body) as response:
@@ -201,13 +210,13 @@ class Client:
 
     def _check_grpc(self, stream: bool) -> None:
         script = self._script()
-        asked = [prompt(script).encode()], self._values(stream=stream)
+        asked = [prompt(script).encode()], self._values(script, stream=stream)
         found = "".join(texts(generate(self.grpc, *asked, timeout=HANG_SECONDS)))
         self._check(script, found)
 
     def _check(self, script: str, found: str) -> None:
-        if found != self.right[script]:
-            raise Unexpected(f"{script}: {found!r} is not {self.right[script]!r}")
+        if found != self.right[script].text:
+            raise Unexpected(f"{script}: {found!r} is not {self.right[script].text!r}")
 
 
 KINDS: list[tuple[Callable[[Client], None], int]] = [
