@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from test_launcher import LAUNCHER, Launched, wait_for
 from trellis.front.settings import missing_package
 from trellis.ports import free_ports
 from trellis.server import Server, ServerSettings, has_front
+from trellis.soak.measure import stuck
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -72,6 +74,28 @@ def test_many_that_hang_up_leave_the_others_their_texts(probed: tuple[str, Path]
             hang_up(url, "generate_stream", 1)
         wait_for(lambda: state(repo)["answers"] == 0, 30)
         assert ask(http, "The capital of France is", max_tokens=8)["text_output"] == expected
+
+
+def test_triton_finishes_every_request_whose_client_hung_up(
+    demo_repo: Path, tmp_path: Path
+) -> None:
+    """It never does when it learns of it itself, and then waits for them when it is stopped."""
+    log = tmp_path / "triton.log"
+    with log.open("wb") as output, Server(ServerSettings(demo_repo, *free_ports(3)), output) as run:
+        run.wait_ready()
+        url = run.settings.url
+        assert run.front is not None
+        front = psutil.Process(run.front.pid)
+        with httpx.Client(base_url=url, timeout=60) as http, ThreadPoolExecutor(8) as pool:
+            assert ask(http, "Hello", max_tokens=2)["text_output"]
+            before = front.num_fds()
+            jobs = [("generate_stream", number % 4) for number in range(80)] + [("generate", 0)] * 8
+            list(pool.map(lambda job: hang_up(url, *job), jobs))
+            wait_for(lambda: front.num_fds() <= before, 20)  # far less than DRAIN_SECONDS
+            assert ask(http, "Hello", max_tokens=2)["text_output"]
+    said = log.read_text(errors="replace")
+    assert "Found 0 model versions that have in-flight inferences" in said
+    assert stuck(said, 0) == []
 
 
 def test_wrong_json_is_a_400_that_names_the_field(http: httpx.Client) -> None:

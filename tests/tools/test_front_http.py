@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from standin import Script, read_journal
 from standin_server import Served, serve
 from trellis.front.settings import MAX_BODY_BYTES, MAX_HEAD_BYTES, TOOLS, FrontSettings
 from trellis.ports import free_ports
+from trellis.soak.measure import stuck
 
 from tokenizer_registry.core import Tokenizer, load
 
@@ -408,6 +410,33 @@ def test_a_thousand_streams_dropped_leave_nothing(served: Served, port: int) -> 
     wait_for(lambda: in_engine(served) == 0, 60)
     with Wire(port) as wire:
         assert text(wire.send(stream(ASKED)).answer().body) == TEXT + "bears"
+
+
+def test_triton_finishes_every_request_whose_client_hung_up(
+    tmp_path: Path, standin_library: Path, llama_folder: Path
+) -> None:
+    """It never does when it learns of it itself, and then waits for them when it is stopped."""
+    pace = {"token_delay_us": "3000", "delay_from_id": "true"}
+    with serve("1.x", tmp_path, standin_library, llama_folder, [], **pace) as running:
+        front = running.server.front
+        assert front is not None
+        before = descriptors(front.pid)
+
+        def drop(number: int) -> None:
+            with Wire(running.server.settings.http_port) as wire:
+                wire.send((stream if number % 4 else post)({**LONG, "id": f"drop-{number}@5000"}))
+                if number % 4:
+                    assert wire.socket.recv(50)
+                else:
+                    time.sleep(0.3)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(drop, range(80)))
+        wait_for(lambda: in_engine(running) == 0, 20)
+        wait_for(lambda: descriptors(front.pid) <= before, 20)  # far less than DRAIN_SECONDS
+    said = (tmp_path / "triton.log").read_text(errors="replace")
+    assert "Found 0 model versions that have in-flight inferences" in said
+    assert stuck(said, 0) == []
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,13 @@ def look(server: Server) -> Held:
             memory[whose.get(process.pid, "engine")] += resident_mib(process)
     files = shared_files(server)
     return Held(
-        in_flight(server),
-        len(tree),
-        threads,
-        *memory.values(),
-        descriptors,
-        len(files),
-        sum(file.stat().st_size for file in files) / MIB,
+        requests=in_flight(server),
+        processes=len(tree),
+        threads=threads,
+        **{f"{part}_mib": held for part, held in memory.items()},
+        descriptors=descriptors,
+        shm_files=len(files),
+        shm_mib=sum(file.stat().st_size for file in files) / MIB,
     )
 
 
