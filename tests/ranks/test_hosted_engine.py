@@ -110,7 +110,8 @@ from pathlib import Path
 import numpy as np
 from engines.engine import EngineSettings, Sampling
 from engines.hosted import HostedEngine
-engine = HostedEngine("transformers", EngineSettings(Path(sys.argv[1]), 8, max_tokens_in_paged_kv_cache=512))
+settings = EngineSettings(Path(sys.argv[1]), 8, max_tokens_in_paged_kv_cache=512)
+engine = HostedEngine("transformers", settings)
 print(engine._process.pid, flush=True)
 try:
     while True:
