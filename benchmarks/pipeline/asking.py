@@ -41,14 +41,19 @@ def lengths(case: Case) -> list[int]:
     return made
 
 
+def prompts(case: Case, texts: Texts) -> list[str]:
+    """The prompts that requests have in turn."""
+    few = 4 if case.prompt_tokens > 5_000 else VARIANTS
+    return [texts.prompt(case.language, case.prompt_tokens, seed) for seed in range(few)]
+
+
 def requests(case: Case, pipeline: Pipeline, texts: Texts) -> list[bytes]:
     """One request for each of `lengths(case)`."""
-    few = 4 if case.prompt_tokens > 5_000 else VARIANTS
-    prompts = [texts.prompt(case.language, case.prompt_tokens, seed) for seed in range(few)]
+    asked = prompts(case, texts)
     encode: Callable[[str, Mapping[str, Any]], bytes] = _http if case.protocol == "http" else _grpc
     request_id = f"{ID.decode()}@{case.pace_us}"
     return [
-        encode(request_id, _values(case, pipeline, prompts[at % few], length))
+        encode(request_id, _values(case, pipeline, asked[at % len(asked)], length))
         for at, length in enumerate(lengths(case))
     ]
 

@@ -32,9 +32,10 @@ Values = dict[str, tuple[str, Any]]  # field's target -> (the client's name, val
 
 @dataclass(slots=True)
 class Asked:
-    """What one request asks of the engine: tensors under its names, and whether it streams."""
+    """What one request asks of the engine, under its names, and whether it streams."""
 
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    columns: dict[str, list[Any]] = field(default_factory=dict)  # one value a row
     streams: bool = False
     request_id: str = ""
 
@@ -52,10 +53,10 @@ class EngineInputs:
         self.decoupled = settings.flag("decoupled", True)
         self.exclude_input = settings.flag("exclude_input_in_output", False)
 
-    def read(self, arrays: Mapping[str, np.ndarray], max_tokens: np.ndarray) -> Asked:
-        """The tensors for the engine, [rows, 1] each. Raises BadRequest naming the input.
+    def read(self, arrays: Mapping[str, np.ndarray], max_tokens: list[int]) -> Asked:
+        """What goes to the engine. Raises BadRequest naming the input.
 
-        `max_tokens`: [rows, 1], checked already.
+        `max_tokens`: of each row, checked already.
         """
         rows = len(max_tokens)
         if self.prompts_per_request and rows > self.prompts_per_request:
@@ -65,10 +66,10 @@ class EngineInputs:
             )
         sent = {name: a for name, a in arrays.items() if name not in CLIENT_NAMES and a.size}
         asked = Asked(streams=self._streams(sent))
+        if not sent:
+            return asked
         try:
-            self._sampling(
-                asked, [self._row(sent, row, int(max_tokens[row, 0])) for row in range(rows)]
-            )
+            self._sampling(asked, [self._row(sent, row, max_tokens[row]) for row in range(rows)])
             for name, array in sent.items():
                 if name not in BY_CLIENT and name != "stream":
                     self._other(asked, name, array, rows)
@@ -87,9 +88,9 @@ class EngineInputs:
             if sent and output not in self.types:
                 raise BadRequest(str(cannot(client, self.engine)))
 
-    def finish(self, asked: Asked, ids: list[list[int]], max_tokens: np.ndarray) -> None:
+    def finish(self, asked: Asked, ids: list[list[int]], max_tokens: list[int]) -> None:
         """What depends on the tokens of the prompts. Raises BadRequest."""
-        for row, limit in zip(ids, max_tokens.reshape(-1).tolist(), strict=True):
+        for row, limit in zip(ids, max_tokens, strict=True):
             if self.max_seq_len and len(row) + limit > self.max_seq_len:
                 raise BadRequest(
                     f"max_tokens: {limit} and a prompt of {len(row)} tokens do not fit in the"
@@ -100,24 +101,24 @@ class EngineInputs:
             width = max(map(len, ids))
             asked.tensors["prompt_table_extra_ids"] = np.zeros((len(ids), width), np.uint64)
 
-    def tensors(self, asked: Asked, texts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All that goes to the engine: what was read as text, and what was asked besides."""
-        arrays = {
-            name: self.cast(name, array)
-            for name, array in texts.items()
-            if name in self.types
-            and (not self.types[name].startswith("TYPE_UINT") or (array >= 0).all())
-        }  # -1, "none", is no unsigned number: left out
+    def add(
+        self, asked: Asked, arrays: dict[str, np.ndarray], columns: dict[str, list[Any]]
+    ) -> None:
+        """Add what was asked to what was read as text; leave out what the release has not."""
+        rows = len(columns["REQUEST_INPUT_LEN"])
+        for name, values in list(columns.items()):
+            if self.types.get(name, "").startswith("TYPE_UINT") and min(values) < 0:
+                del columns[name]  # -1, "none", is no unsigned number
+        for name in arrays.keys() & self.types.keys():
+            arrays[name] = self.cast(name, arrays[name])
         if asked.streams:
-            arrays["streaming"] = np.ones((len(texts["INPUT_ID"]), 1), np.bool_)
-        return arrays | asked.tensors
+            columns["streaming"] = [True] * rows
+        arrays |= asked.tensors
+        columns |= asked.columns
 
     def cast(self, name: str, array: np.ndarray) -> np.ndarray:
         """An array as the type that this release has for the output of that name."""
-        return array.astype(self._dtype(name), copy=False)
-
-    def _dtype(self, name: str) -> Any:
-        return pb_utils.triton_string_to_numpy(self.types[name])
+        return array.astype(pb_utils.triton_string_to_numpy(self.types[name]), copy=False)
 
     def _streams(self, sent: Mapping[str, np.ndarray]) -> bool:
         streams = "stream" in sent and bool(sent["stream"].any())
@@ -155,13 +156,13 @@ class EngineInputs:
         for target in dict.fromkeys(target for values in rows for target in values):
             spec = FIELDS[ENGINE_NAMES[target][0]]
             client = next(values[target][0] for values in rows if target in values)
-            column = [[values.get(target, ("", spec.neutral))[1]] for values in rows]
+            column = [values.get(target, ("", spec.neutral))[1] for values in rows]
             name = next((name for name in ENGINE_NAMES[target] if name in self.types), None)
             if name is not None:
-                asked.tensors[name] = np.array(column, self._dtype(name))
-            elif any(value != spec.neutral for (value,) in column):
+                asked.columns[name] = column
+            elif any(value != spec.neutral for value in column):
                 raise cannot(client, self.engine)
-            if target == "beam_width" and asked.streams and max(column)[0] > 1:
+            if target == "beam_width" and asked.streams and max(column) > 1:
                 raise InputError(
                     "stream: a search over beams is not streamed; leave out stream or beam_width"
                 )

@@ -19,6 +19,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from engine_inputs import EngineInputs
 from id_streams import IdStreams
+from kept_tensors import column
 from prompts import BadRequest, Limits, Prompts, read_prompts
 from repository import ModelSettings, load_tokenizer
 from server_lifetime import end_with_server
@@ -43,7 +44,9 @@ class TritonPythonModel:
         settings = ModelSettings.read(args)
         self.tokenizer = load_tokenizer(settings)
         self.vocab_size = settings.integer("vocab_size") or self.tokenizer.vocab_size
-        self.outputs = settings.outputs
+        self.outputs = {
+            name: pb_utils.triton_string_to_numpy(kind) for name, kind in settings.outputs.items()
+        }
         self.keys = StreamKeys()
         own_engine = settings.text("engine", "")  # set where TensorRT-LLM itself is behind
         self.engine_inputs = EngineInputs(settings) if own_engine else None
@@ -120,21 +123,20 @@ class TritonPythonModel:
     def _tensors(self, prompts: Prompts, ids: list[list[int]]) -> list[Any]:
         """The outputs that this release and this request use; ensembles pass on what is there."""
         rows = len(ids)
-        lengths = np.array([[len(row)] for row in ids], np.int32)
-        arrays = {
-            "INPUT_ID": padded_ids(ids, prompts.pad_id or self.tokenizer.pad_id or 0),
-            "REQUEST_INPUT_LEN": lengths,
+        arrays = {"INPUT_ID": padded_ids(ids, prompts.pad_id or self.tokenizer.pad_id or 0)}
+        columns: dict[str, list[Any]] = {  # one value a row
+            "REQUEST_INPUT_LEN": [len(row) for row in ids],
             "REQUEST_OUTPUT_LEN": prompts.max_tokens,
         }
         if "stream_key" in self.outputs:
             arrays["stream_key"] = self.keys.take(rows)
-            arrays["ensemble_step"] = np.ones((rows, 1), np.bool_)
+            columns["ensemble_step"] = [True] * rows
         end_id = self.tokenizer.eos_id if prompts.end_id is None else prompts.end_id
         if end_id is not None:
-            arrays["OUT_END_ID"] = np.full((rows, 1), end_id, np.int32)
+            columns["OUT_END_ID"] = [end_id] * rows
         pad_id = self.tokenizer.pad_id if prompts.pad_id is None else prompts.pad_id
         if pad_id is not None:
-            arrays["OUT_PAD_ID"] = np.full((rows, 1), pad_id, np.int32)
+            columns["OUT_PAD_ID"] = [pad_id] * rows
         if prompts.bad_words and "BAD_WORDS_IDS" in self.outputs:
             arrays["BAD_WORDS_IDS"] = padded_words(self.tokenizer, prompts.bad_words)
         if prompts.stop_words and "STOP_WORDS_IDS" in self.outputs:
@@ -142,9 +144,15 @@ class TritonPythonModel:
         if prompts.bias and "EMBEDDING_BIAS" in self.outputs:
             arrays["EMBEDDING_BIAS"] = embedding_bias(self.tokenizer, prompts.bias, self.vocab_size)
         if self.engine_inputs is not None and prompts.asked is not None:
-            arrays = self.engine_inputs.tensors(prompts.asked, arrays)
+            self.engine_inputs.add(prompts.asked, arrays, columns)
+        types = self.outputs
         return [
-            pb_utils.Tensor(name, array) for name, array in arrays.items() if name in self.outputs
+            *(pb_utils.Tensor(name, array) for name, array in arrays.items() if name in types),
+            *(
+                column(name, values, types[name])
+                for name, values in columns.items()
+                if name in types
+            ),
         ]
 
 

@@ -39,7 +39,7 @@ class Prompts:
     """One request: a row for each prompt of the client's batch."""
 
     texts: list[str]
-    max_tokens: np.ndarray  # [rows, 1] int32
+    max_tokens: list[int]  # one a row
     end_id: int | None
     pad_id: int | None
     bad_words: list[list[str]] = field(default_factory=list)
@@ -109,7 +109,7 @@ def read_prompts(arrays: dict[str, np.ndarray], limits: Limits) -> Prompts:
     try:
         limits.request.check_prompts(query.size)
         prompts = _read(query, arrays, limits)
-        limits.request.check_max_tokens(int(prompts.max_tokens.max()))
+        limits.request.check_max_tokens(max(prompts.max_tokens))
         for name, rows in (("bad_words", prompts.bad_words), ("stop_words", prompts.stop_words)):
             for words in rows:
                 limits.request.check_words(name, words)
@@ -121,7 +121,7 @@ def read_prompts(arrays: dict[str, np.ndarray], limits: Limits) -> Prompts:
 
 
 def _read(query: np.ndarray, arrays: dict[str, np.ndarray], limits: Limits) -> Prompts:
-    texts = [limits.check_text(_bytes(text)) for text in query.reshape(-1)]
+    texts = [limits.check_text(_bytes(text)) for text in query.reshape(-1).tolist()]
     rows = len(texts)
     decoder_query = arrays.get("DECODER_QUERY")
     if decoder_query is not None and any(_bytes(text) for text in decoder_query.reshape(-1)):
@@ -151,13 +151,13 @@ def _bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
 
 
-def _max_tokens(array: np.ndarray | None, rows: int) -> np.ndarray:
+def _max_tokens(array: np.ndarray | None, rows: int) -> list[int]:
     if array is None or not array.size:
         raise BadRequest("max_tokens: missing; send the number of tokens to generate")
-    values = array.reshape(rows, -1)[:, :1].astype(np.int32, copy=False)
-    if (values < 1).any():
-        raise BadRequest(f"max_tokens: {int(values.min())} is not allowed; send 1 or more")
-    return np.ascontiguousarray(values)
+    values: list[int] = [row[0] for row in array.reshape(rows, -1).tolist()]
+    if min(values) < 1:
+        raise BadRequest(f"max_tokens: {min(values)} is not allowed; send 1 or more")
+    return values
 
 
 def _token_id(tensor: str, arrays: dict[str, np.ndarray], limits: Limits) -> int | None:
@@ -165,7 +165,7 @@ def _token_id(tensor: str, arrays: dict[str, np.ndarray], limits: Limits) -> int
     if array is None or not array.size:
         return None
     name = CLIENT_NAMES[tensor]
-    values = {limits.check_id(name, int(value)) for value in array.reshape(-1)}
+    values = {limits.check_id(name, value) for value in array.reshape(-1).tolist()}
     if len(values) > 1:
         raise BadRequest(f"{name}: the prompts of one request must share it; got {sorted(values)}")
     return values.pop()

