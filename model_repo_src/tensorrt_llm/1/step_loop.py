@@ -49,6 +49,7 @@ class StepLoop:
         # An answer to cancel, several to end, WAKE for something in the line, None for the end.
         self._inbox: queue.SimpleQueue[Answer | Ending | str | None] = queue.SimpleQueue()
         self._running: dict[int, Admission] = {}
+        self._wake: Callable[[], None] = lambda: None  # the engine's, if it has one
         self._failed_steps = 0
         self.cancelled = 0  # answers that ended because their client wished or left
         self._loaded: queue.SimpleQueue[Engine | BaseException] = queue.SimpleQueue()
@@ -66,19 +67,19 @@ class StepLoop:
         Raises Overloaded if too many wait already.
         """
         self._line.put(rows, len(self._running))
-        self._inbox.put(WAKE)
+        self._tell(WAKE)
 
     def cancel(self, answer: Answer) -> None:
         """Drop every row of an answer that nobody waits for."""
-        self._inbox.put(answer)
+        self._tell(answer)
 
     def stop_where(self, which: Callable[[Answer], bool]) -> None:
         """End answers with what was made so far: those submitted before this call."""
-        self._inbox.put(Ending(which, properly=True))
+        self._tell(Ending(which, properly=True))
 
     def cancel_where(self, which: Callable[[Answer], bool]) -> None:
         """Drop answers that nobody waits for: those submitted before this call."""
-        self._inbox.put(Ending(which, properly=False))
+        self._tell(Ending(which, properly=False))
 
     def answers(self) -> list[Answer]:
         """The answers in flight, waiting ones too, each once."""
@@ -87,13 +88,19 @@ class StepLoop:
 
     def close(self) -> None:
         """Stop stepping; whatever still runs ends with an error."""
-        self._inbox.put(None)
+        self._tell(None)
         self._thread.join(timeout=10)
         self._watch.close()
+
+    def _tell(self, item: Answer | Ending | str | None) -> None:
+        """Put it into the inbox, and have the loop look."""
+        self._inbox.put(item)
+        self._wake()
 
     def _run(self, load: Callable[[], Engine]) -> None:
         try:
             engine = load()
+            self._wake = getattr(engine, "wake", self._wake)
         except BaseException as error:  # handed to the thread that waits for the engine
             self._loaded.put(error)
             return

@@ -80,7 +80,11 @@ class Failure(NamedTuple):
 
 
 class Engine(Protocol):
-    """A continuous-batching engine. Every method is called from one thread, but `refuse`."""
+    """A continuous-batching engine. Every method is called from one thread, but `refuse`.
+
+    One whose `step` waits for another process may have `wake()`, for any thread: it has `step` or
+    the next one return at once, since there is something new to take.
+    """
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise Refused if this engine can't do what `sampling` asks. Any thread, no state."""

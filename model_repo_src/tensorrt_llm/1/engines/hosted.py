@@ -49,8 +49,8 @@ BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
     " from engines.hosted_process import main; main(*sys.argv[2:])"
 )
-LOOK_MILLISECONDS = 2  # how long new requests wait at most while steps are waited for
-FOLLOWER_MILLISECONDS = 200  # a follower gets no requests, only the sign to stop
+WAIT_MILLISECONDS = 200  # for a step to end, unless `wake` comes first
+WAKES = 4096  # calls of `wake` that one step answers
 CLOSE_SECONDS = 3.0  # of the 5 that a server has to end in
 LAST_WORDS_SECONDS = 1.0  # for the step loop to tell the clients
 
@@ -71,8 +71,12 @@ class HostedEngine:
         facts = self._wait_ready()
         self.follows: bool = facts["follows"]
         self._limits = limits(engine_type, facts["facts"])
+        self._bell, self._ear = socket.socketpair()
         self._poll = select.poll()
-        self._poll.register(self._pipe.fileno(), select.POLLIN)
+        for end in (self._bell, self._ear):
+            end.setblocking(False)
+        for descriptor in (self._pipe.fileno(), self._ear.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
         self._watcher = threading.Thread(target=self._watch, name="engine-watch", daemon=True)
         self._watcher.start()
 
@@ -108,7 +112,11 @@ class HostedEngine:
 
         Raises EngineDied once the engine's process is gone, every time.
         """
-        if not self._poll.poll(FOLLOWER_MILLISECONDS if self.follows else LOOK_MILLISECONDS):
+        ready = [descriptor for descriptor, _ in self._poll.poll(WAIT_MILLISECONDS)]
+        if self._ear.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._ear.recv(WAKES)
+        if self._pipe.fileno() not in ready:
             return
         try:
             kind, *rest = receive(self._pipe)
@@ -125,6 +133,11 @@ class HostedEngine:
         elif kind == LEFT:
             self._left = True
             self._leader_left()
+
+    def wake(self) -> None:
+        """Have a `step` that waits return, or the next one. Any thread, at any time."""
+        with contextlib.suppress(OSError):  # enough calls already, or closed
+            self._bell.send(b"\0")
 
     def _count(self, event: Progress | Failure) -> None:
         if isinstance(event, Failure) or (self._running[event.key] == 1 and event.finish):
@@ -148,7 +161,8 @@ class HostedEngine:
             log.warning("the engine's process did not end by itself; killed it")
             self._process.kill()
             self._watcher.join()
-        self._pipe.close()
+        for each in (self._bell, self._ear, self._pipe):
+            each.close()
 
     def _send(self, *message: Any) -> None:
         try:
