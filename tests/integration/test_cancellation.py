@@ -232,7 +232,7 @@ def test_stop_without_an_id_stops_nothing(server: Server, http: httpx.Client, re
         assert asked.result()["finish_reason"] == "length"
 
 
-def test_stop_asked_of_the_engine_directly(server: Server, repo: Path) -> None:
+def test_stop_asked_of_the_engine_directly(server: Server, http: httpx.Client, repo: Path) -> None:
     def inputs(tokens: int, key: int, *more: triton.InferInput) -> list[triton.InferInput]:
         return [
             tensor("input_ids", "INT32", np.array([[504, 3575]], np.int32)),
@@ -250,6 +250,7 @@ def test_stop_asked_of_the_engine_directly(server: Server, repo: Path) -> None:
         ]
         client.async_stream_infer("tensorrt_llm", inputs(6000, 1, flags[1]), request_id="x")
         eventually(lambda: state(repo)["in_engine"] == 1)
+        ask(http, "Once", max_tokens=4)  # in whose steps the other one gets tokens, too
         client.async_stream_infer("tensorrt_llm", inputs(1, 2, flags[0]), request_id="x")
         found = {}
         for _ in range(2):
