@@ -6,6 +6,7 @@ the operating system booked on any process of their server. `benchmarks/README.m
 
 import json
 import os
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -32,7 +33,7 @@ def main(
         bool, typer.Option("--tokenizers", help="also each tokenizer_type, in both languages")
     ] = False,
     pipelines: Annotated[str, typer.Option(help="some of them: a,b,c")] = "",
-    cases: Annotated[str, typer.Option(help="only cases whose name has this in it")] = "",
+    cases: Annotated[str, typer.Option(help="only cases whose name matches: a|b")] = "",
     rounds: Annotated[int, typer.Option(help="turns of each pipeline")] = 3,
     out: Annotated[Path, typer.Option(help="where results go: OUT.json, OUT-*.png")] = Path(
         "benchmarks/results/pipeline"
@@ -57,7 +58,7 @@ def main(
     before = json.loads(compare.read_text()) if compare else None
     todo = plan.quick() if quick else plan.default()
     todo += plan.tokenizers(KINDS) if tokenizers else []
-    todo = [case for case in todo if cases in case.name]
+    todo = [case for case in todo if re.search(cases, case.name)]
     if list_cases:
         for case in todo:
             console.print(f"{case.name}: {', '.join(case.pipelines)}", highlight=False)
@@ -72,7 +73,9 @@ def main(
     ) as it:
         if engine:
             it.real(engine, tokenizer, tokenizer_dir)
-            todo = [replace(c, tokenizer=tokenizer) for c in plan.real() if cases in c.name]
+            todo = [
+                replace(c, tokenizer=tokenizer) for c in plan.real() if re.search(cases, c.name)
+            ]
             names = ["engine"]
         results = _results(it, todo, names, about)
     report.show(results, console)
