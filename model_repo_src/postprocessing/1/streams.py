@@ -62,10 +62,16 @@ class StreamTable:
         else:
             streams.move_to_end(key)
         stream.chunks += 1
-        text = stream.decoder.push(ids)
+        try:
+            text = stream.decoder.push(ids)
+            if ended:
+                text += stream.decoder.end()
+        except Exception:
+            del streams[key]  # its request ends with this error: no last chunk will come
+            raise
         if ended:
             del streams[key]
-            return text + stream.decoder.end()
+            return text
         stream.last_used = self._clock()
         self._forget(stream.last_used)
         return text

@@ -48,7 +48,11 @@ def main(engine_type: str, settings: str, parent: str, descriptor: str) -> None:
     try:
         engine = _load(engine_type, json.loads(settings), pipe)
     except Exception as error:
-        log.exception("the engine could not be loaded")
+        log.error(
+            "the engine could not be loaded: %s",
+            error,
+            exc_info=not isinstance(error, RuntimeError),
+        )
         send(pipe, FAILED, f"{error}")
         os._exit(1)
     try:
