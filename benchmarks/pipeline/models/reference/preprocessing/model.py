@@ -22,6 +22,9 @@ class TritonPythonModel:
         self.tokenizer = AutoTokenizer.from_pretrained(
             folder, legacy=False, padding_side="left", trust_remote_code=False
         )
+        if not self.tokenizer.eos_token:  # a vocabulary whose folder names no special tokens
+            last = len(self.tokenizer) - 1
+            self.tokenizer.eos_token = self.tokenizer.convert_ids_to_tokens(last)
         if not self.tokenizer.pad_token:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.end_id = self.tokenizer.encode(self.tokenizer.eos_token, add_special_tokens=False)[0]
