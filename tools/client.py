@@ -12,8 +12,9 @@ import tritonclient.grpc as triton
 from trellis.grpc_client import INPUTS, generate
 from tritonclient.utils import InferenceServerException
 
-# Shown on standard error after the text, as the last response has them.
-EXTRAS = ("num_input_tokens", "num_output_tokens", "cum_log_probs", "output_log_probs")
+# Shown on standard error after the text, as the last response has them; of each token, all of them.
+LAST = ("num_input_tokens", "num_output_tokens", "finish_reason", "cum_log_probs")
+EACH = "output_log_probs"
 MANY = ("stop_words", "bad_words", "embedding_bias_words", "embedding_bias_weights")
 TYPES = {"INT32": int, "UINT64": int, "FP32": float, "BYTES": str, "BOOL": bool}
 NO_PROXY = ("grpc.enable_http_proxy", 0)  # an address given is the address meant
@@ -62,8 +63,11 @@ def main(prompt: str, url: str, request_id: str, timeout: float, **values: Any) 
 
 def _print(responses: Any, given: dict[str, Any]) -> None:
     one = given.get("num_return_sequences", 1) == 1 and given.get("beam_width", 1) == 1
-    last: dict[str, np.ndarray] = {}
+    extras: dict[str, list[Any]] = {}
     for last in responses:
+        extras.update((name, _values(last[name])) for name in LAST if name in last)
+        if EACH in last:
+            extras[EACH] = extras.get(EACH, []) + _values(last[EACH])
         texts = [text.decode() for text in last["text_output"].reshape(-1)]
         if one:
             print(texts[0], end="", flush=True)
@@ -73,9 +77,15 @@ def _print(responses: Any, given: dict[str, Any]) -> None:
             print(f"[{index + offset}] {text}", flush=True)
     if one:
         print()
-    for name in EXTRAS:
-        if name in last:
-            print(f"{name}: {last[name].reshape(-1).tolist()}", file=sys.stderr)
+    for name, values in extras.items():
+        print(f"{name}: {values}", file=sys.stderr)
+
+
+def _values(array: np.ndarray) -> list[Any]:
+    return [
+        value.decode() if isinstance(value, bytes) else value
+        for value in array.reshape(-1).tolist()
+    ]
 
 
 if __name__ == "__main__":

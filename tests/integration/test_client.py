@@ -35,6 +35,14 @@ def test_every_sampling_option_reaches_the_model(server: Server, http: httpx.Cli
     assert result.stdout == expected + "\n"
 
 
+def test_what_was_asked_for_beside_the_text_is_shown_for_the_whole_stream(server: Server) -> None:
+    asked = ("--return_finish_reason", "true", "--return_log_probs", "true")
+    result = run(server, "Once upon", "--max_tokens", "5", "--end_id", "-1", *asked)
+    shown = dict(line.split(": ", 1) for line in result.stderr.splitlines())
+    assert shown["finish_reason"] == "['length']"
+    assert len(shown["output_log_probs"].split(",")) == 5
+
+
 def test_an_error_is_one_line_with_the_field(server: Server) -> None:
     result = run(server, "Hello", "--top_p", "7")
     assert result.returncode == 1

@@ -28,7 +28,7 @@ def find_type(tokenizer: str) -> tuple[str, Path | None]:
     known = sorted(p.stem for p in REGISTRY.glob("*.py") if not p.name.startswith("_"))
     if tokenizer not in known:
         near = difflib.get_close_matches(tokenizer, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise TokenizerTypeError(
             f"TOKENIZER={tokenizer}: no such tokenizer_type{hint} Known: {', '.join(known)}"
         )

@@ -83,7 +83,8 @@ def _settle(sampling: Sampling) -> None:
     sampling.sample = asked and sampling.top_k != 1 and sampling.temperature > 0
     if sampling.num_return_sequences > 1 and sampling.beam_width == 1 and not sampling.sample:
         raise Refused(
-            "num_return_sequences: more than 1 needs sampling; send top_k, top_p or temperature"
+            "num_return_sequences: more than 1 needs sampling; send top_k above 1, top_p, or a"
+            " temperature other than 1"
         )
 
 
