@@ -107,11 +107,11 @@ def test_they_never_appear_in_the_hottest_of_texts(made: Made, end_id: int) -> N
 
 
 cut = st.tuples(st.integers(0, 80), st.integers(1, 9))
-other = st.text(st.characters(exclude_characters="\0\ufffd"), min_size=1, max_size=5)
+other = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufffd"), min_size=1, max_size=5)
 suppress = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=suppress)
+@settings(max_examples=15, deadline=None, suppress_health_check=suppress)
 @given(
     st.sampled_from(sorted(PROMPTS)),
     st.lists(cut, max_size=3),
