@@ -63,6 +63,8 @@ def _py_spy(pid: int, seconds: float, target: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         print(f"py-spy {pid}: {done.stderr.strip()}", file=sys.stderr)
+    elif target.exists():  # its title is the command, with folders of this machine
+        target.write_text(target.read_text().replace(f"{Path(__file__).parents[2]}/", ""))
 
 
 def _perf(pids: list[int], seconds: float, target: Path) -> None:
