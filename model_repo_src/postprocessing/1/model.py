@@ -74,7 +74,7 @@ class TritonPythonModel:
                 error=pb_utils.TritonError(str(bad), pb_utils.TritonError.INVALID_ARG)
             )
         except Exception as error:
-            logging.getLogger("trellis.postprocessing").exception("tokens could not be decoded")
+            log.exception("tokens could not be decoded")
             return pb_utils.InferenceResponse(
                 error=pb_utils.TritonError(f"the tokens could not be decoded: {error}")
             )
