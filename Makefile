@@ -125,7 +125,7 @@ format: $(VENV)/.dev ## let ruff format the sources
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.bench ## the pipeline beside Triton alone, do-nothing and reference plugins; BENCH=--help
+bench: $(VENV)/.dev ## the pipeline beside Triton alone, do-nothing and reference plugins; BENCH=--help
 	@$(BIN)/python benchmarks/pipeline $(BENCH)
 
 bench-tokenizers: $(VENV)/.dev ## tokenizers against the raw libraries and transformers
@@ -168,12 +168,8 @@ $(VENV)/.serve: $(PINS) | $(VENV)/bin/python
 	@$(PIP) --no-deps -r requirements/serve-binaries.txt -r requirements/demo-binaries.txt
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.dev
-	@$(PIP) -c requirements/constraints.txt -e '.[serve,demo,test,dev,bench]'
-	@touch $@
-
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "installing the test and lint tools into $(VENV) ..."
-	@$(PIP) -c requirements/constraints.txt -e '.[serve,demo,test,dev]'
+	@$(PIP) -c requirements/constraints.txt -e '.[serve,demo,test,dev,bench]'
 	@$(PIP) --no-deps -r requirements/test-binaries.txt
 	@touch $@

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,17 @@ def test_the_registry_loads_without_heavy_imports() -> None:
         "print([n for n in ('torch', 'transformers', 'pydantic') if n in sys.modules])"
     )
     assert found(ROOT / "tests", code).strip() == "[]"
+
+
+def test_no_two_modules_on_the_path_of_the_tests_share_a_name() -> None:
+    """Helpers and the code under test are imported by their bare names: the first found wins."""
+    folders = [path for path in (ROOT / "tests").iterdir() if not (path / "__init__.py").exists()]
+    folders += [
+        ROOT / "tests",
+        ROOT / "benchmarks" / "pipeline",
+        ROOT / "model_repo_src" / "shared",
+    ]
+    folders += (ROOT / "model_repo_src").glob("*/1")
+    names = Counter(path.stem for folder in folders for path in folder.glob("*.py"))
+    twice = {name for name, times in names.items() if times > 1}
+    assert twice == {"conftest", "model"}, "pytest and Triton name these; rename the others"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import asking
+import bench_requests
 from accounting import memory, processes
 from arrivals import Answer, Value, read
 from jobs import Job, Load
@@ -16,7 +16,7 @@ from repositories import Pipeline
 from texts import Texts
 from trellis.server import Server
 
-LOAD = Path(__file__).parent / "load.py"
+LOAD = Path(__file__).parent / "load_generator.py"
 
 
 @dataclass
@@ -58,7 +58,7 @@ def measure(server: Server, pipeline: Pipeline, case: Case, texts: Texts) -> Fig
         protocol=case.protocol,
         host="127.0.0.1",
         port=settings.http_port if case.protocol == "http" else settings.grpc_port,
-        requests=asking.requests(case, pipeline, texts),
+        requests=bench_requests.requests(case, pipeline, texts),
         streams=case.streams,
         warm_seconds=case.warm_seconds,
         seconds=case.seconds,
@@ -69,7 +69,7 @@ def measure(server: Server, pipeline: Pipeline, case: Case, texts: Texts) -> Fig
     answers = [read(sent, case.protocol) for sent in load.sent]
     figures = evaluate(load, answers, pids, case)
     figures.memory_mib = memory(pids)
-    expected = [texts.answer(case.language)[:n] for n in asking.lengths(case)]
+    expected = [texts.answer(case.language)[:n] for n in bench_requests.lengths(case)]
     figures.wrong, figures.lost_chunks = check(answers, expected, pipeline, case, texts)
     return figures
 
@@ -95,7 +95,7 @@ def evaluate(load: Load, answers: Sequence[Answer], pids: dict[int, str], case: 
     cpu = sum(cores.values()) * seconds
     inside = [_inside(answer.times, load) for answer in answers]
     chunks = sum(inside)
-    asked = asking.lengths(case)
+    asked = bench_requests.lengths(case)
     tokens = sum(
         asked[answer.request] * part / len(answer.times)
         for answer, part in zip(answers, inside, strict=True)

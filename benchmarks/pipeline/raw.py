@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from asking import prompts
+from bench_requests import prompts
 from plan import Case
 from texts import Texts
 

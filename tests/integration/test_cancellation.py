@@ -272,6 +272,8 @@ def figure(server: Server, name: str) -> float:
 def test_the_metrics_say_what_is_in_flight_and_what_was_cancelled(
     server: Server, repo: Path
 ) -> None:
+    nothing_is_left(repo)
+    time.sleep(0.5)  # figures are reported every 50 ms: what was cancelled before is in them
     before = figure(server, "trellis_requests_cancelled")
     streams = [GrpcStream(server) for _ in range(3)]
     for asked in streams:

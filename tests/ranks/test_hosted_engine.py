@@ -16,7 +16,7 @@ from engines.engine import EngineSettings, Failure, Refused, Sampling  # noqa: E
 from engines.hosted import HostedEngine  # noqa: E402
 from engines.transformers import TransformersEngine  # noqa: E402
 from hosted_engines import ids, run, start_host  # noqa: E402
-from launched import wait_for  # noqa: E402
+from launched_ranks import wait_for  # noqa: E402
 
 PROMPT = np.arange(7, 15)
 GREEDY = Sampling(max_tokens=16)

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="needs torch: `make setup-torch`", exc_type=ImportError)
 
 from asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
-from launched import Launched, command, wait_for
+from launched_ranks import Launched, command, wait_for
 from trellis.ports import free_ports
 
 MPIRUN = ("--world_size", "2", "--oversubscribe")

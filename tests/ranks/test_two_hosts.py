@@ -20,7 +20,7 @@ if os.geteuid() != 0 or shutil.which("ip") is None:
 
 import httpx
 from asked import ask_all
-from launched import Launched, command, wait_for
+from launched_ranks import Launched, command, wait_for
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 ASK = Path(__file__).parent / "asked.py"

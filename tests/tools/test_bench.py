@@ -169,20 +169,20 @@ def test_a_change_within_the_rounds_spread_is_no_verdict() -> None:
 
 
 def test_streams_ask_for_different_lengths_around_the_cases_own() -> None:
-    import asking
+    import bench_requests
 
-    made = asking.lengths(plan.paced(64))
+    made = bench_requests.lengths(plan.paced(64))
     assert min(made) == 25
     assert max(made) == 75
     assert sum(made) == 50 * len(made)
-    assert set(asking.lengths(plan.UNSTREAMED)) == {100}
+    assert set(bench_requests.lengths(plan.UNSTREAMED)) == {100}
 
 
 def test_the_load_generator_ends_what_never_ends() -> None:
     """A server that accepts and is silent: the request is given up, and said to be."""
     import socket
 
-    import load
+    import load_generator
     from http_stream import post
     from jobs import ID, Job
 
@@ -190,6 +190,6 @@ def test_the_load_generator_ends_what_never_ends() -> None:
         port = listening.getsockname()[1]
         job = Job("http", "127.0.0.1", port, [post("/", ID)], 2, 0.1, 0.1, [os.getpid()], 0.3)
         begin = time.monotonic()
-        done = load.run(job)
+        done = load_generator.run(job)
     assert time.monotonic() - begin < 5
     assert [sent.wrong for sent in done.sent] == ["no end came"] * 2

@@ -1,7 +1,8 @@
 """The load generator: a process of its own, whose CPU is not the server's.
 
-`python load.py` reads a pickled `Job` from stdin, keeps that many requests in flight, and writes a
-pickled `Load`: what came when, and the server's CPU clocks at both ends of the measured window.
+`python load_generator.py` reads a pickled `Job` from stdin, keeps that many requests in flight, and
+writes a pickled `Load`: what came when, and the CPU clocks of the server at both ends of the
+measured window.
 """
 
 import pickle
