@@ -8,6 +8,7 @@ one, is its step's length in microseconds, and all requests of a run have the sa
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from engines.engine import EngineSettings, Progress, Sampling
@@ -15,6 +16,9 @@ from engines.engine import EngineSettings, Progress, Sampling
 
 class OpenVinoEngine:
     """Replays scripted ids."""
+
+    follows = False
+    facts: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, settings: EngineSettings) -> None:
         self._scripts = _scripts(Path(settings.path) / "scripts")
