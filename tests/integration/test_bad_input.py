@@ -49,6 +49,7 @@ BAD_HTTP = {
     "lora": ("lora_task_id", {"lora_task_id": 1}),
     "guided decoding": ("guided_decoding_guide", {"guided_decoding_guide": "{}"}),
     "decoder prompt": ("decoder_text_input", {"decoder_text_input": "x"}),
+    "stop without an id": ("stop", {"stop": True}),
     "prompt table": ("prompt_vocab_size", {"prompt_vocab_size": 5}),
 }
 

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton
-from asking import ask, tensor
+from asking import ask, refused, tensor
 from probes import add_probes, settled, state
 from test_grpc import client_of
 from trellis.assembler import Plan, assemble
@@ -27,6 +27,7 @@ from trellis.gone_clients import PARAMETER, GoneClients
 from trellis.grpc_client import generate, request_inputs
 from trellis.ports import free_ports
 from trellis.server import Server, ServerSettings
+from tritonclient.utils import InferenceServerException
 
 LONG = {"max_tokens": 6000, "end_id": -1}
 ENSEMBLE = "/v2/models/ensemble"
@@ -220,16 +221,22 @@ def test_stop_ends_every_request_of_its_id_with_what_it_has(
 
 def test_stop_of_an_id_that_nobody_has_is_an_empty_answer(http: httpx.Client, repo: Path) -> None:
     assert stop(http, "nobody")["text_output"] == ""
-    assert stop(http, "")["text_output"] == ""
     nothing_is_left(repo)
 
 
-def test_stop_without_an_id_stops_nothing(server: Server, http: httpx.Client, repo: Path) -> None:
-    with ThreadPoolExecutor(1) as pool:
+def test_stop_without_an_id_is_refused_and_stops_nothing(
+    server: Server, http: httpx.Client, repo: Path
+) -> None:
+    needs = "stop: needs the id of the request to end"
+    with ThreadPoolExecutor(1) as pool, client_of(server) as client:
         asked = pool.submit(ask, http, "Once", max_tokens=100, end_id=-1, return_finish_reason=True)
         eventually(lambda: state(repo)["in_engine"] == 1)
-        stop(http, "")
+        assert needs in refused(http, {"stop": True})
+        assert needs in refused(http, {"stop": True, "id": ""})
+        with pytest.raises(InferenceServerException, match=needs):
+            list(generate(client, [b"Once"], {"max_tokens": 1, "stop": True}))
         assert asked.result()["finish_reason"] == "length"
+    nothing_is_left(repo)
 
 
 def test_stop_asked_of_the_engine_directly(server: Server, http: httpx.Client, repo: Path) -> None:
@@ -257,6 +264,9 @@ def test_stop_asked_of_the_engine_directly(server: Server, http: httpx.Client, r
             result, error = answers.get(timeout=30)
             assert error is None, error
             found[int(result.as_numpy("stream_key").item()) >> 16] = result
+        client.async_stream_infer("tensorrt_llm", inputs(1, 3, flags[0]))
+        _, error = answers.get(timeout=30)
+    assert "stop: needs the id of the request to end" in str(error)
     assert found[2].as_numpy("output_ids").size == 0
     assert found[1].as_numpy("finish_reason").tolist() == [[b"cancelled"]]
     assert 0 < found[1].as_numpy("output_ids").size < 6000

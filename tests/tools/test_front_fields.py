@@ -169,6 +169,29 @@ def test_a_request_that_stops_another_keeps_its_id_and_needs_no_prompt() -> None
     assert prepared(stop, BY_ID, ids) == {**stop, "trellis_client": TOKEN}
 
 
+@pytest.mark.parametrize("model", [MODEL, BY_ID], ids=["python", "tensorrtllm"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"stop": True},
+        {"stop": True, "id": ""},
+        {"stop": [True]},
+        {"stop": [True, True]},
+        {"parameters": {"stop": True}},
+        {**GOOD, "stop": True},
+    ],
+    ids=str,
+)
+def test_a_request_that_stops_another_needs_its_id(body: dict[str, Any], model: Model) -> None:
+    assert refusal(body, model) == (
+        'stop: needs the "id" of the request to end; send it at the top level'
+    )
+
+
+def test_a_request_that_does_not_stop_another_needs_no_id() -> None:
+    assert prepared({**GOOD, "stop": False}) == {**GOOD, "stop": False, "trellis_client": TOKEN}
+
+
 @pytest.mark.parametrize(
     ("target", "path"),
     [

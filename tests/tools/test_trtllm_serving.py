@@ -292,6 +292,21 @@ def test_guided_decoding_goes_to_the_engine_or_is_refused(
     assert served.received()["guided_decoding_guide_type"] == ["regex"]
 
 
+def test_a_finish_reason_is_refused_unless_it_is_not_wanted(served: Served) -> None:
+    assert refused(served, return_finish_reason=True) == (
+        f"return_finish_reason: this engine (TensorRT-LLM {engine_version(served)}) cannot do it;"
+        " leave it out"
+    )
+    assert served.text(PROMPT, max_tokens=100, return_finish_reason=False) == [whole(served)]
+
+
+def test_a_stop_without_an_id_is_refused_before_the_engine(served: Served) -> None:
+    assert refused(served, stop=True).startswith("stop: needs the id of the request to end; send")
+    response = served.post(stop=True)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"].startswith('stop: needs the "id" of the request to end; send')
+
+
 def test_logits_and_counts_come_from_the_releases_that_have_them(
     served: Served, contract: Contract
 ) -> None:

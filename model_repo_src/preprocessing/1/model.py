@@ -71,7 +71,7 @@ class TritonPythonModel:
         try:
             arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
             if "STOP" in arrays and arrays["STOP"].any():
-                return _stop(arrays["STOP"])
+                return _stop(arrays["STOP"], _request_id(request))
             prompts = read_prompts(arrays, self.limits)
             if self.engine_inputs is not None:
                 self.engine_inputs.check_texts(prompts)
@@ -156,9 +156,14 @@ class TritonPythonModel:
         ]
 
 
-def _stop(flags: np.ndarray) -> Stop:
+def _stop(flags: np.ndarray, request_id: str) -> Stop:
     if not flags.all():
         raise BadRequest("stop: the prompts of one request must share it")
+    if not request_id:
+        raise BadRequest(
+            'stop: needs the id of the request to end; send it as "id" at the top level, over gRPC'
+            " as request_id"
+        )
     return Stop(rows=len(flags))
 
 

@@ -126,9 +126,10 @@ class TritonPythonModel:
             self.loop.cancel(answer)
 
     def _stop(self, request_id: str) -> None:
-        """End the requests of that id, with what they have."""
-        if request_id:
-            self.loop.stop_where(lambda answer: answer.request_id == request_id)
+        """End the requests of that id, with what they have. Raises Refused without one."""
+        if not request_id:
+            raise Refused("stop: needs the id of the request to end; send it as request_id")
+        self.loop.stop_where(lambda answer: answer.request_id == request_id)
 
     def _cancel_clients(self, tokens: frozenset[str]) -> None:
         self.loop.cancel_where(lambda answer: answer.client in tokens)

@@ -30,8 +30,12 @@ def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> tuple[byt
     body = body.removeprefix(BOM)
     asked = read(body)
     values = flat(model, asked)
-    stops = values.get(STOP) in (True, [True])  # a request that ends another: its id is in use
+    stops = _stops(values.get(STOP))
     check(model, values, escaped=b"\\u" in body, prompt=not stops)
+    if stops and not asked.get(ID):
+        raise Refusal(
+            400, f'{STOP}: needs the "{ID}" of the request to end; send it at the top level'
+        )
     added = f'"{PARAMETER}":"{token}"'
     request_id = ""
     if model.known_by_id and not stops:
@@ -101,6 +105,11 @@ def check(model: Model, values: dict[str, Any], escaped: bool, prompt: bool = Tr
     for name, count in rows.items():
         if count != rows[PROMPT]:
             raise Refusal(400, _uneven(model.fields[name], count, rows[PROMPT]))
+
+
+def _stops(value: Any) -> bool:
+    """Whether a request ends another: then its id is in use, and it needs no prompt."""
+    return value is True or (isinstance(value, list) and True in value)
 
 
 def _uneven(field: Field, rows: int, prompts: int) -> str:
