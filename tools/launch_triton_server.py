@@ -73,6 +73,14 @@ def main(
             " that hang up",
         ),
     ] = True,
+    front_decoding: Annotated[
+        bool,
+        typer.Option(
+            "--front_decoding/--no-front_decoding",
+            "--front-decoding/--no-front-decoding",
+            help="whether the relay makes text of token ids itself, at half the CPU a chunk",
+        ),
+    ] = True,
     allow_admin_endpoints: Annotated[
         bool,
         typer.Option(
@@ -109,6 +117,7 @@ def main(
         log_file=log_file if log else None,
         exit_timeout=exit_timeout,
         http_front=http_front,
+        front_decoding=front_decoding,
         allow_admin_endpoints=allow_admin_endpoints,
     )
     listening = None if force else Listening(address, http_port, grpc_port, metrics_port)

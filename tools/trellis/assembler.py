@@ -114,10 +114,10 @@ def _make(
 
 
 def _build(plan: Plan, staging: Path, target: Path, texts: Mapping[str, str]) -> None:
-    for model in MODELS:
+    for model, text in texts.items():
         version = staging / model / "1"
         version.mkdir(parents=True)
-        (staging / model / "config.pbtxt").write_text(texts[model], encoding="utf-8")
+        (staging / model / "config.pbtxt").write_text(text, encoding="utf-8")
         if model in plan.python_models:
             _add_python(model, version, plan)
     for file in plan.engine.files:

@@ -1,4 +1,4 @@
-"""The four config.pbtxt of a repository, from an engine, a tokenizer and what was set by hand.
+"""Every config.pbtxt of a repository, from an engine, a tokenizer and what was set by hand.
 
 For a Python engine they are the templates of model_repo_src/, filled. For an engine of
 TensorRT-LLM itself `tensorrt_llm` is written from the contract of its release, and the others are
@@ -11,6 +11,7 @@ from pathlib import Path
 from trellis.contract import Contract, read_contract, release_for
 from trellis.engine_config import EngineConfig
 from trellis.engine_folder import EngineFolder
+from trellis.ids_ensemble import ids_ensemble
 from trellis.model_config import parse_config
 from trellis.placeholder import PlaceholderError, known_placeholders, translate
 from trellis.template import TemplateError, fill, placeholders_in, unknown_key
@@ -20,6 +21,7 @@ from trellis.wiring import wire_ensemble, wire_postprocessing, wire_preprocessin
 SOURCES = Path(__file__).resolve().parents[2] / "model_repo_src"
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble")
 GENERATED = "Written by `make repo` for an engine of TensorRT-LLM {version} (contract {release})."
+IDS_ABOUT = "`ensemble` without `postprocessing`, for the HTTP front. Written by `make repo`."
 
 Texts = dict[str, str]
 
@@ -44,7 +46,9 @@ def model_configs(
     chosen, notes = translate(settings, present)
     _check_known(chosen, present)
     values |= chosen
-    return {model: _fill(text, values, model) for model, text in templates.items()}, notes
+    return _with_ids(
+        {model: _fill(text, values, model) for model, text in templates.items()}
+    ), notes
 
 
 def _trtllm(
@@ -89,7 +93,14 @@ def _wired(contract: Contract, engine: EngineConfig, values: dict[str, str]) -> 
     except PlaceholderError as error:
         raise TemplateError(f"SET: {error}") from error
     about = GENERATED.format(version=engine.version, release=contract.release)
-    return {model: config_text(config, about) for model, config in configs.items()}
+    return _with_ids({model: config_text(config, about) for model, config in configs.items()})
+
+
+def _with_ids(texts: Texts) -> Texts:
+    """With the ensemble that the HTTP front asks, which is made from the others."""
+    configs = [parse_config(texts[model], model) for model in ("ensemble", "postprocessing")]
+    config = ids_ensemble(*configs)
+    return {**texts, config.name: config_text(config, IDS_ABOUT)}
 
 
 def _found(engine: EngineFolder, tokenizer_type: str) -> dict[str, str]:

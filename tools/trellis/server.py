@@ -61,6 +61,7 @@ class ServerSettings:
     name: str = ""  # goes into the names of its temporary files
     allow_admin_endpoints: bool = False  # shared memory, model control, log settings, traces
     http_front: bool = True  # whether HTTP clients come through trellis.front
+    front_decoding: bool = True  # whether the front makes text of ids, or `postprocessing`
 
     @property
     def url(self) -> str:
@@ -147,6 +148,7 @@ class Server:
             behind,
             self.process.pid,
             settings.exit_timeout,
+            str(settings.model_repo.resolve()) if settings.front_decoding else "",
         )
         return self._spawn(front.command(), output, TOOLS, {})
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from answer_ids import padding_of, without_padding
 from repository import ModelSettings
 from stream_notices import Listener, id_digest
 from streams import StreamTable
@@ -33,8 +34,7 @@ class EngineAnswers:
         self._decode = tokenizer.decode
         self._streams = StreamTable(tokenizer.stream_decoder, most, quiet)
         self._listener = Listener(settings.folder.parent.parent, most)
-        # What fills the end of a row where the release returns no lengths (0.5.0).
-        self._padding = {-1, tokenizer.eos_id, tokenizer.pad_id}
+        self._padding = padding_of(tokenizer)
         self._warned = False
 
     def begin_batch(self) -> None:
@@ -52,10 +52,12 @@ class EngineAnswers:
         stream = self._stream(request_id, arrays) if request_id else None
         if tokens.shape[:2] == (1, 1):  # what nearly every answer is
             length = None if lengths is None else lengths.item(0)
-            return self._one(stream, (0, 0), self._cut(tokens[0, 0].tolist(), length))
+            ids = without_padding(tokens[0, 0].tolist(), length, self._padding)
+            return self._one(stream, (0, 0), ids)
         texts = np.empty(tokens.shape[:2], np.object_)
         for at in np.ndindex(tokens.shape[:2]):
-            ids = self._cut(tokens[at].tolist(), None if lengths is None else int(lengths[at]))
+            length = None if lengths is None else int(lengths[at])
+            ids = without_padding(tokens[at].tolist(), length, self._padding)
             texts[at] = self._one(stream, at, ids).encode()
         return texts
 
@@ -76,14 +78,6 @@ class EngineAnswers:
         return (
             self._decode(ids) if stream is None else self._streams.decode(stream + at, ids, False)
         )
-
-    def _cut(self, ids: list[int], length: int | None) -> list[int]:
-        """The ids without what only fills the array."""
-        if length is not None:
-            return ids if length == len(ids) else ids[:length]
-        while ids and ids[-1] in self._padding:
-            ids.pop()
-        return ids
 
     def _warn(self) -> None:
         if not self._warned:

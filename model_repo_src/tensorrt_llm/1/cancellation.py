@@ -42,7 +42,9 @@ class CancellationWatch:
             rounds += 1
             answers = self._loop.answers()
             self._say(len(answers))
-            asked = [a for a in answers if rounds % SELDOM == 0 or not a.ensemble_step]
+            asked = [
+                a for a in answers if rounds % SELDOM == 0 or not (a.ensemble_step or a.client)
+            ]
             gap = max(ROUND_SECONDS / (len(asked) or 1), MIN_GAP_SECONDS)
             for answer in asked:
                 if self._gone(answer):

@@ -6,7 +6,7 @@ the field, or nothing at all for a key that is mistyped.
 
 import difflib
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from trellis.front.fields import Field
 from trellis.front.ids import RequestIds
@@ -19,10 +19,20 @@ NESTED = "parameters"
 ID = "id"
 PROMPT = "text_input"
 STOP = "stop"
+SEQUENCES = ("num_return_sequences", "beam_width")
+LARGE = ("return_context_logits", "return_generation_logits")  # megabytes of JSON
 
 
-def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> tuple[bytes, str]:
-    """The body as it goes to Triton, and the request id that was taken for it ('' for none).
+class Prepared(NamedTuple):
+    """A body as it goes to Triton."""
+
+    body: bytes
+    request_id: str  # that was taken for it; '' for none
+    one_text: bool  # whether it is answered with one sequence of one prompt, and little beside
+
+
+def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> Prepared:
+    """The body as it goes to Triton.
 
     The client's token goes in, and an id where the engine knows requests by nothing else; all
     else stays as it was sent. Raises Refusal with the field and what to do.
@@ -31,7 +41,7 @@ def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> tuple[byt
     asked = read(body)
     values = flat(model, asked)
     stops = _stops(values.get(STOP))
-    check(model, values, escaped=b"\\u" in body, prompt=not stops)
+    rows = check(model, values, escaped=b"\\u" in body, prompt=not stops)
     if stops and not asked.get(ID):
         raise Refusal(
             400, f'{STOP}: needs the "{ID}" of the request to end; send it at the top level'
@@ -45,7 +55,8 @@ def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> tuple[byt
         elif asked[ID] != request_id:
             body = json.dumps(asked | {ID: request_id}).encode()
     brace = body.index(b"{") + 1
-    return b"%s%s,%s" % (body[:brace], added.encode(), body[brace:]), request_id
+    body = b"%s%s,%s" % (body[:brace], added.encode(), body[brace:])
+    return Prepared(body, request_id, not stops and rows == 1 and _one_sequence(values))
 
 
 def stop_body(request_id: str) -> bytes:
@@ -92,19 +103,27 @@ def flat(model: Model, asked: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def check(model: Model, values: dict[str, Any], escaped: bool, prompt: bool = True) -> None:
-    """Types, ranges and numbers of values. Raises Refusal for the first that is wrong.
+def check(model: Model, values: dict[str, Any], escaped: bool, prompt: bool = True) -> int:
+    """Types, ranges and numbers of values; how many prompts there are.
+
+    Raises Refusal for the first that is wrong.
 
     `prompt`: there has to be one.
     """
     rows = {name: model.fields[name].rows(value, escaped) for name, value in values.items()}
     if not prompt:
-        return
+        return 0
     if PROMPT not in rows:
         raise Refusal(400, f"{PROMPT}: missing; send the prompt")
     for name, count in rows.items():
         if count != rows[PROMPT]:
             raise Refusal(400, _uneven(model.fields[name], count, rows[PROMPT]))
+    return rows[PROMPT]
+
+
+def _one_sequence(values: dict[str, Any]) -> bool:
+    several = any(values.get(name, 1) not in (1, [1]) for name in SEQUENCES)
+    return not several and not any(values.get(name) for name in LARGE)
 
 
 def _stops(value: Any) -> bool:

@@ -175,8 +175,12 @@ class Connection(asyncio.Protocol):
             if model is not None and model.checked:
                 self._token = self._token or self._relay.new_token()
                 _check_encoding(request)
-                body, request.request_id = prepare(model, body, self._token, self._relay.ids)
+                body, request.request_id, one_text = prepare(
+                    model, body, self._token, self._relay.ids
+                )
                 request.token, request.stops_by_id = self._token, model.stops_by_id
+                if one_text and model.texts is not None and request.version == b"1.1":
+                    request.ask_for_ids(model, model.texts)
             else:
                 Nesting(request.headers).feed(body)
         except Refusal as refusal:
@@ -211,6 +215,7 @@ class Connection(asyncio.Protocol):
     def _send(self, request: Request, data: bytes) -> None:
         request.begun = True
         if self._upstream is not None:
+            self._upstream.text_answer = request.text_answer
             self._upstream.transport.write(data)
             return
         self._unsent.append(data)

@@ -3,13 +3,18 @@
 import asyncio
 import json
 import re
+import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trellis.front.fields import Field
+from trellis.front.settings import IDS_SUFFIX
+from trellis.front.texts import Texts, load_texts
 
 GENERATE = re.compile(
     rb"(?:https?://[^/?#]*)?(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?#].*)?",
@@ -42,6 +47,8 @@ class Model:
     name: str
     fields: dict[str, Field] = field(default_factory=dict)
     known_by_id: bool = False  # its engine tells requests apart by ids alone: TensorRT-LLM's own
+    shown: frozenset[str] = frozenset()  # its outputs
+    texts: Texts | None = None  # of the ids that the ensemble beside it gives, if there is one
 
     @property
     def checked(self) -> bool:
@@ -54,8 +61,15 @@ class Model:
         return self.known_by_id and "stop" in self.fields
 
 
-def read_model(config: Config, config_of: Callable[[str], Config]) -> Model:
-    """A model by its configuration; `config_of` gives those of an ensemble's steps."""
+def read_model(
+    config: Config,
+    config_of: Callable[[str], Config],
+    texts_of: Callable[[Config], Texts | None] = lambda _: None,
+) -> Model:
+    """A model by its configuration; `config_of` gives those of an ensemble's steps.
+
+    `texts_of` gives the tokenizer of its last step.
+    """
     inputs = {tensor["name"]: tensor for tensor in config.get("input", [])}
     if config.get("platform") != "ensemble" or "text_input" not in inputs:
         return Model(config["name"])
@@ -65,14 +79,33 @@ def read_model(config: Config, config_of: Callable[[str], Config]) -> Model:
         config["name"],
         {name: Field.of(tensor, batched) for name, tensor in inputs.items()},
         any(config_of(step).get("backend") == "tensorrtllm" for step in steps),
+        frozenset(tensor["name"] for tensor in config["output"]),
+        _texts(config["name"], steps[-1], config_of, texts_of),
     )
+
+
+def _texts(
+    name: str,
+    last: str,
+    config_of: Callable[[str], Config],
+    texts_of: Callable[[Config], Texts | None],
+) -> Texts | None:
+    try:
+        config_of(name + IDS_SUFFIX)
+    except OSError:  # Triton does not have it
+        return None
+    return texts_of(config_of(last))
 
 
 class Models:
     """The models of the server behind, asked for once and again when they may have changed."""
 
-    def __init__(self, triton_port: int) -> None:
+    def __init__(self, triton_port: int, model_repo: str = "") -> None:
+        """`model_repo`: the repository that ids are made text of; "": none."""
         self._url = f"http://127.0.0.1:{triton_port}"
+        self._repository = Path(model_repo) if model_repo else None
+        self._texts: dict[str, Texts | None] = {}  # by the configuration that they were loaded by
+        self._loading = threading.Lock()
         self._known: dict[str, tuple[float, Model]] = {}
         self._asking: dict[str, asyncio.Future[Model | None]] = {}
 
@@ -103,11 +136,34 @@ class Models:
 
     def _ask(self, path: str) -> Model | None:
         try:
-            return read_model(self._config(path), lambda step: self._config(f"/v2/models/{step}"))
+            return read_model(
+                self._config(path), lambda step: self._config(f"/v2/models/{step}"), self._load
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _load(self, postprocessing: Config) -> Texts | None:
+        """The tokenizer of a model, loaded once; None where `postprocessing` has to do."""
+        key = json.dumps(postprocessing)
+        with self._loading:
+            if self._repository is not None and key not in self._texts:
+                self._texts[key] = _load_or_say(postprocessing, self._repository)
+            return self._texts.get(key)
 
     def _config(self, path: str) -> Config:
         with _DIRECT.open(f"{self._url}{path}/config", timeout=FETCH_SECONDS) as response:
             config: Config = json.load(response)
         return config
+
+
+def _load_or_say(postprocessing: Config, repository: Path) -> Texts | None:
+    try:
+        return load_texts(postprocessing, repository)
+    except Exception as error:  # whatever a tokenizer_type raises: the other way is still there
+        print(
+            f"HTTP front: no tokenizer here ({error}); `postprocessing` makes the texts, at twice"
+            " the CPU a chunk",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import resource
 import secrets
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from trellis.front.body import stop_body
 from trellis.front.connection import Connection
@@ -14,7 +16,7 @@ from trellis.front.ids import RequestIds
 from trellis.front.models import Models
 from trellis.front.replies import Refusal
 from trellis.front.requests import Request
-from trellis.front.settings import STALL_SECONDS, FrontSettings
+from trellis.front.settings import IDS_SUFFIX, STALL_SECONDS, FrontSettings
 from trellis.front.upstream import Upstream
 from trellis.gone_clients import GoneClients
 
@@ -23,6 +25,7 @@ LOOK_SECONDS = 5.0
 STOP_SECONDS = 5.0
 STOP_AGAIN_SECONDS = 1.0
 STOPS_AT_ONCE = 64
+PREPARE_SECONDS = 0.2  # between looks for a model that is loading
 TOKENS_AT_ONCE = 256  # in one datagram of at most 8,192 bytes
 
 
@@ -34,7 +37,7 @@ class Relay:
         self.now = loop.time
         self.connections: set[Connection] = set()
         self.drains = Drains(loop)
-        self.models = Models(settings.triton_port)
+        self.models = Models(settings.triton_port, settings.model_repo)
         self.ids = RequestIds()
         self._settings = settings
         self._port = settings.triton_port
@@ -53,14 +56,25 @@ class Relay:
         server = await self.loop.create_server(
             lambda: Connection(self), self._settings.address, self._settings.port, backlog=BACKLOG
         )
+        preparing = self.loop.create_task(self._prepare())
         while not self._stopping.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), LOOK_SECONDS)
             self._end_stalled()
         server.close()
+        preparing.cancel()
         await self._drain()
         self._telling.shutdown()
         self._gone.close()
+
+    async def _prepare(self) -> None:
+        """Load the tokenizers before the first request wants them, once their models are there."""
+        repository = self._settings.model_repo
+        for folder in sorted(Path(repository).glob(f"*{IDS_SUFFIX}")) if repository else ():
+            path = f"/v2/models/{folder.name.removesuffix(IDS_SUFFIX)}"
+            while await self.models.find(path) is None:
+                await asyncio.sleep(PREPARE_SECONDS)
+        gc.freeze()  # a vocabulary stays, too
 
     async def connect(self, client: Connection) -> tuple[asyncio.BaseTransport, Upstream]:
         """A new connection to Triton. Raises OSError if it takes none."""

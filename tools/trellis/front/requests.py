@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import httptools
 from httptools.parser.errors import HttpParserError, HttpParserUpgrade
 
-from trellis.front.models import route
+from trellis.front.models import Model, route
 from trellis.front.nesting import Nesting
 from trellis.front.replies import Refusal
-from trellis.front.settings import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from trellis.front.settings import IDS_SUFFIX, MAX_BODY_BYTES, MAX_HEAD_BYTES
+from trellis.front.text_answers import TextAnswer
+from trellis.front.texts import Texts
 
 Header = tuple[bytes, bytes]
 # Written anew for a request whose body was read whole.
@@ -44,6 +46,14 @@ class Request:
     token: str = ""  # the client's, if the engine was given it
     request_id: str = ""  # held while it is in flight
     stops_by_id: bool = False  # the engine ends it by a request of the same id
+    text_answer: TextAnswer | None = None  # makes text of the ids that it is answered with
+
+    def ask_for_ids(self, model: Model, texts: Texts) -> None:
+        """Have the ensemble answer that gives ids, of which the front makes text."""
+        place = self.target.index(b"/v2/models/") + len(b"/v2/models/")
+        end = self.target.index(b"/", place)
+        self.target = b"%s%s%s" % (self.target[:end], IDS_SUFFIX.encode(), self.target[end:])
+        self.text_answer = TextAnswer(model.name, model.shown, texts)
 
     def head(self, length: int | None = None) -> bytes:
         """The head as it is passed on; with the length of a body that was read whole."""

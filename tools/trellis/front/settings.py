@@ -12,6 +12,7 @@ MAX_AHEAD_BYTES = 256 * 1024  # of requests that a client sends before it has it
 MAX_DRAINS = 1024  # answers that are read to their ends though their clients are gone
 DRAIN_SECONDS = 30.0  # for each of them; what was stopped ends in far less
 STALL_SECONDS = 60.0  # a request that began and does not go on for so long is given up
+IDS_SUFFIX = "_ids"  # of the ensemble beside one, whose answers are token ids
 TOOLS = Path(__file__).resolve().parents[2]
 
 
@@ -24,6 +25,7 @@ class FrontSettings:
     triton_port: int  # on loopback
     triton_pid: int  # its process, which the engine host's socket is named after
     exit_timeout: float  # seconds that answers in flight have to end in once it is asked to stop
+    model_repo: str = ""  # whose ids it makes text of; "": `postprocessing` does
 
     def command(self) -> list[str]:
         """The command of a front, to be run in TOOLS."""

@@ -12,6 +12,7 @@ import httptools
 from httptools.parser.errors import HttpParserError
 
 from trellis.front.replies import RETRY_AFTER
+from trellis.front.text_answers import TextAnswer
 
 UNAVAILABLE = b"HTTP/1.1 503"
 # Triton answers every error of an ensemble with 400; this one is not the client's fault.
@@ -47,9 +48,11 @@ class Upstream(asyncio.Protocol):
         self._client: Client | None = client
         self._parser = httptools.HttpResponseParser(self)
         self._at_start = True
+        self._first = False  # nothing of the answer was written yet
         self._ended = False
         self._held: list[bytes] | None = None  # an answer of 400, until what it says is known
         self._drained: Callable[[Upstream], None] | None = None  # nobody is there to answer to
+        self.text_answer: TextAnswer | None = None  # writes the present answer anew
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
@@ -72,8 +75,35 @@ class Upstream(asyncio.Protocol):
             self._throw_away(data)
             return
         if self._at_start:
-            self._at_start = False
+            self._at_start, self._first = False, True
             client.answer_began()
+        try:
+            data = self._parse(data)
+        except HttpParserError:
+            self.close()
+            client.upstream_lost()
+            return
+        if data:
+            self._write(client, data)
+        if self._held and (self._ended or sum(map(len, self._held)) > MAX_HELD_BYTES):
+            client.transport.write(_unavailable(b"".join(self._held)))
+            self._held = None
+        if self._ended:
+            self._ended, self._at_start, self.text_answer = False, True, None
+            client.answer_ended()
+
+    def _parse(self, data: bytes) -> bytes:
+        """Look for the end of the answer; what of it goes to the client."""
+        if self.text_answer is None:
+            self._parser.feed_data(data)
+            return data
+        data = self.text_answer.feed(data)
+        self._ended = self.text_answer.ended
+        return data
+
+    def _write(self, client: Client, data: bytes) -> None:
+        if self._first:
+            self._first = False
             if data.startswith(BAD_REQUEST):
                 self._held = []
             if data.startswith(UNAVAILABLE):
@@ -82,22 +112,10 @@ class Upstream(asyncio.Protocol):
             client.transport.write(data)
         else:
             self._held.append(data)
-        try:
-            self._parser.feed_data(data)
-        except HttpParserError:
-            self.close()
-            client.upstream_lost()
-            return
-        if self._held and (self._ended or sum(map(len, self._held)) > MAX_HELD_BYTES):
-            client.transport.write(_unavailable(b"".join(self._held)))
-            self._held = None
-        if self._ended:
-            self._ended, self._at_start = False, True
-            client.answer_ended()
 
     def _throw_away(self, data: bytes) -> None:
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
         except HttpParserError:
             self._ended = True
         if self._ended:

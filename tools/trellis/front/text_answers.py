@@ -1,0 +1,146 @@
+"""From an answer of `ensemble_ids` to the one that `ensemble` would have given.
+
+Triton's bytes are parsed and written anew: ids become text under the state of their stream, and
+the rest of each JSON object stays. What comes here is one sequence of one prompt.
+"""
+
+import json
+import re
+from typing import Any
+
+import httptools
+
+from trellis.front.settings import IDS_SUFFIX
+from trellis.front.texts import Texts
+
+IDS_NAME, LENGTH, CUT = "output_ids", "sequence_length", "text_cut"
+# As Triton writes them: several in a list, one alone. In no string: quotes are escaped there.
+IDS = re.compile(rb'"output_ids":(-?[0-9]+|\[[-0-9,]+\]|\[\])')
+OPENING = ord("[")
+FRAMING = (b"content-length", b"transfer-encoding")
+EVENT, EVENT_END = b"data: ", b"\n\n"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring
+
+
+class TextAnswer:
+    """One answer on its way: `feed` bytes in, bytes out, until `ended`."""
+
+    def __init__(self, name: str, shown: frozenset[str], texts: Texts) -> None:
+        """`name`: of the ensemble that the client asked; `shown`: its outputs."""
+        self._name = name
+        self._hidden = [key for key in (LENGTH, CUT) if key not in shown]
+        self._texts = texts
+        self._push = texts.new_decoder().push
+        self._parser = httptools.HttpResponseParser(self)
+        self._out: list[bytes] = []
+        self._body = b""
+        self._around: tuple[bytes, bytes] | None = None  # what stood around the last ids
+        self._length: int | None = None
+        self._cut = 0
+        self._head = b""
+        self.ended = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._line, self._headers, self._streams = b"", [], False  # type: ignore[var-annotated]
+
+    def feed(self, data: bytes) -> bytes:
+        """What goes to the client after these bytes of Triton's. Raises HttpParserError."""
+        self._parser.feed_data(data)
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    # What httptools calls.
+
+    def on_status(self, reason: bytes) -> None:
+        """The words behind the status."""
+        self._line += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        lowered = name.lower()
+        if lowered == b"content-type":
+            self._streams = value.startswith(b"text/event-stream")
+        if lowered not in FRAMING:
+            self._headers.append(b"%s: %s\r\n" % (name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is there; that of a whole answer waits for its length."""
+        self._line = b"HTTP/1.1 %d %s\r\n" % (self._parser.get_status_code(), self._line)
+        if self._streams:
+            self._out += [self._line, *self._headers, b"Transfer-Encoding: chunked\r\n\r\n"]
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body: of a stream, what is complete goes on."""
+        data = self._body + data if self._body else data
+        if not self._streams:
+            self._body = data
+            return
+        events, end, self._body = data.rpartition(EVENT_END)
+        if end:
+            self._chunk(b"".join([self._event(event) for event in events.split(EVENT_END)]))
+
+    def on_message_complete(self) -> None:
+        """The end."""
+        if self._parser.get_status_code() < 200:  # only announces the answer
+            self._begin()
+            return
+        self.ended = True
+        if self._streams:
+            if self._body:
+                self._chunk(self._body)
+            self._out.append(b"0\r\n\r\n")
+            return
+        body = self._object(self._body)
+        self._out += [
+            self._line,
+            *self._headers,
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body),
+        ]
+
+    def _chunk(self, data: bytes) -> None:
+        self._out.append(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def _event(self, event: bytes) -> bytes:
+        if event.startswith(EVENT):
+            event = EVENT + self._object(event[len(EVENT) :])
+        return event + EVENT_END
+
+    def _object(self, data: bytes) -> bytes:
+        """A JSON object of Triton's with the text in place of the ids."""
+        found = IDS.search(data)
+        if found is None:  # an error
+            ensemble = f"'{self._name}{IDS_SUFFIX}'".encode()
+            return data.replace(ensemble, f"'{self._name}'".encode(), 1)
+        around = (data[: found.start()], data[found.end() :])
+        if around != self._around:  # mostly all of a stream's chunks have the same around their ids
+            self._around = around
+            self._read(json.loads(data))
+        ids = _ids(found[1])
+        return self._head + _quoted(self._text(ids)).encode("utf-8", "replace") + b"}"
+
+    def _read(self, answer: dict[str, Any]) -> None:
+        """Keep what stands beside the ids, and all that is written before the text."""
+        self._length, self._cut = answer.get(LENGTH), answer.get(CUT) or 0
+        for key in (*self._hidden, IDS_NAME):
+            answer.pop(key, None)
+        answer["model_name"] = self._name
+        self._head = _encode(answer)[:-1].encode("utf-8", "replace") + b',"text_output":'
+
+    def _text(self, ids: list[int]) -> str:
+        ids = self._texts.counted(ids, self._length)
+        text = self._push(ids) if self._streams else self._texts.decode(ids)
+        return text[: -self._cut] if self._cut else text
+
+
+def _ids(value: bytes) -> list[int]:
+    """Of JSON, whose one-element arrays Triton writes as numbers.
+
+    >>> _ids(b"7"), _ids(b"[7,8]"), _ids(b"[]")
+    ([7], [7, 8], [])
+    """
+    if value[0] != OPENING:
+        return [int(value)]
+    return [*map(int, value[1:-1].split(b","))] if len(value) > 2 else []

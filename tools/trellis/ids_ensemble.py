@@ -1,0 +1,50 @@
+"""`ensemble_ids`: the same ensemble without its last step, token ids out.
+
+A chunk's hop through `postprocessing` costs more than all else on its way, and what is done there
+is a look-up. The HTTP front does that look-up itself: it asks this ensemble in place of `ensemble`
+and gives its clients the answers that `ensemble` would have given. gRPC, and clients that reach
+Triton without the front, go on to `ensemble`.
+"""
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from trellis.front.settings import IDS_SUFFIX
+
+# Inputs of `postprocessing` that make one text; they leave under the names of the engine's outputs.
+TOKENS = ("TOKENS_BATCH", "SEQUENCE_LENGTH", "TEXT_CUT")
+# Its chunks do not come to `postprocessing`, which is how streams without a reader are found there.
+STEP_MARK = "ensemble_step"
+
+
+def ids_ensemble(ensemble: pb.ModelConfig, postprocessing: pb.ModelConfig) -> pb.ModelConfig:
+    """Its configuration, from those of the repository's `ensemble` and its last step."""
+    config = pb.ModelConfig()
+    config.CopyFrom(ensemble)
+    config.name += IDS_SUFFIX
+    before, engine, last = config.ensemble_scheduling.step
+    texts = set(last.output_map.values())
+    shown = [output for output in config.output if output.name not in texts]
+    del config.output[:]
+    config.output.extend(shown)
+    specs = {tensor.name: tensor for tensor in postprocessing.input}
+    names = {wire: output for output, wire in engine.output_map.items()}
+    for name in TOKENS:
+        wire = last.input_map.get(name, "")
+        if wire.startswith("_"):  # else clients are shown it anyway
+            output, spec = names[wire], specs[name]
+            engine.output_map[output] = output
+            config.output.add(name=output, data_type=spec.data_type, dims=spec.dims)
+    _drop_unused(engine.output_map, {output.name for output in config.output})
+    for name, wire in list(engine.input_map.items()):
+        if name == STEP_MARK:
+            del engine.input_map[name]
+            _drop_unused(before.output_map, set(before.output_map.values()) - {wire})
+    del config.ensemble_scheduling.step[2]
+    return config
+
+
+def _drop_unused(outputs, used: set[str]) -> None:  # type: ignore[no-untyped-def]
+    """Triton takes no ensemble with a tensor that goes nowhere."""
+    for name, wire in list(outputs.items()):
+        if wire not in used:
+            del outputs[name]
