@@ -20,6 +20,7 @@ from trellis.ports import free_ports
 from trellis.preflight.heads import check_heads, fitting_sizes
 from trellis.preflight.shared_memory import check_shared_memory
 from trellis.preflight.vocabulary import check_ids, compare_vocabularies
+from trellis.tokenizer_type import find_type
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "model_repo_src"
@@ -502,6 +503,77 @@ def test_a_kv_cache_too_small_for_one_request(place: Place) -> None:
     made(place, max_tokens_in_paged_kv_cache="100")
     (found,) = failing(place.repository, *ports(), env=place.gpus(80))
     assert "too small for one request of 2560 tokens" in found["remedy"]
+
+
+# As Python begins, it makes a package one that is not installed.
+HIDE = """
+import importlib.machinery, sys
+class Hiding(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == {package!r} else super().find_spec(name, path, target)
+sys.meta_path = [Hiding if f is importlib.machinery.PathFinder else f for f in sys.meta_path]
+"""
+
+
+def hidden(place: Place, package: str) -> dict[str, str]:
+    """An environment in which Python does not find this package."""
+    folder = place.folder / "hiding"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(HIDE.format(package=package))
+    return {"PYTHONPATH": str(folder)}
+
+
+def of_type(place: Place, tokenizer: str) -> Place:
+    """The repository with a tokenizer_type of this name, or in this file."""
+    kind, file = find_type(tokenizer)
+    assemble(Plan(read_engine(place.engine), kind, place.tokenizer, file), place.repository)
+    return place
+
+
+def test_a_tokenizer_type_whose_package_is_not_installed(place: Place) -> None:
+    env = of_type(place, "auto").gpus(80) | hidden(place, "transformers")
+    (found,) = failing(place.repository, *ports(), env=env)
+    assert (found["what"], found["found"]) == (
+        "tokenizer",
+        f"no package transformers for {sys.executable}",
+    )
+    assert found["needed"] == "transformers, which the tokenizer_type auto imports"
+    assert found["remedy"] == (
+        f"install it ({sys.executable} -m pip install transformers), or choose another TOKENIZER="
+    )
+
+
+def test_a_package_that_a_type_of_ones_own_imports(place: Place) -> None:
+    file = place.folder / "mine.py"
+    file.write_text("import sandpiper.ids\n")
+    env = of_type(place, str(file)).gpus(80)
+    (found,) = failing(place.repository, *ports(), env=env)
+    assert found["found"].startswith("no package sandpiper for ")
+
+
+def test_a_file_that_a_type_of_ones_own_imports_is_no_package(place: Place) -> None:
+    file = place.folder / "mine.py"
+    file.write_text("import tokenizer_registry.more\n")
+    env = of_type(place, str(file)).gpus(80)
+    (found,) = failing(place.repository, *ports(), env=env)
+    assert "No module named 'tokenizer_registry.more'" in found["found"]
+    assert "pip" not in found["remedy"]
+
+
+def test_what_only_makes_a_tokenizer_faster_is_not_needed(place: Place) -> None:
+    env = of_type(place, "llama").gpus(80) | hidden(place, "sentencepiece")
+    assert failing(place.repository, *ports(), env=env) == []
+
+
+def test_packages_are_looked_for_where_the_server_will_import_them(place: Place) -> None:
+    env = made(place).gpus(80)
+    python = place.folder / "bin" / "python3"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without its site-packages
+    python.chmod(0o755)
+    (found,) = failing(place.repository, "--tritonserver=/bin/true", *ports(), env=env)
+    assert found["found"] in (f"no package {name} for {python}" for name in ("tokenizers", "numpy"))
+    assert failing(place.repository, *ports(), env=env) == []  # the embedded server: by this Python
 
 
 @pytest.mark.parametrize("vocabulary", [29000, 128256])

@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass, field
@@ -48,6 +49,17 @@ def find_triton(given: str = "") -> Triton:
     if CONTAINER_SERVER.is_file():
         return Triton(CONTAINER_SERVER)
     return _embedded()
+
+
+def serving_python(given: str = "") -> str:
+    """The interpreter whose packages the Python models import.
+
+    Triton's stub embeds Python and finds its packages by the first `python3` on PATH; for the
+    embedded server that is this interpreter.
+    """
+    if (Path(given) if given else CONTAINER_SERVER).is_file():
+        return shutil.which("python3") or sys.executable
+    return sys.executable
 
 
 def _embedded() -> Triton:

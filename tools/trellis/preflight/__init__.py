@@ -22,6 +22,7 @@ from trellis.preflight.server_binary import check_server
 from trellis.preflight.shared_memory import check_shared_memory
 from trellis.preflight.vocabulary import check_vocabulary
 from trellis.preflight.world_size import check_world_size
+from trellis.triton import serving_python
 
 __all__ = ["Check", "Listening", "run_checks"]
 
@@ -37,7 +38,7 @@ def _checks(
     model_repo: Path, world_size: int, listening: Listening | None, tritonserver: str
 ) -> Iterator[Check]:
     try:
-        repository = read_repository(model_repo)
+        repository = read_repository(model_repo, serving_python(tritonserver))
     except RepositoryError as error:
         yield Check("repository", str(error), "a repository of `make repo`", False, error.remedy)
         return

@@ -28,6 +28,10 @@ try:
     facts = {name: getattr(tokenizer, name) for name in ("vocab_size", "eos_id", "pad_id")}
 except Exception as error:
     facts = {"error": f"{error}"}
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            facts["missing"] = error.name or ""
+        error = error.__cause__
 print(json.dumps(facts))
 """
 
@@ -47,6 +51,7 @@ class Repository:
     path: Path
     configs: dict[str, ModelConfig]
     engine: EngineConfig | None
+    python: str = sys.executable  # whose packages the models will import
 
     @property
     def engine_folder(self) -> Path:
@@ -59,12 +64,15 @@ class Repository:
 
     @cached_property
     def tokenizer(self) -> dict[str, Any]:
-        """vocab_size, eos_id and pad_id of the tokenizer as served; or `error`."""
+        """vocab_size, eos_id and pad_id of the tokenizer as served.
+
+        Or `error`, and `missing` if that is a module that the serving interpreter does not have.
+        """
         folder = self.path / "preprocessing" / "1"
         texts = json.dumps(parameters(self.configs["preprocessing"]))
         try:
             done = subprocess.run(
-                [sys.executable, "-c", LOAD_TOKENIZER, str(folder), texts],
+                [self.python, "-c", LOAD_TOKENIZER, str(folder), texts],
                 capture_output=True,
                 text=True,
                 timeout=TOKENIZER_SECONDS,
@@ -79,7 +87,7 @@ class Repository:
         return facts
 
 
-def read_repository(path: Path) -> Repository:
+def read_repository(path: Path, python: str = sys.executable) -> Repository:
     """Raises RepositoryError if a model or its configuration is missing or cannot be read."""
     configs = {}
     for model in MODELS:
@@ -93,7 +101,7 @@ def read_repository(path: Path) -> Repository:
     engine = None
     if configs["tensorrt_llm"].backend == "tensorrtllm":
         engine = _engine(path / "tensorrt_llm" / "1" / "config.json", configs["preprocessing"])
-    return Repository(path, configs, engine)
+    return Repository(path, configs, engine, python)
 
 
 def _engine(file: Path, preprocessing: ModelConfig) -> EngineConfig:

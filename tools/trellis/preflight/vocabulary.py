@@ -1,4 +1,4 @@
-"""The tokenizer against the engine: one vocabulary, and special ids inside it."""
+"""The tokenizer: its packages are here, and it fits the engine, vocabulary and special ids."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,17 @@ from trellis.preflight.repository import Repository
 
 # Engines pad their vocabulary: to a multiple of 64 or of the ranks, or to a round number.
 MOST_PADDING = 0.05
+OWN_PACKAGE = "tokenizer_registry"  # nothing to install: a file of the repository is missing
 
 
 def check_vocabulary(repository: Repository) -> Iterator[Check]:
     """The tokenizer loads, its ids are the engine's, and so are end_id and pad_id."""
     kind = repository.parameter("preprocessing", "tokenizer_type")
     facts = repository.tokenizer
+    package = facts.get("missing", "").partition(".")[0]
+    if package not in ("", OWN_PACKAGE):
+        yield missing_package(kind, package, repository.python)
+        return
     if "error" in facts:
         yield Check(
             "tokenizer",
@@ -27,6 +32,17 @@ def check_vocabulary(repository: Repository) -> Iterator[Check]:
     yield compare_vocabularies(kind, int(facts["vocab_size"]), engine)
     ids = {"end_id": facts["eos_id"], "pad_id": facts["pad_id"]}
     yield check_ids({name: value for name, value in ids.items() if value is not None}, engine)
+
+
+def missing_package(kind: str, package: str, python: str) -> Check:
+    """What the tokenizer_type imports is not installed for the interpreter that will serve."""
+    return Check(
+        "tokenizer",
+        f"no package {package} for {python}",
+        f"{package}, which the tokenizer_type {kind} imports",
+        False,
+        f"install it ({python} -m pip install {package}), or choose another TOKENIZER=",
+    )
 
 
 def compare_vocabularies(kind: str, tokenizer: int, engine: int | None) -> Check:
