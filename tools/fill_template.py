@@ -15,6 +15,8 @@ from trellis.model_config import ConfigTextError
 from trellis.placeholder import known_placeholders, translate
 from trellis.template import TemplateError, fill, parse_substitutions, placeholders_in
 
+SOURCES = Path(__file__).resolve().parents[1] / "model_repo_src"
+
 
 def main(
     file: Annotated[Path, typer.Argument(help="the template", exists=True, dir_okay=False)],
@@ -40,6 +42,13 @@ def main(
     if list_:
         show(placeholders_in(text))
         return
+    if in_place and not allow_unfilled and file.resolve().is_relative_to(SOURCES):
+        print(
+            f"fill_template: {file}: `make repo` reads this template, which has to keep its"
+            " placeholders; fill a copy of it, or use `make repo SET=key:value`",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
     try:
         values, notes = translate(
             parse_substitutions(substitutions),

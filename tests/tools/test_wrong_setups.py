@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from fake_engines import config, write_engine
 from trellis.assembler import Plan, assemble
 from trellis.engine_config import read_engine_config
 from trellis.engine_folder import read_engine
+from trellis.model_config import parameters, parse_config
 from trellis.ports import free_ports
 from trellis.preflight.heads import check_heads, fitting_sizes
 from trellis.preflight.shared_memory import check_shared_memory
 from trellis.preflight.vocabulary import check_ids, compare_vocabularies
+from trellis.template import fill, placeholders_in
 from trellis.tokenizer_type import find_type
 
 ROOT = Path(__file__).parents[2]
@@ -265,7 +268,101 @@ def test_make_repo_refuses(place: Place, setup: str) -> None:
     assert sorted(place.folder.rglob("*")) == before, "something half-written was left behind"
 
 
+@dataclass
+class Checkout:
+    """A copy of what `make repo` reads, with templates that a test may change."""
+
+    folder: Path
+
+    def template(self, model: str) -> Path:
+        return self.folder / "model_repo_src" / model / "config.pbtxt"
+
+    def run(self, tool: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """A tool of the copy."""
+        command = [sys.executable, self.folder / "tools" / f"{tool}.py", *arguments]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+
+    def assemble(self, place: Place) -> subprocess.CompletedProcess[str]:
+        """The repository of the place's engine."""
+        given = {"engine": place.engine, "tokenizer": "llama", "tokenizer_dir": place.tokenizer}
+        given |= {"model_repo": place.repository}
+        return self.run("assemble", *(f"--{name}={value}" for name, value in given.items()))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    folder = tmp_path / "checkout"
+    for name in ("model_repo_src", "tokenizers", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return Checkout(folder)
+
+
+def filled_in_place(checkout: Checkout, model: str) -> str:
+    """Fill a template as a copy is filled, and put it in the template's place; what it was."""
+    template = checkout.template(model)
+    before = template.read_text()
+    values = {name: "gpt2" for name in placeholders_in(before) if name == "tokenizer_type"}
+    template.write_text(fill(before, values))
+    return before
+
+
+@pytest.mark.parametrize("model", ["preprocessing", "postprocessing", "ensemble"])
+def test_make_repo_refuses_a_template_that_was_filled_in_place(
+    place: Place, checkout: Checkout, model: str
+) -> None:
+    before = filled_in_place(checkout, model)
+    done = checkout.assemble(place)
+    assert done.returncode == 1
+    name = f"model_repo_src/{model}/config.pbtxt"
+    assert f"assemble: {name}: was filled in place: no ${{...}} is left" in done.stderr
+    assert f"(git checkout {name})" in done.stderr
+    assert not place.repository.exists()
+    checkout.template(model).write_text(before)
+    done = checkout.assemble(place)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_engines_own_template_counts_where_it_is_used(place: Place, checkout: Checkout) -> None:
+    filled_in_place(checkout, "tensorrt_llm")
+    assert checkout.assemble(place).returncode == 0  # TensorRT-LLM's is written by its release
+    no_engine(place)
+    (place.engine / "openvino_model.xml").write_text("<net/>")
+    shutil.rmtree(place.repository)
+    assert (
+        "model_repo_src/tensorrt_llm/config.pbtxt: was filled in" in checkout.assemble(place).stderr
+    )
+
+
+def test_a_literal_of_ones_own_in_a_template_is_kept_and_said(
+    place: Place, checkout: Checkout
+) -> None:
+    template = checkout.template("preprocessing")
+    template.write_text(template.read_text().replace("${max_words}", "8"))
+    done = checkout.assemble(place)
+    assert done.returncode == 0
+    assert done.stderr == (
+        'assemble: model_repo_src/preprocessing/config.pbtxt: max_words is "8" there, whatever'
+        " ENGINE=, TOKENIZER= and SET= say\n"
+    )
+    made = parse_config((place.repository / "preprocessing" / "config.pbtxt").read_text())
+    assert parameters(made)["max_words"] == "8"
+
+
 # tools/fill_template.py
+
+
+def test_fill_template_does_not_fill_what_make_repo_reads(checkout: Checkout) -> None:
+    template = checkout.template("preprocessing")
+    before = template.read_text()
+    done = checkout.run("fill_template", "-i", template, "tokenizer_type:llama")
+    assert done.returncode == 1
+    assert "`make repo` reads this template, which has to keep its placeholders" in done.stderr
+    assert template.read_text() == before
+    assert checkout.run("fill_template", template, "tokenizer_type:llama").returncode == 0
+    kept = checkout.run("fill_template", "-i", "--allow-unfilled", template, "max_words:8")
+    assert kept.returncode == 0  # a fork's own value
+    assert "${tokenizer_type}" in template.read_text()
+
 
 TEMPLATE_SETUPS = {
     "mistyped key": (

@@ -15,6 +15,7 @@ from trellis.ids_ensemble import ids_ensemble
 from trellis.model_config import parse_config
 from trellis.placeholder import PlaceholderError, known_placeholders, translate
 from trellis.template import TemplateError, fill, placeholders_in, unknown_key
+from trellis.template_source import own_values, read_template
 from trellis.trtllm_config import config_text, engine_values, filled, settable, trtllm_config
 from trellis.wiring import wire_ensemble, wire_postprocessing, wire_preprocessing
 
@@ -41,22 +42,21 @@ def model_configs(
     values = _found(engine, tokenizer_type)
     if engine.trtllm is not None:
         return _trtllm(engine.trtllm, values, settings, mount)
-    templates = {model: _template(model) for model in MODELS}
+    templates = {model: read_template(SOURCES, model) for model in MODELS}
     present = [name for text in templates.values() for name in placeholders_in(text)]
     chosen, notes = translate(settings, present)
     _check_known(chosen, present)
     values |= chosen
-    return _with_ids(
-        {model: _fill(text, values, model) for model, text in templates.items()}
-    ), notes
+    texts = {model: _fill(text, values, model) for model, text in templates.items()}
+    return _with_ids(texts), [*notes, *_own_values(templates)]
 
 
 def _trtllm(
     engine: EngineConfig, values: dict[str, str], settings: Mapping[str, str], mount: Path
 ) -> tuple[Texts, list[str]]:
     contract = read_contract(release_for(engine.version))
-    around = [_template(model) for model in MODELS if model != "tensorrt_llm"]
-    present = settable(contract).union(*map(placeholders_in, around))
+    around = {model: read_template(SOURCES, model) for model in MODELS if model != "tensorrt_llm"}
+    present = settable(contract).union(*map(placeholders_in, around.values()))
     chosen, notes = translate(settings, present, contract.release)
     _check_known(chosen, present)
     values |= engine_values(engine, str(mount / "tensorrt_llm" / "1")) | chosen
@@ -70,15 +70,15 @@ def _trtllm(
     if "decoding_mode" not in chosen:
         beams = int(values["max_beam_width"])
         values["decoding_mode"] = "top_k_top_p" if beams == 1 else "beam_search"
-    return _wired(contract, engine, values), notes
+    return _wired(contract, engine, values, around), [*notes, *_own_values(around)]
 
 
-def _wired(contract: Contract, engine: EngineConfig, values: dict[str, str]) -> Texts:
-    """The four configurations of a release as texts."""
+def _wired(
+    contract: Contract, engine: EngineConfig, values: dict[str, str], around: Texts
+) -> Texts:
+    """The four configurations of a release as texts; `around` are the templates of three."""
     base = {
-        model: parse_config(_fill(_template(model), values, model), model)
-        for model in MODELS
-        if model != "tensorrt_llm"
+        model: parse_config(_fill(text, values, model), model) for model, text in around.items()
     }
     clients = base["ensemble"]
     try:
@@ -121,8 +121,8 @@ def _found(engine: EngineFolder, tokenizer_type: str) -> dict[str, str]:
     return values
 
 
-def _template(model: str) -> str:
-    return (SOURCES / model / "config.pbtxt").read_text(encoding="utf-8")
+def _own_values(templates: Texts) -> list[str]:
+    return [note for model, text in templates.items() for note in own_values(SOURCES, model, text)]
 
 
 def _fill(template: str, values: Mapping[str, str], model: str) -> str:
