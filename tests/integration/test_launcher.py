@@ -15,6 +15,7 @@ import psutil
 import pytest
 from asking import ENSEMBLE, ask
 from trellis.ports import free_ports
+from trellis.server_folder import LOCK, sweep
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "tools" / "launch_triton_server.py"
@@ -119,6 +120,26 @@ def test_the_server_does_not_outlive_a_killed_launcher(launched: Launched) -> No
     launched.process.wait()
     _, alive = psutil.wait_procs(launched.tree, timeout=15)
     assert alive == []
+
+
+def test_what_a_killed_launcher_left_goes_with_the_next_launch(
+    launched: Launched, demo_repo: Path, tmp_path: Path
+) -> None:
+    (left,) = launched.temporary.iterdir()
+    os.utime(left / LOCK, (0, 0))  # it is long ago
+    assert sweep(launched.temporary) == []  # its server runs
+    launched.process.kill()
+    launched.process.wait()
+    psutil.wait_procs(launched.tree, timeout=15)
+    following = Launched(demo_repo, tmp_path)
+    try:
+        following.wait_ready()  # in the only folder that there is
+        assert not left.exists()
+        assert list(Path("/dev/shm").glob(f"{left.name}*")) == []
+    finally:
+        following.process.terminate()
+        assert following.process.wait(12) == 0
+    following.assert_nothing_left()
 
 
 def test_models_do_not_outlive_a_server_that_was_killed_under_load(launched: Launched) -> None:

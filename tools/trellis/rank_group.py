@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from trellis import shared_memory
+from trellis import server_folder, shared_memory
 from trellis.ranks import RUN_RANK
-from trellis.server import die_with_parent, remove_tree
+from trellis.server import die_with_parent
 
 POLL_SECONDS = 0.1
 LOOKS_PER_TREE = 5  # polls for one look at the whole tree, which costs more
@@ -104,7 +104,7 @@ class RankGroup:
 
     def _clean(self) -> None:
         for folder in Path(tempfile.gettempdir()).glob(f"trellis-{self._name}*"):
-            remove_tree(folder)
+            server_folder.remove(folder)
         shared_memory.remove(f"trellis-{self._name}")
 
 

@@ -11,11 +11,9 @@ import http.client
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -25,7 +23,7 @@ from typing import IO
 
 import psutil
 
-from trellis import shared_memory
+from trellis import server_folder, shared_memory
 from trellis.admin_endpoints import restrictions
 from trellis.front.settings import TOOLS, FrontSettings, missing_package
 from trellis.ports import free_ports
@@ -103,9 +101,9 @@ class Server:
     def __init__(self, settings: ServerSettings, output: IO[bytes] | None = None) -> None:
         self.settings = settings
         triton = find_triton(settings.tritonserver)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"trellis-{settings.name}"))
+        self.folder = server_folder.make(settings.name)
         self.prefix = f"{self.folder.name}_"
-        self._lock = claim_shared_memory(self.prefix)
+        self._locks = claim_files(self.folder, self.prefix)
         self._seen: set[psutil.Process] = set()
         self.front: subprocess.Popen[bytes] | None = None
         behind = free_ports(1)[0] if has_front(settings) else 0
@@ -135,7 +133,7 @@ class Server:
         try:
             environment = {**triton.environment, "TRELLIS_LIFELINE": str(writing)}
             # The stubs search the working folder for modules first.
-            inherited = (writing,) if self._lock is None else (writing, self._lock)
+            inherited = (writing, *self._locks)
             return self._spawn(command, output, self.folder, environment, inherited)
         finally:
             os.close(writing)
@@ -265,11 +263,10 @@ class Server:
         self._remove_files()
 
     def _remove_files(self) -> None:
-        remove_tree(self.folder)
+        server_folder.remove(self.folder)
         shared_memory.remove(self.prefix)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        while self._locks:
+            os.close(self._locks.pop())
 
     def _end_front(self, grace: float) -> None:
         if self.front is None:
@@ -342,12 +339,16 @@ def has_front(settings: ServerSettings) -> bool:
     return not missing
 
 
-def claim_shared_memory(prefix: str) -> int | None:
-    """Remove what servers that were killed left there, and mark this one's files as in use."""
+def claim_files(folder: Path, prefix: str) -> list[int]:
+    """Remove what servers that were killed left, and mark this one's files as in use."""
+    locks = []
     with contextlib.suppress(OSError):  # full, or not there: Triton will say so
         shared_memory.sweep()
-        return shared_memory.claim(prefix)
-    return None
+        locks.append(shared_memory.claim(prefix))
+    with contextlib.suppress(OSError):
+        server_folder.sweep()
+        locks.append(server_folder.claim(folder))
+    return locks
 
 
 def die_with_parent() -> None:
@@ -355,11 +356,6 @@ def die_with_parent() -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # no setuid program gives it more rights
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and what is in it, as far as that can be done."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _quietly(action: Callable[[], object]) -> None:
