@@ -122,11 +122,11 @@ def main(
     )
     listening = None if force else Listening(address, http_port, grpc_port, metrics_port)
     try:
+        check_options(options, no_mpi)
         if check:
-            preflight(settings, world_size, listening)
+            preflight(settings, options, no_mpi, listening)
         elif listening is not None:
             check_ports(address, listening.ports)
-        check_options(options, no_mpi)
         if world_size > 1:
             with stop_signals() as stopped:
                 run_ranks(settings, options, no_mpi, lambda: bool(stopped))
@@ -142,9 +142,11 @@ def main(
         )
 
 
-def preflight(settings: ServerSettings, world_size: int, listening: Listening | None) -> None:
+def preflight(
+    settings: ServerSettings, ranks: RankOptions, no_mpi: bool, listening: Listening | None
+) -> None:
     """Say all that would fail, and stop there."""
-    checks = run_checks(settings.model_repo, world_size, listening, settings.tritonserver)
+    checks = run_checks(settings.model_repo, ranks, listening, settings.tritonserver, no_mpi)
     failing = [check for check in checks if not check.ok]
     for failed in failing:
         print(f"launch_triton_server: {failed}", file=sys.stderr)

@@ -124,7 +124,9 @@ class Place:
         assemble(Plan(engine, "llama", self.tokenizer, settings=values), self.repository)
         return self
 
-    def checked(self, *gpus: int, used: int = 0, ranks: int = 1) -> list[dict[str, Any]]:
+    def checked(
+        self, *gpus: int, used: int = 0, ranks: int = 1, nodes: str = ""
+    ) -> list[dict[str, Any]]:
         """The checks that fail with GPUs of so many GiB."""
         tools = self.folder / "bin"
         tools.mkdir(exist_ok=True)
@@ -135,7 +137,8 @@ class Place:
         names = ("http_port", "grpc_port", "metrics_port")
         ports = [f"--{name}={number}" for name, number in zip(names, numbers, strict=True)]
         env = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""}
-        return failing(self.repository, f"--world_size={ranks}", *ports, env=env)
+        options = [f"--world_size={ranks}", f"--nodes={nodes}", *ports]
+        return failing(self.repository, *options, env=env)
 
 
 @pytest.fixture
@@ -190,6 +193,13 @@ def test_fewer_gpus_than_ranks(place: Place) -> None:
     (found,) = place.make().checked(80, ranks=2)
     assert (found["what"], found["found"]) == ("GPUs", "1: A GPU")
     assert found["needed"] == "2, one a rank"
+
+
+def test_ranks_of_other_hosts_need_no_gpu_here(place: Place) -> None:
+    assert place.make().checked(80, ranks=2, nodes="localhost:1,192.0.2.7:1") == []
+    assert place.checked(8, ranks=2, nodes="192.0.2.7:2") == []
+    (found,) = place.checked(80, ranks=4, nodes="localhost:2,192.0.2.7:2")
+    assert found["needed"] == "2, one a rank of this host (4 in all)"
 
 
 def test_gpus_that_are_not_to_be_used_do_not_count(place: Place) -> None:

@@ -585,6 +585,39 @@ def test_fewer_gpus_than_ranks(place: Place) -> None:
     assert found["needed"] == "2, one a rank"
 
 
+def test_only_the_ranks_of_this_host_need_a_gpu_here(place: Place) -> None:
+    mapping = {"world_size": 4, "tp_size": 4, "pp_size": 1}
+    write_engine(place.engine, RELEASE, 4, mapping=mapping)
+    made(place)
+    here_and_there = ["--world_size=4", "--nodes=localhost:2,192.0.2.7:2", *ports()]
+    assert failing(place.repository, *here_and_there, env=place.gpus(80, 80)) == []
+    (found,) = failing(place.repository, *here_and_there, env=place.gpus(80))
+    assert (found["what"], found["found"]) == ("GPUs", "1: A GPU")
+    assert found["needed"] == "2, one a rank of this host (4 in all)"
+    assert found["remedy"] == "give this host more GPUs, or fewer of the ranks"
+    there = ["--world_size=4", "--nodes=192.0.2.7:4", *ports()]
+    assert failing(place.repository, *there, env=place.gpus()) == []
+
+
+def test_the_launcher_counts_the_ranks_of_this_host_alone(place: Place) -> None:
+    write_engine(place.engine, RELEASE, 2, **TWO_RANKS)
+    hosts = place.folder / "hosts"
+    hosts.write_text("192.0.2.7 slots=1\n127.0.0.1 slots=1\n")
+    launcher = [sys.executable, ROOT / "tools" / "launch_triton_server.py", "--world_size=2"]
+    command = [*launcher, f"--model_repo={made(place).repository}", f"--hostfile={hosts}", *ports()]
+    environment = {**os.environ, **place.gpus()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "GPUs: none (nvidia-smi); needed: 1, one a rank of this host (2 in all)" in done.stderr
+
+
+def test_hosts_that_cannot_be_are_no_question_of_gpus(place: Place) -> None:
+    made(place)
+    done = run("check", "--model_repo", place.repository, "--world_size=2", "--hostfile=/no/such")
+    assert done.status == 1
+    assert "check: --hostfile /no/such: no such file" in done.output
+
+
 def test_a_gpu_that_is_too_small(place: Place) -> None:
     (found,) = failing(made(place).repository, *ports(), env=place.gpus(8))
     assert (found["what"], found["found"]) == ("GPU memory", "8.00 GiB free")

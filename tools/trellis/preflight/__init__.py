@@ -3,9 +3,10 @@
 One file a check. Each has a function that gives one or more `Check`s; `run_checks` asks them all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from trellis.placement import ranks_here
 from trellis.preflight.check import Check
 from trellis.preflight.checkpoint import check_checkpoint_gpus, check_python_ranks
 from trellis.preflight.configuration import check_configuration
@@ -22,20 +23,35 @@ from trellis.preflight.server_binary import check_server
 from trellis.preflight.shared_memory import check_shared_memory
 from trellis.preflight.vocabulary import check_vocabulary
 from trellis.preflight.world_size import check_world_size
+from trellis.ranks import RankOptions
 from trellis.triton import serving_python
 
 __all__ = ["Check", "Listening", "run_checks"]
 
+Here = Callable[[int], int]  # how many of so many ranks run on this host
+
 
 def run_checks(
-    model_repo: Path, world_size: int, listening: Listening | None, tritonserver: str = ""
+    model_repo: Path,
+    ranks: RankOptions,
+    listening: Listening | None,
+    tritonserver: str = "",
+    no_mpi: bool = False,
 ) -> list[Check]:
     """Every check that applies to what the repository holds; `listening` None leaves ports out."""
-    return list(_checks(model_repo, world_size, listening, tritonserver))
+
+    def here(world_size: int) -> int:
+        return ranks_here(ranks, world_size, no_mpi)
+
+    return list(_checks(model_repo, ranks.world_size, here, listening, tritonserver))
 
 
 def _checks(
-    model_repo: Path, world_size: int, listening: Listening | None, tritonserver: str
+    model_repo: Path,
+    world_size: int,
+    here: Here,
+    listening: Listening | None,
+    tritonserver: str,
 ) -> Iterator[Check]:
     try:
         repository = read_repository(model_repo, serving_python(tritonserver))
@@ -50,19 +66,19 @@ def _checks(
     yield from check_large_files(repository)
     yield from check_vocabulary(repository)
     if repository.engine is not None:
-        yield from _trtllm(repository, world_size)
+        yield from _trtllm(repository, world_size, here)
     else:
         yield check_server(tritonserver)
         ranks = check_python_ranks(repository, world_size)
         yield ranks
         if ranks.ok:
-            yield from check_checkpoint_gpus(repository, world_size)
-    yield check_shared_memory(world_size)
+            yield from check_checkpoint_gpus(repository, world_size, here(world_size))
+    yield check_shared_memory(here(world_size))
     if listening is not None:
         yield from check_listening(listening)
 
 
-def _trtllm(repository: Repository, world_size: int) -> Iterator[Check]:
+def _trtllm(repository: Repository, world_size: int, here: Here) -> Iterator[Check]:
     """What only TensorRT-LLM's own engines need."""
     engine = repository.engine
     assert engine is not None
@@ -71,4 +87,4 @@ def _trtllm(repository: Repository, world_size: int) -> Iterator[Check]:
     yield check_inflight(repository, engine)
     yield check_engine_path(repository)
     yield check_release(engine)
-    yield from check_gpus(repository, engine)
+    yield from check_gpus(repository, engine, here(engine.world_size))

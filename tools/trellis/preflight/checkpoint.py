@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from trellis.checkpoint_folder import Checkpoint, CheckpointError, read_checkpoint
 from trellis.preflight.check import Check
 from trellis.preflight.checkpoint_memory import CacheOptions, CheckpointMemory, estimate_checkpoint
-from trellis.preflight.gpus import DEFAULT_FRACTION, Gpu, visible_gpus
+from trellis.preflight.gpus import DEFAULT_FRACTION, Gpu, count_gpus, visible_gpus
 from trellis.preflight.memory import GIB
 from trellis.preflight.repository import Repository
 from trellis.preflight.world_size import check_world_size
-from trellis.ranks import RanksError, find_host, share
 
 CHECKPOINT_ENGINE = "transformers"
 COPY_ALL = "copy the whole checkpoint, then `make repo`"
@@ -38,8 +37,11 @@ def check_python_ranks(repository: Repository, asked: int) -> Check:
     )
 
 
-def check_checkpoint_gpus(repository: Repository, asked: int) -> Iterator[Check]:
-    """Where there are GPUs: one for each rank of this host, with enough memory on the fullest."""
+def check_checkpoint_gpus(repository: Repository, asked: int, here: int) -> Iterator[Check]:
+    """Where there are GPUs: one for each rank of this host, with enough memory on the fullest.
+
+    `here` of the `asked` ranks are this host's.
+    """
     if repository.parameter("tensorrt_llm", "engine_type") != CHECKPOINT_ENGINE:
         return
     ids = repository.parameter("tensorrt_llm", "gpu_device_ids").replace("\\", "")
@@ -47,26 +49,14 @@ def check_checkpoint_gpus(repository: Repository, asked: int) -> Iterator[Check]
     if not gpus:
         yield Check("GPUs", "none (nvidia-smi)", "none: the engine runs on the CPU then", True)
         return
-    local = _local_ranks(asked)
-    enough = len(gpus) >= local
-    yield Check(
-        "GPUs",
-        f"{len(gpus)}: {', '.join(dict.fromkeys(gpu.name for gpu in gpus))}",
-        f"{local}, one a rank",
-        enough,
-        "" if enough else f"launch with --world_size {len(gpus)} or fewer, or set gpu_device_ids",
-    )
+    remedy = f"launch with --world_size {len(gpus)} or fewer, or set gpu_device_ids"
+    yield count_gpus(gpus, here, asked, remedy)
+    if not here:
+        return
     try:
-        yield _check_memory(repository, asked, max(gpus[:local], key=lambda gpu: gpu.used))
+        yield _check_memory(repository, asked, max(gpus[:here], key=lambda gpu: gpu.used))
     except CheckpointError as error:
         yield Check("GPU memory", str(error), "readable weights", False, COPY_ALL)
-
-
-def _local_ranks(asked: int) -> int:
-    try:
-        return len(share(find_host(), asked))
-    except RanksError:  # the launcher says so itself
-        return asked
 
 
 def cache_options(repository: Repository) -> CacheOptions:

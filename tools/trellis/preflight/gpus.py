@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trellis.engine_config import EngineConfig, rank_bytes
@@ -61,18 +61,17 @@ def visible_gpus(gpu_device_ids: str, environ: Mapping[str, str] = os.environ) -
     return gpus
 
 
-def check_gpus(repository: Repository, engine: EngineConfig) -> Iterator[Check]:
-    """One GPU a rank, then the memory of the fullest of them."""
+def check_gpus(repository: Repository, engine: EngineConfig, here: int) -> Iterator[Check]:
+    """One GPU for each rank of this host, `here`, then the memory of the fullest of them."""
     gpus = find_gpus()
-    found = ", ".join(dict.fromkeys(gpu.name for gpu in gpus)) or "none (nvidia-smi)"
-    enough = len(gpus) >= engine.world_size
-    yield Check(
-        "GPUs",
-        f"{len(gpus)}: {found}" if gpus else found,
-        f"{engine.world_size}, one a rank",
-        enough,
-        "" if enough else "serve on a machine with that many, or build for fewer ranks",
+    yield count_gpus(
+        gpus,
+        here,
+        engine.world_size,
+        "serve on a machine with that many, or build for fewer ranks",
     )
+    if not here:
+        return
     fraction = float(
         repository.parameter("tensorrt_llm", "kv_cache_free_gpu_mem_fraction") or DEFAULT_FRACTION
     )
@@ -80,10 +79,27 @@ def check_gpus(repository: Repository, engine: EngineConfig) -> Iterator[Check]:
     weights = max(
         rank_bytes(repository.engine_folder, engine.tensor_parallel).values(), default=0.0
     )
-    fullest = max(gpus[: engine.world_size], key=lambda gpu: gpu.used, default=None)
+    fullest = max(gpus[:here], key=lambda gpu: gpu.used, default=None)
     free = fullest.total - fullest.used if fullest else 0.0
     estimate = estimate_memory(engine, weights, free, fraction, int(most) if most else None)
     yield check_memory(engine, estimate, free if fullest else None, fraction)
+
+
+def count_gpus(gpus: Sequence[Gpu], here: int, world_size: int, remedy: str) -> Check:
+    """As many as ranks run here, `here` of `world_size`; `remedy` is for where all of them do."""
+    found = ", ".join(dict.fromkeys(gpu.name for gpu in gpus)) or "none (nvidia-smi)"
+    needed = f"{here}, one a rank" if here else "none: no rank runs here"
+    if 0 < here < world_size:
+        needed += f" of this host ({world_size} in all)"
+        remedy = "give this host more GPUs, or fewer of the ranks"
+    enough = len(gpus) >= here
+    return Check(
+        "GPUs",
+        f"{len(gpus)}: {found}" if gpus else found,
+        needed,
+        enough,
+        "" if enough else remedy,
+    )
 
 
 def check_memory(

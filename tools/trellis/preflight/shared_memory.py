@@ -29,10 +29,10 @@ def container_gib(world_size: int) -> int:
     return max(needed_mib(world_size) // 1024 + 1, 2)
 
 
-def check_shared_memory(world_size: int, free: int | None = None) -> Check:
-    """Room for the Python models, and for every rank where there are several."""
-    needed = needed_mib(world_size)
+def check_shared_memory(ranks: int, free: int | None = None) -> Check:
+    """Room for the Python models, and for every rank of this host where there are several."""
+    needed = needed_mib(ranks)
     found = (free_bytes() if free is None else free) // MIB
     ok = found >= needed
-    remedy = "" if ok else f"start the container with --shm-size={container_gib(world_size)}g"
+    remedy = "" if ok else f"start the container with --shm-size={container_gib(ranks)}g"
     return Check("shared memory", f"{found} MiB free", f"{needed} MiB", ok, remedy)
