@@ -239,4 +239,5 @@ def test_a_verbose_log_goes_to_the_file_asked_for(demo_repo: Path, tmp_path: Pat
     finally:
         launcher.process.terminate()
         assert launcher.process.wait(12) == 0
-    assert "HTTP request: 2 /v2/models/ensemble/generate" in (tmp_path / "triton.txt").read_text()
+    log = (tmp_path / "triton.txt").read_text()
+    assert "HTTP request: 2 /v2/models/ensemble_ids/generate" in log

@@ -135,7 +135,7 @@ def test_a_right_body_goes_on_as_it_was_with_the_token(case: str) -> None:
 
 def test_nothing_but_the_first_brace_is_touched() -> None:
     body = b'\xef\xbb\xbf \n{ "text_input" : "\\u00e9\\ud83d\\ude00", "top_p":1.0E0 }\t'
-    sent, _ = prepare(MODEL, body, TOKEN, RequestIds())
+    sent = prepare(MODEL, body, TOKEN, RequestIds()).body
     assert sent == body[3:].replace(b"{", b'{"trellis_client":"%s",' % TOKEN.encode(), 1)
 
 
@@ -231,7 +231,7 @@ def test_any_json_is_refused_with_a_message_or_goes_on_whole(
     asked = {**GOOD, **body} if right else body
     message, made = "", b"{}"
     try:
-        made, _ = prepare(MODEL, json.dumps(asked).encode(), TOKEN, RequestIds())
+        made = prepare(MODEL, json.dumps(asked).encode(), TOKEN, RequestIds()).body
     except Refusal as refused:
         message = refused.message
     if message:

@@ -319,3 +319,9 @@ def test_logits_and_counts_come_from_the_releases_that_have_them(
             sent = [(flag, "BOOL", np.array([[True]]))]
             (response,) = served.ask_with([PROMPT], sent, max_tokens=5)
             assert response[output].size > 0
+
+
+def test_a_stop_of_an_id_that_nobody_has_is_answered_with_an_empty_text(served: Served) -> None:
+    response = served.post(id="nobody", stop=True)
+    assert response.status_code == 200, response.text
+    assert response.json()["text_output"] == ""

@@ -6,20 +6,19 @@ the rest of each JSON object stays. What comes here is one sequence of one promp
 
 import json
 import re
-from typing import Any
 
 import httptools
 
 from trellis.front.settings import IDS_SUFFIX
 from trellis.front.texts import Texts
 
-IDS_NAME, LENGTH, CUT = "output_ids", "sequence_length", "text_cut"
 # As Triton writes them: several in a list, one alone. In no string: quotes are escaped there.
-IDS = re.compile(rb'"output_ids":(-?[0-9]+|\[[-0-9,]+\]|\[\])')
+IDS = re.compile(rb'"output_ids":(-?[0-9]+|\[[-0-9,]*\]),?')
+LENGTH = re.compile(rb'"sequence_length":([0-9]+),?')
+CUT = re.compile(rb'"text_cut":([0-9]+),?')
 OPENING = ord("[")
-FRAMING = (b"content-length", b"transfer-encoding")
+LAST_CHUNK = b"0\r\n\r\n"
 EVENT, EVENT_END = b"data: ", b"\n\n"
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _quoted = json.encoder.encode_basestring
 
 
@@ -29,7 +28,8 @@ class TextAnswer:
     def __init__(self, name: str, shown: frozenset[str], texts: Texts) -> None:
         """`name`: of the ensemble that the client asked; `shown`: its outputs."""
         self._name = name
-        self._hidden = [key for key in (LENGTH, CUT) if key not in shown]
+        self._shown = shown
+        self._renamed = [b'"model_name":"%s"' % n.encode() for n in (name + IDS_SUFFIX, name)]
         self._texts = texts
         self._push = texts.new_decoder().push
         self._parser = httptools.HttpResponseParser(self)
@@ -43,7 +43,11 @@ class TextAnswer:
         self._begin()
 
     def _begin(self) -> None:
-        self._line, self._headers, self._streams = b"", [], False  # type: ignore[var-annotated]
+        """Before a head."""
+        self._line = b""
+        self._headers: list[bytes] = []
+        self._length_at: int | None = None
+        self._streams = False
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client after these bytes of Triton's. Raises HttpParserError."""
@@ -63,14 +67,15 @@ class TextAnswer:
         lowered = name.lower()
         if lowered == b"content-type":
             self._streams = value.startswith(b"text/event-stream")
-        if lowered not in FRAMING:
-            self._headers.append(b"%s: %s\r\n" % (name, value))
+        if lowered == b"content-length":
+            self._length_at = len(self._headers)  # another one will stand there
+        self._headers.append(b"%s: %s\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
         """The head is there; that of a whole answer waits for its length."""
         self._line = b"HTTP/1.1 %d %s\r\n" % (self._parser.get_status_code(), self._line)
         if self._streams:
-            self._out += [self._line, *self._headers, b"Transfer-Encoding: chunked\r\n\r\n"]
+            self._out += [self._line, *self._headers, b"\r\n"]
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body: of a stream, what is complete goes on."""
@@ -91,14 +96,17 @@ class TextAnswer:
         if self._streams:
             if self._body:
                 self._chunk(self._body)
-            self._out.append(b"0\r\n\r\n")
+            self._out.append(LAST_CHUNK)
             return
         body = self._object(self._body)
-        self._out += [
-            self._line,
-            *self._headers,
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body),
-        ]
+        if self._length_at is not None:
+            self._headers[self._length_at] = b"Content-Length: %d\r\n" % len(body)
+        self._out += [self._line, *self._headers, b"\r\n"]
+        if self._length_at is not None:
+            self._out.append(body)
+            return
+        self._chunk(body)
+        self._out.append(LAST_CHUNK)
 
     def _chunk(self, data: bytes) -> None:
         self._out.append(b"%x\r\n%s\r\n" % (len(data), data))
@@ -117,22 +125,33 @@ class TextAnswer:
         around = (data[: found.start()], data[found.end() :])
         if around != self._around:  # mostly all of a stream's chunks have the same around their ids
             self._around = around
-            self._read(json.loads(data))
+            self._read(b"".join(around))
         ids = _ids(found[1])
         return self._head + _quoted(self._text(ids)).encode("utf-8", "replace") + b"}"
 
-    def _read(self, answer: dict[str, Any]) -> None:
-        """Keep what stands beside the ids, and all that is written before the text."""
-        self._length, self._cut = answer.get(LENGTH), answer.get(CUT) or 0
-        for key in (*self._hidden, IDS_NAME):
-            answer.pop(key, None)
-        answer["model_name"] = self._name
-        self._head = _encode(answer)[:-1].encode("utf-8", "replace") + b',"text_output":'
+    def _read(self, rest: bytes) -> None:
+        """Keep what stands beside the ids, and all that is written before the text.
+
+        As bytes: a number that is read and written again may have other digits.
+        """
+        self._length, rest = _number(LENGTH, rest, keep="sequence_length" in self._shown)
+        cut, rest = _number(CUT, rest, keep=False)
+        self._cut = cut or 0
+        rest = rest.replace(self._renamed[0], self._renamed[1], 1)
+        self._head = rest[:-1].rstrip(b",") + b',"text_output":'
 
     def _text(self, ids: list[int]) -> str:
         ids = self._texts.counted(ids, self._length)
         text = self._push(ids) if self._streams else self._texts.decode(ids)
         return text[: -self._cut] if self._cut else text
+
+
+def _number(member: re.Pattern[bytes], data: bytes, keep: bool) -> tuple[int | None, bytes]:
+    """The number of a member of a JSON object, and the object, without it unless it is to stay."""
+    found = member.search(data)
+    if found is None:
+        return None, data
+    return int(found[1]), data if keep else data[: found.start()] + data[found.end() :]
 
 
 def _ids(value: bytes) -> list[int]:

@@ -1,0 +1,202 @@
+"""Answers of `ensemble_ids`, written anew by the front: the text of the same tokens."""
+
+import json
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trellis.front.models import Models, read_model
+from trellis.front.text_answers import TextAnswer
+from trellis.front.texts import Texts, load_texts
+
+from tokenizer_registry.core import Tokenizer, load
+
+TEXT = '안녕하세요 세계 😀 naïve \x00\x1f"\\ — '
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n\r\n"
+STREAM = HEAD % (b"text/event-stream; charset=utf-8", b"Transfer-Encoding: chunked")
+CHUNKED = HEAD % (b"application/json", b"Transfer-Encoding: chunked")
+
+
+@cache
+def tokenizer_of(folder: Path) -> Tokenizer:
+    return load("llama", folder)
+
+
+def texts_of(tokenizer: Tokenizer) -> Texts:
+    return Texts(
+        tokenizer.decode,
+        tokenizer.stream_decoder,
+        lambda ids, length: ids if length is None else ids[:length],
+    )
+
+
+def answer_of(tokenizer: Tokenizer, shown: frozenset[str] = frozenset()) -> TextAnswer:
+    return TextAnswer("ensemble", shown, texts_of(tokenizer))
+
+
+def from_triton(ids: list[int], **more: Any) -> bytes:
+    """A JSON object as Triton writes it: one value alone is no list, keys in order."""
+    value = ids[0] if len(ids) == 1 else ids
+    made = {"model_name": "ensemble_ids", "model_version": "1", "output_ids": value, **more}
+    return json.dumps(dict(sorted(made.items())), separators=(",", ":")).encode()
+
+
+def expected(text: str, **more: Any) -> bytes:
+    made = {"model_name": "ensemble", "model_version": "1", "text_output": text, **more}
+    made = dict(sorted(made.items()))
+    return json.dumps(made, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def fed(answer: TextAnswer, data: bytes, cuts: list[int]) -> bytes:
+    """What comes out of `data` in pieces, cut anywhere."""
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return b"".join(answer.feed(data[a:b]) for a, b in pairwise(places))
+
+
+def unchunked(data: bytes) -> bytes:
+    """The body of a chunked answer."""
+    _, _, data = data.partition(b"\r\n\r\n")
+    body = b""
+    while data != b"0\r\n\r\n":
+        size, _, data = data.partition(b"\r\n")
+        body, data = body + data[: int(size, 16)], data[int(size, 16) + 2 :]
+    return body
+
+
+GROUPS = st.lists(st.lists(st.integers(0, 31_999), max_size=4), min_size=1, max_size=12)
+CUTS = st.lists(st.integers(0, 100_000), max_size=30)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(GROUPS, CUTS, st.booleans())
+def test_a_stream_has_the_text_of_its_tokens_however_its_bytes_are_cut(
+    llama_folder: Path, groups: list[list[int]], cuts: list[int], log_probs: bool
+) -> None:
+    """The same events as `postprocessing` would have given, one for one."""
+    tokenizer = tokenizer_of(llama_folder)
+    events, right = [], []
+    decoder = tokenizer.stream_decoder()
+    for at, ids in enumerate(groups):
+        more = {"output_log_probs": -0.5 * at} if log_probs else {}
+        padded = [*ids, *[0] * (at % 2)]
+        events.append(b"data: " + from_triton(padded, sequence_length=len(ids), **more) + b"\n\n")
+        right.append(b"data: " + expected(decoder.push(ids), **more) + b"\n\n")
+    answer = answer_of(tokenizer)
+    out = fed(answer, STREAM + b"".join(map(chunk, events)) + b"0\r\n\r\n", cuts)
+    assert answer.ended
+    assert out.startswith(STREAM)
+    assert unchunked(out) == b"".join(right)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.integers(0, 31_999), max_size=20), CUTS, st.booleans())
+def test_a_whole_answer_is_the_text_decoded_at_once(
+    llama_folder: Path, ids: list[int], cuts: list[int], sized: bool
+) -> None:
+    tokenizer = tokenizer_of(llama_folder)
+    body, right = from_triton(ids, sequence_length=len(ids)), expected(tokenizer.decode(ids))
+    if sized:
+        sent = HEAD % (b"application/json", b"Content-Length: %d" % len(body)) + body
+        wanted = HEAD % (b"application/json", b"Content-Length: %d" % len(right)) + right
+    else:
+        sent, wanted = CHUNKED + chunk(body) + b"0\r\n\r\n", CHUNKED + chunk(right) + b"0\r\n\r\n"
+    answer = answer_of(tokenizer)
+    assert fed(answer, sent, cuts) == wanted
+    assert answer.ended
+
+
+def test_characters_that_fall_on_token_borders_come_whole(llama_folder: Path) -> None:
+    tokenizer = tokenizer_of(llama_folder)
+    ids = tokenizer.encode(TEXT)[1:]
+    answer = answer_of(tokenizer)
+    answer.feed(STREAM)
+    texts = []
+    for one in ids:
+        event = chunk(b"data: " + from_triton([one]) + b"\n\n")
+        out = answer.feed(event).split(b"\r\n", 1)[1]
+        texts.append(json.loads(out.strip().removeprefix(b"data: "))["text_output"])
+    assert "".join(texts) == TEXT == tokenizer.decode(ids)
+    assert not any("\ufffd" in text for text in texts)
+    assert "" in texts, "no character fell on a token border: the test shows nothing"
+
+
+def test_what_a_stop_word_cuts_off_is_cut_off(llama_folder: Path) -> None:
+    tokenizer = tokenizer_of(llama_folder)
+    ids = tokenizer.encode("a stopword")[1:]
+    answer = answer_of(tokenizer)
+    out = answer.feed(STREAM + chunk(b"data: " + from_triton(ids, text_cut=4) + b"\n\n"))
+    assert expected("a stop") in out
+
+
+def test_an_output_that_the_ensemble_shows_stays(llama_folder: Path) -> None:
+    tokenizer = tokenizer_of(llama_folder)
+    answer = answer_of(tokenizer, frozenset(("sequence_length",)))
+    out = answer.feed(STREAM + chunk(b"data: " + from_triton([22557], sequence_length=1) + b"\n\n"))
+    assert expected("Hello", sequence_length=1).replace(b'"sequence_length":1,', b"") not in out
+    assert b'"sequence_length":1' in out
+
+
+ERROR = b'{"error":"in ensemble \'%s\', top_p: \\"output_ids\\":7 is not allowed"}'
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_an_error_names_the_ensemble_that_was_asked(llama_folder: Path, streams: bool) -> None:
+    answer = answer_of(tokenizer_of(llama_folder))
+    sent, wanted = ERROR % b"ensemble_ids", ERROR % b"ensemble"
+    if streams:
+        out = answer.feed(STREAM + chunk(b"data: " + sent + b"\n\n") + b"0\r\n\r\n")
+        assert unchunked(out) == b"data: " + wanted + b"\n\n"
+    else:
+        head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n"
+        assert answer.feed(head % len(sent) + sent) == head % len(wanted) + wanted
+    assert answer.ended
+
+
+def config(name: str, *models: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "platform": "ensemble",
+        "max_batch_size": 8,
+        "input": [{"name": "text_input", "data_type": "TYPE_STRING", "dims": ["1"]}],
+        "output": [{"name": "text_output", "data_type": "TYPE_STRING", "dims": ["-1"]}],
+        "ensemble_scheduling": {"step": [{"model_name": model} for model in models]},
+    }
+
+
+def test_an_ensemble_without_one_that_gives_ids_is_asked_as_ever() -> None:
+    """A repository of an earlier version, or of somebody else."""
+
+    def config_of(name: str) -> dict[str, Any]:
+        if name.endswith("_ids"):
+            raise OSError("404")
+        return {"name": name}
+
+    def no_texts(_: dict[str, Any]) -> Texts:
+        raise AssertionError("no tokenizer is needed")
+
+    assert read_model(config("ensemble", "a", "b"), config_of, no_texts).texts is None
+
+
+def test_a_tokenizer_that_is_heavy_stays_with_its_model(tmp_path: Path) -> None:
+    asked = {"name": "postprocessing", "parameters": {"tokenizer_type": {"string_value": "auto"}}}
+    assert load_texts(asked, tmp_path) is None
+
+
+def test_a_tokenizer_that_cannot_be_loaded_here_is_said_and_left_to_its_model(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"name": "postprocessing", "parameters": {"tokenizer_type": {"string_value": "llama"}}}
+    models = Models(1, str(tmp_path))
+    assert models._load(asked) is None
+    assert models._load(asked) is None
+    said = capfd.readouterr().err
+    assert said.count("HTTP front: no tokenizer here") == 1
+    assert "`postprocessing` makes the texts" in said
