@@ -121,8 +121,9 @@ def wire_postprocessing(
         spec = next((item for item in contract.outputs if item.name == output), None)
         if spec is not None:
             ragged = spec.dims != (1,)
-            # The answer to a request that stops another has none of them.
-            config.input.append(_optional(name, data_type(spec, {}), spec.dims, ragged))
+            message = _optional(name, data_type(spec, {}), spec.dims, ragged)
+            message.optional = name != "TOKENS_BATCH"
+            config.input.append(message)
     config.parameters["engine"].string_value = f"TensorRT-LLM {engine.version}"
     return config
 

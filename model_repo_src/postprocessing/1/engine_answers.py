@@ -47,9 +47,7 @@ class EngineAnswers:
 
     def text(self, request_id: str, arrays: dict[str, np.ndarray]) -> "str | np.ndarray":
         """The text of TOKENS_BATCH [1, 1, n]; of [rows, beams, n] an array of UTF-8."""
-        tokens = arrays.get("TOKENS_BATCH")
-        if tokens is None:  # the answer to a request that stops another
-            return ""
+        tokens = arrays["TOKENS_BATCH"]
         lengths = arrays.get("SEQUENCE_LENGTH")
         stream = self._stream(request_id, arrays) if request_id else None
         if tokens.shape[:2] == (1, 1):  # what nearly every answer is

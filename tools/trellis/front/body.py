@@ -56,7 +56,8 @@ def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> Prepared:
             body = json.dumps(asked | {ID: request_id}).encode()
     brace = body.index(b"{") + 1
     body = b"%s%s,%s" % (body[:brace], added.encode(), body[brace:])
-    return Prepared(body, request_id, not stops and rows == 1 and _one_sequence(values))
+    one = values[STOP] in (True, [True]) if stops else rows == 1 and _one_sequence(values)
+    return Prepared(body, request_id, one)
 
 
 def stop_body(request_id: str) -> bytes:

@@ -119,14 +119,17 @@ class TextAnswer:
     def _object(self, data: bytes) -> bytes:
         """A JSON object of Triton's with the text in place of the ids."""
         found = IDS.search(data)
-        if found is None:  # an error
+        if found is not None:
+            around = (data[: found.start()], data[found.end() :])
+        elif self._renamed[0] in data:  # no tokens: TensorRT-LLM's answer to a stop
+            around = (data, b"")
+        else:  # an error
             ensemble = f"'{self._name}{IDS_SUFFIX}'".encode()
             return data.replace(ensemble, f"'{self._name}'".encode(), 1)
-        around = (data[: found.start()], data[found.end() :])
         if around != self._around:  # mostly all of a stream's chunks have the same around their ids
             self._around = around
             self._read(b"".join(around))
-        ids = _ids(found[1])
+        ids = _ids(found[1]) if found else []
         return self._head + _quoted(self._text(ids)).encode("utf-8", "replace") + b"}"
 
     def _read(self, rest: bytes) -> None:
