@@ -11,6 +11,7 @@ from typing import Annotated
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
 from rich.console import Console
+from trellis.allocator import Allocator, AllocatorNotFound
 from trellis.launch_ranks import run_ranks
 from trellis.numpy2_bridge import Numpy2Error
 from trellis.ports import PortTaken, check_ports
@@ -81,6 +82,9 @@ def main(
             help="whether the relay makes text of token ids itself, at half the CPU a chunk",
         ),
     ] = True,
+    allocator: Annotated[
+        Allocator, typer.Option(help="malloc of the server's processes, if it is installed")
+    ] = Allocator.glibc,
     allow_admin_endpoints: Annotated[
         bool,
         typer.Option(
@@ -118,6 +122,7 @@ def main(
         exit_timeout=exit_timeout,
         http_front=http_front,
         front_decoding=front_decoding,
+        allocator=allocator.value,
         allow_admin_endpoints=allow_admin_endpoints,
     )
     listening = None if force else Listening(address, http_port, grpc_port, metrics_port)
@@ -133,7 +138,14 @@ def main(
         else:
             os.environ.update(options.environment())
             run(settings)
-    except (TritonNotFound, Numpy2Error, PortTaken, RanksError, ServerFailed) as error:
+    except (
+        AllocatorNotFound,
+        TritonNotFound,
+        Numpy2Error,
+        PortTaken,
+        RanksError,
+        ServerFailed,
+    ) as error:
         _fail(str(error))
     except OSError as error:  # the disk is full, say
         _fail(

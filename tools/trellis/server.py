@@ -25,6 +25,7 @@ import psutil
 
 from trellis import server_folder, shared_memory
 from trellis.admin_endpoints import restrictions
+from trellis.allocator import preloaded
 from trellis.front.settings import TOOLS, FrontSettings, missing_package
 from trellis.ports import free_ports
 from trellis.triton import Triton, find_triton
@@ -59,6 +60,7 @@ class ServerSettings:
     name: str = ""  # goes into the names of its temporary files
     allow_admin_endpoints: bool = False  # shared memory, model control, log settings, traces
     http_front: bool = True  # whether HTTP clients come through trellis.front
+    allocator: str = "glibc"  # or jemalloc, tcmalloc: see trellis.allocator
     front_decoding: bool = True  # whether the front makes text of ids, or `postprocessing`
 
     @property
@@ -132,6 +134,7 @@ class Server:
         os.close(lifeline)
         try:
             environment = {**triton.environment, "TRELLIS_LIFELINE": str(writing)}
+            environment |= preloaded(self.settings.allocator)
             # The stubs search the working folder for modules first.
             inherited = (writing, *self._locks)
             return self._spawn(command, output, self.folder, environment, inherited)

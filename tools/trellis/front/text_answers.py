@@ -16,7 +16,6 @@ from trellis.front.texts import Texts
 IDS = re.compile(rb'"output_ids":(-?[0-9]+|\[[-0-9,]*\]),?')
 LENGTH = re.compile(rb'"sequence_length":([0-9]+),?')
 CUT = re.compile(rb'"text_cut":([0-9]+),?')
-OPENING = ord("[")
 LAST_CHUNK = b"0\r\n\r\n"
 EVENT, EVENT_END = b"data: ", b"\n\n"
 _quoted = json.encoder.encode_basestring
@@ -163,6 +162,5 @@ def _ids(value: bytes) -> list[int]:
     >>> _ids(b"7"), _ids(b"[7,8]"), _ids(b"[]")
     ([7], [7, 8], [])
     """
-    if value[0] != OPENING:
-        return [int(value)]
-    return [*map(int, value[1:-1].split(b","))] if len(value) > 2 else []
+    ids: int | list[int] = json.loads(value)
+    return ids if isinstance(ids, list) else [ids]

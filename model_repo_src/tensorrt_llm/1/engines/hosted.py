@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -201,8 +201,17 @@ def _start(
             [find_python(), "-I", "-c", BOOT, *arguments, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
+            env=_without_allocator(os.environ),
         )
     return process, Connection(ours.detach())
+
+
+def _without_allocator(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the launcher's `--allocator`: OpenVINO's libraries abort under another malloc."""
+    preloaded = environment.get("LD_PRELOAD", "").split()
+    allocator = environment.get("TRELLIS_ALLOCATOR", "")
+    kept = " ".join(name for name in preloaded if name != allocator)
+    return {**environment, "LD_PRELOAD": kept}
 
 
 def _status(status: int) -> str:
