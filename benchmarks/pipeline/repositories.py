@@ -139,7 +139,7 @@ PIPELINES = {
         Pipeline("ours", "make repo, for TensorRT-LLM", trt_repository, exact=True),
         Pipeline(
             "ours-front",
-            "ours, with the launcher's HTTP front",
+            "ours as launched: HTTP through the front, which makes the texts",
             trt_repository,
             exact=True,
             front=True,
@@ -147,10 +147,11 @@ PIPELINES = {
         Pipeline("ours-keyed", "make repo, Python engine's wiring", keyed_repository, exact=True),
         Pipeline(
             "ours-python",
-            "make repo, with a Python engine",
+            "make repo, with a Python engine, as launched",
             python_repository,
             pace_in_seed=True,
             exact=True,
+            front=True,
         ),
     )
 }

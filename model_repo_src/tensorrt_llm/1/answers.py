@@ -117,10 +117,11 @@ class Answer:
         request_id: str = "",
         client: str = "",
         ensemble_step: bool = False,
+        keyed: bool = True,
     ) -> None:
         """`returns`: of RETURNS, what was asked for. `client`: the token of its connection.
 
-        `ensemble_step`: chunks go to `postprocessing`.
+        `ensemble_step`: chunks go to `postprocessing`. `keyed`: somebody reads the stream's key.
         """
         self.sender = sender
         self.rows = rows
@@ -128,6 +129,7 @@ class Answer:
         self.request_id = request_id
         self.client = client
         self.ensemble_step = ensemble_step
+        self._keyed = keyed
         self._counts = [name for name in COUNTS if name in returns]
         self._reasons = "finish_reason" in returns
         self.ended = False  # the final flag was sent, or is being sent
@@ -245,7 +247,7 @@ class Answer:
                     continue
                 sequence.sent_end = sequence.done
                 sequence.begun += 1
-                tensors = _chunk(row, index, sequence)
+                tensors = self._chunk(row, index, sequence)
                 if many:
                     tensors.append(_tensor("batch_index", [[row_index]], np.int32))
                     tensors.append(_tensor("sequence_index", [[index]], np.int32))
@@ -255,14 +257,31 @@ class Answer:
                     tensors.append(_reasons([[sequence]]))
                 yield tensors
 
+    def _chunk(self, row: Row, index: int, sequence: Sequence) -> list[Any]:
+        """The new ids of one sequence, [1, 1, n], under its key. Empties the sequence."""
+        tensors = [_tensor("output_ids", [[sequence.ids]], np.int32)]
+        if self._keyed:
+            tensors.append(_tensor("stream_key", [[row.stream_key + index]], np.uint64))
+            tensors.append(pb_utils.Tensor("stream_end", ENDS[sequence.done]))
+        if sequence.cut:
+            tensors.append(_tensor("text_cut", [[sequence.cut]], np.int32))
+        if row.sampling.log_probs:
+            tensors.extend(_log_probs([[sequence]]))
+            sequence.log_probs = []
+        sequence.ids = []
+        return tensors
+
     def _whole(self) -> list[Any]:
         """The one response of a request that does not stream: [rows, sequences, longest]."""
         ids = [[sequence.ids for sequence in row.sequences] for row in self.rows]
         tensors = [
             pb_utils.Tensor("output_ids", _padded(ids)),
-            _tensor("stream_key", [[row.stream_key] for row in self.rows], np.uint64),
-            _tensor("stream_end", [[True] for _ in self.rows], np.bool_),
         ]
+        if self._keyed:
+            tensors.append(
+                _tensor("stream_key", [[row.stream_key] for row in self.rows], np.uint64)
+            )
+            tensors.append(_tensor("stream_end", [[True] for _ in self.rows], np.bool_))
         if len(self.rows) > 1 or len(ids[0]) > 1:
             lengths = [[len(sequence) for sequence in row] for row in ids]
             tensors.append(_tensor("sequence_length", lengths, np.int32))
@@ -305,22 +324,6 @@ def empty_response(stream_keys: np.ndarray) -> Any:
         pb_utils.Tensor("sequence_length", np.zeros((rows, 1), np.int32)),
     ]
     return pb_utils.InferenceResponse(tensors)
-
-
-def _chunk(row: Row, index: int, sequence: Sequence) -> list[Any]:
-    """The new ids of one sequence, [1, 1, n], under its key. Empties the sequence."""
-    tensors = [
-        _tensor("output_ids", [[sequence.ids]], np.int32),
-        _tensor("stream_key", [[row.stream_key + index]], np.uint64),
-        pb_utils.Tensor("stream_end", ENDS[sequence.done]),
-    ]
-    if sequence.cut:
-        tensors.append(_tensor("text_cut", [[sequence.cut]], np.int32))
-    if row.sampling.log_probs:
-        tensors.extend(_log_probs([[sequence]]))
-        sequence.log_probs = []
-    sequence.ids = []
-    return tensors
 
 
 def _log_probs(rows: list[list[Sequence]]) -> list[Any]:

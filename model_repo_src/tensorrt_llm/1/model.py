@@ -118,6 +118,7 @@ class TritonPythonModel:
             request_id=request_id,
             client=client_token(request),
             ensemble_step=_flag(arrays, "ensemble_step", False),
+            keyed="stream_key" in request.requested_output_names(),
         )
         self.loop.submit(
             [Admission(next(self.keys), prompts[row], samplings[row], answer, row) for row in rows]
