@@ -90,7 +90,7 @@ def keyed_repository(setting: Setting, target: Path) -> None:
 
 def python_repository(setting: Setting, target: Path) -> None:
     """What `make repo` makes for a Python engine, with one that answers at once."""
-    python_engine(setting, target)
+    python_engine(setting, target, triton_max_batch_size="256")  # a place for every stream
     version = target / "tensorrt_llm" / "1"
     shutil.copy(MODELS / "instant" / "openvino.py", version / "engines" / "openvino.py")
     (version / "scripts").symlink_to(setting.scripts)
@@ -168,8 +168,8 @@ def real_engine(
     return lambda _, target: assemble(plan, target) and None, Texts(load(name, folder))
 
 
-def python_engine(setting: Setting, target: Path) -> None:
-    """What `make repo` makes for an engine of Python's, without its model."""
+def python_engine(setting: Setting, target: Path, **settings: str) -> None:
+    """What `make repo SET=settings` makes for an engine of Python's, without its model."""
     engine = setting.folder / "python-out"
     engine.mkdir(exist_ok=True)
     described = EngineFolder(
@@ -179,7 +179,7 @@ def python_engine(setting: Setting, target: Path) -> None:
         max_seq_len=SIZES["max_seq_len"],
         vocab_size=setting.texts.tokenizer.vocab_size,
     )
-    plan = Plan(described, setting.tokenizer_type, setting.tokenizer_dir)
+    plan = Plan(described, setting.tokenizer_type, setting.tokenizer_dir, settings=settings)
     assemble(plan, target)
 
 
