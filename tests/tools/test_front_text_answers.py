@@ -200,3 +200,37 @@ def test_a_tokenizer_that_cannot_be_loaded_here_is_said_and_left_to_its_model(
     said = capfd.readouterr().err
     assert said.count("HTTP front: no tokenizer here") == 1
     assert "`postprocessing` makes the texts" in said
+
+
+class Raising:
+    """A stream decoder that does not like one id."""
+
+    def push(self, ids: list[int]) -> str:
+        if 13 in ids:
+            raise ValueError("told to raise")
+        return "x" * len(ids)
+
+
+FAULT = "in ensemble 'ensemble', the tokens could not be decoded: told to raise"
+
+
+def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
+    answer = TextAnswer("ensemble", frozenset(), Texts(Raising().push, Raising, lambda i, _: i))
+    events = [b"data: " + from_triton([one]) + b"\n\n" for one in (1, 13, 2)]
+    out = answer.feed(STREAM + chunk(events[0]) + chunk(events[1] + events[2]))
+    assert answer.failed
+    assert not answer.ended  # Triton's answer goes on, and is read to its end
+    assert out.endswith(b"0\r\n\r\n")
+    first, last = unchunked(out).split(b"\n\n")[:2]
+    assert first == b"data: " + expected("x")
+    assert json.loads(last.removeprefix(b"data: ")) == {"error": FAULT}
+    assert answer.feed(chunk(events[0]) + b"0\r\n\r\n") == b""
+    assert answer.ended
+
+
+def test_a_whole_answer_that_cannot_be_decoded_is_the_error() -> None:
+    answer = TextAnswer("ensemble", frozenset(), Texts(Raising().push, Raising, lambda i, _: i))
+    out = answer.feed(CHUNKED + chunk(from_triton([1, 13])) + b"0\r\n\r\n")
+    assert answer.ended
+    assert out.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert json.loads(out.partition(b"\r\n\r\n")[2]) == {"error": FAULT}

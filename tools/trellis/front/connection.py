@@ -250,6 +250,18 @@ class Connection(asyncio.Protocol):
             self._line[0].answered = True
             self._go_on()
 
+    def answer_failed(self) -> None:
+        """A stream was ended with an error: have the engine end it too, and go on behind it."""
+        first = self._line[0]
+        upstream, self._upstream = self._upstream, None
+        self._relay.gone(first)
+        self._release(first, dropped=True)
+        self._token = ""  # the engine takes it for one that left
+        if upstream is not None:
+            self._relay.drains.add(upstream)
+        first.answered = True
+        self._go_on()
+
     def upstream_lost(self) -> None:
         """Triton closed the connection: after an answer, or instead of one."""
         self._upstream = None

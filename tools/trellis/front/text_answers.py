@@ -5,10 +5,12 @@ the rest of each JSON object stays. What comes here is one sequence of one promp
 """
 
 import json
+import logging
 import re
 
 import httptools
 
+from trellis.front.replies import Refusal
 from trellis.front.settings import IDS_SUFFIX
 from trellis.front.texts import Texts
 
@@ -18,6 +20,7 @@ LENGTH = re.compile(rb'"sequence_length":([0-9]+),?')
 CUT = re.compile(rb'"text_cut":([0-9]+),?')
 LAST_CHUNK = b"0\r\n\r\n"
 EVENT, EVENT_END = b"data: ", b"\n\n"
+log = logging.getLogger("trellis.front")
 _quoted = json.encoder.encode_basestring
 
 
@@ -38,6 +41,8 @@ class TextAnswer:
         self._length: int | None = None
         self._cut = 0
         self._head = b""
+        self._message = ""
+        self.failed = False  # a stream ends with the error, whatever else would come
         self.ended = False
         self._begin()
 
@@ -83,8 +88,10 @@ class TextAnswer:
             self._body = data
             return
         events, end, self._body = data.rpartition(EVENT_END)
-        if end:
+        if end and not self.failed:
             self._chunk(b"".join([self._event(event) for event in events.split(EVENT_END)]))
+            if self.failed:
+                self._out.append(LAST_CHUNK)
 
     def on_message_complete(self) -> None:
         """The end."""
@@ -93,11 +100,15 @@ class TextAnswer:
             return
         self.ended = True
         if self._streams:
-            if self._body:
+            if self._body and not self.failed:
                 self._chunk(self._body)
-            self._out.append(LAST_CHUNK)
+            if not self.failed:
+                self._out.append(LAST_CHUNK)
             return
         body = self._object(self._body)
+        if self.failed:
+            self._out.append(Refusal(400, self._message).reply(keep_alive=True))
+            return
         if self._length_at is not None:
             self._headers[self._length_at] = b"Content-Length: %d\r\n" % len(body)
         self._out += [self._line, *self._headers, b"\r\n"]
@@ -111,6 +122,8 @@ class TextAnswer:
         self._out.append(b"%x\r\n%s\r\n" % (len(data), data))
 
     def _event(self, event: bytes) -> bytes:
+        if self.failed:  # by one before it: that was the last
+            return b""
         if event.startswith(EVENT):
             event = EVENT + self._object(event[len(EVENT) :])
         return event + EVENT_END
@@ -129,7 +142,14 @@ class TextAnswer:
             self._around = around
             self._read(b"".join(around))
         ids = _ids(found[1]) if found else []
-        return self._head + _quoted(self._text(ids)).encode("utf-8", "replace") + b"}"
+        try:
+            text = self._text(ids)
+        except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
+            log.exception("tokens could not be decoded")
+            self.failed = True
+            self._message = f"in ensemble '{self._name}', the tokens could not be decoded: {error}"
+            return json.dumps({"error": self._message}).encode()
+        return self._head + _quoted(text).encode("utf-8", "replace") + b"}"
 
     def _read(self, rest: bytes) -> None:
         """Keep what stands beside the ids, and all that is written before the text.

@@ -32,6 +32,9 @@ class Client(Protocol):
     def answer_ended(self) -> None:
         """An answer is complete."""
 
+    def answer_failed(self) -> None:
+        """A stream was ended with an error, though its engine goes on."""
+
     def upstream_lost(self) -> None:
         """Triton closed the connection, or sent what is no HTTP."""
 
@@ -91,6 +94,8 @@ class Upstream(asyncio.Protocol):
         if self._ended:
             self._ended, self._at_start, self.text_answer = False, True, None
             client.answer_ended()
+        elif self.text_answer is not None and self.text_answer.failed:
+            client.answer_failed()
 
     def _parse(self, data: bytes) -> bytes:
         """Look for the end of the answer; what of it goes to the client."""
