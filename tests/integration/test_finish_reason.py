@@ -13,7 +13,9 @@ def test_the_end_of_max_tokens_is_length(http: httpx.Client) -> None:
 
 
 def test_the_end_token_is_stop(http: httpx.Client) -> None:
-    answer = ask(http, chat("What is the capital of France?"), max_tokens=200, return_finish_reason=True)
+    answer = ask(
+        http, chat("What is the capital of France?"), max_tokens=200, return_finish_reason=True
+    )
     assert answer["finish_reason"] == "stop"
 
 

@@ -54,17 +54,17 @@ CASES = {
     "end_id none": Case(
         {"end_id": -1, "max_tokens": 40},
         {"ignore_eos": True, "eos_token_id": -1, "stop_token_ids": set(), "max_new_tokens": 40},
-        chat("What is 1+1?"),
+        chat("What is the capital of France?"),
     ),
     "min_tokens": Case(
         {"min_tokens": 40, "max_tokens": 60},
         {"min_new_tokens": 40, "max_new_tokens": 60},
-        chat("What is 1+1?"),
+        chat("What is the capital of France?"),
     ),
     "min_length": Case(
         {"min_length": 40, "max_tokens": 60},
         {"min_new_tokens": 40, "max_new_tokens": 60},
-        chat("What is 1+1?"),
+        chat("What is the capital of France?"),
     ),
     "repetition_penalty": Case({"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
     "presence_penalty": Case({"presence_penalty": 1.5}, {"presence_penalty": 1.5}),
@@ -102,7 +102,7 @@ CASES = {
     "length_penalty": Case(
         {"beam_width": 3, "length_penalty": -2.0, "max_tokens": 40},
         {"num_beams": 3, "num_return_sequences": 3, "length_penalty": -2.0, "max_new_tokens": 40},
-        chat("What is 1+1?"),
+        chat("What is the capital of France?"),
     ),
 }  # fmt: skip
 
