@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from asking import ENSEMBLE, KOREAN, chat
+from trellis.assembler import Plan, assemble
+from trellis.engine_folder import read_engine
 from trellis.ports import free_ports
 from trellis.server import Server, ServerSettings
 
@@ -96,6 +98,30 @@ def test_no_chunk_of_one_sequence_goes_through_postprocessing(server: Server) ->
     assert decoded(server) == before
     httpx.post(f"{triton_url(server)}{ENSEMBLE}/generate_stream", json=body, timeout=60)
     assert decoded(server) > before
+
+
+def test_a_token_of_the_end_stays_in_a_text_that_shows_special_ones(
+    demo_engine: tuple[Path, Path], tmp_path: Path
+) -> None:
+    engine, tokenizer = demo_engine
+    repo = tmp_path / "triton_model_repo"
+    shown = {"skip_special_tokens": "false"}
+    assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings=shown), repo)
+    body = {"text_input": chat("What is the capital of France?"), "max_tokens": 24, "end_id": -1}
+    settings = ServerSettings(repo, *free_ports(3))
+    with (tmp_path / "log").open("wb") as log, Server(settings, log) as running:
+        running.wait_ready()
+        urls = (running.settings.url, triton_url(running))
+        for kind in ("generate", "generate_stream"):
+            asked = {**body, "stream": kind == "generate_stream"}
+            front, direct = (
+                httpx.post(f"{url}{ENSEMBLE}/{kind}", json=asked, timeout=60).text for url in urls
+            )
+            if kind == "generate":
+                assert "<|im_end|>" in direct
+                assert front == direct
+            else:
+                assert said(front.encode()) == said(direct.encode())
 
 
 def test_without_decoding_all_goes_through_postprocessing(demo_repo: Path, tmp_path: Path) -> None:

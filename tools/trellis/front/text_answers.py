@@ -58,6 +58,9 @@ class TextAnswer:
         self._parser.feed_data(data)
         out = b"".join(self._out)
         self._out.clear()
+        if self.ended:  # the parser holds this object: nothing large waits for the collector
+            self._body, self._around, self._head = b"", None, b""
+            del self._parser
         return out
 
     # What httptools calls.
@@ -115,7 +118,8 @@ class TextAnswer:
         if self._length_at is not None:
             self._out.append(body)
             return
-        self._chunk(body)
+        if body:
+            self._chunk(body)
         self._out.append(LAST_CHUNK)
 
     def _chunk(self, data: bytes) -> None:

@@ -50,7 +50,10 @@ def load_texts(config: dict[str, Any], repository: Path) -> Texts | None:
         "model_repository": str(repository / name),
         "model_version": folder.name,
     }
-    tokenizer = load_tokenizer(ModelSettings.read(args))
+    model = ModelSettings.read(args)
+    tokenizer = load_tokenizer(model)
+    if not model.text("engine", ""):  # a Python engine's ids have no padding
+        return Texts(tokenizer.decode, tokenizer.stream_decoder, lambda ids, _: ids)
     padding = padding_of(tokenizer)
     return Texts(
         tokenizer.decode,
