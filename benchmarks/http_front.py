@@ -119,12 +119,10 @@ def measure(count: int, delay: int, seconds: float, rounds: int) -> None:
         server = running.server
         front = psutil.Process(server.front.pid) if server.front else None
         assert front is not None, "the front does not run"
-        arguments = psutil.Process(server.process.pid).cmdline()
-        inner = next(int(a.split("=")[1]) for a in arguments if a.startswith("--http-port="))
         tree = psutil.Process(server.process.pid)
         everything = [tree, *tree.children(recursive=True), front]
         tokens = max(int(seconds / (delay / 1e6)), 100)
-        ways = {"direct": inner, "front": server.settings.http_port}
+        ways = {"direct": server.triton_port, "front": server.settings.http_port}
         used: dict[str, list[tuple[float, float, float, float]]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, port in ways.items():

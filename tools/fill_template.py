@@ -12,10 +12,9 @@ from rich.table import Table
 from trellis.contract import template_keys
 from trellis.files import write_atomically
 from trellis.model_config import ConfigTextError
+from trellis.model_configs import SOURCES
 from trellis.placeholder import known_placeholders, translate
 from trellis.template import TemplateError, fill, parse_substitutions, placeholders_in
-
-SOURCES = Path(__file__).resolve().parents[1] / "model_repo_src"
 
 
 def main(

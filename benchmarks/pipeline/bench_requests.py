@@ -11,22 +11,18 @@ from jobs import ID
 from plan import Case
 from repositories import Pipeline
 from texts import Texts
+from trellis.grpc_client import INPUTS
 from tritonclient.grpc import service_pb2
 
 VARIANTS = 16  # prompts and lengths in one case, sent in turn
 FLOOR_IDS = list(range(1, 46))  # Triton alone has the same prompt, however long that of others is
+# The client's, and those of the engine, which Triton alone is asked for.
 _TYPES: dict[str, tuple[str, Any]] = {
-    "max_tokens": ("INT32", np.int32),
-    "random_seed": ("UINT64", np.uint64),
-    "stream": ("BOOL", np.bool_),
+    **INPUTS,
     "input_ids": ("INT32", np.int32),
     "input_lengths": ("INT32", np.int32),
     "request_output_len": ("INT32", np.int32),
     "streaming": ("BOOL", np.bool_),
-    "top_k": ("INT32", np.int32),
-    "top_p": ("FP32", np.float32),
-    "temperature": ("FP32", np.float32),
-    "repetition_penalty": ("FP32", np.float32),
 }
 
 

@@ -47,8 +47,7 @@ def server(demo_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def triton_url(server: Server) -> str:
     """Triton's own port, behind the front."""
-    assert server.front is not None
-    return f"http://127.0.0.1:{json.loads(server.front.args[-1])['triton_port']}"  # type: ignore[index]
+    return f"http://127.0.0.1:{server.triton_port}"
 
 
 def decoded(server: Server) -> int:

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-from trellis.server import Server
-
 ENSEMBLE = "/v2/models/ensemble"
 
 
@@ -141,12 +138,6 @@ def events(body: bytes) -> list[dict[str, Any]]:
 def text(body: bytes) -> str:
     """The text of an event stream."""
     return "".join(event["text_output"] for event in events(body))
-
-
-def inner_port(server: Server) -> int:
-    """Where Triton itself listens, behind the front."""
-    command = psutil.Process(server.process.pid).cmdline()
-    return next(int(part.split("=")[1]) for part in command if part.startswith("--http-port="))
 
 
 def descriptors(pid: int) -> int:

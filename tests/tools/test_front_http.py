@@ -16,7 +16,6 @@ from front_wire import (
     descriptors,
     events,
     get,
-    inner_port,
     pieces,
     post,
     stream,
@@ -122,7 +121,7 @@ SAME = {
 def test_what_passes_is_byte_for_byte_what_triton_says(
     served: Served, port: int, case: str
 ) -> None:
-    with Wire(port) as front, Wire(inner_port(served.server)) as direct:
+    with Wire(port) as front, Wire(served.server.triton_port) as direct:
         through = front.send(SAME[case]).rest()
         assert through == direct.send(SAME[case]).rest()
     assert through.startswith(b"HTTP/1.")
@@ -383,7 +382,7 @@ def test_sixty_four_streams_at_once_are_those_of_triton(served: Served, port: in
 
     expected = [TEXT + WORDS[number % len(WORDS)] for number in range(64)]
     with ThreadPoolExecutor(64) as pool:
-        for where in (port, inner_port(served.server)):
+        for where in (port, served.server.triton_port):
             assert list(pool.map(ask, [(where, n) for n in range(64)])) == expected
 
 
@@ -474,7 +473,7 @@ def test_a_server_that_cannot_be_reached_is_a_503_that_says_so() -> None:
 
 def test_a_front_that_is_asked_to_stop_finishes_what_is_in_flight(served: Served) -> None:
     (public,) = free_ports(1)
-    behind = inner_port(served.server)
+    behind = served.server.triton_port
     front = FrontSettings("127.0.0.1", public, behind, served.server.process.pid, 20.0)
     process = subprocess.Popen(front.command(), cwd=TOOLS)
     try:

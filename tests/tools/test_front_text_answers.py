@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trellis.front.models import Models, read_model
 from trellis.front.text_answers import TextAnswer
 from trellis.front.texts import Texts, load_texts
+from trellis.front.upstream import Upstream
 
 from tokenizer_registry.core import Tokenizer, load
 
@@ -209,6 +210,41 @@ class Raising:
         if 13 in ids:
             raise ValueError("told to raise")
         return "x" * len(ids)
+
+
+class Client:
+    """Who an upstream answers to."""
+
+    def __init__(self) -> None:
+        self.transport = self
+        self.written = b""
+        self.began = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def answer_began(self) -> None:
+        self.began = True
+
+    def answer_ended(self) -> None: ...
+
+    def answer_failed(self) -> None: ...
+
+    def upstream_lost(self) -> None: ...
+
+    def pause_uploading(self, full: bool) -> None: ...
+
+
+def test_an_answer_begins_with_the_first_byte_for_the_client(llama_folder: Path) -> None:
+    """Until then a client can still be told what went wrong."""
+    client = Client()
+    upstream = Upstream(client)  # type: ignore[arg-type]
+    upstream.text_answer = answer_of(tokenizer_of(llama_folder))
+    upstream.data_received(CHUNKED)
+    assert not client.began
+    upstream.data_received(chunk(from_triton([22557])) + b"0\r\n\r\n")
+    assert client.began
+    assert client.written == CHUNKED + chunk(expected("Hello")) + b"0\r\n\r\n"
 
 
 FAULT = "in ensemble 'ensemble', the tokens could not be decoded: told to raise"

@@ -35,10 +35,8 @@ def ids_ensemble(ensemble: pb.ModelConfig, postprocessing: pb.ModelConfig) -> pb
             engine.output_map[output] = output
             config.output.add(name=output, data_type=spec.data_type, dims=spec.dims)
     _drop_unused(engine.output_map, {output.name for output in config.output})
-    for name, wire in list(engine.input_map.items()):
-        if name == STEP_MARK:
-            del engine.input_map[name]
-            _drop_unused(before.output_map, set(before.output_map.values()) - {wire})
+    engine.input_map.pop(STEP_MARK, None)
+    _drop_unused(before.output_map, set(engine.input_map.values()))
     del config.ensemble_scheduling.step[2]
     return config
 

@@ -109,6 +109,7 @@ class Server:
         self._seen: set[psutil.Process] = set()
         self.front: subprocess.Popen[bytes] | None = None
         behind = free_ports(1)[0] if has_front(settings) else 0
+        self.triton_port = behind or settings.http_port  # where Triton itself listens for HTTP
         try:
             self.process = self._start(triton, output, behind)
             if behind:

@@ -197,10 +197,10 @@ class Connection(asyncio.Protocol):
         if request.body:
             body = b"".join(request.body)
             request.body.clear()
-            data += b"%x\r\n%s\r\n" % (len(body), body) if request.chunked else body
+            data += replies.chunk(body) if request.chunked else body
         if request.complete and request.chunked:
             request.chunked = False
-            data += b"0\r\n\r\n"
+            data += replies.LAST_CHUNK
         if data:
             self._send(request, data)
 
@@ -253,12 +253,8 @@ class Connection(asyncio.Protocol):
     def answer_failed(self) -> None:
         """A stream was ended with an error: have the engine end it too, and go on behind it."""
         first = self._line[0]
-        upstream, self._upstream = self._upstream, None
-        self._relay.gone(first)
-        self._release(first, dropped=True)
+        self._stop(first)
         self._token = ""  # the engine takes it for one that left
-        if upstream is not None:
-            self._relay.drains.add(upstream)
         first.answered = True
         self._go_on()
 
@@ -280,16 +276,20 @@ class Connection(asyncio.Protocol):
         """Nothing more is asked for this client: have what is asked stopped."""
         self._deaf = True
         first = self._line[0] if self._line else None
-        upstream, self._upstream = self._upstream, None
         if first is not None and first.begun and not first.answered:
-            self._relay.gone(first)
-            self._release(first, dropped=True)
-            if first.token and upstream is not None:  # it is stopped otherwise than by closing
-                self._relay.drains.add(upstream)
-                upstream = None
+            self._stop(first)
         self._line.clear()
+        upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.close()
+
+    def _stop(self, request: Request) -> None:
+        """Have the engine end it; the rest of its answer is nobody's."""
+        self._relay.gone(request)
+        self._release(request, dropped=True)
+        if request.token and self._upstream is not None:  # it is stopped otherwise than by closing
+            self._relay.drains.add(self._upstream)
+            self._upstream = None
 
     def _release(self, request: Request, dropped: bool = False) -> None:
         if request.request_id:

@@ -74,27 +74,23 @@ def read_model(
     if config.get("platform") != "ensemble" or "text_input" not in inputs:
         return Model(config["name"])
     batched = config.get("max_batch_size", 0) > 0
-    steps = [step["model_name"] for step in config["ensemble_scheduling"]["step"]]
+    steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
     return Model(
         config["name"],
         {name: Field.of(tensor, batched) for name, tensor in inputs.items()},
-        any(config_of(step).get("backend") == "tensorrtllm" for step in steps),
+        any(step.get("backend") == "tensorrtllm" for step in steps),
         frozenset(tensor["name"] for tensor in config["output"]),
-        _texts(config["name"], steps[-1], config_of, texts_of),
+        texts_of(steps[-1]) if _gives_ids(config["name"], config_of) else None,
     )
 
 
-def _texts(
-    name: str,
-    last: str,
-    config_of: Callable[[str], Config],
-    texts_of: Callable[[Config], Texts | None],
-) -> Texts | None:
+def _gives_ids(name: str, config_of: Callable[[str], Config]) -> bool:
+    """Whether Triton has the ensemble beside this one."""
     try:
         config_of(name + IDS_SUFFIX)
-    except OSError:  # Triton does not have it
-        return None
-    return texts_of(config_of(last))
+    except OSError:
+        return False
+    return True
 
 
 class Models:

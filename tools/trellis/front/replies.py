@@ -6,6 +6,12 @@ from http import HTTPStatus
 
 RETRY_AFTER = b"Retry-After: 1\r\n"  # seconds; added to every 503
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """A piece of a chunked body; not for an empty one, which would be the last."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 @dataclass(eq=False)

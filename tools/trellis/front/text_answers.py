@@ -10,7 +10,7 @@ import re
 
 import httptools
 
-from trellis.front.replies import Refusal
+from trellis.front.replies import LAST_CHUNK, Refusal, chunk
 from trellis.front.settings import IDS_SUFFIX
 from trellis.front.texts import Texts
 
@@ -18,7 +18,6 @@ from trellis.front.texts import Texts
 IDS = re.compile(rb'"output_ids":(-?[0-9]+|\[[-0-9,]*\]),?')
 LENGTH = re.compile(rb'"sequence_length":([0-9]+),?')
 CUT = re.compile(rb'"text_cut":([0-9]+),?')
-LAST_CHUNK = b"0\r\n\r\n"
 EVENT, EVENT_END = b"data: ", b"\n\n"
 log = logging.getLogger("trellis.front")
 _quoted = json.encoder.encode_basestring
@@ -92,7 +91,7 @@ class TextAnswer:
             return
         events, end, self._body = data.rpartition(EVENT_END)
         if end and not self.failed:
-            self._chunk(b"".join([self._event(event) for event in events.split(EVENT_END)]))
+            self._out.append(chunk(b"".join(map(self._event, events.split(EVENT_END)))))
             if self.failed:
                 self._out.append(LAST_CHUNK)
 
@@ -103,10 +102,8 @@ class TextAnswer:
             return
         self.ended = True
         if self._streams:
-            if self._body and not self.failed:
-                self._chunk(self._body)
             if not self.failed:
-                self._out.append(LAST_CHUNK)
+                self._end_chunks(self._body)
             return
         body = self._object(self._body)
         if self.failed:
@@ -118,12 +115,12 @@ class TextAnswer:
         if self._length_at is not None:
             self._out.append(body)
             return
-        if body:
-            self._chunk(body)
-        self._out.append(LAST_CHUNK)
+        self._end_chunks(body)
 
-    def _chunk(self, data: bytes) -> None:
-        self._out.append(b"%x\r\n%s\r\n" % (len(data), data))
+    def _end_chunks(self, rest: bytes) -> None:
+        if rest:
+            self._out.append(chunk(rest))
+        self._out.append(LAST_CHUNK)
 
     def _event(self, event: bytes) -> bytes:
         if self.failed:  # by one before it: that was the last

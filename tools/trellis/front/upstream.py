@@ -51,7 +51,6 @@ class Upstream(asyncio.Protocol):
         self._client: Client | None = client
         self._parser = httptools.HttpResponseParser(self)
         self._at_start = True
-        self._first = False  # nothing of the answer was written yet
         self._ended = False
         self._held: list[bytes] | None = None  # an answer of 400, until what it says is known
         self._drained: Callable[[Upstream], None] | None = None  # nobody is there to answer to
@@ -77,9 +76,6 @@ class Upstream(asyncio.Protocol):
         if client is None:
             self._throw_away(data)
             return
-        if self._at_start:
-            self._at_start, self._first = False, True
-            client.answer_began()
         try:
             data = self._parse(data)
         except HttpParserError:
@@ -107,8 +103,9 @@ class Upstream(asyncio.Protocol):
         return data
 
     def _write(self, client: Client, data: bytes) -> None:
-        if self._first:
-            self._first = False
+        if self._at_start:
+            self._at_start = False
+            client.answer_began()
             if data.startswith(BAD_REQUEST):
                 self._held = []
             if data.startswith(UNAVAILABLE):
