@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Results = Mapping[str, Any]
@@ -26,6 +27,7 @@ UNSTREAMED = {
     "p50 ms": ("request_p50", "{:.1f}"),
     "MiB": ("memory_mib", "{:.0f}"),
 }
+KINDS_SHOWN, FAULT_WIDTH = 3, 60  # of what was wrong; the JSON has all of it
 MODELS = ("tritonserver", "front", "preprocessing", "tensorrt_llm", "postprocessing")
 
 
@@ -99,10 +101,19 @@ def _shares(figures: Mapping[str, Any]) -> str:
 
 
 def _faults(figures: Mapping[str, Any]) -> str:
-    faults = [f"{count} {fault}" for fault, count in figures["wrong"].items()]
+    """`5 chunks lost, 2 no end came, 9 of 4 other kinds`: the most frequent first."""
+    kinds = sorted(figures["wrong"].items(), key=lambda kind: -kind[1])
+    faults = [f"{count} {_shortened(fault)}" for fault, count in kinds[:KINDS_SHOWN]]
+    if rest := kinds[KINDS_SHOWN:]:
+        faults.append(f"{sum(count for _, count in rest)} of {len(rest)} other kinds")
     if figures["lost_chunks"]:
         faults.append(f"({figures['lost_chunks']} chunks)")
     return ", ".join(faults)
+
+
+def _shortened(fault: str) -> str:
+    shown = fault if len(fault) <= FAULT_WIDTH else f"{fault[: FAULT_WIDTH - 1]}…"
+    return escape(shown)  # Triton's begin with [request id: 7]
 
 
 def _tokenizing(figures: Mapping[str, Any]) -> float:

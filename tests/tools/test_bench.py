@@ -16,6 +16,7 @@ sys.path.append(str(ROOT / "benchmarks" / "pipeline"))
 import accounting  # noqa: E402
 import compare  # noqa: E402
 import plan  # noqa: E402
+import report  # noqa: E402
 from arrivals import Answer, read  # noqa: E402
 from jobs import Load, Sent  # noqa: E402
 from measure import check, evaluate  # noqa: E402
@@ -193,3 +194,20 @@ def test_the_load_generator_ends_what_never_ends() -> None:
         done = load_generator.run(job)
     assert time.monotonic() - begin < 5
     assert [sent.wrong for sent in done.sent] == ["no end came"] * 2
+
+
+def test_errors_that_differ_in_numbers_are_one_kind() -> None:
+    errors = [f"request a1f{at}00{at}@5000: {at} of 64 wait, 0x7f{at}" for at in range(9)]
+    answers = [Answer(0, 0.0, error=error) for error in errors]
+    case = plan.Case("full", streams=1, tokens=2)
+    texts: Any = OneTokenACharacter
+    wrong, _ = check(answers, [[97, 98]], PIPELINES["ours"], case, texts)
+    assert wrong == {"request N@N: N of N wait, N": 9}
+
+
+def test_the_screen_shows_the_most_frequent_faults_and_counts_the_others() -> None:
+    wrong = {"rare": 1, "[c]": 3, "long " * 50: 7, "b": 5, "rarer": 1}
+    shown = report._faults({"wrong": wrong, "lost_chunks": 12})
+    assert shown.startswith("7 long long")
+    assert shown.endswith("…, 5 b, 3 \\[c], 2 of 2 other kinds, (12 chunks)")
+    assert len(shown) < 120
