@@ -43,6 +43,8 @@ class Figures:
     memory_mib: float
     requests: int
     lost_chunks: int
+    ttft_p50_added: float | None = None  # to Triton alone's of the same round
+    ttft_p99_added: float | None = None
     wrong: dict[str, int] = field(default_factory=dict)  # what was wrong -> how many requests
 
     def as_dict(self) -> dict[str, object]:

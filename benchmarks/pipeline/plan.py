@@ -49,6 +49,9 @@ def paced(streams: int) -> Case:
     return Case(f"{streams} streams, paced", streams, pace_us=pace, tokens=tokens)
 
 
+# At once, since a step's length would hide what is shorter; few tokens, which Triton's HTTP front end
+# does not drop.
+FIRST_TOKEN = Case("1 stream, first token", 1, tokens=8, seconds=2.0)
 UNSTREAMED = Case("unstreamed", 16, streamed=False)
 HTTP_FULL = Case("64 streams, at once", 64, pipelines=tuple(p for p in ALL if p != "triton"))
 NO_FRONT = tuple(p for p in ALL if p != "ours-front")
@@ -65,6 +68,7 @@ def default() -> list[Case]:
     few = replace(UNSTREAMED, pipelines=TEXTS, tokens=16)
     return [
         *(paced(streams) for streams in (1, 16, 64, 256)),
+        FIRST_TOKEN,
         HTTP_FULL,
         GRPC_FULL,
         replace(GRPC_FULL, name="1 stream, at once, gRPC", streams=1),

@@ -1,6 +1,6 @@
 """Results as tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -9,23 +9,23 @@ from rich.table import Table
 
 Results = Mapping[str, Any]
 FLOOR, NOTHING = "triton", "do-nothing"
-# Column -> (figure, how it is written). A figure that is None leaves the cell empty.
+# Column -> (how a figure is written, figures). Where all are None the cell is empty, and a column of
+# nothing else is left out.
 STREAMED = {
-    "µs CPU/chunk": ("cpu_us_per_chunk", "{:.0f}"),
-    "chunks/s": ("chunks_per_s", "{:,.0f}"),
-    "tokens/s": ("tokens_per_s", "{:,.0f}"),
-    "first p50": ("ttft_p50", "{:.1f}"),
-    "p99 ms": ("ttft_p99", "{:.1f}"),
-    "gap p50": ("itl_p50", "{:.1f}"),
-    "p99 ms ": ("itl_p99", "{:.1f}"),
-    "MiB": ("memory_mib", "{:.0f}"),
+    "µs CPU/chunk": ("{:.0f}", "cpu_us_per_chunk"),
+    "chunks/s": ("{:,.0f}", "chunks_per_s"),
+    "tokens/s": ("{:,.0f}", "tokens_per_s"),
+    "first p50, p99 ms": ("{:.2f}", "ttft_p50", "ttft_p99"),
+    "over triton ms": ("{:+.2f}", "ttft_p50_added", "ttft_p99_added"),
+    "gap p50, p99 ms": ("{:.1f}", "itl_p50", "itl_p99"),
+    "MiB": ("{:.0f}", "memory_mib"),
 }
 UNSTREAMED = {
-    "ms CPU/request": ("cpu_ms_per_request", "{:.3f}"),
-    "requests/s": ("requests_per_s", "{:,.0f}"),
-    "prompt tokens/s": ("prompt_tokens_per_s", "{:,.0f}"),
-    "p50 ms": ("request_p50", "{:.1f}"),
-    "MiB": ("memory_mib", "{:.0f}"),
+    "ms CPU/request": ("{:.3f}", "cpu_ms_per_request"),
+    "requests/s": ("{:,.0f}", "requests_per_s"),
+    "prompt tokens/s": ("{:,.0f}", "prompt_tokens_per_s"),
+    "p50 ms": ("{:.1f}", "request_p50"),
+    "MiB": ("{:.0f}", "memory_mib"),
 }
 KINDS_SHOWN, FAULT_WIDTH = 3, 60  # of what was wrong; the JSON has all of it
 MODELS = ("tritonserver", "front", "preprocessing", "tensorrt_llm", "postprocessing")
@@ -59,25 +59,28 @@ def ratio(pipelines: Mapping[str, Any], name: str, to: str) -> float | None:
 
 def _table(case: str, pipelines: Mapping[str, Any]) -> Table:
     streamed = headline(next(iter(pipelines.values()))) == "cpu_us_per_chunk"
-    columns = STREAMED if streamed else UNSTREAMED
     table = Table(title=case, title_justify="left", title_style="bold")
-    table.add_column("pipeline")
-    heads = [
-        *columns,
-        "x floor",
-        "x do-nothing",
-        "±%",
-        "CPU: server, front, pre, engine, post",
-        "wrong",
-    ]
+    table.add_column("pipeline", no_wrap=True)
+    columns = {
+        head: [_cells(figures, wanted, form) for figures in pipelines.values()]
+        for head, (form, *wanted) in (STREAMED if streamed else UNSTREAMED).items()
+    }
+    columns = {head: cells for head, cells in columns.items() if any(cells)}
+    heads = [*columns, "x floor", "x do-nothing", "±%", "CPU: server, front, pre, engine, post"]
     for head in heads:
-        table.add_column(head, justify="right")
-    for name, figures in pipelines.items():
-        cells = [_cell(figures[figure], form) for figure, form in columns.values()]
+        table.add_column(head, justify="right", no_wrap=head in columns)
+    table.add_column("wrong")
+    for at, (name, figures) in enumerate(pipelines.items()):
+        cells = [column[at] for column in columns.values()]
         cells += [_cell(ratio(pipelines, name, to), "{:.2f}") for to in (FLOOR, NOTHING)]
         cells += [_cell(_spread(figures), "{:.0f}"), _shares(figures), _faults(figures)]
         table.add_row(name, *cells)
     return table
+
+
+def _cells(figures: Mapping[str, Any], wanted: Sequence[str], form: str) -> str:
+    """`1.5, 2.0`: those of the figures that there are."""
+    return ", ".join(form.format(figures[name]) for name in wanted if figures.get(name) is not None)
 
 
 def _cell(value: float | None, form: str) -> str:

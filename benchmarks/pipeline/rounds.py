@@ -3,7 +3,7 @@
 import contextlib
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,13 @@ class Bench:
         turns: dict[str, list[Figures]] = {name: [] for name in names}
         for at in range(self.rounds):
             self.say(f"{case.name}: round {at + 1} of {self.rounds}")
+            turn = {
+                name: measure(servers[name], self.pipelines[name], case, setting.texts)
+                for name in names
+            }
+            add_to_floor(turn)
             for name in names:
-                turns[name].append(
-                    measure(servers[name], self.pipelines[name], case, setting.texts)
-                )
+                turns[name].append(turn[name])
         return {name: summary(figures) for name, figures in turns.items()}
 
     @contextlib.contextmanager
@@ -124,6 +127,18 @@ def bench(
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trellis-bench-")))
         yield Bench(folder.resolve(), rounds, say, extra)
+
+
+def add_to_floor(turn: Mapping[str, Figures]) -> None:
+    """Of one round: how much later each pipeline's first token comes than Triton alone's, in ms."""
+    floor = turn.get("triton")
+    for name, figures in turn.items():
+        if floor is None or name == "triton":
+            continue
+        if floor.ttft_p50 is not None and figures.ttft_p50 is not None:
+            figures.ttft_p50_added = figures.ttft_p50 - floor.ttft_p50
+        if floor.ttft_p99 is not None and figures.ttft_p99 is not None:
+            figures.ttft_p99_added = figures.ttft_p99 - floor.ttft_p99
 
 
 def summary(turns: Sequence[Figures]) -> dict[str, Any]:

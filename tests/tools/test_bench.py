@@ -19,8 +19,9 @@ import plan  # noqa: E402
 import report  # noqa: E402
 from arrivals import Answer, read  # noqa: E402
 from jobs import Load, Sent  # noqa: E402
-from measure import check, evaluate  # noqa: E402
+from measure import Figures, check, evaluate  # noqa: E402
 from repositories import PIPELINES  # noqa: E402
+from rounds import add_to_floor, summary  # noqa: E402
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -211,3 +212,20 @@ def test_the_screen_shows_the_most_frequent_faults_and_counts_the_others() -> No
     assert shown.startswith("7 long long")
     assert shown.endswith("…, 5 b, 3 \\[c], 2 of 2 other kinds, (12 chunks)")
     assert len(shown) < 120
+
+
+def figures_of(first: float) -> Figures:
+    """Figures of one stream whose first token took `first` ms."""
+    answer = Answer(0, 1.0, [1.0 + first / 1e3], ["a"])
+    load = Load(begin=0.5, end=2.0)
+    return evaluate(load, [answer], {}, plan.FIRST_TOKEN)
+
+
+def test_a_first_tokens_time_is_held_against_triton_alone_of_the_same_round() -> None:
+    rounds = [{"ours": figures_of(o), "triton": figures_of(t)} for o, t in [(3, 1), (9, 4)]]
+    for turn in rounds:
+        add_to_floor(turn)
+    ours = summary([turn["ours"] for turn in rounds])
+    assert ours["ttft_p50_added"] == pytest.approx(3.5)
+    assert ours["spread"]["ttft_p99_added"] == pytest.approx([2, 5])
+    assert summary([turn["triton"] for turn in rounds])["ttft_p50_added"] is None
