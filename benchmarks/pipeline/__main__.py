@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import checkout  # noqa: F401  (first: it says where the next are)
 import compare as comparison
+import lengths
 import machine
 import plan
 import report
@@ -63,6 +64,8 @@ def main(
         for case in todo:
             console.print(f"{case.name}: {', '.join(case.pipelines)}", highlight=False)
         return
+    if not todo:
+        sys.exit(f"bench: no case matches {cases!r}; --list lists them")
     try:
         names = [p.name for p in chosen([*filter(None, pipelines.split(","))] or plan.ALL)]
     except ValueError as error:
@@ -93,6 +96,7 @@ def _results(
         "rounds": it.rounds,
         "pipelines": names,
         "cases": measured,
+        "by_length": lengths.by_length(measured),
         "ready_seconds": it.ready_seconds,
         "raw_tokenizer": it.raw,
     }

@@ -29,7 +29,7 @@ _TYPES: dict[str, tuple[str, Any]] = {
 def lengths(case: Case) -> list[int]:
     """How many tokens each variant asks for: around `case.tokens`, so that streams do not march."""
     rng = random.Random(7)
-    if not case.streamed or case.tokens < 4:
+    if not case.streamed or case.whole or case.tokens < 4:
         return [case.tokens] * VARIANTS
     half = case.tokens // 2
     made = [case.tokens - half + round(2 * half * at / (VARIANTS - 1)) for at in range(VARIANTS)]

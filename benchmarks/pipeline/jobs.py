@@ -20,6 +20,7 @@ class Job:
     seconds: float
     pids: list[int]
     drain_seconds: float = 10.0  # how long what is in flight may take to end
+    parts: int = 1  # of the window, each with its own CPU
 
 
 @dataclass
@@ -42,4 +43,6 @@ class Load:
     end: float = 0.0
     cpu_begin: dict[int, float] = field(default_factory=dict)
     cpu_end: dict[int, float] = field(default_factory=dict)
+    # Where each part of the window ended, and the CPU seconds there.
+    marks: list[tuple[float, dict[int, float]]] = field(default_factory=list)
     own_cpu: float = 0.0

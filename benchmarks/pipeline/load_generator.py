@@ -79,8 +79,11 @@ def run(job: Job) -> Load:
     _turns(slots, time.perf_counter() + 0.2 * job.warm_seconds)
     own = time.process_time()
     load.cpu_begin, load.begin = sample(job.pids), time.perf_counter()
-    _turns(slots, load.begin + job.seconds)
-    load.cpu_end, load.end = sample(job.pids), time.perf_counter()
+    for part in range(job.parts):
+        _turns(slots, load.begin + job.seconds * (part + 1) / job.parts)
+        used = sample(job.pids)
+        load.marks.append((time.perf_counter(), used))
+    load.end, load.cpu_end = load.marks[-1]
     load.own_cpu = time.process_time() - own
     limit = load.end + job.drain_seconds
     while slots.flying and time.perf_counter() < limit:

@@ -1,5 +1,6 @@
 """One case on one server: the load in a process of its own, then figures from what came."""
 
+import bisect
 import pickle
 import re
 import subprocess
@@ -18,6 +19,7 @@ from texts import Texts
 from trellis.server import Server
 
 LOAD = Path(__file__).parent / "load_generator.py"
+PARTS = 10  # of a window within long streams
 NUMBER = re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]*\b|\d+")  # also ids and addresses, hexadecimal
 
 
@@ -45,6 +47,8 @@ class Figures:
     lost_chunks: int
     ttft_p50_added: float | None = None  # to Triton alone's of the same round
     ttft_p99_added: float | None = None
+    first_tenth_us_per_chunk: float | None = None  # CPU, of the window within long streams
+    last_tenth_us_per_chunk: float | None = None
     wrong: dict[str, int] = field(default_factory=dict)  # what was wrong -> how many requests
 
     def as_dict(self) -> dict[str, object]:
@@ -68,6 +72,7 @@ def measure(server: Server, pipeline: Pipeline, case: Case, texts: Texts) -> Fig
         seconds=case.seconds,
         pids=list(pids),
         drain_seconds=case.drain_seconds,
+        parts=PARTS if case.whole else 1,
     )
     load = generate(job)
     answers = [read(sent, case.protocol) for sent in load.sent]
@@ -115,6 +120,7 @@ def evaluate(load: Load, answers: Sequence[Answer], pids: dict[int, str], case: 
     ]
     whole = sorted(1e3 * (a.times[-1] - a.sent) for a in ended)
     streamed = case.streamed
+    parts = _parts(load, answers) if case.whole else [None]
     return Figures(
         cpu_us_per_chunk=1e6 * cpu / chunks if chunks and streamed else None,
         cpu_us_per_token=1e6 * cpu / tokens if tokens and streamed else None,
@@ -134,7 +140,22 @@ def evaluate(load: Load, answers: Sequence[Answer], pids: dict[int, str], case: 
         memory_mib=0.0,
         requests=len(answers),
         lost_chunks=0,
+        first_tenth_us_per_chunk=parts[0],
+        last_tenth_us_per_chunk=parts[-1],
     )
+
+
+def _parts(load: Load, answers: Sequence[Answer]) -> list[float | None]:
+    """µs of CPU a chunk in each part of the window."""
+    times = sorted(when for answer in answers for when in answer.times)
+    found: list[float | None] = []
+    begin, before = load.begin, load.cpu_begin
+    for end, after in load.marks:
+        chunks = bisect.bisect_left(times, end) - bisect.bisect_left(times, begin)
+        used = sum(after[pid] - before.get(pid, 0.0) for pid in after)
+        found.append(1e6 * used / chunks if chunks else None)
+        begin, before = end, after
+    return found
 
 
 def check(

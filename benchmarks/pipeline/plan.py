@@ -19,7 +19,8 @@ class Case:
     """One load. Streams of different lengths around `tokens`; unstreamed answers all have it.
 
     `pace_us` is the time of an engine's step, in which every stream gets its token; 0 is an engine
-    that answers at once.
+    that answers at once. `whole`: streams of exactly `tokens`, started together and measured once,
+    over the longest time that lies within all of them.
     """
 
     name: str
@@ -35,10 +36,13 @@ class Case:
     pipelines: tuple[str, ...] = ALL
     seconds: float = 1.5
     drain_seconds: float = 10.0
+    whole: bool = False
 
     @property
     def warm_seconds(self) -> float:
         """Until streams start and end evenly: as long as one takes, within bounds."""
+        if self.whole:
+            return 0.2
         return 0.4 + min(1.0, self.tokens * self.pace_us / 1e6)
 
 
@@ -49,13 +53,23 @@ def paced(streams: int) -> Case:
     return Case(f"{streams} streams, paced", streams, pace_us=pace, tokens=tokens)
 
 
-# At once, since a step's length would hide what is shorter; few tokens, which Triton's HTTP front end
-# does not drop.
+# At once, since a step's length would hide what is shorter; few tokens, since Triton's HTTP front
+# end drops chunks that outrun it.
 FIRST_TOKEN = Case("1 stream, first token", 1, tokens=8, seconds=2.0)
 UNSTREAMED = Case("unstreamed", 16, streamed=False)
 HTTP_FULL = Case("64 streams, at once", 64, pipelines=tuple(p for p in ALL if p != "triton"))
 NO_FRONT = tuple(p for p in ALL if p != "ours-front")
+NO_REFERENCE = tuple(p for p in ALL if p != "reference")
+LENGTHS = (10, 100, 1_000, 10_000)
 GRPC_FULL = Case("64 streams, at once, gRPC", 64, protocol="grpc", pipelines=NO_FRONT)
+
+
+def of_length(tokens: int) -> Case:
+    """Streams that differ from one another's in their length alone: 4,000 chunks/s in all."""
+    name, pace = f"4 streams of {tokens:,} tokens, paced", 1_000
+    case = Case(name, 4, tokens=tokens, pace_us=pace, pipelines=NO_REFERENCE, seconds=3.0)
+    whole = tokens * pace / 1e6
+    return replace(case, whole=True, seconds=0.96 * whole) if whole > case.seconds else case
 
 
 def quick() -> list[Case]:
@@ -74,6 +88,7 @@ def default() -> list[Case]:
         replace(GRPC_FULL, name="1 stream, at once, gRPC", streams=1),
         replace(GRPC_FULL, name="64 streams of 1 token, gRPC", tokens=1),
         replace(GRPC_FULL, name="4 streams of 10,000, gRPC", streams=4, tokens=10_000),
+        *(of_length(tokens) for tokens in LENGTHS),
         UNSTREAMED,
         replace(UNSTREAMED, name="unstreamed, sampling", parameters=SAMPLING, pipelines=ALL[1:]),
         replace(paced(64), name="64 streams, Korean", language="ko", pipelines=TEXTS),

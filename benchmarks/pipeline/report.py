@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import lengths
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 Results = Mapping[str, Any]
 FLOOR, NOTHING = "triton", "do-nothing"
-# Column -> (how a figure is written, figures). Where all are None the cell is empty, and a column of
-# nothing else is left out.
+# Column -> (how a figure is written, figures). Where all are None the cell is empty, and a column
+# of nothing else is left out.
 STREAMED = {
     "µs CPU/chunk": ("{:.0f}", "cpu_us_per_chunk"),
     "chunks/s": ("{:,.0f}", "chunks_per_s"),
@@ -35,6 +36,8 @@ def show(results: Results, console: Console) -> None:
     """One table for each case, and what went wrong."""
     for case, pipelines in results["cases"].items():
         console.print(_table(case, pipelines))
+    if results.get("by_length"):
+        console.print(lengths.table(results["by_length"]))
     if results.get("ready_seconds"):
         ready = ", ".join(f"{name} {s:.1f}" for name, s in results["ready_seconds"].items())
         console.print(f"seconds to ready: {ready}")

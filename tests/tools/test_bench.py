@@ -15,6 +15,7 @@ sys.path.append(str(ROOT / "benchmarks" / "pipeline"))
 
 import accounting  # noqa: E402
 import compare  # noqa: E402
+import lengths  # noqa: E402
 import plan  # noqa: E402
 import report  # noqa: E402
 from arrivals import Answer, read  # noqa: E402
@@ -77,6 +78,12 @@ def test_an_unknown_pipeline_is_named_with_those_there_are() -> None:
     done = run("--pipelines", "theirs")
     assert done.returncode == 1
     assert "no pipeline theirs; known: triton, do-nothing, reference, ours" in done.stderr
+
+
+def test_a_pattern_that_no_case_matches_is_said_before_anything_starts() -> None:
+    done = run("--cases", "nothing like this")
+    assert done.returncode == 1
+    assert "no case matches 'nothing like this'" in done.stderr
 
 
 def test_cpu_time_counts_threads_and_children_that_ended() -> None:
@@ -229,3 +236,44 @@ def test_a_first_tokens_time_is_held_against_triton_alone_of_the_same_round() ->
     assert ours["ttft_p50_added"] == pytest.approx(3.5)
     assert ours["spread"]["ttft_p99_added"] == pytest.approx([2, 5])
     assert summary([turn["triton"] for turn in rounds])["ttft_p50_added"] is None
+
+
+def test_each_part_of_a_long_stream_has_its_own_cpu() -> None:
+    case = plan.of_length(10_000)
+    assert case.whole
+    answer = Answer(0, 0.0, [1.1, 1.2, 1.5, 2.5], ["a"] * 4)
+    marks = [(2.0, {7: 0.3}), (3.0, {7: 0.8})]
+    load = Load(begin=1.0, end=3.0, cpu_begin={7: 0.0}, cpu_end={7: 0.8}, marks=marks)
+    figures = evaluate(load, [answer], {7: "tritonserver"}, case)
+    assert figures.first_tenth_us_per_chunk == pytest.approx(100_000)
+    assert figures.last_tenth_us_per_chunk == pytest.approx(500_000)
+
+
+def test_streams_of_one_length_differ_in_it_alone() -> None:
+    import bench_requests
+
+    cases = [plan.of_length(tokens) for tokens in plan.LENGTHS]
+    assert len({(c.streams, c.pace_us, c.protocol, c.pipelines) for c in cases}) == 1
+    assert set(bench_requests.lengths(cases[-1])) == {10_000}
+    in_window = cases[-1].seconds * 1e6 / cases[-1].pace_us
+    started = cases[-1].warm_seconds * 1e6 / cases[-1].pace_us
+    assert in_window + started < 10_000
+
+
+def test_a_requests_cost_and_a_chunks_are_told_apart() -> None:
+    measured = {
+        plan.of_length(tokens).name: {
+            "ours": {
+                "cpu_us_per_chunk": 20 + 500 / tokens,
+                "requests_per_s": 4_000 / tokens,
+                "chunks_per_s": 4_000,
+                "first_tenth_us_per_chunk": 19,
+                "last_tenth_us_per_chunk": 21,
+            }
+        }
+        for tokens in plan.LENGTHS
+    }
+    found = lengths.by_length(measured)["ours"]
+    assert found["request_us"] == pytest.approx(500)
+    assert found["chunk_us"] == pytest.approx({"100": 20, "1000": 20, "10000": 20})
+    assert lengths.by_length({}) == {}
