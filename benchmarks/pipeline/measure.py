@@ -47,6 +47,7 @@ class Figures:
     lost_chunks: int
     ttft_p50_added: float | None = None  # to Triton alone's of the same round
     ttft_p99_added: float | None = None
+    of_raw_library: float | None = None  # prompt tokens a CPU second of `preprocessing`, over it
     first_tenth_us_per_chunk: float | None = None  # CPU, of the window within long streams
     last_tenth_us_per_chunk: float | None = None
     wrong: dict[str, int] = field(default_factory=dict)  # what was wrong -> how many requests

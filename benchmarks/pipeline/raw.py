@@ -5,11 +5,13 @@ side share caches and memory: a CPU second beside another is worth less than one
 are those that the pipeline is asked, in turn.
 """
 
+import functools
 import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from bench_requests import prompts
 from plan import Case
@@ -18,21 +20,26 @@ from texts import Texts
 SECONDS = 1.0
 
 
+@functools.cache
+def _opened(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(file))
+
+
 def tokens_per_cpu_second(case: Case, texts: Texts, tokenizer_dir: Path) -> float | None:
     """Of Hugging Face's `tokenizers`; None where there is no file of it. The CPU's seconds, not the
     clock's, so that it can be held against a process on a machine that does other things, too."""
     file = tokenizer_dir / "tokenizer.json"
     if not file.exists():
         return None
-    from tokenizers import Tokenizer
-
-    library = Tokenizer.from_file(str(file))
+    library = _opened(file)
 
     def encode(prompt: str) -> int:
         return len(library.encode_batch_fast([prompt])[0].ids)  # outside Python's lock
 
     asked = prompts(case, texts)
-    threads = min(case.streams, os.cpu_count() or 1)
+    threads = min(case.streams, len(os.sched_getaffinity(0)))
     rates = []
     until = time.perf_counter() + SECONDS
     with ThreadPoolExecutor(threads) as pool:

@@ -25,6 +25,7 @@ UNSTREAMED = {
     "ms CPU/request": ("{:.3f}", "cpu_ms_per_request"),
     "requests/s": ("{:,.0f}", "requests_per_s"),
     "prompt tokens/s": ("{:,.0f}", "prompt_tokens_per_s"),
+    "pre x raw library": ("{:.2f}", "of_raw_library"),
     "p50 ms": ("{:.1f}", "request_p50"),
     "MiB": ("{:.0f}", "memory_mib"),
 }
@@ -34,15 +35,17 @@ MODELS = ("tritonserver", "front", "preprocessing", "tensorrt_llm", "postprocess
 
 def show(results: Results, console: Console) -> None:
     """One table for each case, and what went wrong."""
+    raw = results.get("raw_tokenizer", {})
     for case, pipelines in results["cases"].items():
-        console.print(_table(case, pipelines))
+        about = (
+            f" (raw library: {raw[case]:,.0f} prompt tokens a CPU second)" if case in raw else ""
+        )
+        console.print(_table(case, pipelines, about))
     if results.get("by_length"):
         console.print(lengths.table(results["by_length"]))
     if results.get("ready_seconds"):
         ready = ", ".join(f"{name} {s:.1f}" for name, s in results["ready_seconds"].items())
         console.print(f"seconds to ready: {ready}")
-    if results.get("raw_tokenizer"):
-        console.print(_raw_table(results))
 
 
 def headline(figures: Mapping[str, Any]) -> str:
@@ -60,9 +63,9 @@ def ratio(pipelines: Mapping[str, Any], name: str, to: str) -> float | None:
     return own / others if own and others else None
 
 
-def _table(case: str, pipelines: Mapping[str, Any]) -> Table:
+def _table(case: str, pipelines: Mapping[str, Any], about: str = "") -> Table:
     streamed = headline(next(iter(pipelines.values()))) == "cpu_us_per_chunk"
-    table = Table(title=case, title_justify="left", title_style="bold")
+    table = Table(title=case + about, title_justify="left", title_style="bold")
     table.add_column("pipeline", no_wrap=True)
     columns = {
         head: [_cells(figures, wanted, form) for figures in pipelines.values()]
@@ -120,24 +123,3 @@ def _faults(figures: Mapping[str, Any]) -> str:
 def _shortened(fault: str) -> str:
     shown = fault if len(fault) <= FAULT_WIDTH else f"{fault[: FAULT_WIDTH - 1]}…"
     return escape(shown)  # Triton's begin with [request id: 7]
-
-
-def _tokenizing(figures: Mapping[str, Any]) -> float:
-    rate: float = figures["prompt_tokens_per_s"] / figures["cores_by_process"]["preprocessing"]
-    return rate
-
-
-def _raw_table(results: Results) -> Table:
-    """Prompt tokens a CPU second of `preprocessing`, over those of the raw library."""
-    title = "prompt tokens a CPU second of preprocessing, of the raw library's"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for head in ("case", "raw library", *results["pipelines"]):
-        table.add_column(head, justify="right")
-    for case, rate in results["raw_tokenizer"].items():
-        pipelines = results["cases"][case]
-        cells = [
-            _cell(_tokenizing(pipelines[name]) / rate, "{:.2f}") if name in pipelines else ""
-            for name in results["pipelines"]
-        ]
-        table.add_row(case, f"{rate:,.0f}", *cells)
-    return table

@@ -30,9 +30,8 @@ class Bench:
     say: Say
     extra: tuple[str, ...] = ()
     ready_seconds: dict[str, float] = field(default_factory=dict)  # pipeline -> until ready
-    raw: dict[str, float] = field(
-        default_factory=dict
-    )  # case -> the library's prompt tokens a CPU second
+    # Case -> the library's prompt tokens a CPU second.
+    raw: dict[str, float] = field(default_factory=dict)
     _settings: dict[str, Setting] = field(default_factory=dict)
     pipelines: dict[str, Pipeline] = field(default_factory=lambda: dict(PIPELINES))
 
@@ -47,9 +46,6 @@ class Bench:
                 for case in of_kind:
                     taking_part = [name for name in names if name in case.pipelines]
                     measured[case.name] = self._case(case, taking_part, setting, servers)
-                    if case.prompt_tokens > 1000:
-                        rate = tokens_per_cpu_second(case, setting.texts, setting.tokenizer_dir)
-                        self.raw |= {} if rate is None else {case.name: rate}
         return measured
 
     def real(self, engine: str, tokenizer: str, tokenizer_dir: str) -> None:
@@ -62,6 +58,7 @@ class Bench:
         self, case: Case, names: Sequence[str], setting: Setting, servers: dict[str, Server]
     ) -> dict[str, dict[str, Any]]:
         turns: dict[str, list[Figures]] = {name: [] for name in names}
+        raw = []
         for at in range(self.rounds):
             self.say(f"{case.name}: round {at + 1} of {self.rounds}")
             turn = {
@@ -69,8 +66,13 @@ class Bench:
                 for name in names
             }
             add_to_floor(turn)
+            if case.prompt_tokens > 1000:
+                rate = tokens_per_cpu_second(case, setting.texts, setting.tokenizer_dir)
+                raw += [] if rate is None else [rate]
+                hold_against_raw(turn, rate)
             for name in names:
                 turns[name].append(turn[name])
+        self.raw |= {case.name: statistics.median(raw)} if raw else {}
         return {name: summary(figures) for name, figures in turns.items()}
 
     @contextlib.contextmanager
@@ -139,6 +141,14 @@ def add_to_floor(turn: Mapping[str, Figures]) -> None:
             figures.ttft_p50_added = figures.ttft_p50 - floor.ttft_p50
         if floor.ttft_p99 is not None and figures.ttft_p99 is not None:
             figures.ttft_p99_added = figures.ttft_p99 - floor.ttft_p99
+
+
+def hold_against_raw(turn: Mapping[str, Figures], rate: float | None) -> None:
+    """Of one round: prompt tokens a CPU second of `preprocessing`, over the library's `rate`."""
+    for figures in turn.values():
+        used = figures.cores_by_process.get("preprocessing")
+        if rate and used:
+            figures.of_raw_library = figures.prompt_tokens_per_s / used / rate
 
 
 def summary(turns: Sequence[Figures]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from arrivals import Answer, read  # noqa: E402
 from jobs import Load, Sent  # noqa: E402
 from measure import Figures, check, evaluate  # noqa: E402
 from repositories import PIPELINES  # noqa: E402
-from rounds import add_to_floor, summary  # noqa: E402
+from rounds import add_to_floor, hold_against_raw, summary  # noqa: E402
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -277,3 +277,12 @@ def test_a_requests_cost_and_a_chunks_are_told_apart() -> None:
     assert found["request_us"] == pytest.approx(500)
     assert found["chunk_us"] == pytest.approx({"100": 20, "1000": 20, "10000": 20})
     assert lengths.by_length({}) == {}
+
+
+def test_tokenizing_is_held_against_the_raw_library_by_cpu_and_not_by_the_clock() -> None:
+    case = plan.Case("long", 1, streamed=False, prompt_tokens=3_000)
+    load = Load(begin=0.0, end=2.0, cpu_begin={7: 0.0, 8: 0.0}, cpu_end={7: 0.5, 8: 1.0})
+    pids = {7: "preprocessing", 8: "tritonserver"}
+    turn = {"ours": evaluate(load, [Answer(0, 0.0, [1.0], ["a"])], pids, case)}
+    hold_against_raw(turn, 12_000.0)
+    assert turn["ours"].of_raw_library == pytest.approx(0.5)
