@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
-from trellis.front import drains
+from fake_triton_http import Host
+from trellis.front import drains, notices
 from trellis.front.drains import Drains
+from trellis.front.notices import Notices
 from trellis.front.upstream import Upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -155,3 +158,49 @@ def test_a_server_that_closes_or_sends_what_is_no_http_ends_it() -> None:
         await eventually(lambda: len(drained) == 0)
 
     with_server(body)
+
+
+def test_a_client_is_said_to_be_gone_for_as_long_as_its_answer_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drains, "DRAIN_SECONDS", 0.5)
+    monkeypatch.setattr(notices, "AGAIN_SECONDS", 0.1)
+    host = Host()
+
+    async def body(
+        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: Drains
+    ) -> None:
+        told = Notices(host.pid, drained, asyncio.get_running_loop())
+        drained.add(await connect(), "ends")
+        drained.add(await connect(), "goes-on")
+        drained.add(await connect())  # an engine that is stopped by id
+        told.add("ends")
+        told.add("goes-on")
+        with host.bound() as listener:
+            await asyncio.sleep(0.25)
+            assert _heard(listener)[:2] == ["ends", "goes-on"]
+            server.writers[0].write(HEAD + END)
+            await eventually(lambda: len(drained) == 2)
+            _heard(listener)
+            await asyncio.sleep(0.25)
+            assert set(_heard(listener)) == {"goes-on"}
+            await eventually(lambda: len(drained) == 0)
+            _heard(listener)
+            await asyncio.sleep(0.3)
+            assert _heard(listener) == []
+            told.add("last")
+            told.close()
+            assert _heard(listener) == ["last"]
+
+    with_server(body)
+
+
+def _heard(listener: socket.socket) -> list[str]:
+    """The tokens of every datagram that waits."""
+    listener.setblocking(False)
+    tokens: list[str] = []
+    try:
+        while True:
+            tokens += listener.recv(8192).decode().split()[1:]
+    except BlockingIOError:
+        return tokens

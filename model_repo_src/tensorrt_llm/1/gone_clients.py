@@ -44,10 +44,9 @@ class GoneClients:
         self._closed = threading.Event()
         self._socket = datagram_socket()
         self._socket.setblocking(False)
-        try:
-            self._socket.bind(server_address("gone", os.getppid()))
-        except OSError as error:
-            log.warning("clients that hang up on HTTP will not be noticed (%s)", error)
+        self._bound = self._bind()
+        if not self._bound:
+            log.warning("clients that hang up on HTTP are not noticed yet: the address is taken")
         self._thread = threading.Thread(target=self._run, name="gone-clients", daemon=True)
         self._thread.start()
 
@@ -60,8 +59,17 @@ class GoneClients:
         self._thread.join(timeout=2)
         self._socket.close()
 
+    def _bind(self) -> bool:
+        """Whether the address is ours; one that this model replaces has it until it is unloaded."""
+        try:
+            self._socket.bind(server_address("gone", os.getppid()))
+        except OSError:
+            return False
+        return True
+
     def _run(self) -> None:
         while not self._closed.is_set():
+            self._bound = self._bound or self._bind()
             readable, _, _ = select.select([self._socket], [], [], 0.5)
             if readable:
                 self._take(self._tokens())

@@ -285,11 +285,11 @@ class Connection(asyncio.Protocol):
 
     def _stop(self, request: Request) -> None:
         """Have the engine end it; the rest of its answer is nobody's."""
-        self._relay.gone(request)
+        upstream = None
+        if request.token:  # it is stopped otherwise than by closing
+            upstream, self._upstream = self._upstream, None
+        self._relay.gone(request, upstream)
         self._release(request, dropped=True)
-        if request.token and self._upstream is not None:  # it is stopped otherwise than by closing
-            self._relay.drains.add(self._upstream)
-            self._upstream = None
 
     def _release(self, request: Request, dropped: bool = False) -> None:
         if request.request_id:

@@ -12,16 +12,29 @@ class Drains:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._timers: dict[Upstream, asyncio.TimerHandle] = {}  # the oldest first
+        self._tokens: dict[Upstream, str] = {}
 
     def __len__(self) -> int:
         return len(self._timers)
 
-    def add(self, upstream: Upstream) -> None:
-        """Read this one to its end; beyond MAX_DRAINS the oldest is cut off."""
+    def __contains__(self, upstream: object) -> bool:
+        return upstream in self._timers
+
+    def tokens(self) -> list[str]:
+        """Those of the clients whose answers have not ended."""
+        return list(self._tokens.values())
+
+    def add(self, upstream: Upstream, token: str = "") -> None:
+        """Read this one to its end; beyond MAX_DRAINS the oldest is cut off.
+
+        `token`: the client's, if the engine stops its request by it.
+        """
         if len(self._timers) >= MAX_DRAINS:
             self._forget(oldest := next(iter(self._timers)))
             oldest.close()
         self._timers[upstream] = self._loop.call_later(DRAIN_SECONDS, upstream.close)
+        if token:
+            self._tokens[upstream] = token
         upstream.drain(self._forget)
 
     def close(self) -> None:
@@ -30,6 +43,7 @@ class Drains:
             upstream.close()
 
     def _forget(self, upstream: Upstream) -> None:
+        self._tokens.pop(upstream, None)
         timer = self._timers.pop(upstream, None)
         if timer is not None:
             timer.cancel()

@@ -6,7 +6,6 @@ import gc
 import resource
 import secrets
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trellis.front.body import stop_body
@@ -14,11 +13,11 @@ from trellis.front.connection import Connection
 from trellis.front.drains import Drains
 from trellis.front.ids import RequestIds
 from trellis.front.models import Models
+from trellis.front.notices import Notices
 from trellis.front.replies import Refusal
 from trellis.front.requests import Request
 from trellis.front.settings import IDS_SUFFIX, STALL_SECONDS, FrontSettings
 from trellis.front.upstream import Upstream
-from trellis.gone_clients import GoneClients
 
 BACKLOG = 1024
 LOOK_SECONDS = 5.0
@@ -26,7 +25,7 @@ STOP_SECONDS = 5.0
 STOP_AGAIN_SECONDS = 1.0
 STOPS_AT_ONCE = 64
 PREPARE_SECONDS = 0.2  # between looks for a model that is loading
-TOKENS_AT_ONCE = 256  # in one datagram of at most 8,192 bytes
+LAST_SECONDS = 1.0  # for what is stopped as the front ends
 
 
 class Relay:
@@ -43,9 +42,7 @@ class Relay:
         self._port = settings.triton_port
         self._stops: set[asyncio.Task[None]] = set()
         self._stops_at_once = asyncio.Semaphore(STOPS_AT_ONCE)
-        self._gone = GoneClients(settings.triton_pid)
-        self._gone_tokens: list[str] = []
-        self._telling = ThreadPoolExecutor(1, "gone")  # it may wait for the engine host
+        self._notices = Notices(settings.triton_pid, self.drains, loop)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -64,8 +61,7 @@ class Relay:
         server.close()
         preparing.cancel()
         await self._drain()
-        self._telling.shutdown()
-        self._gone.close()
+        self._notices.close()
 
     async def _prepare(self) -> None:
         """Load the tokenizers before the first request wants them, once their models are there."""
@@ -84,22 +80,32 @@ class Relay:
         """What the engine host knows a connection by; nobody can guess it."""
         return secrets.token_urlsafe(16)
 
-    def gone(self, request: Request) -> None:
-        """The client of this request is gone: have the engine stop it."""
-        if request.token:
-            self._gone_tokens.append(request.token)
-            if len(self._gone_tokens) == 1:
-                self.loop.call_soon(self._tell)
-        if request.request_id and request.stops_by_id:
-            task = self.loop.create_task(self._stop_twice(request.model_path, request.request_id))
+    def gone(self, request: Request, upstream: Upstream | None) -> None:
+        """The client of this request is gone: have the engine stop it.
+
+        `upstream`: where the rest of its answer comes, which is nobody's.
+        """
+        by_id = request.request_id  # of an engine that knows no tokens
+        token = "" if by_id else request.token
+        if upstream is not None:
+            self.drains.add(upstream, token)
+        if token:
+            self._notices.add(token)
+        if by_id and request.stops_by_id:
+            task = self.loop.create_task(self._stop_by_id(request.model_path, by_id, upstream))
             self._stops.add(task)
             task.add_done_callback(self._stops.discard)
 
-    async def _stop_twice(self, model_path: str, request_id: str) -> None:
-        """The first may overtake the request itself, and then ends nothing."""
+    async def _stop_by_id(
+        self, model_path: str, request_id: str, upstream: Upstream | None
+    ) -> None:
+        """Until its answer ends: a stop may overtake the request itself, and then ends nothing."""
         await self._stop(model_path, request_id)
         await asyncio.sleep(STOP_AGAIN_SECONDS)
         await self._stop(model_path, request_id)
+        while upstream in self.drains:
+            await asyncio.sleep(STOP_AGAIN_SECONDS)
+            await self._stop(model_path, request_id)
 
     async def _stop(self, model_path: str, request_id: str) -> None:
         """Ask for the end of a request by its id, as TensorRT-LLM's own engine has it."""
@@ -115,11 +121,6 @@ class Relay:
                 finally:
                     writer.close()
 
-    def _tell(self) -> None:
-        tokens, self._gone_tokens = self._gone_tokens, []
-        for start in range(0, len(tokens), TOKENS_AT_ONCE):
-            self._telling.submit(self._gone.tell, *tokens[start : start + TOKENS_AT_ONCE])
-
     def _end_stalled(self) -> None:
         late = self.now() - STALL_SECONDS
         for connection in list(self.connections):
@@ -131,14 +132,20 @@ class Relay:
     async def _drain(self) -> None:
         for connection in list(self.connections):
             connection.finish()
-        end = self.now() + self._settings.exit_timeout
-        while (self.connections or self.drains) and self.now() < end:
-            await asyncio.sleep(0.02)
+        await self._wait_for_ends(self._settings.exit_timeout)
         for connection in list(self.connections):
             connection.transport.abort()
-        await asyncio.sleep(0)
-        self._tell()
+        await self._wait_for_ends(LAST_SECONDS)
         self.drains.close()
+        for task in self._stops:
+            task.cancel()
+        await asyncio.gather(*self._stops, return_exceptions=True)
+
+    async def _wait_for_ends(self, seconds: float) -> None:
+        """Until no client and no answer is left, but no longer."""
+        end = self.now() + seconds
+        while (self.connections or self.drains) and self.now() < end:
+            await asyncio.sleep(0.02)
 
 
 def raise_file_limit() -> None:
