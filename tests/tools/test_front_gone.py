@@ -128,3 +128,9 @@ def test_what_is_cut_off_as_the_front_ends_is_stopped(by_id: bool) -> None:
         host.listen(listener, triton, 0.2)
         tokens = set() if by_id else {triton.streams[0].token}
         assert (triton.stops[:1], set(host.heard)) == (["last"] if by_id else [], tokens)
+
+
+def test_a_configuration_that_breaks_off_is_an_answer_to_who_waits_for_it() -> None:
+    with FakeTriton() as triton, front(triton, 1) as (port, _), Wire(port, 10) as wire:
+        triton.breaks_off = True
+        assert wire.send(stream(ASKED)).answer().status == 502

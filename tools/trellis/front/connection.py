@@ -6,6 +6,7 @@ and Go's servers take it so too. Any other answer is still delivered then.
 """
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ from trellis.front.models import Model
 from trellis.front.nesting import Nesting
 from trellis.front.replies import Refusal
 from trellis.front.requests import Request, RequestReader
-from trellis.front.settings import MAX_AHEAD_BYTES
+from trellis.front.settings import MAX_AHEAD_BYTES, STALL_SECONDS
 from trellis.front.upstream import Upstream
 
 if TYPE_CHECKING:
     from trellis.front.relay import Relay
 
+log = logging.getLogger("trellis.front")
 LINGER_SECONDS = 2.0  # for a client to read a refusal while it still sends
 AHEAD, UPLOAD = "ahead", "upload"  # why nothing is read from a client
 
@@ -43,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._last = False  # no request after those in line
         self._half_closed = False  # the client sends no more
         self._deaf = False  # what the client sends is thrown away
+        self._behind = False  # the client reads more slowly than it is answered
         self.progress = relay.now()  # when a request last went on
 
     # The client's side.
@@ -83,11 +86,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """It reads more slowly than Triton answers: Triton waits, for this client alone."""
+        self._behind = True
         if self._upstream is not None:
             self._upstream.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """It has caught up."""
+        self._behind = False
         if self._upstream is not None:
             self._upstream.transport.resume_reading()
 
@@ -108,7 +113,7 @@ class Connection(asyncio.Protocol):
 
     def give_up(self, refusal: Refusal) -> None:
         """End a connection that does not go on."""
-        if self._line and self._line[0].started:
+        if self._deaf or (self._line and self._line[0].started):
             self.transport.abort()
         else:
             self._refuse(refusal, keep_alive=False)
@@ -161,10 +166,15 @@ class Connection(asyncio.Protocol):
             self._close()
 
     async def _find_model(self, request: Request) -> None:
-        model = await self._relay.models.find(request.model_path)
+        try:
+            model = await self._relay.models.find(request.model_path)
+        except Exception:  # in a task nobody hears of it, and the client would wait for ever
+            log.exception("the configuration of %s could not be read", request.model_path)
+            model, request.refusal = None, replies.cut_off()
         self._task = None
         if not self._deaf:
-            self._ask(request, model)
+            if request.refusal is None:
+                self._ask(request, model)
             self._go_on()
 
     def _ask(self, request: Request, model: Model | None) -> None:
@@ -234,6 +244,8 @@ class Connection(asyncio.Protocol):
             upstream.close()
             return
         self._upstream, self._task = upstream, None
+        if self._behind:  # with what another upstream sent, or with refusals
+            upstream.transport.pause_reading()
         self._hold(UPLOAD, False)
         unsent, self._unsent = b"".join(self._unsent), []
         self._send(request, unsent)
@@ -310,7 +322,19 @@ class Connection(asyncio.Protocol):
         if self._held:
             self._held.clear()
             self.transport.resume_reading()
-        self._relay.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self.progress = self._relay.now()
+        unsent = self.transport.get_write_buffer_size()
+        self._relay.loop.call_later(LINGER_SECONDS, self._end_lingering, unsent)
+
+    def _end_lingering(self, unsent: int) -> None:
+        """End it a moment after the last byte was sent, or once the client takes no more."""
+        left, now = self.transport.get_write_buffer_size(), self._relay.now()
+        if left < unsent:
+            self.progress = now
+        if unsent and self.progress > now - STALL_SECONDS:
+            self._relay.loop.call_later(LINGER_SECONDS, self._end_lingering, left)
+        else:
+            self.transport.abort()
 
 
 def _check_encoding(request: Request) -> None:
