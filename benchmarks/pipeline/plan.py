@@ -128,7 +128,7 @@ def tokenizers(types: Sequence[str]) -> list[Case]:
             name=f"{case.name}, {language}, {kind}",
             tokenizer=kind,
             language=language,
-            pipelines=("reference", "ours"),
+            pipelines=("reference", "ours", "ours-front"),
         )
         for kind in types
         for language in ("en", "ko")

@@ -1,9 +1,10 @@
-"""Where the time goes: flame graphs of each Python model's process, and perf's of the server.
+"""Where the time goes: flame graphs of each Python process, and perf's of the server.
 
 python benchmarks/pipeline/profiles.py ours do-nothing [--case "64 streams, at once, gRPC"]
+python benchmarks/pipeline/profiles.py ours-front --case "64 streams, paced" --case unstreamed
 
-py-spy samples the stubs, native frames included; perf, where it is there and allowed, samples the
-whole tree: by process, library and symbol.
+py-spy samples the models' processes and the HTTP front, native frames included; perf, where it is
+there and allowed, samples the whole tree: by process, library and symbol.
 """
 
 import contextlib
@@ -21,44 +22,61 @@ import typer
 from measure import measure
 from repositories import PIPELINES
 from rounds import bench
+from texts import Texts
 from trellis.server import Server
 
-SECONDS = 12.0
+SECONDS = 8  # each process, and perf
 RATE = 250
+DEFAULT = plan.GRPC_FULL.name
 
 
 def main(
     pipelines: Annotated[list[str], typer.Argument(help="which of them")],
-    case: Annotated[str, typer.Option(help="under which load")] = plan.GRPC_FULL.name,
+    case: Annotated[
+        list[str] | None, typer.Option(help=f"under which load, or loads; without, {DEFAULT}")
+    ] = None,
     out: Annotated[Path, typer.Option(help="folder")] = checkout.ROOT / "benchmarks" / "profiles",
 ) -> None:
     """Load each pipeline, sample it meanwhile."""
     out.mkdir(parents=True, exist_ok=True)
-    load = replace(next(c for c in plan.default() if c.name == case), seconds=SECONDS)
-    label = "-".join(case.replace(",", "").split())
+    known = {each.name: each for each in plan.default()}
+    wanted = case or [DEFAULT]
+    if unknown := [name for name in wanted if name not in known]:
+        sys.exit(f"profiles: no case {', '.join(unknown)}; known: {'; '.join(known)}")
+    loads = [known[name] for name in wanted]
     with bench(1, lambda text: print(text, file=sys.stderr)) as it:
-        setting = it.setting(load.tokenizer)
+        setting = it.setting(loads[0].tokenizer)
         for name in pipelines:
             with it.start(name, setting) as server:
-                measure(server, PIPELINES[name], replace(load, seconds=1.0), setting.texts)
-                sampling = threading.Thread(target=_sample, args=(server, out / f"{name}-{label}"))
-                sampling.start()
-                measure(server, PIPELINES[name], load, setting.texts)
-                sampling.join()
+                for load in loads:
+                    print(f"{name}: {load.name}", file=sys.stderr)
+                    _profile(server, name, load, setting.texts, out)
 
 
-def _sample(server: Server, stem: Path) -> None:
-    """py-spy on every stub and perf on the tree, one after another, while the load runs."""
-    stubs = server.stubs()
-    share = (SECONDS - 1) / (len(stubs) + 1)
-    for pid, model in stubs.items():
-        _py_spy(pid, share, stem.with_name(f"{stem.name}-{model}.svg"))
-    _perf([server.process.pid, *stubs], share, stem.with_name(f"{stem.name}-perf.txt"))
+def _profile(server: Server, name: str, load: plan.Case, texts: Texts, out: Path) -> None:
+    """One load: a second to warm up, then sampled."""
+    measure(server, PIPELINES[name], replace(load, seconds=1.0), texts)
+    label = "-".join(load.name.replace(",", "").split())
+    pythons = server.stubs()
+    if server.front is not None:
+        pythons[server.front.pid] = "front"
+    stem = out / f"{name}-{label}"
+    sampling = threading.Thread(target=_sample, args=(server.process.pid, pythons, stem))
+    sampling.start()
+    measure(server, PIPELINES[name], replace(load, seconds=SECONDS * (len(pythons) + 1.5)), texts)
+    sampling.join()
 
 
-def _py_spy(pid: int, seconds: float, target: Path) -> None:
+def _sample(server: int, pythons: dict[int, str], stem: Path) -> None:
+    """py-spy on every Python process, perf on all; one after another, while the load runs."""
+    for pid, what in pythons.items():
+        _py_spy(pid, stem.with_name(f"{stem.name}-{what}.svg"))
+    _perf([server, *pythons], stem.with_name(f"{stem.name}-perf.txt"))
+
+
+def _py_spy(pid: int, target: Path) -> None:
     command = [str(Path(sys.executable).parent / "py-spy"), "record", "--pid", str(pid)]
-    command += ["--native", "--rate", str(RATE), "--duration", str(max(1, int(seconds)))]
+    command += ["--native", "--rate", str(RATE), "--duration", str(SECONDS)]
     command += ["--output", str(target), "--format", "flamegraph"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -67,7 +85,7 @@ def _py_spy(pid: int, seconds: float, target: Path) -> None:
         target.write_text(target.read_text().replace(f"{Path(__file__).parents[2]}/", ""))
 
 
-def _perf(pids: list[int], seconds: float, target: Path) -> None:
+def _perf(pids: list[int], target: Path) -> None:
     """What perf says of the tree: by process and library, then by symbol."""
     if shutil.which("perf") is None:
         print("no perf here: no profile of the server itself", file=sys.stderr)
@@ -75,7 +93,7 @@ def _perf(pids: list[int], seconds: float, target: Path) -> None:
     data = target.with_suffix(".data")
     record = ["perf", "record", "-q", "-F", "999", "-p", ",".join(map(str, pids))]
     done = subprocess.run(
-        [*record, "-o", str(data), "--", "sleep", str(seconds)],
+        [*record, "-o", str(data), "--", "sleep", str(SECONDS)],
         capture_output=True,
         text=True,
         check=False,

@@ -86,6 +86,14 @@ def test_a_pattern_that_no_case_matches_is_said_before_anything_starts() -> None
     assert "no case matches 'nothing like this'" in done.stderr
 
 
+def test_profiles_name_the_cases_that_there_are() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "pipeline" / "profiles.py")]
+    command += ["ours-front", "--case", "unstreamed", "--case", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no case nothing; known: 1 streams, paced;" in done.stderr
+
+
 def test_cpu_time_counts_threads_and_children_that_ended() -> None:
     burn = "import time\ndef burn():\n    while time.thread_time() < 0.3: pass\n"
     script = (
