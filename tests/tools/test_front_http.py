@@ -109,6 +109,7 @@ SAME = {
     "generate": post({**ASKED, "id": "same"}, CLOSE),
     "generate, HTTP/1.0": post({**ASKED, "id": "same"}, version="1.0"),
     "generate with an error of the model": post({**ASKED, "id": "same", "top_p": 7}, CLOSE),
+    "stream with an error of the model": stream({**ASKED, "id": "same", "top_p": 7}, CLOSE),
     "generate of a version": post(
         {**ASKED, "id": "same"}, CLOSE, target=f"{ENSEMBLE}/versions/1/generate"
     ),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trellis.front.models import Models, read_model
-from trellis.front.text_answers import TextAnswer
-from trellis.front.texts import Texts, load_texts
+from trellis.front.plugins import Plugins, Texts, load_plugins
+from trellis.front.text_answers import Source, TextAnswer
 from trellis.front.upstream import Upstream
 
 from tokenizer_registry.core import Tokenizer, load
@@ -35,19 +35,26 @@ def texts_of(tokenizer: Tokenizer) -> Texts:
     )
 
 
-def answer_of(tokenizer: Tokenizer, shown: frozenset[str] = frozenset()) -> TextAnswer:
-    return TextAnswer("ensemble", shown, texts_of(tokenizer))
+HIDDEN = frozenset((b"output_ids", b"text_cut", b"stream_end", b"stream_key"))
+IDS = Source("ensemble", "ensemble_ids", {}, HIDDEN | {b"sequence_length"}, False)
+ENGINE = Source("ensemble", "tensorrt_llm", {b"logp": b"cum_log_probs"}, HIDDEN, True)
+SEQUENCE = {"sequence_end": False, "sequence_id": 0, "sequence_start": False}
 
 
-def from_triton(ids: list[int], **more: Any) -> bytes:
+def answer_of(tokenizer: Tokenizer, source: Source = IDS) -> TextAnswer:
+    return TextAnswer(source, texts_of(tokenizer))
+
+
+def from_triton(ids: list[int], model: str = "ensemble_ids", **more: Any) -> bytes:
     """A JSON object as Triton writes it: one value alone is no list, keys in order."""
     value = ids[0] if len(ids) == 1 else ids
-    made = {"model_name": "ensemble_ids", "model_version": "1", "output_ids": value, **more}
-    return json.dumps(dict(sorted(made.items())), separators=(",", ":")).encode()
+    made = {"model_name": model, "model_version": "1", "output_ids": value, **more}
+    text = json.dumps(dict(sorted(made.items())), separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
 
 
 def expected(text: str, **more: Any) -> bytes:
-    made = {"model_name": "ensemble", "model_version": "1", "text_output": text, **more}
+    made = {"model_name": "ensemble", "model_version": "1", **SEQUENCE, "text_output": text, **more}
     made = dict(sorted(made.items()))
     return json.dumps(made, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -139,7 +146,7 @@ def test_what_a_stop_word_cuts_off_is_cut_off(llama_folder: Path) -> None:
 
 def test_an_output_that_the_ensemble_shows_stays(llama_folder: Path) -> None:
     tokenizer = tokenizer_of(llama_folder)
-    answer = answer_of(tokenizer, frozenset(("sequence_length",)))
+    answer = answer_of(tokenizer, Source("ensemble", "ensemble_ids", {}, HIDDEN, False))
     out = answer.feed(STREAM + chunk(b"data: " + from_triton([22557], sequence_length=1) + b"\n\n"))
     assert expected("Hello", sequence_length=1).replace(b'"sequence_length":1,', b"") not in out
     assert b'"sequence_length":1' in out
@@ -148,10 +155,57 @@ def test_an_output_that_the_ensemble_shows_stays(llama_folder: Path) -> None:
 ERROR = b'{"error":"in ensemble \'%s\', top_p: \\"output_ids\\":7 is not allowed"}'
 
 
+REASONS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.integers(0, 31_999), min_size=1, max_size=9), REASONS, st.lists(REASONS))
+def test_an_engine_answers_as_its_ensemble_would(
+    llama_folder: Path, ids: list[int], reason: str, reasons: list[str]
+) -> None:
+    """Its own outputs gone, the others under their names, in Triton's order; digits as they are."""
+    tokenizer = tokenizer_of(llama_folder)
+    engine = {"stream_key": 2**63, "stream_end": True, "text_cut": 0, "logp": -0.12345678901234567}
+    both = {"finish_reason": reason, "several": reasons, "num_input_tokens": 5}
+    body = from_triton(ids, "tensorrt_llm", sequence_length=len(ids), **engine, **both)
+    answer = answer_of(tokenizer, ENGINE)
+    out = answer.feed(CHUNKED + chunk(body) + b"0\r\n\r\n")
+    shown = {"cum_log_probs": engine["logp"], "sequence_length": len(ids), **both}
+    text = tokenizer.decode(ids)
+    assert out == CHUNKED + chunk(expected(text, **shown)) + b"0\r\n\r\n"
+
+
+class Ending:
+    """A decoder of one's own, which keeps something back until the end."""
+
+    def push(self, ids: list[int]) -> str:
+        return "x" * len(ids)
+
+    def end(self) -> str:
+        return "!"
+
+
+@pytest.mark.parametrize("source", [IDS, ENGINE])
+def test_what_a_decoder_has_left_comes_with_the_last_chunk(source: Source) -> None:
+    answer = TextAnswer(source, Texts(Ending().push, Ending, lambda ids, _: ids))
+    answer.feed(STREAM)
+    texts = []
+    for last in (False, True):
+        event = from_triton([5], source.model, stream_end=last, stream_key=7)
+        out = answer.feed(chunk(b"data: " + event + b"\n\n")).split(b"\r\n", 1)[1]
+        texts.append(json.loads(out.strip().removeprefix(b"data: "))["text_output"])
+    assert texts == ["x", "x!"]
+
+
+@pytest.mark.parametrize("source", [IDS, ENGINE])
 @pytest.mark.parametrize("streams", [True, False])
-def test_an_error_names_the_ensemble_that_was_asked(llama_folder: Path, streams: bool) -> None:
-    answer = answer_of(tokenizer_of(llama_folder))
+def test_an_error_names_the_ensemble_that_was_asked(
+    llama_folder: Path, streams: bool, source: Source
+) -> None:
+    answer = answer_of(tokenizer_of(llama_folder), source)
     sent, wanted = ERROR % b"ensemble_ids", ERROR % b"ensemble"
+    if source.is_engine:
+        sent = sent.replace(b"in ensemble 'ensemble_ids', ", b"")
     if streams:
         out = answer.feed(STREAM + chunk(b"data: " + sent + b"\n\n") + b"0\r\n\r\n")
         assert unchunked(out) == b"data: " + wanted + b"\n\n"
@@ -180,27 +234,34 @@ def test_an_ensemble_without_one_that_gives_ids_is_asked_as_ever() -> None:
             raise OSError("404")
         return {"name": name}
 
-    def no_texts(_: dict[str, Any]) -> Texts:
+    def none_needed(*_: dict[str, Any]) -> Plugins:
         raise AssertionError("no tokenizer is needed")
 
-    assert read_model(config("ensemble", "a", "b"), config_of, no_texts).texts is None
+    assert read_model(config("ensemble", "a", "b"), config_of, none_needed).ids_way is None
+
+
+def python_model(name: str, tokenizer_type: str) -> dict[str, Any]:
+    return {"name": name, "parameters": {"tokenizer_type": {"string_value": tokenizer_type}}}
 
 
 def test_a_tokenizer_that_is_heavy_stays_with_its_model(tmp_path: Path) -> None:
-    asked = {"name": "postprocessing", "parameters": {"tokenizer_type": {"string_value": "auto"}}}
-    assert load_texts(asked, tmp_path) is None
+    models = (python_model(name, "auto") for name in ("preprocessing", "postprocessing"))
+    assert load_plugins(*models, tmp_path) == Plugins()
 
 
 def test_a_tokenizer_that_cannot_be_loaded_here_is_said_and_left_to_its_model(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    asked = {"name": "postprocessing", "parameters": {"tokenizer_type": {"string_value": "llama"}}}
+    asked = [python_model(name, "llama") for name in ("preprocessing", "postprocessing")]
     models = Models(1, str(tmp_path))
-    assert models._load(asked) is None
-    assert models._load(asked) is None
+    assert models._load(*asked).texts is None
+    assert models._load(*asked).texts is None
     said = capfd.readouterr().err
-    assert said.count("HTTP front: no tokenizer here") == 1
-    assert "`postprocessing` makes the texts" in said
+    assert said.count("HTTP front: requests go through") == 1
+    assert "`preprocessing` and `postprocessing`" in said
+    models.heed(b"POST", b"/v2/repository/models/ensemble/load")
+    models._load(*asked)  # the files may be others by now
+    assert capfd.readouterr().err.count("HTTP front: requests go through") == 1
 
 
 class Raising:
@@ -210,6 +271,9 @@ class Raising:
         if 13 in ids:
             raise ValueError("told to raise")
         return "x" * len(ids)
+
+    def end(self) -> str:
+        return ""
 
 
 class Client:
@@ -251,7 +315,7 @@ FAULT = "in ensemble 'ensemble', the tokens could not be decoded: told to raise"
 
 
 def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
-    answer = TextAnswer("ensemble", frozenset(), Texts(Raising().push, Raising, lambda i, _: i))
+    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))
     events = [b"data: " + from_triton([one]) + b"\n\n" for one in (1, 13, 2)]
     out = answer.feed(STREAM + chunk(events[0]) + chunk(events[1] + events[2]))
     assert answer.failed
@@ -265,7 +329,7 @@ def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
 
 
 def test_a_whole_answer_that_cannot_be_decoded_is_the_error() -> None:
-    answer = TextAnswer("ensemble", frozenset(), Texts(Raising().push, Raising, lambda i, _: i))
+    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))
     out = answer.feed(CHUNKED + chunk(from_triton([1, 13])) + b"0\r\n\r\n")
     assert answer.ended
     assert out.startswith(b"HTTP/1.1 400 Bad Request\r\n")

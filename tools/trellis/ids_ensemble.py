@@ -8,12 +8,10 @@ Triton without the front, go on to `ensemble`.
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from trellis.front.settings import IDS_SUFFIX
+from trellis.front.settings import IDS_SUFFIX, STEP_MARK
 
 # Inputs of `postprocessing` that make one text; they leave under the names of the engine's outputs.
-TOKENS = ("TOKENS_BATCH", "SEQUENCE_LENGTH", "TEXT_CUT")
-# Its chunks do not come to `postprocessing`, which is how streams without a reader are found there.
-STEP_MARK = "ensemble_step"
+TOKENS = ("TOKENS_BATCH", "SEQUENCE_LENGTH", "TEXT_CUT", "STREAM_END")
 
 
 def ids_ensemble(ensemble: pb.ModelConfig, postprocessing: pb.ModelConfig) -> pb.ModelConfig:
@@ -35,7 +33,7 @@ def ids_ensemble(ensemble: pb.ModelConfig, postprocessing: pb.ModelConfig) -> pb
             engine.output_map[output] = output
             config.output.add(name=output, data_type=spec.data_type, dims=spec.dims)
     _drop_unused(engine.output_map, {output.name for output in config.output})
-    engine.input_map.pop(STEP_MARK, None)
+    engine.input_map.pop(STEP_MARK, None)  # its chunks do not come to `postprocessing`
     _drop_unused(before.output_map, set(engine.input_map.values()))
     del config.ensemble_scheduling.step[2]
     return config

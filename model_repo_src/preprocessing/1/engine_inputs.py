@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
 from prompts import CLIENT_NAMES, BadRequest, Prompts
 from repository import ModelSettings
 from request_limits import RequestLimits
 from sampling_fields import FIELDS, InputError, cannot, check_together, neutral, put
+from tensor_types import numpy_type
 
 BY_CLIENT = {spec.client: spec for spec in FIELDS.values()}
 # Field of the table -> names of the engine's input, the newest first.
@@ -118,7 +118,7 @@ class EngineInputs:
 
     def cast(self, name: str, array: np.ndarray) -> np.ndarray:
         """An array as the type that this release has for the output of that name."""
-        return array.astype(pb_utils.triton_string_to_numpy(self.types[name]), copy=False)
+        return array.astype(numpy_type(self.types[name]), copy=False)
 
     def _streams(self, sent: Mapping[str, np.ndarray]) -> bool:
         streams = "stream" in sent and bool(sent["stream"].any())

@@ -3,6 +3,7 @@
 Messages name the ensemble's inputs (`text_input`, `max_tokens`), which is what the client sent.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ class Limits:
         return value
 
 
-def read_prompts(arrays: dict[str, np.ndarray], limits: Limits) -> Prompts:
+def read_prompts(arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
     """Read and check one request. Raises BadRequest naming the input that is wrong."""
     query = arrays.get("QUERY")
     if query is None or not query.size:
@@ -120,7 +121,7 @@ def read_prompts(arrays: dict[str, np.ndarray], limits: Limits) -> Prompts:
     return prompts
 
 
-def _read(query: np.ndarray, arrays: dict[str, np.ndarray], limits: Limits) -> Prompts:
+def _read(query: np.ndarray, arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
     texts = [limits.check_text(_bytes(text)) for text in query.reshape(-1).tolist()]
     rows = len(texts)
     decoder_query = arrays.get("DECODER_QUERY")
@@ -160,7 +161,7 @@ def _max_tokens(array: np.ndarray | None, rows: int) -> list[int]:
     return values
 
 
-def _token_id(tensor: str, arrays: dict[str, np.ndarray], limits: Limits) -> int | None:
+def _token_id(tensor: str, arrays: Mapping[str, np.ndarray], limits: Limits) -> int | None:
     array = arrays.get(tensor)
     if array is None or not array.size:
         return None
@@ -171,7 +172,7 @@ def _token_id(tensor: str, arrays: dict[str, np.ndarray], limits: Limits) -> int
     return values.pop()
 
 
-def _words(tensor: str, arrays: dict[str, np.ndarray], rows: int) -> list[list[str]]:
+def _words(tensor: str, arrays: Mapping[str, np.ndarray], rows: int) -> list[list[str]]:
     """One list of words a row; an empty list if no row has any."""
     array = arrays.get(tensor)
     if array is None or not array.size:
@@ -184,7 +185,7 @@ def _words(tensor: str, arrays: dict[str, np.ndarray], rows: int) -> list[list[s
     return words if any(words) else []
 
 
-def _bias(arrays: dict[str, np.ndarray], rows: int) -> list[list[tuple[str, float]]]:
+def _bias(arrays: Mapping[str, np.ndarray], rows: int) -> list[list[tuple[str, float]]]:
     words = arrays.get("EMBEDDING_BIAS_WORDS")
     weights = arrays.get("EMBEDDING_BIAS_WEIGHTS")
     if words is None or not any(_bytes(word) for word in words.reshape(-1)):

@@ -29,6 +29,9 @@ class Prepared(NamedTuple):
     body: bytes
     request_id: str  # that was taken for it; '' for none
     one_text: bool  # whether it is answered with one sequence of one prompt, and little beside
+    values: dict[str, Any]  # the inputs that were sent
+    stops: bool  # whether it ends another request
+    sent_id: str  # the id that goes to Triton; '' for none
 
 
 def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> Prepared:
@@ -57,7 +60,8 @@ def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> Prepared:
     brace = body.index(b"{") + 1
     body = b"%s%s,%s" % (body[:brace], added.encode(), body[brace:])
     one = values[STOP] in (True, [True]) if stops else rows == 1 and _one_sequence(values)
-    return Prepared(body, request_id, one)
+    sent_id = request_id or asked.get(ID, "")
+    return Prepared(body, request_id, one, values, stops, sent_id)
 
 
 def stop_body(request_id: str) -> bytes:

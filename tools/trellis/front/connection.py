@@ -11,7 +11,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from trellis.front import replies
-from trellis.front.body import prepare
+from trellis.front.body import Prepared, prepare
+from trellis.front.ids_way import IdsWay
 from trellis.front.models import Model
 from trellis.front.nesting import Nesting
 from trellis.front.replies import Refusal
@@ -185,18 +186,36 @@ class Connection(asyncio.Protocol):
             if model is not None and model.checked:
                 self._token = self._token or self._relay.new_token()
                 _check_encoding(request)
-                body, request.request_id, one_text = prepare(
-                    model, body, self._token, self._relay.ids
-                )
+                asked = prepare(model, body, self._token, self._relay.ids)
+                body, request.request_id = asked.body, asked.request_id
                 request.token, request.stops_by_id = self._token, model.stops_by_id
-                if one_text and model.texts is not None and request.version == b"1.1":
-                    request.ask_for_ids(model, model.texts)
+                way = model.ids_way
+                if way is not None and asked.one_text and _is_plain(request):
+                    body = self._ask_for_ids(request, asked, way)
             else:
                 Nesting(request.headers).feed(body)
         except Refusal as refusal:
             request.refusal = refusal
+            self._release(request)
             return
         self._send(request, request.head(len(body)) + body)
+
+    def _ask_for_ids(self, request: Request, asked: Prepared, way: IdsWay) -> bytes:
+        """Have it answered past `postprocessing`, and past `preprocessing` where that can be."""
+        if way.requests is not None and way.engine is not None and not asked.stops:
+            try:
+                body = way.requests.body(asked.values, asked.sent_id, self._token)
+            except ValueError as bad:  # what `preprocessing` would have said
+                message = f"in ensemble '{way.engine.ensemble}', {bad}"
+                raise Refusal(400, message, content_type=request.answer_type) from bad
+            except Exception:  # the models are still there
+                log.exception("a request could not be made for the engine")
+                body = None
+            if body is not None:
+                request.ask_for_ids(way.engine, way.texts)
+                return body
+        request.ask_for_ids(way.ensemble, way.texts)
+        return asked.body
 
     def _pass_on(self, request: Request) -> None:
         """Send what has come of a request that is not looked at."""
@@ -335,6 +354,11 @@ class Connection(asyncio.Protocol):
             self._relay.loop.call_later(LINGER_SECONDS, self._end_lingering, left)
         else:
             self.transport.abort()
+
+
+def _is_plain(request: Request) -> bool:
+    """Whether it asks for no version of a model, in an HTTP that has chunks."""
+    return request.version == b"1.1" and b"/versions/" not in request.target
 
 
 def _check_encoding(request: Request) -> None:

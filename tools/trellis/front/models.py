@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trellis.front.fields import Field
-from trellis.front.settings import IDS_SUFFIX
-from trellis.front.texts import Texts, load_texts
+from trellis.front.ids_way import IdsWay, ids_way
+from trellis.front.plugins import Plugins, load_plugins
 
 GENERATE = re.compile(
     rb"(?:https?://[^/?#]*)?(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?#].*)?",
@@ -47,8 +47,7 @@ class Model:
     name: str
     fields: dict[str, Field] = field(default_factory=dict)
     known_by_id: bool = False  # its engine tells requests apart by ids alone: TensorRT-LLM's own
-    shown: frozenset[str] = frozenset()  # its outputs
-    texts: Texts | None = None  # of the ids that the ensemble beside it gives, if there is one
+    ids_way: IdsWay | None = None  # past its `postprocessing`
 
     @property
     def checked(self) -> bool:
@@ -64,33 +63,20 @@ class Model:
 def read_model(
     config: Config,
     config_of: Callable[[str], Config],
-    texts_of: Callable[[Config], Texts | None] = lambda _: None,
+    load: Callable[[Config, Config], Plugins] = lambda *_: Plugins(),
 ) -> Model:
     """A model by its configuration; `config_of` gives those of an ensemble's steps.
 
-    `texts_of` gives the tokenizer of its last step.
+    `load` gives the plugins that its first and its last step are.
     """
     inputs = {tensor["name"]: tensor for tensor in config.get("input", [])}
     if config.get("platform") != "ensemble" or "text_input" not in inputs:
         return Model(config["name"])
     batched = config.get("max_batch_size", 0) > 0
+    fields = {name: Field.of(tensor, batched) for name, tensor in inputs.items()}
     steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
-    return Model(
-        config["name"],
-        {name: Field.of(tensor, batched) for name, tensor in inputs.items()},
-        any(step.get("backend") == "tensorrtllm" for step in steps),
-        frozenset(tensor["name"] for tensor in config["output"]),
-        texts_of(steps[-1]) if _gives_ids(config["name"], config_of) else None,
-    )
-
-
-def _gives_ids(name: str, config_of: Callable[[str], Config]) -> bool:
-    """Whether Triton has the ensemble beside this one."""
-    try:
-        config_of(name + IDS_SUFFIX)
-    except OSError:
-        return False
-    return True
+    by_id = any(step.get("backend") == "tensorrtllm" for step in steps)
+    return Model(config["name"], fields, by_id, ids_way(config, config_of, fields, load))
 
 
 class Models:
@@ -100,7 +86,7 @@ class Models:
         """`model_repo`: the repository that ids are made text of; "": none."""
         self._url = f"http://127.0.0.1:{triton_port}"
         self._repository = Path(model_repo) if model_repo else None
-        self._texts: dict[str, Texts | None] = {}  # by the configuration that they were loaded by
+        self._plugins: dict[str, Plugins] = {}  # by the configurations that they were loaded by
         self._loading = threading.Lock()
         self._known: dict[str, tuple[float, Model]] = {}
         self._asking: dict[str, asyncio.Future[Model | None]] = {}
@@ -109,6 +95,7 @@ class Models:
         """A request passes by that may load other models."""
         if method == b"POST" and b"/v2/repository/" in target:
             self._known.clear()
+            self._plugins.clear()  # files may be others, too
 
     def known(self, path: str) -> Model | None:
         """The model, if it is known for not too long."""
@@ -138,13 +125,15 @@ class Models:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _load(self, postprocessing: Config) -> Texts | None:
-        """The tokenizer of a model, loaded once; None where `postprocessing` has to do."""
-        key = json.dumps(postprocessing)
+    def _load(self, before: Config, last: Config) -> Plugins:
+        """The plugins of two models, loaded once; none where these have to do it."""
+        key = json.dumps([before, last])
         with self._loading:
-            if self._repository is not None and key not in self._texts:
-                self._texts[key] = _load_or_say(postprocessing, self._repository)
-            return self._texts.get(key)
+            if self._repository is None:
+                return Plugins()
+            if key not in self._plugins:
+                self._plugins[key] = _load_or_say(before, last, self._repository)
+            return self._plugins[key]
 
     def _config(self, path: str) -> Config:
         with _DIRECT.open(f"{self._url}{path}/config", timeout=FETCH_SECONDS) as response:
@@ -152,14 +141,16 @@ class Models:
         return config
 
 
-def _load_or_say(postprocessing: Config, repository: Path) -> Texts | None:
+def _load_or_say(before: Config, last: Config, repository: Path) -> Plugins:
     try:
-        return load_texts(postprocessing, repository)
+        plugins = load_plugins(before, last, repository)
     except Exception as error:  # whatever a tokenizer_type raises: the other way is still there
+        plugins = Plugins(why_not=str(error))
+    if plugins.why_not:
+        models = "`preprocessing`" if plugins.texts else "`preprocessing` and `postprocessing`"
         print(
-            f"HTTP front: no tokenizer here ({error}); `postprocessing` makes the texts, at twice"
-            " the CPU a chunk",
+            f"HTTP front: requests go through {models}, at more CPU: {plugins.why_not}",
             file=sys.stderr,
             flush=True,
         )
-        return None
+    return plugins

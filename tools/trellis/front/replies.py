@@ -7,6 +7,7 @@ from http import HTTPStatus
 RETRY_AFTER = b"Retry-After: 1\r\n"  # seconds; added to every 503
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+JSON, EVENTS = b"application/json", b"text/event-stream; charset=utf-8"
 
 
 def chunk(data: bytes) -> bytes:
@@ -21,20 +22,27 @@ class Refusal(Exception):
     status: int
     message: str
     close: bool = False  # the connection cannot be used any further
+    content_type: bytes = b""  # of the answer that Triton would have given, which this one equals
 
     def reply(self, keep_alive: bool, head_only: bool = False) -> bytes:
         """The whole response; to a HEAD, without its body."""
         body = json.dumps({"error": self.message}).encode()
-        return (
-            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s%s\r\n"
-            % (
-                self.status,
-                HTTPStatus(self.status).phrase.encode(),
-                len(body),
-                RETRY_AFTER if self.status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
-                b"" if keep_alive else b"Connection: close\r\n",
-            )
-        ) + (b"" if head_only else body)
+        content_type, framing = JSON, b"Content-Length: %d" % len(body)
+        if self.content_type:
+            content_type, framing = self.content_type, b"Transfer-Encoding: chunked"
+            body = b'{"error":%s}' % json.dumps(self.message, ensure_ascii=False).encode()
+            if content_type == EVENTS:
+                body = b"data: %s\n\n" % body
+            body = chunk(body) + LAST_CHUNK
+        head = b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\n%s\r\n%s%s\r\n" % (
+            self.status,
+            HTTPStatus(self.status).phrase.encode(),
+            content_type,
+            framing,
+            RETRY_AFTER if self.status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
+            b"" if keep_alive else b"Connection: close\r\n",
+        )
+        return head if head_only else head + body
 
 
 def unreachable() -> Refusal:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import httptools
 from httptools.parser.errors import HttpParserError, HttpParserUpgrade
 
-from trellis.front.models import Model, route
+from trellis.front.models import route
 from trellis.front.nesting import Nesting
-from trellis.front.replies import Refusal
-from trellis.front.settings import IDS_SUFFIX, MAX_BODY_BYTES, MAX_HEAD_BYTES
-from trellis.front.text_answers import TextAnswer
-from trellis.front.texts import Texts
+from trellis.front.plugins import Texts
+from trellis.front.replies import EVENTS, JSON, Refusal
+from trellis.front.settings import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from trellis.front.text_answers import Source, TextAnswer
 
 Header = tuple[bytes, bytes]
 # Written anew for a request whose body was read whole.
@@ -48,12 +48,17 @@ class Request:
     stops_by_id: bool = False  # the engine ends it by a request of the same id
     text_answer: TextAnswer | None = None  # makes text of the ids that it is answered with
 
-    def ask_for_ids(self, model: Model, texts: Texts) -> None:
-        """Have the ensemble answer that gives ids, of which the front makes text."""
+    @property
+    def answer_type(self) -> bytes:
+        """The content type of Triton's answer."""
+        return EVENTS if b"/generate_stream" in self.target else JSON
+
+    def ask_for_ids(self, source: Source, texts: Texts) -> None:
+        """Have a model answer that gives ids, of which the front makes text."""
         place = self.target.index(b"/v2/models/") + len(b"/v2/models/")
         end = self.target.index(b"/", place)
-        self.target = b"%s%s%s" % (self.target[:end], IDS_SUFFIX.encode(), self.target[end:])
-        self.text_answer = TextAnswer(model.name, model.shown, texts)
+        self.target = b"%s%s%s" % (self.target[:place], source.model.encode(), self.target[end:])
+        self.text_answer = TextAnswer(source, texts)
 
     def head(self, length: int | None = None) -> bytes:
         """The head as it is passed on; with the length of a body that was read whole."""

@@ -1,44 +1,65 @@
-"""From an answer of `ensemble_ids` to the one that `ensemble` would have given.
+"""From an answer that holds token ids to the one that `ensemble` would have given.
 
 Triton's bytes are parsed and written anew: ids become text under the state of their stream, and
-the rest of each JSON object stays. What comes here is one sequence of one prompt.
+the rest of each JSON object stays, under the ensemble's names. What comes here is one sequence of
+one prompt.
 """
 
 import json
 import logging
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import httptools
 
+from trellis.front.plugins import Texts
 from trellis.front.replies import LAST_CHUNK, Refusal, chunk
-from trellis.front.settings import IDS_SUFFIX
-from trellis.front.texts import Texts
 
 # As Triton writes them: several in a list, one alone. In no string: quotes are escaped there.
 IDS = re.compile(rb'"output_ids":(-?[0-9]+|\[[-0-9,]*\]),?')
-LENGTH = re.compile(rb'"sequence_length":([0-9]+),?')
-CUT = re.compile(rb'"text_cut":([0-9]+),?')
+STRING = rb'"(?:[^"\\]|\\.)*"'
+MEMBER = re.compile(rb'"(\w+)":(%s|\[(?:[^"\]]|%s)*\]|[^,"\[\]{}]+)' % (STRING, STRING))
+ERROR = b'{"error":"'
 EVENT, EVENT_END = b"data: ", b"\n\n"
+# What Triton says of an ensemble's answers, and of none of a model's own.
+SEQUENCE = {b"sequence_end": b"false", b"sequence_id": b"0", b"sequence_start": b"false"}
 log = logging.getLogger("trellis.front")
 _quoted = json.encoder.encode_basestring
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that is asked for an ensemble's ids, and what its answers are called there."""
+
+    ensemble: str  # that the client asked
+    model: str
+    names: Mapping[bytes, bytes]  # its outputs that clients see, and the ensemble's names of them
+    hidden: frozenset[bytes]  # its other outputs
+    is_engine: bool  # else it is an ensemble, too
+
+    def error(self, data: bytes) -> bytes:
+        """An error as the ensemble says it."""
+        if self.is_engine:
+            about = b"in ensemble '%s', " % self.ensemble.encode()
+            return data.replace(ERROR, ERROR + about, 1)
+        return data.replace(f"'{self.model}'".encode(), f"'{self.ensemble}'".encode(), 1)
 
 
 class TextAnswer:
     """One answer on its way: `feed` bytes in, bytes out, until `ended`."""
 
-    def __init__(self, name: str, shown: frozenset[str], texts: Texts) -> None:
-        """`name`: of the ensemble that the client asked; `shown`: its outputs."""
-        self._name = name
-        self._shown = shown
-        self._renamed = [b'"model_name":"%s"' % n.encode() for n in (name + IDS_SUFFIX, name)]
+    def __init__(self, source: Source, texts: Texts) -> None:
+        self._source = source
         self._texts = texts
-        self._push = texts.new_decoder().push
+        self._decoder = texts.new_decoder()
         self._parser = httptools.HttpResponseParser(self)
         self._out: list[bytes] = []
         self._body = b""
         self._around: tuple[bytes, bytes] | None = None  # what stood around the last ids
         self._length: int | None = None
         self._cut = 0
+        self._last = False  # the stream ends with this chunk
         self._head = b""
         self._message = ""
         self.failed = False  # a stream ends with the error, whatever else would come
@@ -134,11 +155,10 @@ class TextAnswer:
         found = IDS.search(data)
         if found is not None:
             around = (data[: found.start()], data[found.end() :])
-        elif self._renamed[0] in data:  # no tokens: TensorRT-LLM's answer to a stop
+        elif data.startswith(ERROR):
+            return self._source.error(data)
+        else:  # no tokens: TensorRT-LLM's answer to a stop
             around = (data, b"")
-        else:  # an error
-            ensemble = f"'{self._name}{IDS_SUFFIX}'".encode()
-            return data.replace(ensemble, f"'{self._name}'".encode(), 1)
         if around != self._around:  # mostly all of a stream's chunks have the same around their ids
             self._around = around
             self._read(b"".join(around))
@@ -148,7 +168,8 @@ class TextAnswer:
         except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
             log.exception("tokens could not be decoded")
             self.failed = True
-            self._message = f"in ensemble '{self._name}', the tokens could not be decoded: {error}"
+            about = f"in ensemble '{self._source.ensemble}'"
+            self._message = f"{about}, the tokens could not be decoded: {error}"
             return json.dumps({"error": self._message}).encode()
         return self._head + _quoted(text).encode("utf-8", "replace") + b"}"
 
@@ -157,24 +178,34 @@ class TextAnswer:
 
         As bytes: a number that is read and written again may have other digits.
         """
-        self._length, rest = _number(LENGTH, rest, keep="sequence_length" in self._shown)
-        cut, rest = _number(CUT, rest, keep=False)
-        self._cut = cut or 0
-        rest = rest.replace(self._renamed[0], self._renamed[1], 1)
-        self._head = rest[:-1].rstrip(b",") + b',"text_output":'
+        source = self._source
+        found = dict(MEMBER.findall(rest))
+        self._length = _number(found.get(b"sequence_length"))
+        self._cut = _number(found.get(b"text_cut")) or 0
+        self._last = found.get(b"stream_end") == b"true"
+        kept = {
+            source.names.get(name, name): value
+            for name, value in found.items()
+            if name not in source.hidden
+        }
+        kept[b"model_name"] = b'"%s"' % source.ensemble.encode()
+        kept |= SEQUENCE
+        members = [b'"%s":%s,' % (name, kept[name]) for name in sorted(kept)]  # as Triton has them
+        self._head = b'{%s"text_output":' % b"".join(members)
 
     def _text(self, ids: list[int]) -> str:
         ids = self._texts.counted(ids, self._length)
-        text = self._push(ids) if self._streams else self._texts.decode(ids)
+        if not self._streams:
+            text = self._texts.decode(ids)
+        else:
+            text = self._decoder.push(ids)
+            if self._last:
+                text += self._decoder.end()
         return text[: -self._cut] if self._cut else text
 
 
-def _number(member: re.Pattern[bytes], data: bytes, keep: bool) -> tuple[int | None, bytes]:
-    """The number of a member of a JSON object, and the object, without it unless it is to stay."""
-    found = member.search(data)
-    if found is None:
-        return None, data
-    return int(found[1]), data if keep else data[: found.start()] + data[found.end() :]
+def _number(value: bytes | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _ids(value: bytes) -> list[int]:

@@ -1,0 +1,157 @@
+"""From what a client sent to what the engine gets: all of `preprocessing` but Triton's part.
+
+`model.py` runs it between Triton's tensors; the HTTP front runs it on what it reads as JSON, so
+that both ways are the same code.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from engine_inputs import EngineInputs
+from prompts import BadRequest, Limits, Prompts, read_prompts
+from repository import ModelSettings, load_tokenizer
+from stream_keys import StreamKeys
+from tensor_types import numpy_type
+from tensors import embedding_bias, padded_ids, padded_words
+
+if TYPE_CHECKING:
+    from tokenizer_registry.core import Tokenizer
+
+log = logging.getLogger("trellis.preprocessing")
+Row = list[int] | Exception  # the ids of a prompt, or why there are none
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A request that ends those of the same id: it needs no prompt, and what it has is not read."""
+
+    rows: int
+    texts: tuple[str, ...] = ()
+
+
+class Outputs(NamedTuple):
+    """What `preprocessing` gives out for a request, by the names of its outputs."""
+
+    arrays: dict[str, np.ndarray]
+    columns: dict[str, list[Any]]  # [rows, 1]: one value a row
+
+
+class Preprocessor:
+    """Reads requests, encodes their texts, makes the engine's inputs. Raises only BadRequest."""
+
+    def __init__(self, settings: ModelSettings, tokenizer: "Tokenizer | None" = None) -> None:
+        """`tokenizer`: the one of the settings, if it is loaded. Raises ConfigError."""
+        self.tokenizer = tokenizer or load_tokenizer(settings)
+        self.vocab_size = settings.integer("vocab_size") or self.tokenizer.vocab_size
+        self.types = {name: numpy_type(kind) for name, kind in settings.outputs.items()}
+        self.keys = StreamKeys()
+        # Set where TensorRT-LLM itself is behind.
+        self.engine_inputs = EngineInputs(settings) if settings.text("engine", "") else None
+        self.limits = Limits.read(settings, self.vocab_size)
+
+    def read(
+        self, arrays: Mapping[str, np.ndarray], request_id: Callable[[], str]
+    ) -> Prompts | Stop:
+        """One request, checked. `arrays`: its inputs, [rows, ...]."""
+        try:
+            if "STOP" in arrays and arrays["STOP"].any():
+                return _stop(arrays["STOP"], _id(request_id))
+            prompts = read_prompts(arrays, self.limits)
+            if self.engine_inputs is not None:
+                self.engine_inputs.check_texts(prompts)
+                prompts.asked = self.engine_inputs.read(arrays, prompts.max_tokens)
+                prompts.asked.request_id = _id(request_id)
+            return prompts
+        except BadRequest:
+            raise
+        except Exception as error:  # this request's alone, whatever it is
+            raise BadRequest(f"the request could not be read: {error}") from error
+
+    def encode(self, texts: Sequence[str]) -> list[Row]:
+        """All texts in one call; one by one only if one of them makes that call fail."""
+        try:
+            return list(self.tokenizer.encode_batch(texts))
+        except Exception:
+            return [self._encode_one(text) for text in texts]
+
+    def _encode_one(self, text: str) -> Row:
+        try:
+            return list(self.tokenizer.encode(text))
+        except Exception as error:
+            log.exception("a prompt could not be encoded")
+            return error
+
+    def outputs(self, prompts: Prompts | Stop, rows: Sequence[Row]) -> Outputs:
+        """What goes out for a request; `rows` are the ids of its texts."""
+        try:
+            if isinstance(prompts, Stop):
+                return Outputs(self._stop_arrays(prompts.rows), {})
+            ids = [self.limits.check_ids(row) for row in rows]
+            if self.engine_inputs is not None and prompts.asked is not None:
+                self.engine_inputs.finish(prompts.asked, ids, prompts.max_tokens)
+            return self._outputs(prompts, ids)
+        except BadRequest:
+            raise
+        except Exception as error:  # this request's alone, whatever it is
+            raise BadRequest(f"the request could not be prepared: {error}") from error
+
+    def _stop_arrays(self, rows: int) -> dict[str, np.ndarray]:
+        """What the engine's contract wants of every request; of a stop, none of it is read."""
+        ones = np.ones((rows, 1), np.int32)
+        arrays = dict.fromkeys(("INPUT_ID", "REQUEST_INPUT_LEN", "REQUEST_OUTPUT_LEN"), ones)
+        if self.engine_inputs is not None:
+            arrays = {name: self.engine_inputs.cast(name, ones) for name in arrays}
+        if "stream_key" in self.types:
+            arrays["stream_key"] = self.keys.take(rows)
+        return arrays
+
+    def _outputs(self, prompts: Prompts, ids: list[list[int]]) -> Outputs:
+        """What this release and this request use; ensembles pass on what is there."""
+        rows, types = len(ids), self.types
+        arrays = {"INPUT_ID": padded_ids(ids, prompts.pad_id or self.tokenizer.pad_id or 0)}
+        columns: dict[str, list[Any]] = {
+            "REQUEST_INPUT_LEN": [len(row) for row in ids],
+            "REQUEST_OUTPUT_LEN": prompts.max_tokens,
+        }
+        if "stream_key" in types:
+            arrays["stream_key"] = self.keys.take(rows)
+            columns["ensemble_step"] = [True] * rows
+        end_id = self.tokenizer.eos_id if prompts.end_id is None else prompts.end_id
+        if end_id is not None:
+            columns["OUT_END_ID"] = [end_id] * rows
+        pad_id = self.tokenizer.pad_id if prompts.pad_id is None else prompts.pad_id
+        if pad_id is not None:
+            columns["OUT_PAD_ID"] = [pad_id] * rows
+        if prompts.bad_words and "BAD_WORDS_IDS" in types:
+            arrays["BAD_WORDS_IDS"] = padded_words(self.tokenizer, prompts.bad_words)
+        if prompts.stop_words and "STOP_WORDS_IDS" in types:
+            arrays["STOP_WORDS_IDS"] = padded_words(self.tokenizer, prompts.stop_words)
+        if prompts.bias and "EMBEDDING_BIAS" in types:
+            arrays["EMBEDDING_BIAS"] = embedding_bias(self.tokenizer, prompts.bias, self.vocab_size)
+        if self.engine_inputs is not None and prompts.asked is not None:
+            self.engine_inputs.add(prompts.asked, arrays, columns)
+        return Outputs(
+            {name: array for name, array in arrays.items() if name in types},
+            {name: values for name, values in columns.items() if name in types},
+        )
+
+
+def _stop(flags: np.ndarray, request_id: str) -> Stop:
+    if not flags.all():
+        raise BadRequest("stop: the prompts of one request must share it")
+    if not request_id:
+        raise BadRequest(
+            'stop: needs the id of the request to end; send it as "id" at the top level, over gRPC'
+            " as request_id"
+        )
+    return Stop(rows=len(flags))
+
+
+def _id(request_id: Callable[[], str]) -> str:
+    try:
+        return str(request_id())
+    except UnicodeDecodeError as error:
+        raise BadRequest("id: not valid UTF-8") from error

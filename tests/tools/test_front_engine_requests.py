@@ -1,0 +1,140 @@
+"""Requests that the front makes for the engine itself: for every release, what `ensemble` sends.
+
+The stand-in engine notes what came; Triton's own port, behind the front, is the other way.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fake_engines import RELEASES
+from standin import Script, read_journal
+from standin_server import Served, serve
+from trellis.front.settings import MAX_PROMPT_CHARACTERS
+
+from tokenizer_registry.core import load
+
+# No connection is kept: the server would wait for it to close.
+HTTP = httpx.Client(trust_env=False, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
+KOREAN = "안녕하세요 세계 😀 naïve"
+BODIES: dict[str, dict[str, Any]] = {
+    "a prompt": {"text_input": "Say it"},
+    "Korean, in lists": {"text_input": [KOREAN], "max_tokens": [7]},
+    "sampling": {
+        "top_k": 5,
+        "top_p": 0.95,
+        "temperature": 0.7,
+        "repetition_penalty": 1.1,
+        "presence_penalty": -0.25,
+        "random_seed": 2**64 - 1,
+        "min_length": 3,
+    },
+    "newer names": {"seed": [2**40], "min_tokens": 2},
+    "greedy": {"temperature": 0, "top_p": 0.0},
+    "no end": {"end_id": -1, "pad_id": 5},
+    "what is returned": {"return_log_probs": True},
+    "a count": {"return_num_input_tokens": True},
+    "the prompt too": {"exclude_input_in_output": False},
+    "guided": {"guided_decoding_guide_type": "json", "guided_decoding_guide": '{"a": "\\u00e9"}'},
+    "stop words": {"stop_words": ["it", "말"], "bad_words": ["no"]},
+    "a bias": {"embedding_bias_words": ["yes"], "embedding_bias_weights": [2.5]},
+    "nothing of it": {"stop_words": [""], "beam_width": 1, "num_return_sequences": 1},
+    "a long prompt": {"text_input": "Say" + " " * MAX_PROMPT_CHARACTERS},
+    "no prompt": {"text_input": ""},
+    "no tokens": {"max_tokens": 0},
+    "too many tokens": {"max_tokens": 10**6},
+    "no probability": {"top_p": 7.0},
+    "an id of no vocabulary": {"end_id": 10**6},
+    "a word too long": {"stop_words": ["x" * 5000]},
+}
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def served(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    standin_library: Path,
+    llama_folder: Path,
+) -> Iterator[Served]:
+    answer = load("llama", llama_folder).encode(KOREAN)[1:]
+    folder = tmp_path_factory.mktemp(f"front-{request.param}")
+    scripts = [Script(answer=answer)]
+    with serve(request.param, folder, standin_library, llama_folder, scripts) as running:
+        yield running
+
+
+def counts(served: Served) -> dict[str, int]:
+    """How many requests each model has had, but the engine."""
+    url = f"http://127.0.0.1:{served.server.triton_port}/v2/models/stats"
+    stats = HTTP.get(url).json()["model_stats"]
+    return {one["name"]: one["inference_count"] for one in stats if one["name"] != "tensorrt_llm"}
+
+
+def grows_by(served: Served, before: dict[str, int], **more: int) -> None:
+    """Triton counts a request a moment after its answer."""
+    wanted = {name: count + more.get(name, 0) for name, count in before.items()}
+    end = time.monotonic() + 5
+    while counts(served) != wanted and time.monotonic() < end:
+        time.sleep(0.02)
+    assert counts(served) == wanted
+
+
+def requests_at(served: Served) -> list[dict[str, Any]]:
+    return [e for e in read_journal(served.folder / "journal") if e["event"] == "request"]
+
+
+@pytest.mark.parametrize("case", BODIES)
+@pytest.mark.parametrize("kind", ["generate", "generate_stream"])
+def test_the_engine_gets_what_the_ensemble_sends_and_so_does_the_client(
+    served: Served, case: str, kind: str
+) -> None:
+    body = {"id": f"{case} {kind}", "text_input": "Say it", "max_tokens": 40} | BODIES[case]
+    if kind == "generate_stream":
+        body["stream"] = True
+    answers, came = [], []
+    for port in (served.server.settings.http_port, served.server.triton_port):
+        before = len(requests_at(served))
+        url = f"http://127.0.0.1:{port}/v2/models/ensemble/{kind}"
+        answers.append(HTTP.post(url, json=body))
+        came.append([one["inputs"] for one in requests_at(served)[before:]])
+    front, ensemble = answers
+    assert front.status_code == ensemble.status_code
+    assert said(front) == said(ensemble)
+    assert came[0] == came[1]
+    assert len(came[0]) == (front.status_code == 200)
+
+
+def said(answer: httpx.Response) -> list[Any]:
+    """The objects of an answer, keys and order as they came."""
+    kind = answer.headers["content-type"].partition(";")[0]
+    events = [answer.text]
+    if kind != "application/json":
+        events = [line[6:] for line in answer.text.split("\n\n") if line.strip()]
+    if answer.status_code != 200:  # of two inputs that are wrong, chance says which is named
+        events = [event.replace("_guide_type:", "_guide:") for event in events]
+    return [kind, *(list(json.loads(event).items()) for event in events)]
+
+
+def test_short_prompts_go_to_the_engine_and_long_ones_through_preprocessing(
+    served: Served,
+) -> None:
+    before = counts(served)
+    answer = served.post(text_input=" " * MAX_PROMPT_CHARACTERS, max_tokens=4)
+    assert answer.status_code == 200
+    time.sleep(0.1)
+    grows_by(served, before)
+    served.post(text_input=" " * (MAX_PROMPT_CHARACTERS + 1), max_tokens=4)
+    grows_by(served, before, preprocessing=1, ensemble_ids=1)
+
+
+def test_a_version_is_asked_as_it_is(served: Served) -> None:
+    before = counts(served)
+    url = f"{served.server.settings.url}/v2/models/ensemble/versions/1/generate"
+    answer = HTTP.post(url, json={"text_input": "Say it", "max_tokens": 4})
+    assert answer.status_code == 200
+    assert answer.json()["model_name"] == "ensemble"
+    grows_by(served, before, preprocessing=1, postprocessing=1, ensemble=1)

@@ -1,0 +1,134 @@
+"""The front does what these files do. Whoever changes one has to change it there, too."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_engines import write_engine
+from google.protobuf import json_format
+from trellis.assembler import Plan, assemble
+from trellis.engine_folder import EngineFolder, read_engine
+from trellis.front import stood_for
+from trellis.front.ids_way import IdsWay, ids_way
+from trellis.front.models import read_model
+from trellis.front.plugins import load_plugins
+from trellis.model_config import parse_config
+
+SOURCES = Path(__file__).parents[2] / "model_repo_src"
+
+
+def test_the_digests_are_those_of_the_files() -> None:
+    now = {
+        name: stood_for.digest(SOURCES / model / "1" / file)
+        for name in stood_for.DIGESTS
+        for model, _, file in [name.partition("/")]
+    }
+    assert now == stood_for.DIGESTS, (
+        "one of these files changed: have tools/trellis/front do the same, then record the digest;"
+        " until then HTTP goes through the models, which is right but dearer"
+    )
+
+
+@pytest.fixture(params=["python", "0.17.0", "0.5.0"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path, llama_folder: Path) -> Path:
+    if request.param == "python":
+        (tmp_path / "out").mkdir()
+        engine = EngineFolder(tmp_path / "out", "openvino", (), max_seq_len=99, vocab_size=32_000)
+    else:
+        engine = read_engine(write_engine(tmp_path / "out", request.param))
+    target = tmp_path / "triton_model_repo"
+    assemble(Plan(engine, "llama", llama_folder), target)
+    return target
+
+
+def config_of(repository: Path, name: str) -> dict[str, Any]:
+    """As Triton shows it: every field, 64-bit numbers as strings or numbers."""
+    file = repository / name / "config.pbtxt"
+    if not file.exists():
+        raise FileNotFoundError(name)
+    made: dict[str, Any] = json_format.MessageToDict(
+        parse_config(file.read_text()),
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+    )
+    return made
+
+
+def way_of(repository: Path, **ensemble: Any) -> IdsWay | None:
+    return read_model(
+        {**config_of(repository, "ensemble"), **ensemble},
+        lambda name: config_of(repository, name),
+        lambda before, last: load_plugins(before, last, repository),
+    ).ids_way
+
+
+def test_a_repository_as_it_is_made_is_asked_for_ids(repository: Path) -> None:
+    way = way_of(repository)
+    assert way is not None
+    assert way.requests is not None
+    assert way.engine is not None
+    assert (way.ensemble.model, way.engine.model) == ("ensemble_ids", "tensorrt_llm")
+    loaded = way.requests._preprocessor.tokenizer  # type: ignore[attr-defined]
+    assert loaded.decode == way.texts.decode  # one vocabulary, not two
+
+
+def edit(file: Path) -> None:
+    text = file.read_text()
+    file.unlink()  # it may be a link
+    file.write_text(text + "\n# text.replace('damn', '****')\n")
+
+
+def test_a_postprocessing_of_ones_own_is_asked(repository: Path) -> None:
+    edit(repository / "postprocessing" / "1" / "model.py")
+    assert way_of(repository) is None
+
+
+def test_a_preprocessing_of_ones_own_is_asked(repository: Path) -> None:
+    edit(repository / "preprocessing" / "1" / "model.py")
+    way = way_of(repository)
+    assert way is not None
+    assert way.requests is None
+
+
+def test_what_the_front_runs_itself_may_be_changed(repository: Path) -> None:
+    file = repository / "preprocessing" / "1" / "prompts.py"
+    file.write_text(file.read_text().replace("return decode_utf8(", 'return "Q: " + decode_utf8('))
+    way = way_of(repository)
+    assert way is not None
+    assert way.requests is not None
+    values = {"text_input": "Hello", "max_tokens": 4}
+    body = way.requests.body(values, "7", "token")
+    assert body is not None
+    assert way.texts.decode(json.loads(body)["input_ids"][1:]) == "Q: Hello"
+
+
+def test_an_ensemble_of_ones_own_is_asked(repository: Path) -> None:
+    config = config_of(repository, "ensemble")
+    another = {"name": "mine", "data_type": "TYPE_STRING", "dims": ["1"], "optional": True}
+    assert way_of(repository, input=[*config["input"], another]) is None
+    steps = config["ensemble_scheduling"]["step"]
+    more = [*steps, {**steps[2], "model_name": "filter"}]
+    shutil.copytree(repository / "postprocessing", repository / "filter")
+    assert way_of(repository, ensemble_scheduling={"step": more}) is None
+    other = [{**steps[0], "model_name": "filter"}, *steps[1:]]
+    assert way_of(repository, ensemble_scheduling={"step": other}) is None
+
+
+def test_two_tokenizers_are_two(repository: Path) -> None:
+    edit(repository / "postprocessing" / "1" / "tokenizer_registry" / "core" / "stream.py")
+    way = way_of(repository)
+    assert way is not None
+    assert way.requests is not None
+    loaded = way.requests._preprocessor.tokenizer  # type: ignore[attr-defined]
+    assert loaded.decode != way.texts.decode
+
+
+def test_a_model_of_ids_that_is_no_ensemble_is_not_asked(repository: Path) -> None:
+    config = config_of(repository, "ensemble")
+
+    def others(name: str) -> dict[str, Any]:
+        return {"name": name} if name.endswith("_ids") else config_of(repository, name)
+
+    assert ids_way(config, others, {}, lambda *_: pytest.fail("loaded")) is None

@@ -1,0 +1,80 @@
+"""Requests that go to the engine itself: the front does what `preprocessing` would have done.
+
+It runs the code of the repository's own `preprocessing`, so the engine gets the same tensors. Left
+to the ensemble is what would hold other clients up here (long prompts) and what Triton takes by no
+JSON (tensors of three dimensions: word lists of TensorRT-LLM's own engine).
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trellis.front.fields import Field
+from trellis.front.settings import MAX_PROMPT_CHARACTERS, STEP_MARK
+from trellis.gone_clients import PARAMETER
+
+if TYPE_CHECKING:
+    from trellis.front.plugins import Preprocessor
+
+Step = Mapping[str, Any]  # of an ensemble, as in its configuration
+# Outputs of `preprocessing` that are made of words, and where they are in what was read.
+WORDS = {"BAD_WORDS_IDS": "bad_words", "STOP_WORDS_IDS": "stop_words", "EMBEDDING_BIAS": "bias"}
+
+
+class EngineRequests:
+    """Makes bodies for the engine's `/generate` of what a client asks the ensemble."""
+
+    def __init__(
+        self,
+        preprocessor: "Preprocessor",
+        types: Callable[[str], Any],
+        steps: tuple[Step, Step],
+        fields: Mapping[str, Field],
+    ) -> None:
+        """`types`: numpy's for a data type of Triton's; `steps`: `preprocessing` and the engine."""
+        before, engine = steps
+        self._preprocessor = preprocessor
+        self._read = {
+            name: (client, types(f"TYPE_{fields[client].kind}"))
+            for name, client in before["input_map"].items()
+            if client in fields
+        }
+        wires = {wire: name for name, wire in before["output_map"].items() if name != STEP_MARK}
+        inputs = engine["input_map"]
+        self._made = {wires[wire]: name for name, wire in inputs.items() if wire in wires}
+        self._passed = {name: client for name, client in inputs.items() if client in fields}
+        self._words = [kept for output, kept in WORDS.items() if output in self._made]
+
+    def body(self, values: Mapping[str, Any], request_id: str, token: str) -> bytes | None:
+        """The engine's body for the checked `values` of one prompt; None if it is not for here.
+
+        Raises what `preprocessing` answers: BadRequest, a ValueError.
+        """
+        prompt = values["text_input"]
+        if len(prompt if isinstance(prompt, str) else prompt[0]) > MAX_PROMPT_CHARACTERS:
+            return None
+        arrays = {}
+        for name, (client, dtype) in self._read.items():
+            if client in values:
+                value = values[client]
+                row = value if isinstance(value, list) else [value]
+                arrays[name] = np.array([row], dtype)
+        prompts = self._preprocessor.read(arrays, lambda: request_id)
+        if any(getattr(prompts, kept) for kept in self._words):
+            return None
+        made = self._preprocessor.outputs(prompts, self._preprocessor.encode(prompts.texts))
+        body: dict[str, Any] = {PARAMETER: token}
+        if request_id:
+            body["id"] = request_id
+        for name, array in made.arrays.items():
+            if name in self._made:
+                body[self._made[name]] = array[0].tolist()
+        for name, column in made.columns.items():
+            if name in self._made:
+                body[self._made[name]] = column[0]
+        for name, client in self._passed.items():
+            if client in values:
+                body[name] = values[client]
+        return json.dumps(body, separators=(",", ":")).encode()

@@ -1,0 +1,97 @@
+"""How the ids of an ensemble's answer are had without its last step, or its first.
+
+The assembler writes an ensemble that ends at the engine, `ensemble_ids`. Short prompts go to the
+engine itself. Both are only for the three steps that `make repo` wires, with the plugins that the
+front knows (see stood_for.py); whatever else somebody put there is asked as it is.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trellis.front.engine_requests import EngineRequests
+from trellis.front.fields import Field
+from trellis.front.plugins import Plugins, Texts
+from trellis.front.settings import IDS_SUFFIX, STEP_MARK
+from trellis.front.text_answers import Source
+
+Config = dict[str, Any]
+TEXT = {"OUTPUT": "text_output"}  # all that the last step gives
+
+
+@dataclass(frozen=True)
+class IdsWay:
+    """The models that are asked, and what makes text of their answers."""
+
+    texts: Texts
+    ensemble: Source
+    engine: Source | None = None
+    requests: EngineRequests | None = None  # to the engine
+
+
+def ids_way(
+    config: Config,
+    config_of: Callable[[str], Config],
+    fields: dict[str, Field],
+    load: Callable[[Config, Config], Plugins],
+) -> IdsWay | None:
+    """The way for an ensemble; None if it is to be asked itself.
+
+    `config_of` gives the configuration of a model, or raises OSError; `load` the plugins of the
+    first and the last step.
+    """
+    steps = config["ensemble_scheduling"]["step"]
+    try:
+        ids = config_of(config["name"] + IDS_SUFFIX)
+    except OSError:
+        return None
+    if len(steps) != 3 or "ensemble_scheduling" not in ids or not _is_the_same(config, ids):
+        return None
+    before, engine, last = (config_of(step["model_name"]) for step in steps)
+    plugins = load(before, last)
+    if plugins.texts is None:
+        return None
+    shown = {tensor["name"] for tensor in config["output"]}
+    same = {tensor["name"]: tensor["name"] for tensor in ids["output"]}
+    way = IdsWay(plugins.texts, _source(config, ids, same, shown))
+    if plugins.preprocessor is None:
+        return way
+    requests = EngineRequests(plugins.preprocessor, plugins.types, (steps[0], steps[1]), fields)
+    asked = _source(config, engine, steps[1]["output_map"], shown, is_engine=True)
+    return replace(way, engine=asked, requests=requests)
+
+
+def _source(
+    config: Config,
+    asked: Config,
+    names: dict[str, str],
+    shown: Collection[str],
+    is_engine: bool = False,
+) -> Source:
+    outputs = [tensor["name"] for tensor in asked["output"]]
+    kept = {name: names[name] for name in outputs if names.get(name) in shown}
+    return Source(
+        config["name"],
+        asked["name"],
+        {name.encode(): shown_as.encode() for name, shown_as in kept.items()},
+        frozenset(name.encode() for name in outputs if name not in kept),
+        is_engine,
+    )
+
+
+def _is_the_same(config: Config, ids: Config) -> bool:
+    """Whether an ensemble is another one but for its last step, which only makes the text."""
+    steps, first = (c["ensemble_scheduling"]["step"] for c in (config, ids))
+    return (
+        config["input"] == ids["input"]
+        and len(first) == 2
+        and all(map(_same_step, steps, first))
+        and steps[2]["output_map"] == TEXT
+        and set(steps[2]["input_map"].values()) <= set(steps[1]["output_map"].values())
+    )
+
+
+def _same_step(one: Config, other: Config) -> bool:
+    models = [(step["model_name"], str(step.get("model_version", -1))) for step in (one, other)]
+    inputs = [{k: v for k, v in s["input_map"].items() if k != STEP_MARK} for s in (one, other)]
+    return models[0] == models[1] and inputs[0] == inputs[1]

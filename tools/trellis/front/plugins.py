@@ -1,0 +1,157 @@
+"""The plugins of a repository, run in the front: its tokenizer, and what `preprocessing` reads.
+
+Code, tokenizer and settings come from the repository, as in the models' own processes.
+"""
+
+import contextlib
+import filecmp
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trellis.front.stood_for import changed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Ids = list[int]
+Config = Mapping[str, Any]
+TYPE = "tokenizer_type"
+REGISTRY = "tokenizer_registry"
+HEAVY = ("auto",)  # imports transformers: the front stays small
+
+
+class Decoder(Protocol):
+    """A stream's state; see tokenizer_registry.core.StreamDecoder."""
+
+    def push(self, ids: Ids) -> str:
+        """The text that these ids complete."""
+
+    def end(self) -> str:
+        """What is left at the end of the stream."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """From ids to text, and how many of an answer's ids count."""
+
+    decode: Callable[[Ids], str]
+    new_decoder: Callable[[], Decoder]
+    counted: Callable[[Ids, int | None], Ids]  # ids, their number if that was said
+
+
+class Preprocessor(Protocol):
+    """See model_repo_src/preprocessing/1/preprocessor.py."""
+
+    def read(self, arrays: "Mapping[str, np.ndarray]", request_id: Callable[[], str]) -> Any:
+        """One request, checked."""
+
+    def encode(self, texts: Sequence[str]) -> list[Any]:
+        """Its texts as ids."""
+
+    def outputs(self, prompts: Any, rows: Sequence[Any]) -> Any:
+        """The engine's tensors, by the outputs of `preprocessing`."""
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """What is run here of a repository, or why it is not."""
+
+    texts: Texts | None = None  # what `postprocessing` does
+    preprocessor: Preprocessor | None = None  # what `preprocessing` does
+    types: Callable[[str], Any] = str  # numpy's for a data type of Triton's
+    why_not: str = ""
+
+
+def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
+    """The plugins of `preprocessing` and `postprocessing`, by Triton's configurations of them.
+
+    Raises what the tokenizer_type raises, ImportError where a package is missing.
+    """
+    if last["parameters"][TYPE]["string_value"] in HEAVY:
+        return Plugins()
+    reading, writing = _Model(before, repository), _Model(last, repository)
+    if files := changed("postprocessing", writing.folder):
+        return Plugins(why_not=f"{', '.join(files)}: not as the front knows it")
+    with importing_from(writing.folder):
+        from answer_ids import padding_of, without_padding
+        from repository import ModelSettings, load_tokenizer
+
+        settings = ModelSettings.read(writing.args)
+        tokenizer = load_tokenizer(settings)
+    counted: Callable[[Ids, int | None], Ids] = lambda ids, _: ids  # noqa: E731
+    if settings.text("engine", ""):  # a Python engine's ids have no padding
+        padding = padding_of(tokenizer)
+        counted = lambda ids, length: without_padding(ids, length, padding)  # noqa: E731
+    texts = Texts(tokenizer.decode, tokenizer.stream_decoder, counted)
+    if files := changed("preprocessing", reading.folder):
+        return Plugins(texts, why_not=f"{', '.join(files)}: not as the front knows it")
+    with importing_from(reading.folder):
+        from preprocessor import Preprocessor as Reading
+        from repository import ModelSettings
+        from tensor_types import numpy_type
+
+        mine = ModelSettings.read(reading.args)
+        shared = tokenizer if _same_tokenizer(mine, settings) else None
+        return Plugins(texts, Reading(mine, shared), numpy_type)
+
+
+@contextlib.contextmanager
+def importing_from(folder: Path) -> Iterator[None]:
+    """Import modules from a model's version folder, whatever else has modules of these names.
+
+    Those that were imported from elsewhere stay what they are for who imports them later.
+    """
+    names = {path.stem for path in folder.glob("*.py")} | {REGISTRY}
+    others = {name: sys.modules.pop(name) for name in list(sys.modules) if _top(name) in names}
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.modules.update(others)
+        sys.path.remove(str(folder))
+        sys.path.append(str(folder))  # for what is imported when it is first used
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+class _Model:
+    """Where a Python model of the repository lies, and what Triton would tell it."""
+
+    def __init__(self, config: Config, repository: Path) -> None:
+        name = config["name"]
+        versions = [path for path in (repository / name).iterdir() if path.name.isdigit()]
+        self.folder = max(versions, key=lambda path: int(path.name))
+        self.args = {
+            "model_config": json.dumps(config),
+            "model_name": name,
+            "model_repository": str(repository / name),
+            "model_version": self.folder.name,
+        }
+
+
+def _same_tokenizer(one: Any, other: Any) -> bool:
+    """Whether two ModelSettings name the same tokenizer: then it is in memory once."""
+    named = [(m.text(TYPE), m.tokenizer_options()) for m in (one, other)]
+    folders = [(m.path("tokenizer_dir", "tokenizer"), m.folder / REGISTRY) for m in (one, other)]
+    return named[0] == named[1] and all(map(_same_files, *folders))
+
+
+def _same_files(one: Path, other: Path) -> bool:
+    names, others = (
+        {file.relative_to(folder) for file in folder.rglob("*") if _counts(file)}
+        for folder in (one, other)
+    )
+    return names == others and all(
+        (one / name).samefile(other / name) or filecmp.cmp(one / name, other / name, shallow=False)
+        for name in names
+    )
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and path.suffix != ".pyc"

@@ -1,0 +1,34 @@
+"""The files that the front stands for, as they were when it was written to do the same.
+
+Over HTTP neither `preprocessing/1/model.py` nor `postprocessing` is asked. A repository where one
+of these files is another does something that the front does not know, so its models are asked as
+ever. All else of the plugins (tokenizers, prompts.py, engine_inputs.py ...) the front itself runs.
+
+After a change to one of them: have the front do the same, then put in the digest that the test
+tests/tools/test_front_stood_for.py prints.
+"""
+
+import hashlib
+from pathlib import Path
+
+DIGESTS = {
+    "preprocessing/model.py": "51f21f02b69c73d28dde75ea8960066b",
+    "postprocessing/model.py": "25b547b08f925463c0edb1239c6fa79a",
+    "postprocessing/streams.py": "fa6245410187c52a85d912794cdd5c94",
+    "postprocessing/engine_answers.py": "bff438b0553b40ec3316bbd6a18b3fbe",
+    "postprocessing/text_tensors.py": "bfba69cb59e1584568214d2ed703c4a8",
+}
+
+
+def digest(file: Path) -> str:
+    """Of a file's text, whatever its line ends are."""
+    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:32]
+
+
+def changed(step: str, folder: Path) -> list[str]:
+    """The files in a model's version folder that are not those; `step`: whose part it has."""
+    return [
+        name
+        for name, wanted in DIGESTS.items()
+        if name.startswith(f"{step}/") and digest(folder / name.removeprefix(f"{step}/")) != wanted
+    ]
