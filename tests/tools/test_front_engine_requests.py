@@ -14,7 +14,7 @@ import pytest
 from fake_engines import RELEASES
 from standin import Script, read_journal
 from standin_server import Served, serve
-from trellis.front.settings import MAX_PROMPT_CHARACTERS
+from trellis.front.settings import MAX_PROMPT_BYTES
 
 from tokenizer_registry.core import load
 
@@ -43,7 +43,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "stop words": {"stop_words": ["it", "말"], "bad_words": ["no"]},
     "a bias": {"embedding_bias_words": ["yes"], "embedding_bias_weights": [2.5]},
     "nothing of it": {"stop_words": [""], "beam_width": 1, "num_return_sequences": 1},
-    "a long prompt": {"text_input": "Say" + " " * MAX_PROMPT_CHARACTERS},
+    "a long prompt": {"text_input": "Say" + " " * MAX_PROMPT_BYTES},
     "no prompt": {"text_input": ""},
     "no tokens": {"max_tokens": 0},
     "too many tokens": {"max_tokens": 10**6},
@@ -123,11 +123,11 @@ def test_short_prompts_go_to_the_engine_and_long_ones_through_preprocessing(
     served: Served,
 ) -> None:
     before = counts(served)
-    answer = served.post(text_input=" " * MAX_PROMPT_CHARACTERS, max_tokens=4)
+    answer = served.post(text_input=" " * MAX_PROMPT_BYTES, max_tokens=4)
     assert answer.status_code == 200
     time.sleep(0.1)
     grows_by(served, before)
-    served.post(text_input=" " * (MAX_PROMPT_CHARACTERS + 1), max_tokens=4)
+    served.post(text_input=" " * (MAX_PROMPT_BYTES + 1), max_tokens=4)
     grows_by(served, before, preprocessing=1, ensemble_ids=1)
 
 

@@ -114,7 +114,8 @@ class Connection(asyncio.Protocol):
 
     def give_up(self, refusal: Refusal) -> None:
         """End a connection that does not go on."""
-        if self._deaf or (self._line and self._line[0].started):
+        begun = self._line and self._line[0].started
+        if begun or self._deaf or self.transport.is_closing():
             self.transport.abort()
         else:
             self._refuse(refusal, keep_alive=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trellis.front.fields import Field
-from trellis.front.settings import MAX_PROMPT_CHARACTERS, STEP_MARK
+from trellis.front.settings import MAX_PROMPT_BYTES, STEP_MARK
 from trellis.gone_clients import PARAMETER
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class EngineRequests:
         Raises what `preprocessing` answers: BadRequest, a ValueError.
         """
         prompt = values["text_input"]
-        if len(prompt if isinstance(prompt, str) else prompt[0]) > MAX_PROMPT_CHARACTERS:
+        text = prompt if isinstance(prompt, str) else prompt[0]
+        if len(text) > MAX_PROMPT_BYTES or len(text.encode()) > MAX_PROMPT_BYTES:
             return None
         arrays = {}
         for name, (client, dtype) in self._read.items():
