@@ -79,7 +79,7 @@ def main(
         typer.Option(
             "--front_decoding/--no-front_decoding",
             "--front-decoding/--no-front-decoding",
-            help="whether the relay makes text of token ids itself, at half the CPU a chunk",
+            help="whether the relay does itself what the plugins do, at a third of the CPU a chunk",
         ),
     ] = True,
     allocator: Annotated[
