@@ -144,10 +144,13 @@ def add_to_floor(turn: Mapping[str, Figures]) -> None:
 
 
 def hold_against_raw(turn: Mapping[str, Figures], rate: float | None) -> None:
-    """Of one round: prompt tokens a CPU second of `preprocessing`, over the library's `rate`."""
+    """Of one round: prompt tokens a CPU second of `preprocessing`, over the library's `rate`.
+
+    Not where it hardly ran: the front encodes short prompts itself.
+    """
     for figures in turn.values():
-        used = figures.cores_by_process.get("preprocessing")
-        if rate and used:
+        used = figures.cores_by_process.get("preprocessing", 0.0)
+        if rate and used > 0.1 * figures.cores:
             figures.of_raw_library = figures.prompt_tokens_per_s / used / rate
 
 

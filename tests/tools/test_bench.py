@@ -291,6 +291,9 @@ def test_tokenizing_is_held_against_the_raw_library_by_cpu_and_not_by_the_clock(
     case = plan.Case("long", 1, streamed=False, prompt_tokens=3_000)
     load = Load(begin=0.0, end=2.0, cpu_begin={7: 0.0, 8: 0.0}, cpu_end={7: 0.5, 8: 1.0})
     pids = {7: "preprocessing", 8: "tritonserver"}
-    turn = {"ours": evaluate(load, [Answer(0, 0.0, [1.0], ["a"])], pids, case)}
+    answers = [Answer(0, 0.0, [1.0], ["a"])]
+    elsewhere = {7: "front", 8: "tritonserver"}
+    turn = {name: evaluate(load, answers, at, case) for name, at in [("a", pids), ("b", elsewhere)]}
     hold_against_raw(turn, 12_000.0)
-    assert turn["ours"].of_raw_library == pytest.approx(0.5)
+    assert turn["a"].of_raw_library == pytest.approx(0.5)
+    assert turn["b"].of_raw_library is None
