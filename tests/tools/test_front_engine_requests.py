@@ -4,6 +4,7 @@ The stand-in engine notes what came; Triton's own port, behind the front, is the
 """
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from fake_engines import RELEASES
 from standin import Script, read_journal
 from standin_server import Served, serve
-from trellis.front.settings import MAX_PROMPT_BYTES
+from trellis.contract import read_contract
+from trellis.front.settings import LONG_PROMPT
 
 from tokenizer_registry.core import load
 
@@ -43,7 +45,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "stop words": {"stop_words": ["it", "말"], "bad_words": ["no"]},
     "a bias": {"embedding_bias_words": ["yes"], "embedding_bias_weights": [2.5]},
     "nothing of it": {"stop_words": [""], "beam_width": 1, "num_return_sequences": 1},
-    "a long prompt": {"text_input": "Say" + " " * MAX_PROMPT_BYTES},
+    "a long prompt": {"text_input": "Say" + " " * LONG_PROMPT},
     "no prompt": {"text_input": ""},
     "no tokens": {"max_tokens": 0},
     "too many tokens": {"max_tokens": 10**6},
@@ -119,16 +121,35 @@ def said(answer: httpx.Response) -> list[Any]:
     return [kind, *(list(json.loads(event).items()) for event in events)]
 
 
-def test_short_prompts_go_to_the_engine_and_long_ones_through_preprocessing(
-    served: Served,
-) -> None:
+@pytest.mark.parametrize("length", [1, LONG_PROMPT, LONG_PROMPT + 1, 12 * LONG_PROMPT])
+def test_prompts_go_to_the_engine_itself(served: Served, length: int) -> None:
     before = counts(served)
-    answer = served.post(text_input=" " * MAX_PROMPT_BYTES, max_tokens=4)
-    assert answer.status_code == 200
+    assert served.post(text_input=" " * length, max_tokens=4).status_code == 200
     time.sleep(0.1)
     grows_by(served, before)
-    served.post(text_input=" " * (MAX_PROMPT_BYTES + 1), max_tokens=4)
+
+
+def test_word_lists_have_no_json_and_go_through_preprocessing(served: Served) -> None:
+    if read_contract(served.release).input("stop_words_list") is None:
+        pytest.skip(f"TensorRT-LLM {served.release} takes no stop words in requests")
+    before = counts(served)
+    assert served.post(text_input="Say it", max_tokens=4, stop_words=["x"]).status_code == 200
     grows_by(served, before, preprocessing=1, ensemble_ids=1)
+
+
+def test_an_id_is_free_again_when_its_client_left_while_its_prompt_was_read(
+    served: Served,
+) -> None:
+    body = {"id": "left", "text_input": "word " * 100_000, "max_tokens": 4}
+    sent = json.dumps(body).encode()
+    head = b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    came = len(requests_at(served))
+    with socket.create_connection(("127.0.0.1", served.server.settings.http_port)) as client:
+        client.sendall(head % len(sent) + sent)
+        time.sleep(0.02)  # it is being encoded
+    answer = served.post(id="left", text_input="Say it", max_tokens=4)
+    assert answer.json()["id"] == "left"
+    assert len(requests_at(served)) == came + 1
 
 
 def test_a_version_is_asked_as_it_is(served: Served) -> None:

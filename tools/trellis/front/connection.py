@@ -192,7 +192,8 @@ class Connection(asyncio.Protocol):
                 request.token, request.stops_by_id = self._token, model.stops_by_id
                 way = model.ids_way
                 if way is not None and asked.one_text and _is_plain(request):
-                    body = self._ask_for_ids(request, asked, way)
+                    self._ask_for_ids(request, asked, way)
+                    return
             else:
                 Nesting(request.headers).feed(body)
         except Refusal as refusal:
@@ -201,22 +202,39 @@ class Connection(asyncio.Protocol):
             return
         self._send(request, request.head(len(body)) + body)
 
-    def _ask_for_ids(self, request: Request, asked: Prepared, way: IdsWay) -> bytes:
-        """Have it answered past `postprocessing`, and past `preprocessing` where that can be."""
-        if way.requests is not None and way.engine is not None and not asked.stops:
-            try:
-                body = way.requests.body(asked.values, asked.sent_id, self._token)
-            except ValueError as bad:  # what `preprocessing` would have said
-                message = f"in ensemble '{way.engine.ensemble}', {bad}"
-                raise Refusal(400, message, content_type=request.answer_type) from bad
-            except Exception:  # the models are still there
-                log.exception("a request could not be made for the engine")
-                body = None
-            if body is not None:
-                request.ask_for_ids(way.engine, way.texts)
-                return body
-        request.ask_for_ids(way.ensemble, way.texts)
-        return asked.body
+    def _ask_for_ids(self, request: Request, asked: Prepared, way: IdsWay) -> None:
+        """Have it answered past the plugins. A long prompt is encoded beside what else goes on."""
+        if way.is_long(asked):
+            self._task = self._relay.loop.create_task(self._encode(request, asked, way))
+        else:
+            self._send_for_ids(request, asked, way, way.body(asked, request))
+
+    async def _encode(self, request: Request, asked: Prepared, way: IdsWay) -> None:
+        loop, encoders = self._relay.loop, self._relay.encoders
+        body = await loop.run_in_executor(encoders, way.body, asked, request)
+        self._task = None
+        if not self._deaf:
+            self._send_for_ids(request, asked, way, body)
+            self._go_on()
+
+    def _send_for_ids(
+        self, request: Request, asked: Prepared, way: IdsWay, body: bytes | Refusal | None
+    ) -> None:
+        """`body`: the engine's; None: the ensemble is asked."""
+        source = way.ensemble if body is None or way.engine is None else way.engine
+        try:
+            if isinstance(body, Refusal):
+                raise body
+            request.ask_for_ids(source, way.texts)
+            sent = body or asked.body
+            self._send(request, request.head(len(sent)) + sent)
+            return
+        except Refusal as refusal:
+            request.refusal = refusal
+        except Exception as error:  # of a tokenizer_type: this request's alone
+            log.exception("no text can be made of tokens")
+            request.refusal = Refusal(500, f"the tokens could not be decoded: {error}")
+        self._release(request)
 
     def _pass_on(self, request: Request) -> None:
         """Send what has come of a request that is not looked at."""
@@ -310,6 +328,8 @@ class Connection(asyncio.Protocol):
         first = self._line[0] if self._line else None
         if first is not None and first.begun and not first.answered:
             self._stop(first)
+        elif first is not None:
+            self._release(first)
         self._line.clear()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:

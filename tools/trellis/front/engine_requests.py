@@ -1,8 +1,8 @@
 """Requests that go to the engine itself: the front does what `preprocessing` would have done.
 
 It runs the code of the repository's own `preprocessing`, so the engine gets the same tensors. Left
-to the ensemble is what would hold other clients up here (long prompts) and what Triton takes by no
-JSON (tensors of three dimensions: word lists of TensorRT-LLM's own engine).
+to the ensemble is what Triton takes by no JSON (tensors of three dimensions: word lists of
+TensorRT-LLM's own engine), or what would be megabytes of it (a bias for each id).
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trellis.front.fields import Field
-from trellis.front.settings import MAX_PROMPT_BYTES, STEP_MARK
+from trellis.front.settings import LONG_PROMPT, STEP_MARK
 from trellis.gone_clients import PARAMETER
 
 if TYPE_CHECKING:
@@ -52,10 +52,6 @@ class EngineRequests:
 
         Raises what `preprocessing` answers: BadRequest, a ValueError.
         """
-        prompt = values["text_input"]
-        text = prompt if isinstance(prompt, str) else prompt[0]
-        if len(text) > MAX_PROMPT_BYTES or len(text.encode()) > MAX_PROMPT_BYTES:
-            return None
         arrays = {}
         for name, (client, dtype) in self._read.items():
             if client in values:
@@ -79,3 +75,9 @@ class EngineRequests:
             if client in values:
                 body[name] = values[client]
         return json.dumps(body, separators=(",", ":")).encode()
+
+
+def is_long(values: Mapping[str, Any]) -> bool:
+    """Whether the prompt takes more than about half a millisecond to encode."""
+    prompt = values["text_input"]
+    return len(prompt if isinstance(prompt, str) else prompt[0]) > LONG_PROMPT

@@ -1,21 +1,28 @@
 """How the ids of an ensemble's answer are had without its last step, or its first.
 
-The assembler writes an ensemble that ends at the engine, `ensemble_ids`. Short prompts go to the
-engine itself. Both are only for the three steps that `make repo` wires, with the plugins that the
-front knows (see stood_for.py); whatever else somebody put there is asked as it is.
+Most requests go to the engine itself. For those that cannot, the assembler writes an ensemble that
+ends at the engine, `ensemble_ids`. Both are only for the three steps that `make repo` wires, with
+the plugins that the front knows (see stood_for.py); what else somebody put there is asked as it is.
 """
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trellis.front.engine_requests import EngineRequests
+from trellis.front.engine_requests import EngineRequests, is_long
 from trellis.front.fields import Field
 from trellis.front.plugins import Plugins, Texts
+from trellis.front.replies import Refusal
 from trellis.front.settings import IDS_SUFFIX, STEP_MARK
 from trellis.front.text_answers import Source
 
+if TYPE_CHECKING:
+    from trellis.front.body import Prepared
+    from trellis.front.requests import Request
+
 Config = dict[str, Any]
+log = logging.getLogger("trellis.front")
 TEXT = {"OUTPUT": "text_output"}  # all that the last step gives
 
 
@@ -27,6 +34,23 @@ class IdsWay:
     ensemble: Source
     engine: Source | None = None
     requests: EngineRequests | None = None  # to the engine
+
+    def is_long(self, asked: "Prepared") -> bool:
+        """Whether to make its body takes so long that others should not wait for it."""
+        return self.requests is not None and not asked.stops and is_long(asked.values)
+
+    def body(self, asked: "Prepared", request: "Request") -> bytes | Refusal | None:
+        """What the engine is sent; None if the ensemble has to be asked. Any thread's."""
+        if self.requests is None or asked.stops:
+            return None
+        try:
+            return self.requests.body(asked.values, asked.sent_id, request.token)
+        except ValueError as bad:  # what `preprocessing` would have said
+            message = f"in ensemble '{self.ensemble.ensemble}', {bad}"
+            return Refusal(400, message, content_type=request.answer_type)
+        except Exception:  # the models are still there
+            log.exception("a request could not be made for the engine")
+            return None
 
 
 def ids_way(

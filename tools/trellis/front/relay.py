@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import gc
+import os
 import resource
 import secrets
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trellis.front.body import stop_body
@@ -38,6 +40,8 @@ class Relay:
         self.drains = Drains(loop)
         self.models = Models(settings.triton_port, settings.model_repo)
         self.ids = RequestIds()
+        # For long prompts: tokenizers of the usual kinds hold no lock of Python's meanwhile.
+        self.encoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "encode")
         self._settings = settings
         self._port = settings.triton_port
         self._stops: set[asyncio.Task[None]] = set()
@@ -62,6 +66,7 @@ class Relay:
         preparing.cancel()
         await self._drain()
         self._notices.close()
+        self.encoders.shutdown(wait=False, cancel_futures=True)
 
     async def _prepare(self) -> None:
         """Load the tokenizers before the first request wants them, once their models are there."""

@@ -12,7 +12,7 @@ MAX_AHEAD_BYTES = 256 * 1024  # of requests that a client sends before it has it
 MAX_DRAINS = 1024  # answers that are read to their ends though their clients are gone
 DRAIN_SECONDS = 30.0  # for each of them; what was stopped ends in far less
 STALL_SECONDS = 60.0  # a request that began and does not go on for so long is given up
-MAX_PROMPT_BYTES = 4096  # that are encoded here: about a millisecond in which nothing else runs
+LONG_PROMPT = 512  # characters: beyond, it is encoded by another thread
 # Input of a Python engine: its chunks go to `postprocessing`, where streams nobody reads are found.
 STEP_MARK = "ensemble_step"
 IDS_SUFFIX = "_ids"  # of the ensemble beside one, whose answers are token ids
