@@ -2,7 +2,7 @@
 
 It runs the code of the repository's own `preprocessing`, so the engine gets the same tensors. Left
 to the ensemble is what Triton takes by no JSON (tensors of three dimensions: word lists of
-TensorRT-LLM's own engine), or what would be megabytes of it (a bias for each id).
+TensorRT-LLM's own engine), and what would be much of it (long prompts, a bias for each id).
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trellis.front.fields import Field
-from trellis.front.settings import LONG_PROMPT, STEP_MARK
+from trellis.front.settings import LONG_PROMPT, MAX_PROMPT_BYTES, STEP_MARK
 from trellis.gone_clients import PARAMETER
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class EngineRequests:
 
         Raises what `preprocessing` answers: BadRequest, a ValueError.
         """
+        if len(_prompt(values).encode()) > MAX_PROMPT_BYTES:
+            return None
         arrays = {}
         for name, (client, dtype) in self._read.items():
             if client in values:
@@ -79,5 +81,9 @@ class EngineRequests:
 
 def is_long(values: Mapping[str, Any]) -> bool:
     """Whether the prompt takes more than about half a millisecond to encode."""
-    prompt = values["text_input"]
-    return len(prompt if isinstance(prompt, str) else prompt[0]) > LONG_PROMPT
+    return LONG_PROMPT < len(_prompt(values)) <= MAX_PROMPT_BYTES
+
+
+def _prompt(values: Mapping[str, Any]) -> str:
+    prompt: str | list[str] = values["text_input"]
+    return prompt if isinstance(prompt, str) else prompt[0]

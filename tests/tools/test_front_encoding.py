@@ -1,0 +1,147 @@
+"""A long prompt on its way to the engine: encoded by a thread, while the front goes on."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from front_wire import post
+from trellis.front.connection import Connection
+from trellis.front.fields import Field
+from trellis.front.ids_way import IdsWay
+from trellis.front.models import Model
+from trellis.front.plugins import Texts
+from trellis.front.relay import Relay
+from trellis.front.replies import Refusal
+from trellis.front.settings import LONG_PROMPT, FrontSettings
+from trellis.front.text_answers import Source
+
+PATH = "/v2/models/ensemble"
+SOURCE = Source("ensemble", "ensemble_ids", {}, frozenset(), False)
+LONG = "x" * (LONG_PROMPT + 1)
+
+
+class Way(IdsWay):
+    """A tokenizer that takes as long as the test wants, and gives what it wants."""
+
+    gives: Any = None
+
+    def is_long(self, asked: Any) -> bool:
+        text: str = asked.values["text_input"]
+        return len(text) > LONG_PROMPT
+
+    def body(self, asked: Any, request: Any) -> Any:
+        if self.is_long(asked):
+            self.begun.set()
+            assert self.go_on.wait(20)
+        return self.gives
+
+
+class Transport:
+    """What the client gets."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def write_eof(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = pause_reading = resume_reading = close
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    """A front before no Triton, which knows one model."""
+    loop = asyncio.new_event_loop()
+    made = Relay(FrontSettings("127.0.0.1", 1, 1, 1, 1.0), loop)
+    string, flag = ({"name": n, "data_type": t, "dims": [1]} for n, t in KINDS)
+    fields = {tensor["name"]: Field.of(tensor, True) for tensor in (string, flag)}
+    way = Way(Texts(lambda _: "", lambda: None, lambda ids, _: ids), SOURCE)  # type: ignore[arg-type, return-value]
+    way.__dict__.update(begun=threading.Event(), go_on=threading.Event())
+    made.models._known[PATH] = (time.monotonic(), Model("ensemble", fields, True, way))
+    yield made
+    way.go_on.set()
+    made.encoders.shutdown()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+KINDS = (("text_input", "TYPE_STRING"), ("stop", "TYPE_BOOL"))
+
+
+def way_of(relay: Relay) -> Way:
+    way = relay.models._known[PATH][1].ids_way
+    assert isinstance(way, Way)
+    return way
+
+
+def connected(relay: Relay) -> tuple[Connection, Transport]:
+    client, transport = Connection(relay), Transport()
+    client.connection_made(transport)  # type: ignore[arg-type]
+    return client, transport
+
+
+def asked(text: str) -> bytes:
+    return post({"text_input": text, "id": "7"}, target=f"{PATH}/generate")
+
+
+def turn(relay: Relay, until: Any) -> None:
+    async def wait() -> None:
+        async with asyncio.timeout(20):
+            while not until():
+                await asyncio.sleep(0.005)
+
+    relay.loop.run_until_complete(wait())
+
+
+def test_others_are_answered_meanwhile_and_what_it_says_comes_then(relay: Relay) -> None:
+    way = way_of(relay)
+    way.__dict__["gives"] = Refusal(400, "too long")
+    (first, slow), (second, quick) = connected(relay), connected(relay)
+    relay.loop.call_soon(first.data_received, asked(LONG))
+    turn(relay, way.begun.is_set)
+    second.data_received(asked("short"))
+    assert b"too long" in quick.written
+    assert not slow.written
+    way.go_on.set()
+    turn(relay, lambda: b"too long" in slow.written)
+    assert not relay.ids._used
+
+
+def test_a_client_that_leaves_meanwhile_leaves_nothing(relay: Relay) -> None:
+    way = way_of(relay)
+    client, transport = connected(relay)
+    relay.loop.call_soon(client.data_received, asked(LONG))
+    turn(relay, way.begun.is_set)
+    assert relay.ids._used == {"7"}
+    client.connection_lost(None)
+    assert not relay.ids._used
+    way.go_on.set()
+    turn(relay, lambda: client._task is None)
+    assert not transport.written
+
+
+def test_a_tokenizer_that_raises_at_the_start_of_an_answer_is_that_requests_alone(
+    relay: Relay,
+) -> None:
+    def raises() -> Any:
+        raise ValueError("no table")
+
+    way = way_of(relay)
+    way.__dict__["texts"] = Texts(lambda _: "", raises, lambda ids, _: ids)
+    client, transport = connected(relay)
+    for _ in range(2):
+        client.data_received(asked("short"))
+    assert transport.written.count(b"the tokens could not be decoded: no table") == 2
+    assert not relay.ids._used
