@@ -15,12 +15,12 @@ from trellis.front.models import Model
 from trellis.front.plugins import Texts
 from trellis.front.relay import Relay
 from trellis.front.replies import Refusal
-from trellis.front.settings import LONG_PROMPT, FrontSettings
+from trellis.front.settings import LONG_BODY, FrontSettings
 from trellis.front.text_answers import Source
 
 PATH = "/v2/models/ensemble"
 SOURCE = Source("ensemble", "ensemble_ids", {}, frozenset(), False)
-LONG = "x" * (LONG_PROMPT + 1)
+LONG = "x" * (LONG_BODY + 1)
 
 
 class Way(IdsWay):
@@ -29,8 +29,7 @@ class Way(IdsWay):
     gives: Any = None
 
     def is_long(self, asked: Any) -> bool:
-        text: str = asked.values["text_input"]
-        return len(text) > LONG_PROMPT
+        return len(asked.body) > LONG_BODY
 
     def body(self, asked: Any, request: Any) -> Any:
         if self.is_long(asked):

@@ -15,7 +15,7 @@ from fake_engines import RELEASES
 from standin import Script, read_journal
 from standin_server import Served, serve
 from trellis.contract import read_contract
-from trellis.front.settings import LONG_PROMPT, MAX_PROMPT_BYTES
+from trellis.front.settings import LONG_BODY, MAX_ENGINE_BODY
 
 from tokenizer_registry.core import load
 
@@ -44,8 +44,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "stop words": {"stop_words": ["it", "말"], "bad_words": ["no"]},
     "a bias": {"embedding_bias_words": ["yes"], "embedding_bias_weights": [2.5]},
     "nothing of it": {"stop_words": [""], "beam_width": 1, "num_return_sequences": 1},
-    "a long prompt": {"text_input": "Say" + " " * LONG_PROMPT},
+    "a long prompt": {"text_input": "Say" + " " * LONG_BODY},
     "no prompt": {"text_input": ""},
+    "an id to be quoted": {"id": 'a "quoted" \\ \u00e9', "text_input": "Say it"},
+    "a stream that nobody can stream": {"stream": True},
     "no tokens": {"max_tokens": 0},
     "too many tokens": {"max_tokens": 10**6},
     "no probability": {"top_p": 7.0},
@@ -120,7 +122,7 @@ def said(answer: httpx.Response) -> list[Any]:
     return [kind, *(list(json.loads(event).items()) for event in events)]
 
 
-@pytest.mark.parametrize("length", [1, LONG_PROMPT, LONG_PROMPT + 1, MAX_PROMPT_BYTES])
+@pytest.mark.parametrize("length", [1, LONG_BODY, MAX_ENGINE_BODY - 200])
 def test_prompts_go_to_the_engine_itself(served: Served, length: int) -> None:
     before = counts(served)
     assert served.post(text_input=" " * length, max_tokens=4).status_code == 200
@@ -130,7 +132,7 @@ def test_prompts_go_to_the_engine_itself(served: Served, length: int) -> None:
 
 def test_prompts_of_many_ids_go_through_preprocessing(served: Served) -> None:
     before = counts(served)
-    prompt = "é" + " " * (MAX_PROMPT_BYTES - 1)  # as many characters, and a byte more
+    prompt = " " * MAX_ENGINE_BODY
     assert served.post(text_input=prompt, max_tokens=4).status_code == 200
     grows_by(served, before, preprocessing=1, ensemble_ids=1)
 

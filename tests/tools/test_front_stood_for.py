@@ -14,6 +14,7 @@ from trellis.front import stood_for
 from trellis.front.ids_way import IdsWay, ids_way
 from trellis.front.models import read_model
 from trellis.front.plugins import load_plugins
+from trellis.front.settings import LONG_BODY
 from trellis.model_config import parse_config
 
 SOURCES = Path(__file__).parents[2] / "model_repo_src"
@@ -99,7 +100,7 @@ def test_what_the_front_runs_itself_may_be_changed(repository: Path) -> None:
     assert way is not None
     assert way.requests is not None
     values = {"text_input": "Hello", "max_tokens": 4}
-    body = way.requests.body(values, "7", "token")
+    body = way.requests.body(values, "7", "token", 99)
     assert body is not None
     assert way.texts.decode(json.loads(body)["input_ids"][1:]) == "Q: Hello"
 
@@ -114,6 +115,66 @@ def test_an_ensemble_of_ones_own_is_asked(repository: Path) -> None:
     assert way_of(repository, ensemble_scheduling={"step": more}) is None
     other = [{**steps[0], "model_name": "filter"}, *steps[1:]]
     assert way_of(repository, ensemble_scheduling={"step": other}) is None
+
+
+def shows(config: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The outputs of an ensemble, and one more."""
+    return [*config["output"], {"name": name, "data_type": "TYPE_INT32", "dims": ["-1"]}]
+
+
+def rewired(config: dict[str, Any], step: int, **wires: str) -> dict[str, Any]:
+    """The steps of an ensemble, in which outputs of one go elsewhere."""
+    steps = [dict(one) for one in config["ensemble_scheduling"]["step"]]
+    steps[step]["output_map"] = {**steps[step]["output_map"], **wires}
+    return {"step": steps}
+
+
+def test_an_ensemble_that_shows_more_is_asked(repository: Path) -> None:
+    config = config_of(repository, "ensemble")
+    more = shows(config, "token_ids")  # the ids themselves, which the front takes for its text
+    steps = rewired(config, 1, output_ids="token_ids")
+    last = steps["step"][2] = dict(steps["step"][2])
+    last["input_map"] = {**last["input_map"], "TOKENS_BATCH": "token_ids"}
+    assert way_of(repository, output=more, ensemble_scheduling=steps) is None
+    more = shows(config, "latency")  # of the engine, but not in the ensemble beside
+    assert (
+        way_of(repository, output=more, ensemble_scheduling=rewired(config, 1, x="latency")) is None
+    )
+    more = shows(config, "prompt_tokens")  # of `preprocessing`
+    steps = rewired(config, 0, REQUEST_INPUT_LEN="prompt_tokens")
+    assert way_of(repository, output=more, ensemble_scheduling=steps) is None
+
+
+def test_versions_that_are_chosen_are_asked(repository: Path) -> None:
+    steps = [dict(one) for one in config_of(repository, "ensemble")["ensemble_scheduling"]["step"]]
+    steps[1]["model_version"] = "1"
+    assert way_of(repository, ensemble_scheduling={"step": steps}) is None
+    file = repository / "tensorrt_llm" / "config.pbtxt"
+    file.write_text(file.read_text() + "version_policy { all { } }\n")
+    assert way_of(repository) is None
+
+
+def test_a_preprocessing_that_does_not_load_here_is_asked_and_texts_are_made(
+    repository: Path,
+) -> None:
+    file = repository / "preprocessing" / "1" / "prompts.py"
+    file.write_text("import triton_python_backend_utils_of_mine\n" + file.read_text())
+    way = way_of(repository)
+    assert way is not None
+    assert way.requests is None
+
+
+def test_a_tokenizer_that_is_not_for_threads_encodes_in_one(repository: Path) -> None:
+    file = repository / "preprocessing" / "1" / "tokenizer_registry" / "core" / "fast.py"
+    text = file.read_text().replace("thread_safe = True", "thread_safe = False")
+    file.unlink()
+    file.write_text(text)
+    way = way_of(repository)
+    assert way is not None
+    assert way.requests is not None
+    values = {"text_input": "Hello", "max_tokens": 4}
+    assert way.requests.body(values, "7", "token", LONG_BODY) is not None
+    assert way.requests.body(values, "7", "token", LONG_BODY + 1) is None
 
 
 def test_two_tokenizers_are_two(repository: Path) -> None:

@@ -1,6 +1,7 @@
 """Answers of `ensemble_ids`, written anew by the front: the text of the same tokens."""
 
 import json
+import re
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trellis.front.models import Models, read_model
 from trellis.front.plugins import Plugins, Texts, load_plugins
+from trellis.front.replies import quoted
 from trellis.front.text_answers import Source, TextAnswer
 from trellis.front.upstream import Upstream
 
@@ -48,15 +50,24 @@ def answer_of(tokenizer: Tokenizer, source: Source = IDS) -> TextAnswer:
 def from_triton(ids: list[int], model: str = "ensemble_ids", **more: Any) -> bytes:
     """A JSON object as Triton writes it: one value alone is no list, keys in order."""
     value = ids[0] if len(ids) == 1 else ids
-    made = {"model_name": model, "model_version": "1", "output_ids": value, **more}
-    text = json.dumps(dict(sorted(made.items())), separators=(",", ":"), ensure_ascii=False)
-    return text.encode()
+    return written({"model_name": model, "model_version": "1", "output_ids": value, **more})
 
 
 def expected(text: str, **more: Any) -> bytes:
-    made = {"model_name": "ensemble", "model_version": "1", **SEQUENCE, "text_output": text, **more}
-    made = dict(sorted(made.items()))
-    return json.dumps(made, separators=(",", ":"), ensure_ascii=False).encode()
+    return written(
+        {"model_name": "ensemble", "model_version": "1", **SEQUENCE, "text_output": text, **more}
+    )
+
+
+def written(made: dict[str, Any]) -> bytes:
+    """By Triton."""
+    text = json.dumps(dict(sorted(made.items())), separators=(",", ":"), ensure_ascii=False)
+    return re.sub(r"\\\\|\\u00[01][0-9a-f]", capital, text).encode()
+
+
+def capital(found: re.Match[str]) -> str:
+    """An escape as Triton writes it; two backslashes are none."""
+    return found[0] if found[0] == "\\\\" else "\\u" + found[0][2:].upper()
 
 
 def chunk(data: bytes) -> bytes:
@@ -185,6 +196,24 @@ class Ending:
         return "!"
 
 
+def test_a_whole_answer_has_what_a_decoder_has_left_too() -> None:
+    answer = TextAnswer(ENGINE, Texts(Ending().push, Ending, lambda ids, _: ids))
+    body = from_triton([5, 6], "tensorrt_llm", stream_end=True)
+    assert b'"text_output":"xx!"' in answer.feed(CHUNKED + chunk(body) + b"0\r\n\r\n")
+
+
+CONTROLS = "".join(map(chr, range(32))) + '\x7f\\u001b"\\\x1b'
+
+
+def test_characters_of_control_are_written_as_triton_does() -> None:
+    """With capital digits, and only where the backslash is the escape's."""
+    made = quoted(CONTROLS)
+    assert json.loads(made) == CONTROLS
+    assert b"\\u001B" in made
+    assert b"\\u000B" in made
+    assert made.endswith(b'\\\\u001b\\"\\\\\\u001B"')
+
+
 @pytest.mark.parametrize("source", [IDS, ENGINE])
 def test_what_a_decoder_has_left_comes_with_the_last_chunk(source: Source) -> None:
     answer = TextAnswer(source, Texts(Ending().push, Ending, lambda ids, _: ids))
@@ -259,6 +288,9 @@ def test_a_tokenizer_that_cannot_be_loaded_here_is_said_and_left_to_its_model(
     said = capfd.readouterr().err
     assert said.count("HTTP front: requests go through") == 1
     assert "`preprocessing` and `postprocessing`" in said
+    models.heed(b"POST", b"/v2/repository/index")
+    models._load(*asked)
+    assert not capfd.readouterr().err
     models.heed(b"POST", b"/v2/repository/models/ensemble/load")
     models._load(*asked)  # the files may be others by now
     assert capfd.readouterr().err.count("HTTP front: requests go through") == 1

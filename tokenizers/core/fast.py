@@ -58,6 +58,8 @@ class FastTokenizer(Tokenizer):
     encoder: another library that gives the same ids sooner; the backend does all else.
     """
 
+    thread_safe = True
+
     def __init__(
         self,
         backend: tokenizers.Tokenizer,

@@ -41,6 +41,8 @@ class Tokenizer(ABC):
     """Whether a space at the very start of a text is the tokenizer's own (SentencePiece)."""
     decode_errors: str = REPLACE_RUN
     """What stands for bytes that are no UTF-8: REPLACE_RUN or REPLACE_BYTE."""
+    thread_safe: bool = False
+    """Whether several threads may encode with it at once; if not, one thread does all."""
     _table: TextTable | None = None
 
     @abstractmethod

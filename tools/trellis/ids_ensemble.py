@@ -1,9 +1,9 @@
 """`ensemble_ids`: the same ensemble without its last step, token ids out.
 
 A chunk's hop through `postprocessing` costs more than all else on its way, and what is done there
-is a look-up. The HTTP front does that look-up itself: it asks this ensemble in place of `ensemble`
-and gives its clients the answers that `ensemble` would have given. gRPC, and clients that reach
-Triton without the front, go on to `ensemble`.
+is a look-up. The HTTP front does that look-up itself and gives its clients the answers that
+`ensemble` would have given. Mostly it asks the engine; where it cannot, it asks this ensemble.
+gRPC, and clients that reach Triton without the front, go on to `ensemble`.
 """
 
 from tritonclient.grpc import model_config_pb2 as pb

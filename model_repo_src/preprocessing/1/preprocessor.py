@@ -45,6 +45,7 @@ class Preprocessor:
     def __init__(self, settings: ModelSettings, tokenizer: "Tokenizer | None" = None) -> None:
         """`tokenizer`: the one of the settings, if it is loaded. Raises ConfigError."""
         self.tokenizer = tokenizer or load_tokenizer(settings)
+        self.thread_safe = self.tokenizer.thread_safe
         self.vocab_size = settings.integer("vocab_size") or self.tokenizer.vocab_size
         self.types = {name: numpy_type(kind) for name, kind in settings.outputs.items()}
         self.keys = StreamKeys()

@@ -262,6 +262,7 @@ class Answer:
         tensors = [_tensor("output_ids", [[sequence.ids]], np.int32)]
         if self._keyed:
             tensors.append(_tensor("stream_key", [[row.stream_key + index]], np.uint64))
+        if self._keyed or sequence.done:
             tensors.append(pb_utils.Tensor("stream_end", ENDS[sequence.done]))
         if sequence.cut:
             tensors.append(_tensor("text_cut", [[sequence.cut]], np.int32))
@@ -281,7 +282,7 @@ class Answer:
             tensors.append(
                 _tensor("stream_key", [[row.stream_key] for row in self.rows], np.uint64)
             )
-            tensors.append(_tensor("stream_end", [[True] for _ in self.rows], np.bool_))
+        tensors.append(_tensor("stream_end", [[True] for _ in self.rows], np.bool_))
         if len(self.rows) > 1 or len(ids[0]) > 1:
             lengths = [[len(sequence) for sequence in row] for row in ids]
             tensors.append(_tensor("sequence_length", lengths, np.int32))

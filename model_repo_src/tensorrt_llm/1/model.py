@@ -110,15 +110,17 @@ class TritonPythonModel:
         samplings = [self._sampling(arrays, row, len(prompts[row])) for row in rows]
         if len({sampling.sequences for sampling in samplings}) > 1:
             raise Refused("num_return_sequences: the prompts of one request must share it")
+        client, step = client_token(request), _flag(arrays, "ensemble_step", False)
         answer = Answer(
             sender,
             [self._row(arrays, row, samplings[row], prompts[row]) for row in rows],
             streaming=_flag(arrays, "streaming", False),
             returns=frozenset(name for name in RETURNS if _flag(arrays, f"return_{name}", False)),
             request_id=request_id,
-            client=client_token(request),
-            ensemble_step=_flag(arrays, "ensemble_step", False),
-            keyed="stream_key" in request.requested_output_names(),
+            client=client,
+            ensemble_step=step,
+            # The HTTP front knows a stream by its connection; each tensor of a chunk costs.
+            keyed=(step or not client) and "stream_key" in request.requested_output_names(),
         )
         self.loop.submit(
             [Admission(next(self.keys), prompts[row], samplings[row], answer, row) for row in rows]

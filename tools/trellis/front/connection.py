@@ -158,6 +158,8 @@ class Connection(asyncio.Protocol):
 
     def _done(self, request: Request) -> None:
         self._line.popleft()
+        if not request.model_path:
+            self._relay.models.heed(request.method, request.target)
         self._release(request)
         if len(self._line) <= 1:
             self._ahead = 0
@@ -170,13 +172,14 @@ class Connection(asyncio.Protocol):
     async def _find_model(self, request: Request) -> None:
         try:
             model = await self._relay.models.find(request.model_path)
-        except Exception:  # in a task nobody hears of it, and the client would wait for ever
-            log.exception("the configuration of %s could not be read", request.model_path)
-            model, request.refusal = None, replies.cut_off()
-        self._task = None
-        if not self._deaf:
-            if request.refusal is None:
+            self._task = None
+            if not self._deaf:
                 self._ask(request, model)
+        except Exception:  # in a task nobody hears of it, and the client would wait for ever
+            log.exception("%s could not be asked", request.model_path)
+            self._task, request.refusal = None, replies.cut_off()
+            self._release(request)
+        if not self._deaf:
             self._go_on()
 
     def _ask(self, request: Request, model: Model | None) -> None:

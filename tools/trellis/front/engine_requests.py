@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trellis.front.fields import Field
-from trellis.front.settings import LONG_PROMPT, MAX_PROMPT_BYTES, STEP_MARK
+from trellis.front.settings import LONG_BODY, MAX_ENGINE_BODY, STEP_MARK
 from trellis.gone_clients import PARAMETER
 
 if TYPE_CHECKING:
     from trellis.front.plugins import Preprocessor
 
 Step = Mapping[str, Any]  # of an ensemble, as in its configuration
-# Outputs of `preprocessing` that are made of words, and where they are in what was read.
-WORDS = {"BAD_WORDS_IDS": "bad_words", "STOP_WORDS_IDS": "stop_words", "EMBEDDING_BIAS": "bias"}
+# Outputs of `preprocessing` that are made of words, and the client's name of these.
+WORDS = {
+    "BAD_WORDS_IDS": "bad_words",
+    "STOP_WORDS_IDS": "stop_words",
+    "EMBEDDING_BIAS": "embedding_bias_words",
+}
 
 
 class EngineRequests:
@@ -43,16 +47,20 @@ class EngineRequests:
         }
         wires = {wire: name for name, wire in before["output_map"].items() if name != STEP_MARK}
         inputs = engine["input_map"]
-        self._made = {wires[wire]: name for name, wire in inputs.items() if wire in wires}
+        self._made = {name: wires[wire] for name, wire in inputs.items() if wire in wires}
         self._passed = {name: client for name, client in inputs.items() if client in fields}
-        self._words = [kept for output, kept in WORDS.items() if output in self._made]
+        made = set(self._made.values())
+        self._words = [client for output, client in WORDS.items() if output in made]
 
-    def body(self, values: Mapping[str, Any], request_id: str, token: str) -> bytes | None:
+    def body(
+        self, values: Mapping[str, Any], request_id: str, token: str, size: int
+    ) -> bytes | None:
         """The engine's body for the checked `values` of one prompt; None if it is not for here.
 
-        Raises what `preprocessing` answers: BadRequest, a ValueError.
+        `size`: of the client's body, in bytes. Raises what `preprocessing` answers: BadRequest.
         """
-        if len(_prompt(values).encode()) > MAX_PROMPT_BYTES:
+        one_thread = size > LONG_BODY and not self._preprocessor.thread_safe
+        if one_thread or size > MAX_ENGINE_BODY or any(client in values for client in self._words):
             return None
         arrays = {}
         for name, (client, dtype) in self._read.items():
@@ -61,29 +69,16 @@ class EngineRequests:
                 row = value if isinstance(value, list) else [value]
                 arrays[name] = np.array([row], dtype)
         prompts = self._preprocessor.read(arrays, lambda: request_id)
-        if any(getattr(prompts, kept) for kept in self._words):
-            return None
         made = self._preprocessor.outputs(prompts, self._preprocessor.encode(prompts.texts))
         body: dict[str, Any] = {PARAMETER: token}
         if request_id:
             body["id"] = request_id
-        for name, array in made.arrays.items():
-            if name in self._made:
-                body[self._made[name]] = array[0].tolist()
-        for name, column in made.columns.items():
-            if name in self._made:
-                body[self._made[name]] = column[0]
+        for name, output in self._made.items():
+            if output in made.arrays:
+                body[name] = made.arrays[output][0].tolist()
+            elif output in made.columns:
+                body[name] = made.columns[output][0]
         for name, client in self._passed.items():
             if client in values:
                 body[name] = values[client]
         return json.dumps(body, separators=(",", ":")).encode()
-
-
-def is_long(values: Mapping[str, Any]) -> bool:
-    """Whether the prompt takes more than about half a millisecond to encode."""
-    return LONG_PROMPT < len(_prompt(values)) <= MAX_PROMPT_BYTES
-
-
-def _prompt(values: Mapping[str, Any]) -> str:
-    prompt: str | list[str] = values["text_input"]
-    return prompt if isinstance(prompt, str) else prompt[0]

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trellis.front.engine_requests import EngineRequests, is_long
+from trellis.front.engine_requests import EngineRequests
 from trellis.front.fields import Field
 from trellis.front.plugins import Plugins, Texts
 from trellis.front.replies import Refusal
-from trellis.front.settings import IDS_SUFFIX, STEP_MARK
+from trellis.front.settings import IDS_SUFFIX, LONG_BODY, MAX_ENGINE_BODY, STEP_MARK
 from trellis.front.text_answers import Source
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 log = logging.getLogger("trellis.front")
 TEXT = {"OUTPUT": "text_output"}  # all that the last step gives
+IDS = "output_ids"  # the engine's output that it makes it of
+LATEST = (-1, "-1")  # of a model's versions, as Triton or protobuf write it
+ONE_VERSION = {"latest": {"num_versions": 1}}
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,20 @@ class IdsWay:
     ensemble: Source
     engine: Source | None = None
     requests: EngineRequests | None = None  # to the engine
+    refusal: type[Exception] = ValueError  # what those raise
 
     def is_long(self, asked: "Prepared") -> bool:
         """Whether to make its body takes so long that others should not wait for it."""
-        return self.requests is not None and not asked.stops and is_long(asked.values)
+        return self.requests is not None and LONG_BODY < len(asked.body) <= MAX_ENGINE_BODY
 
     def body(self, asked: "Prepared", request: "Request") -> bytes | Refusal | None:
         """What the engine is sent; None if the ensemble has to be asked. Any thread's."""
         if self.requests is None or asked.stops:
             return None
         try:
-            return self.requests.body(asked.values, asked.sent_id, request.token)
-        except ValueError as bad:  # what `preprocessing` would have said
+            size = len(asked.body)
+            return self.requests.body(asked.values, asked.sent_id, request.token, size)
+        except self.refusal as bad:  # what `preprocessing` would have said
             message = f"in ensemble '{self.ensemble.ensemble}', {bad}"
             return Refusal(400, message, content_type=request.answer_type)
         except Exception:  # the models are still there
@@ -71,7 +76,9 @@ def ids_way(
         return None
     if len(steps) != 3 or "ensemble_scheduling" not in ids or not _is_the_same(config, ids):
         return None
-    before, engine, last = (config_of(step["model_name"]) for step in steps)
+    before, engine, last = models = [config_of(step["model_name"]) for step in steps]
+    if not all(map(_only_the_latest, models)):
+        return None
     plugins = load(before, last)
     if plugins.texts is None:
         return None
@@ -82,7 +89,7 @@ def ids_way(
         return way
     requests = EngineRequests(plugins.preprocessor, plugins.types, (steps[0], steps[1]), fields)
     asked = _source(config, engine, steps[1]["output_map"], shown, is_engine=True)
-    return replace(way, engine=asked, requests=requests)
+    return replace(way, engine=asked, requests=requests, refusal=plugins.refusal)
 
 
 def _source(
@@ -104,18 +111,34 @@ def _source(
 
 
 def _is_the_same(config: Config, ids: Config) -> bool:
-    """Whether an ensemble is another one but for its last step, which only makes the text."""
+    """Whether an ensemble is another one but for its last step, which makes the text of ids.
+
+    All else that it shows comes from the engine, and does so in both.
+    """
     steps, first = (c["ensemble_scheduling"]["step"] for c in (config, ids))
+    outputs = steps[1]["output_map"]
+    shown, shown_ids = ({tensor["name"] for tensor in c["output"]} for c in (config, ids))
+    others = shown - set(TEXT.values())
     return (
         config["input"] == ids["input"]
         and len(first) == 2
         and all(map(_same_step, steps, first))
         and steps[2]["output_map"] == TEXT
-        and set(steps[2]["input_map"].values()) <= set(steps[1]["output_map"].values())
+        and steps[2].get("model_version", -1) in LATEST
+        and set(steps[2]["input_map"].values()) | others <= set(outputs.values())
+        and others <= shown_ids
+        and outputs.get(IDS) not in (None, *others)
     )
 
 
 def _same_step(one: Config, other: Config) -> bool:
-    models = [(step["model_name"], str(step.get("model_version", -1))) for step in (one, other)]
     inputs = [{k: v for k, v in s["input_map"].items() if k != STEP_MARK} for s in (one, other)]
-    return models[0] == models[1] and inputs[0] == inputs[1]
+    versions = [step.get("model_version", -1) for step in (one, other)]
+    same = one["model_name"] == other["model_name"] and inputs[0] == inputs[1]
+    return same and all(version in LATEST for version in versions)
+
+
+def _only_the_latest(model: Config) -> bool:
+    """Whether Triton serves one version of it: the one with the highest number."""
+    policy: Config = model.get("version_policy", ONE_VERSION)
+    return policy == ONE_VERSION

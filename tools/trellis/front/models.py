@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ GENERATE = re.compile(
     rb"(?:https?://[^/?#]*)?(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?#].*)?",
     re.DOTALL,
 )
+LOADING = re.compile(rb"/v2/repository/(?:[^?#]*/)?(?:un)?load(?:[?#]|$)")
+MAX_KNOWN = 1024  # paths; some have many names
 FRESH_SECONDS = 30.0
 FETCH_SECONDS = 5.0
 # The server is on this machine: no proxy of the environment stands between.
@@ -47,7 +50,7 @@ class Model:
     name: str
     fields: dict[str, Field] = field(default_factory=dict)
     known_by_id: bool = False  # its engine tells requests apart by ids alone: TensorRT-LLM's own
-    ids_way: IdsWay | None = None  # past its `postprocessing`
+    ids_way: IdsWay | None = None  # past its plugins
 
     @property
     def checked(self) -> bool:
@@ -88,12 +91,14 @@ class Models:
         self._repository = Path(model_repo) if model_repo else None
         self._plugins: dict[str, Plugins] = {}  # by the configurations that they were loaded by
         self._loading = threading.Lock()
+        self._loads = 0  # how often models may have changed
         self._known: dict[str, tuple[float, Model]] = {}
         self._asking: dict[str, asyncio.Future[Model | None]] = {}
 
     def heed(self, method: bytes, target: bytes) -> None:
-        """A request passes by that may load other models."""
-        if method == b"POST" and b"/v2/repository/" in target:
+        """A request that may load other models passes by, or has been answered."""
+        if method == b"POST" and LOADING.search(target):
+            self._loads += 1
             self._known.clear()
             self._plugins.clear()  # files may be others, too
 
@@ -106,6 +111,7 @@ class Models:
         """The model; None if Triton does not have it, or does not show its configuration."""
         model = self.known(path)
         if model is None:
+            loads = self._loads
             if path not in self._asking:
                 loop = asyncio.get_running_loop()
                 self._asking[path] = loop.run_in_executor(None, self._ask, path)
@@ -113,7 +119,9 @@ class Models:
                 model = await asyncio.shield(self._asking[path])
             finally:
                 self._asking.pop(path, None)
-            if model is not None:
+            if model is not None and loads == self._loads:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
                 self._known[path] = (time.monotonic(), model)
         return model
 
@@ -122,7 +130,7 @@ class Models:
             return read_model(
                 self._config(path), lambda step: self._config(f"/v2/models/{step}"), self._load
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, HTTPException, ValueError, KeyError, TypeError):
             return None
 
     def _load(self, before: Config, last: Config) -> Plugins:
@@ -131,9 +139,12 @@ class Models:
         with self._loading:
             if self._repository is None:
                 return Plugins()
-            if key not in self._plugins:
-                self._plugins[key] = _load_or_say(before, last, self._repository)
-            return self._plugins[key]
+            loads, plugins = self._loads, self._plugins.get(key)
+            if plugins is None:
+                plugins = _load_or_say(before, last, self._repository)
+                if loads == self._loads:
+                    self._plugins[key] = plugins
+            return plugins
 
     def _config(self, path: str) -> Config:
         with _DIRECT.open(f"{self._url}{path}/config", timeout=FETCH_SECONDS) as response:

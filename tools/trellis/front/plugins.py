@@ -8,7 +8,7 @@ import filecmp
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,6 +46,8 @@ class Texts:
 class Preprocessor(Protocol):
     """See model_repo_src/preprocessing/1/preprocessor.py."""
 
+    thread_safe: bool
+
     def read(self, arrays: "Mapping[str, np.ndarray]", request_id: Callable[[], str]) -> Any:
         """One request, checked."""
 
@@ -63,6 +65,7 @@ class Plugins:
     texts: Texts | None = None  # what `postprocessing` does
     preprocessor: Preprocessor | None = None  # what `preprocessing` does
     types: Callable[[str], Any] = str  # numpy's for a data type of Triton's
+    refusal: type[Exception] = ValueError  # what `preprocessor` raises for a bad request
     why_not: str = ""
 
 
@@ -71,7 +74,7 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
 
     Raises what the tokenizer_type raises, ImportError where a package is missing.
     """
-    if last["parameters"][TYPE]["string_value"] in HEAVY:
+    if any(model["parameters"][TYPE]["string_value"] in HEAVY for model in (before, last)):
         return Plugins()
     reading, writing = _Model(before, repository), _Model(last, repository)
     if files := changed("postprocessing", writing.folder):
@@ -89,14 +92,24 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
     texts = Texts(tokenizer.decode, tokenizer.stream_decoder, counted)
     if files := changed("preprocessing", reading.folder):
         return Plugins(texts, why_not=f"{', '.join(files)}: not as the front knows it")
-    with importing_from(reading.folder):
+    try:
+        return replace(_reading(reading, settings, tokenizer), texts=texts)
+    except Exception as error:  # whatever is raised there: texts can be made all the same
+        return Plugins(texts, why_not=str(error))
+
+
+def _reading(model: "_Model", last: Any, tokenizer: Any) -> Plugins:
+    """`preprocessing`; `tokenizer` is that of `last`, the other model's ModelSettings."""
+    with importing_from(model.folder):
         from preprocessor import Preprocessor as Reading
+        from prompts import BadRequest
         from repository import ModelSettings
         from tensor_types import numpy_type
 
-        mine = ModelSettings.read(reading.args)
-        shared = tokenizer if _same_tokenizer(mine, settings) else None
-        return Plugins(texts, Reading(mine, shared), numpy_type)
+        settings = ModelSettings.read(model.args)
+        shared = tokenizer if _same_tokenizer(settings, last) else None
+        reading = Reading(settings, shared)
+        return Plugins(preprocessor=reading, types=numpy_type, refusal=BadRequest)
 
 
 @contextlib.contextmanager
@@ -105,7 +118,7 @@ def importing_from(folder: Path) -> Iterator[None]:
 
     Those that were imported from elsewhere stay what they are for who imports them later.
     """
-    names = {path.stem for path in folder.glob("*.py")} | {REGISTRY}
+    names = {path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".py"}
     others = {name: sys.modules.pop(name) for name in list(sys.modules) if _top(name) in names}
     sys.path.insert(0, str(folder))
     try:
@@ -113,7 +126,8 @@ def importing_from(folder: Path) -> Iterator[None]:
     finally:
         sys.modules.update(others)
         sys.path.remove(str(folder))
-        sys.path.append(str(folder))  # for what is imported when it is first used
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))  # for what is imported when it is first used
 
 
 def _top(name: str) -> str:

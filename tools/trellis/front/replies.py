@@ -1,11 +1,13 @@
 """Answers that the front gives itself, in the form of Triton's: {"error": "..."}."""
 
 import json
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 
 RETRY_AFTER = b"Retry-After: 1\r\n"  # seconds; added to every 503
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_ESCAPE = re.compile(r"\\\\|\\u(00[01][0-9a-f])")
 LAST_CHUNK = b"0\r\n\r\n"
 JSON, EVENTS = b"application/json", b"text/event-stream; charset=utf-8"
 
@@ -13,6 +15,18 @@ JSON, EVENTS = b"application/json", b"text/event-stream; charset=utf-8"
 def chunk(data: bytes) -> bytes:
     """A piece of a chunked body; not for an empty one, which would be the last."""
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def quoted(text: str) -> bytes:
+    """A string of JSON as Triton writes it: UTF-8, and escapes with capital digits.
+
+    >>> quoted('é"' + chr(27)).decode()
+    '"é\\\\"\\\\u001B"'
+    """
+    made = json.encoder.encode_basestring(text)
+    if "\\u00" in made:
+        made = _ESCAPE.sub(lambda found: f"\\u{found[1].upper()}" if found[1] else found[0], made)
+    return made.encode("utf-8", "replace")
 
 
 @dataclass(eq=False)
@@ -30,7 +44,7 @@ class Refusal(Exception):
         content_type, framing = JSON, b"Content-Length: %d" % len(body)
         if self.content_type:
             content_type, framing = self.content_type, b"Transfer-Encoding: chunked"
-            body = b'{"error":%s}' % json.dumps(self.message, ensure_ascii=False).encode()
+            body = b'{"error":%s}' % quoted(self.message)
             if content_type == EVENTS:
                 body = b"data: %s\n\n" % body
             body = chunk(body) + LAST_CHUNK

@@ -51,7 +51,8 @@ class Request:
     @property
     def answer_type(self) -> bytes:
         """The content type of Triton's answer."""
-        return EVENTS if b"/generate_stream" in self.target else JSON
+        path = self.target.partition(b"?")[0]
+        return EVENTS if path.endswith(b"/generate_stream") else JSON
 
     def ask_for_ids(self, source: Source, texts: Texts) -> None:
         """Have a model answer that gives ids, of which the front makes text."""

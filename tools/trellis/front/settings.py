@@ -12,8 +12,8 @@ MAX_AHEAD_BYTES = 256 * 1024  # of requests that a client sends before it has it
 MAX_DRAINS = 1024  # answers that are read to their ends though their clients are gone
 DRAIN_SECONDS = 30.0  # for each of them; what was stopped ends in far less
 STALL_SECONDS = 60.0  # a request that began and does not go on for so long is given up
-LONG_PROMPT = 512  # characters: beyond, it is encoded by another thread
-MAX_PROMPT_BYTES = 16_384  # beyond, the ensemble: JSON of its ids would cost more than it saves
+LONG_BODY = 1024  # bytes of a request: beyond, another thread reads and encodes it
+MAX_ENGINE_BODY = 16_384  # beyond, the ensemble: JSON of its ids would cost more than it saves
 # Input of a Python engine: its chunks go to `postprocessing`, where streams nobody reads are found.
 STEP_MARK = "ensemble_step"
 IDS_SUFFIX = "_ids"  # of the ensemble beside one, whose answers are token ids

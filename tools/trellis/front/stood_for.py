@@ -12,6 +12,8 @@ import hashlib
 from pathlib import Path
 
 DIGESTS = {
+    "preprocessing/id_streams.py": "1da20ced0265fe416d2816f9b108cf0d",
+    "preprocessing/kept_tensors.py": "eeab1a6b7d5679c3f1f81c10b12a9e55",
     "preprocessing/model.py": "51f21f02b69c73d28dde75ea8960066b",
     "postprocessing/model.py": "25b547b08f925463c0edb1239c6fa79a",
     "postprocessing/streams.py": "fa6245410187c52a85d912794cdd5c94",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import httptools
 
 from trellis.front.plugins import Texts
-from trellis.front.replies import LAST_CHUNK, Refusal, chunk
+from trellis.front.replies import LAST_CHUNK, Refusal, chunk, quoted
 
 # As Triton writes them: several in a list, one alone. In no string: quotes are escaped there.
 IDS = re.compile(rb'"output_ids":(-?[0-9]+|\[[-0-9,]*\]),?')
@@ -25,7 +25,6 @@ EVENT, EVENT_END = b"data: ", b"\n\n"
 # What Triton says of an ensemble's answers, and of none of a model's own.
 SEQUENCE = {b"sequence_end": b"false", b"sequence_id": b"0", b"sequence_start": b"false"}
 log = logging.getLogger("trellis.front")
-_quoted = json.encoder.encode_basestring
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class TextAnswer:
         self._around: tuple[bytes, bytes] | None = None  # what stood around the last ids
         self._length: int | None = None
         self._cut = 0
-        self._last = False  # the stream ends with this chunk
+        self._last = False  # a Python engine says that nothing follows
         self._head = b""
         self._message = ""
         self.failed = False  # a stream ends with the error, whatever else would come
@@ -156,7 +155,9 @@ class TextAnswer:
         if found is not None:
             around = (data[: found.start()], data[found.end() :])
         elif data.startswith(ERROR):
-            return self._source.error(data)
+            fails = self._streams or self._parser.get_status_code() != 200
+            # Else it is of Triton's front end: a model that streams was asked by /generate.
+            return self._source.error(data) if fails else data
         else:  # no tokens: TensorRT-LLM's answer to a stop
             around = (data, b"")
         if around != self._around:  # mostly all of a stream's chunks have the same around their ids
@@ -171,7 +172,7 @@ class TextAnswer:
             about = f"in ensemble '{self._source.ensemble}'"
             self._message = f"{about}, the tokens could not be decoded: {error}"
             return json.dumps({"error": self._message}).encode()
-        return self._head + _quoted(text).encode("utf-8", "replace") + b"}"
+        return self._head + quoted(text) + b"}"
 
     def _read(self, rest: bytes) -> None:
         """Keep what stands beside the ids, and all that is written before the text.
@@ -195,7 +196,7 @@ class TextAnswer:
 
     def _text(self, ids: list[int]) -> str:
         ids = self._texts.counted(ids, self._length)
-        if not self._streams:
+        if not self._streams and not self._last:
             text = self._texts.decode(ids)
         else:
             text = self._decoder.push(ids)

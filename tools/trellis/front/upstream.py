@@ -15,7 +15,7 @@ from trellis.front.replies import RETRY_AFTER
 from trellis.front.text_answers import TextAnswer
 
 UNAVAILABLE = b"HTTP/1.1 503"
-# Triton answers every error of an ensemble with 400; this one is not the client's fault.
+# Triton answers every error of a model with 400; this one is not the client's fault.
 BAD_REQUEST = b"HTTP/1.1 400"
 OVERLOADED = b"', the server is overloaded: "
 MAX_HELD_BYTES = 65536
