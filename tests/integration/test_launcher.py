@@ -240,4 +240,4 @@ def test_a_verbose_log_goes_to_the_file_asked_for(demo_repo: Path, tmp_path: Pat
         launcher.process.terminate()
         assert launcher.process.wait(12) == 0
     log = (tmp_path / "triton.txt").read_text()
-    assert "HTTP request: 2 /v2/models/ensemble_ids/generate" in log
+    assert "HTTP request: 2 /v2/models/tensorrt_llm/generate" in log
