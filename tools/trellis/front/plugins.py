@@ -124,6 +124,9 @@ def importing_from(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        again = set(map(_top, others))  # whole packages: theirs and these do not mix
+        for name in [name for name in sys.modules if _top(name) in again]:
+            del sys.modules[name]
         sys.modules.update(others)
         sys.path.remove(str(folder))
         if str(folder) not in sys.path:
