@@ -40,7 +40,10 @@ class Outputs(NamedTuple):
 
 
 class Preprocessor:
-    """Reads requests, encodes their texts, makes the engine's inputs. Raises only BadRequest."""
+    """Reads requests, encodes their texts, makes the engine's inputs.
+
+    Raises BadRequest for what the client did; whoever calls answers for whatever else is raised.
+    """
 
     def __init__(self, settings: ModelSettings, tokenizer: "Tokenizer | None" = None) -> None:
         """`tokenizer`: the one of the settings, if it is loaded. Raises ConfigError."""
@@ -57,19 +60,14 @@ class Preprocessor:
         self, arrays: Mapping[str, np.ndarray], request_id: Callable[[], str]
     ) -> Prompts | Stop:
         """One request, checked. `arrays`: its inputs, [rows, ...]."""
-        try:
-            if "STOP" in arrays and arrays["STOP"].any():
-                return _stop(arrays["STOP"], _id(request_id))
-            prompts = read_prompts(arrays, self.limits)
-            if self.engine_inputs is not None:
-                self.engine_inputs.check_texts(prompts)
-                prompts.asked = self.engine_inputs.read(arrays, prompts.max_tokens)
-                prompts.asked.request_id = _id(request_id)
-            return prompts
-        except BadRequest:
-            raise
-        except Exception as error:  # this request's alone, whatever it is
-            raise BadRequest(f"the request could not be read: {error}") from error
+        if "STOP" in arrays and arrays["STOP"].any():
+            return _stop(arrays["STOP"], _id(request_id))
+        prompts = read_prompts(arrays, self.limits)
+        if self.engine_inputs is not None:
+            self.engine_inputs.check_texts(prompts)
+            prompts.asked = self.engine_inputs.read(arrays, prompts.max_tokens)
+            prompts.asked.request_id = _id(request_id)
+        return prompts
 
     def encode(self, texts: Sequence[str]) -> list[Row]:
         """All texts in one call; one by one only if one of them makes that call fail."""
@@ -87,17 +85,12 @@ class Preprocessor:
 
     def outputs(self, prompts: Prompts | Stop, rows: Sequence[Row]) -> Outputs:
         """What goes out for a request; `rows` are the ids of its texts."""
-        try:
-            if isinstance(prompts, Stop):
-                return Outputs(self._stop_arrays(prompts.rows), {})
-            ids = [self.limits.check_ids(row) for row in rows]
-            if self.engine_inputs is not None and prompts.asked is not None:
-                self.engine_inputs.finish(prompts.asked, ids, prompts.max_tokens)
-            return self._outputs(prompts, ids)
-        except BadRequest:
-            raise
-        except Exception as error:  # this request's alone, whatever it is
-            raise BadRequest(f"the request could not be prepared: {error}") from error
+        if isinstance(prompts, Stop):
+            return Outputs(self._stop_arrays(prompts.rows), {})
+        ids = [self.limits.check_ids(row) for row in rows]
+        if self.engine_inputs is not None and prompts.asked is not None:
+            self.engine_inputs.finish(prompts.asked, ids, prompts.max_tokens)
+        return self._outputs(prompts, ids)
 
     def _stop_arrays(self, rows: int) -> dict[str, np.ndarray]:
         """What the engine's contract wants of every request; of a stop, none of it is read."""

@@ -177,8 +177,8 @@ class Connection(asyncio.Protocol):
                 self._ask(request, model)
         except Exception:  # in a task nobody hears of it, and the client would wait for ever
             log.exception("%s could not be asked", request.model_path)
-            self._task, request.refusal = None, replies.cut_off()
-            self._release(request)
+            self._task = None
+            self._turn_down(request, replies.cut_off())
         if not self._deaf:
             self._go_on()
 
@@ -200,8 +200,7 @@ class Connection(asyncio.Protocol):
             else:
                 Nesting(request.headers).feed(body)
         except Refusal as refusal:
-            request.refusal = refusal
-            self._release(request)
+            self._turn_down(request, refusal)
             return
         self._send(request, request.head(len(body)) + body)
 
@@ -224,19 +223,22 @@ class Connection(asyncio.Protocol):
         self, request: Request, asked: Prepared, way: IdsWay, body: bytes | Refusal | None
     ) -> None:
         """`body`: the engine's; None: the ensemble is asked."""
+        if isinstance(body, Refusal):
+            self._turn_down(request, body)
+            return
         source = way.ensemble if body is None or way.engine is None else way.engine
         try:
-            if isinstance(body, Refusal):
-                raise body
             request.ask_for_ids(source, way.texts)
-            sent = body or asked.body
-            self._send(request, request.head(len(sent)) + sent)
-            return
-        except Refusal as refusal:
-            request.refusal = refusal
         except Exception as error:  # of a tokenizer_type: this request's alone
             log.exception("no text can be made of tokens")
-            request.refusal = Refusal(500, f"the tokens could not be decoded: {error}")
+            self._turn_down(request, Refusal(500, f"the tokens could not be decoded: {error}"))
+            return
+        sent = body or asked.body
+        self._send(request, request.head(len(sent)) + sent)
+
+    def _turn_down(self, request: Request, refusal: Refusal) -> None:
+        """Have it refused, instead of asked."""
+        request.refusal = refusal
         self._release(request)
 
     def _pass_on(self, request: Request) -> None:
