@@ -9,6 +9,7 @@ Python, streams are decoded by the tokenizer itself, a few tokens at a time.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,11 @@ class PythonTokenizer(Tokenizer):
         self.eos_id = opened.eos_token_id
         self.pad_id = opened.pad_token_id
         self._add = add_special_tokens
-        self._skip = skip_special_tokens
+        self.skip_special_tokens = skip_special_tokens
+        self.special_tokens = {
+            int(token): str(text).encode()
+            for token, text in zip(opened.all_special_ids, opened.all_special_tokens, strict=True)
+        }
 
     def encode(self, text: str) -> list[int]:
         """See Tokenizer.encode."""
@@ -87,20 +92,23 @@ class PythonTokenizer(Tokenizer):
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of a token's text alone; streams do not use it."""
-        return self.text([token]).encode()
+        return self.text([token], self.skip_special_tokens).encode()
 
-    def text(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         """The tokenizer's own decode, of ids that it has."""
         known = [token for token in ids if 0 <= token < self.vocab_size]
         return str(
             self.opened.decode(
-                known, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False
+                known,
+                skip_special_tokens=skip_special_tokens,
+                clean_up_tokenization_spaces=False,
             )
         )
 
-    def stream_decoder(self) -> StreamDecoder:
+    def stream_decoder(self, skip_special_tokens: bool | None = None) -> StreamDecoder:
         """See Tokenizer.stream_decoder."""
-        return WindowDecoder(self)
+        skip = self.skip_special_tokens if skip_special_tokens is None else skip_special_tokens
+        return WindowDecoder(self, skip)
 
 
 class WindowDecoder(StreamDecoder):
@@ -109,13 +117,13 @@ class WindowDecoder(StreamDecoder):
     Text that ends in U+FFFD may be half a character: it waits, for three more tokens at most.
     """
 
-    __slots__ = ("_given", "_held", "_tokenizer", "_window")
+    __slots__ = ("_given", "_held", "_text", "_window")
 
     _CONTEXT = 6  # tokens that are decoded again: what a tokenizer's spacing looks back on
 
-    def __init__(self, tokenizer: PythonTokenizer) -> None:
+    def __init__(self, tokenizer: PythonTokenizer, skip_special_tokens: bool) -> None:
         super().__init__(TextTable(tokenizer.token_bytes, tokenizer.vocab_size), "replace", False)
-        self._tokenizer = tokenizer
+        self._text = partial(tokenizer.text, skip_special_tokens=skip_special_tokens)
         self._window: list[int] = []
         self._given = ""
         self._held = 0
@@ -133,14 +141,14 @@ class WindowDecoder(StreamDecoder):
 
     def _push_one(self, token: int) -> str:
         self._window.append(token)
-        text = self._tokenizer.text(self._window)
+        text = self._text(self._window)
         self._held += 1
         if text.endswith("\ufffd") and self._held < 4:
             return ""
         new = text[len(self._given) :]
         self._held = 0
         self._window = self._window[-self._CONTEXT :]
-        self._given = self._tokenizer.text(self._window)
+        self._given = self._text(self._window)
         return new
 
 

@@ -83,8 +83,13 @@ class FastTokenizer(Tokenizer):
         self._suffix = list(behaviour.suffix)
         self._space_always = behaviour.prefix_space_always
         self._prefix_once = behaviour.prefix_once
-        self._skip = behaviour.skip_special_tokens
+        self.skip_special_tokens = behaviour.skip_special_tokens
         self._added = backend.get_added_tokens_decoder()
+        self.special_tokens = {
+            token_id: str(token.content).encode()
+            for token_id, token in self._added.items()
+            if token.special
+        }
         self.vocab_size = max(backend.get_vocab_size(), max(self._added, default=-1) + 1)
         kind = decoder_kinds(backend)
         self._byte_level = "ByteLevel" in kind
@@ -151,7 +156,8 @@ class FastTokenizer(Tokenizer):
         """See Tokenizer.token_bytes."""
         added = self._added.get(token)
         if added is not None:
-            return b"" if added.special and self._skip else str(added.content).encode()
+            left_out = added.special and self.skip_special_tokens
+            return b"" if left_out else str(added.content).encode()
         piece = self.backend.id_to_token(token)
         if piece is None:
             return b""

@@ -14,6 +14,8 @@ Everything else (decoding, streams, batches, stop words) follows from these.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 
 from tokenizer_registry.core.chat import ChatTemplate
 from tokenizer_registry.core.stream import REPLACE_RUN, StreamDecoder, TextTable
@@ -31,7 +33,9 @@ class Tokenizer(ABC):
     bos_id: int | None = None
     """The id that begins a sequence, or None where the vocabulary has none."""
     eos_id: int | None = None
-    """The id that ends one; what a request without `end_id` gets."""
+    """The id that ends one; what a request without `end_id` gets first of all."""
+    more_end_ids: tuple[int, ...] = ()
+    """Further ids that end an answer: the end of a turn, what generation_config.json lists."""
     pad_id: int | None = None
     """The id that fills a batch, or None where the vocabulary has none."""
     chat: ChatTemplate | None = None
@@ -43,7 +47,17 @@ class Tokenizer(ABC):
     """What stands for bytes that are no UTF-8: REPLACE_RUN or REPLACE_BYTE."""
     thread_safe: bool = False
     """Whether several threads may encode with it at once; if not, one thread does all."""
-    _table: TextTable | None = None
+    special_tokens: Mapping[int, bytes] = MappingProxyType({})
+    """Id -> letters of every special token, which texts show or leave out."""
+    skip_special_tokens: bool = True
+    """Whether texts leave special tokens out where nobody says."""
+    _tables: Mapping[bool, TextTable] = MappingProxyType({})
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """All ids that end an answer, `eos_id` first; () if none does."""
+        first = () if self.eos_id is None else (self.eos_id,)
+        return tuple(dict.fromkeys((*first, *self.more_end_ids)))
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -69,19 +83,33 @@ class Tokenizer(ABC):
         """The ids of text in the middle of a sequence: no BOS, no prefix space."""
         return self.encode(text)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool | None = None) -> str:
         """The text of a whole sequence; ids outside the vocabulary add nothing.
+
+        Args:
+            ids: token ids of one sequence.
+            skip_special_tokens: whether special tokens have no text; None: as the type was loaded.
 
         >>> tokenizer.decode([1, 22557, 1526])
         'Hello world'
         """
-        return self.stream_decoder().push(ids)
+        return self.stream_decoder(skip_special_tokens).push(ids)
 
-    def stream_decoder(self) -> StreamDecoder:
+    def stream_decoder(self, skip_special_tokens: bool | None = None) -> StreamDecoder:
         """A decoder for one sequence that grows; its chunks, joined, are `decode` of it all."""
-        if self._table is None:
-            self._table = TextTable(self.token_bytes, self.vocab_size)
-        return StreamDecoder(self._table, self.decode_errors, self.strip_first_space)
+        skip = self.skip_special_tokens if skip_special_tokens is None else skip_special_tokens
+        table = self._tables.get(skip)
+        if table is None:
+            table = TextTable(partial(self._shown_bytes, skip), self.vocab_size)
+            self._tables = {**self._tables, skip: table}
+        return StreamDecoder(table, self.decode_errors, self.strip_first_space)
+
+    def _shown_bytes(self, skip: bool, token: int) -> bytes:
+        """The bytes of an id in a text with or without special tokens."""
+        special = self.special_tokens.get(token)
+        if special is None:
+            return self.token_bytes(token)
+        return b"" if skip else special
 
     def word_ids(self, word: str) -> list[list[int]]:
         """Every id sequence under which a stop or bad word can appear; [] for the empty word.
