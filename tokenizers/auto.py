@@ -1,23 +1,42 @@
-"""auto: whatever transformers' AutoTokenizer opens, with transformers 4 or 5.
+"""auto: the type that a folder's files ask for.
 
-The only type that imports transformers (seconds, and some hundred megabytes with torch beside
-it); take a type of its own where there is one. With a tokenizer of the `tokenizers` library,
-which is nearly always, encoding and decoding are as in all other types. With one written in
-Python, streams are decoded by the tokenizer itself, a few tokens at a time.
+A tokenizer.json is read as it says: its ids are those of the library `tokenizers`, and of
+transformers 4.57's AutoTokenizer. tekken.json, Meta's and Qwen's rank files and SentencePiece
+models are read by the types that own them. What is left, a folder with code of its own for one, is
+opened by transformers' AutoTokenizer (seconds, and some hundred megabytes with torch beside it); if
+that tokenizer is written in Python, it decodes streams itself, a few tokens at a time.
 
     trust_remote_code=true lets the folder's own Python code run: only for folders you trust.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
 from tokenizer_registry.core.chat import ChatTemplate, Messages
+from tokenizer_registry.core.decoding import decodes_by_token
 from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import Behaviour, FastTokenizer, decoder_kinds, post_processed
+from tokenizer_registry.core.fast import open_tokenizer_json
+from tokenizer_registry.core.files import Config, read_config
+from tokenizer_registry.core.opening import Kind, Options, finish
+from tokenizer_registry.core.ranks import count_ranks
+from tokenizer_registry.core.registry import load as load_type
+from tokenizer_registry.core.spm import BPE, read_model
 from tokenizer_registry.core.stream import StreamDecoder, TextTable
 from tokenizer_registry.core.tokenizer import Tokenizer
+
+RANKS_OF_LLAMA_4 = 200_000
+# How vocabularies name the tokens that begin and end a text, for files that do not say.
+_BEGIN_AND_END = (
+    ("<s>", "</s>"),
+    ("<|begin_of_text|>", "<|end_of_text|>"),
+    ("<bos>", "<eos>"),
+    ("<|endoftext|>", "<|endoftext|>"),
+)
 
 
 def load(
@@ -29,34 +48,33 @@ def load(
     skip_special_tokens: bool = True,
     trust_remote_code: bool = False,
 ) -> Tokenizer:
-    """Open a folder with anything that AutoTokenizer knows.
+    """Open a folder with any tokenizer.
 
     add_special_tokens: False turns off BOS, EOS and whatever else the tokenizer puts around.
-    add_bos_token: put BOS before every prompt, or never; by default as the tokenizer does.
+    add_bos_token: put BOS before every prompt, or never; by default as the files say.
     parse_special_tokens: special tokens in a prompt are tokens; False: they are letters.
     skip_special_tokens: special tokens have no text.
     trust_remote_code: run Python code from the folder.
     """
-    opened = _open(tokenizer_dir, trust_remote_code)
-    chat = ChatTemplate(_chat(opened)) if opened.chat_template else None
-    backend: Any = getattr(opened, "backend_tokenizer", None)
-    kinds = decoder_kinds(backend) if backend is not None else set()
-    if not kinds & {"ByteLevel", "ByteFallback", "Metaspace"}:
-        return PythonTokenizer(opened, chat, add_special_tokens, skip_special_tokens)
-    prefix, suffix = post_processed(backend) if add_special_tokens else ((), ())
-    if add_bos_token is not None and add_special_tokens:
-        if add_bos_token and opened.bos_token_id is None:
-            raise TokenizerError(f"{tokenizer_dir}: add_bos_token: there is no bos_token")
-        prefix = (opened.bos_token_id,) if add_bos_token else ()
-    behaviour = Behaviour(
-        prefix=prefix,
-        suffix=suffix,
-        prefix_once=False,
+    config = read_config(tokenizer_dir)
+    options = Options(
+        add_special_tokens=add_special_tokens,
+        add_bos_token=add_bos_token,
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    roles = {k: str(v) for k, v in opened.special_tokens_map.items() if isinstance(v, str)}
-    return FastTokenizer(backend, behaviour, roles=roles, chat=chat)
+    if "AutoTokenizer" in config.values.get("auto_map", ()):  # it may do what no file says
+        return _open(tokenizer_dir, config, options, trust_remote_code)
+    path = tokenizer_dir / "tokenizer.json"
+    if path.is_file():
+        backend = open_tokenizer_json(path)
+        if decodes_by_token(backend):
+            return finish(backend, config, options, Kind(roles=_roles(backend)))
+    owner = None if path.is_file() else _owner(tokenizer_dir)
+    if owner is not None:
+        given = {name: str(value) for name, value in vars(options).items() if value is not None}
+        return load_type(owner, tokenizer_dir, given)
+    return _open(tokenizer_dir, config, options, trust_remote_code)
 
 
 class PythonTokenizer(Tokenizer):
@@ -105,6 +123,11 @@ class PythonTokenizer(Tokenizer):
             )
         )
 
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool | None = None) -> str:
+        """See Tokenizer.decode."""
+        decoder = self.stream_decoder(skip_special_tokens)
+        return decoder.push(ids) + decoder.end()
+
     def stream_decoder(self, skip_special_tokens: bool | None = None) -> StreamDecoder:
         """See Tokenizer.stream_decoder."""
         skip = self.skip_special_tokens if skip_special_tokens is None else skip_special_tokens
@@ -114,7 +137,8 @@ class PythonTokenizer(Tokenizer):
 class WindowDecoder(StreamDecoder):
     """Streams by decoding a few tokens again with each new one, and giving out what is new.
 
-    Text that ends in U+FFFD may be half a character: it waits, for three more tokens at most.
+    Text that ends in U+FFFD may be half a character: it waits, for three more tokens at most, and
+    is given out at the end as the tokenizer says it.
     """
 
     __slots__ = ("_given", "_held", "_text", "_window")
@@ -122,7 +146,7 @@ class WindowDecoder(StreamDecoder):
     _CONTEXT = 6  # tokens that are decoded again: what a tokenizer's spacing looks back on
 
     def __init__(self, tokenizer: PythonTokenizer, skip_special_tokens: bool) -> None:
-        super().__init__(TextTable(tokenizer.token_bytes, tokenizer.vocab_size), "replace", False)
+        super().__init__(TextTable(tokenizer.token_bytes, tokenizer.vocab_size), "replace")
         self._text = partial(tokenizer.text, skip_special_tokens=skip_special_tokens)
         self._window: list[int] = []
         self._given = ""
@@ -133,11 +157,12 @@ class WindowDecoder(StreamDecoder):
         return "".join([self._push_one(token) for token in ids])
 
     def end(self) -> str:
-        """See StreamDecoder.end."""
+        """The text that waited for more tokens."""
+        text = self._text(self._window)[len(self._given) :] if self._held else ""
         self._window = []
         self._given = ""
         self._held = 0
-        return ""
+        return text
 
     def _push_one(self, token: int) -> str:
         self._window.append(token)
@@ -152,12 +177,52 @@ class WindowDecoder(StreamDecoder):
         return new
 
 
-def _open(folder: Path, trust_remote_code: bool) -> Any:
+def _roles(backend: tokenizers.Tokenizer) -> dict[str, str]:
+    """What begins and ends a text, by the names of a vocabulary's special tokens; {} if unknown."""
+    added = backend.get_added_tokens_decoder().values()
+    special = {str(token.content) for token in added if token.special}
+    known = (pair for pair in _BEGIN_AND_END if special.issuperset(pair))
+    return dict(zip(("bos_token", "eos_token"), next(known, ()), strict=False))
+
+
+def _owner(folder: Path) -> str | None:
+    """The type that owns the files of a folder, None where it takes transformers to tell."""
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    if "tekken.json" in names or any(".model.v" in name for name in names):
+        return "mistral"
+    if any(name.endswith(".tiktoken") for name in names):
+        return "qwen"
+    path = folder / "tokenizer.model"
+    if not path.is_file():
+        return None
+    if (count := count_ranks(path)) is not None:
+        return "llama4" if count == RANKS_OF_LLAMA_4 else "llama3"
+    return "llama" if read_model(path).algorithm == BPE else None
+
+
+def _open(folder: Path, config: Config, options: Options, trust_remote_code: bool) -> Tokenizer:
+    """What transformers opens."""
+    opened = _auto_tokenizer(folder, trust_remote_code)
+    chat = ChatTemplate(_chat(opened)) if opened.chat_template else None
+    backend: Any = getattr(opened, "backend_tokenizer", None)
+    if backend is None or not decodes_by_token(backend):
+        return PythonTokenizer(
+            opened, chat, options.add_special_tokens, options.skip_special_tokens
+        )
+    roles = {k: str(v) for k, v in opened.special_tokens_map.items() if isinstance(v, str)}
+    known = replace(config, roles={**roles, **config.roles}, added=[])
+    made = finish(backend, known, options, Kind())
+    made.chat = chat or made.chat
+    return made
+
+
+def _auto_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise TokenizerError(
-            f"tokenizer_type 'auto' needs the package transformers: {error}"
+            f"{folder}: no file here that a tokenizer_type owns, and 'auto' needs the package"
+            f" transformers for others: {error}"
         ) from error
     try:
         return AutoTokenizer.from_pretrained(

@@ -3,29 +3,27 @@
     'Hello world'                      -> [15496, 995]
     'Hello world', add_bos_token=true  -> [50256, 15496, 995]
 
-`add_bos_token` really prepends BOS, as transformers' slow tokenizer does and its fast one does
-not: always, also when the prompt begins with <|endoftext|>. OpenAI's own names for the files,
-encoder.json and vocab.bpe, do as well.
+`add_bos_token` really puts BOS before a prompt, as transformers' slow tokenizer does and its fast
+one does not; a prompt that begins with <|endoftext|> gets no second one, so that a chat template
+may write it. OpenAI's own names for the files, encoder.json and vocab.bpe, do as well.
+
+Any byte-level tokenizer.json is read as it says; its ids are those of the library `tokenizers`.
 """
 
 from pathlib import Path
 
+import tokenizers
 from tokenizers import pre_tokenizers
 
-from tokenizer_registry.core.fast import (
-    Behaviour,
-    FastTokenizer,
-    add_roles,
-    add_tokens,
-    open_bpe,
-    open_byte_level,
-    post_processed,
-    special_id,
-)
-from tokenizer_registry.core.files import (
-    first_of,
-    read_config,
-)
+from tokenizer_registry.core.errors import TokenizerError
+from tokenizer_registry.core.fast import FastTokenizer, open_bpe, open_byte_level
+from tokenizer_registry.core.files import Config, first_of, read_config
+from tokenizer_registry.core.opening import Kind, Options, finish
+
+_END = "<|endoftext|>"
+_ROLES = {"bos_token": _END, "eos_token": _END, "unk_token": _END}
+# Classes whose vocab.json and merges.txt cut words in another way.
+_OTHERS = {"Qwen2Tokenizer": "qwen", "Qwen3_5Tokenizer": "qwen", "CLIPTokenizer": "none"}
 
 
 def load(
@@ -44,6 +42,12 @@ def load(
     skip_special_tokens: special tokens have no text.
     """
     config = read_config(tokenizer_dir)
+    options = Options(
+        add_special_tokens=add_special_tokens,
+        add_bos_token=add_bos_token,
+        parse_special_tokens=parse_special_tokens,
+        skip_special_tokens=skip_special_tokens,
+    )
     paths = first_of(
         tokenizer_dir,
         ("tokenizer.json",),
@@ -51,25 +55,20 @@ def load(
         ("encoder.json", "vocab.bpe"),
     )
     if len(paths) == 1:
-        backend = open_byte_level(paths[0])
-        roles = dict(config.roles)
-    else:
-        backend = open_bpe(paths[0], paths[1])
-        space = config.flag("add_prefix_space", None, False)
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-        roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
-        roles |= config.roles
-    add_tokens(backend, config.added, tokenizer_dir)
-    add_roles(backend, roles, config.others)
+        return finish(open_byte_level(paths[0]), config, options, Kind(roles=_ROLES))
+    backend = _open(paths, config)
+    return finish(backend, config, options, Kind(roles=_ROLES, needed=("eos_token",)))
 
-    prefix, suffix = post_processed(backend)
-    wanted = config.flag("add_bos_token", add_bos_token, bool(prefix))
-    prefix = (special_id(backend, roles, "bos_token", tokenizer_dir),) if wanted else ()
-    behaviour = Behaviour(
-        prefix=prefix if add_special_tokens else (),
-        suffix=suffix if add_special_tokens else (),
-        prefix_once=False,
-        parse_special_tokens=parse_special_tokens,
-        skip_special_tokens=skip_special_tokens,
-    )
-    return FastTokenizer(backend, behaviour, roles=roles, chat=config.chat_template(roles))
+
+def _open(paths: tuple[Path, ...], config: Config) -> tokenizers.Tokenizer:
+    named = config.values.get("tokenizer_class")
+    other = _OTHERS.get(str(named).removesuffix("Fast"))
+    if other is not None:
+        raise TokenizerError(
+            f"{config.folder}: its tokenizer_class is {named}, which cuts words in another way than"
+            f" GPT-2; the type for it: {other}"
+        )
+    backend = open_bpe(paths[0], paths[1])
+    space = config.flag("add_prefix_space", None, False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    return backend

@@ -3,23 +3,20 @@
     'Hello world'                       -> [128000, 9906, 1917]
     '<|begin_of_text|>Hello world'      -> [128000, 9906, 1917]    BOS once
 
-A folder without a chat template gets Llama 3's own form, with its role headers.
+A tokenizer.json is read as it says. A folder without a chat template gets Llama 3's own form, with
+its role headers.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import tokenizers
+
 from tokenizer_registry.core.chat import ChatTemplate
 from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import (
-    Behaviour,
-    FastTokenizer,
-    add_roles,
-    add_tokens,
-    open_byte_level,
-    special_id,
-)
+from tokenizer_registry.core.fast import FastTokenizer, open_byte_level
 from tokenizer_registry.core.files import first_of, read_config
+from tokenizer_registry.core.opening import Kind, Options, finish
 from tokenizer_registry.core.ranks import ranked_backend, read_ranks
 
 _WORD = (
@@ -40,6 +37,13 @@ _NAMED = (
     "python_tag",
     "image",
 )
+RANKS = 128_000
+"""How many tokens tokenizer.model has."""
+_ROLES = {
+    "bos_token": "<|begin_of_text|>",
+    "eos_token": "<|end_of_text|>",
+    "pad_token": "<|finetune_right_pad_id|>",
+}
 _SPECIAL = [f"<|{name}|>" for name in _NAMED]
 _SPECIAL += [f"<|reserved_special_token_{index}|>" for index in range(2, 246)]
 
@@ -61,26 +65,28 @@ def load(
     """
     config = read_config(tokenizer_dir)
     (path,) = first_of(tokenizer_dir, ("tokenizer.json",), ("tokenizer.model",))
-    roles = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", **config.roles}
-    if path.suffix == ".json":
-        backend = open_byte_level(path)
-    else:
-        ranks = read_ranks(path)
-        if len(ranks) != 128_000:
-            raise TokenizerError(f"{path}: has {len(ranks)} tokens, not 128000 as Llama 3's")
-        backend = ranked_backend(ranks, _WORD, _SPECIAL)
-        roles.setdefault("pad_token", "<|finetune_right_pad_id|>")
-    add_tokens(backend, config.added, tokenizer_dir)
-    add_roles(backend, roles, config.others)
-
-    wanted = add_special_tokens and config.flag("add_bos_token", add_bos_token, True)
-    behaviour = Behaviour(
-        prefix=(special_id(backend, roles, "bos_token", tokenizer_dir),) if wanted else (),
+    options = Options(
+        add_special_tokens=add_special_tokens,
+        add_bos_token=add_bos_token,
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    chat = config.chat_template(roles) or ChatTemplate(llama3)
-    return FastTokenizer(backend, behaviour, roles=roles, chat=chat)
+    kind = Kind(
+        roles=_ROLES, needed=("bos_token", "eos_token"), bos=True, chat=ChatTemplate(llama3)
+    )
+    return finish(_open(path), config, options, kind)
+
+
+def _open(path: Path) -> tokenizers.Tokenizer:
+    if path.suffix == ".json":
+        return open_byte_level(path)
+    ranks = read_ranks(path)
+    if len(ranks) != RANKS:
+        raise TokenizerError(
+            f"{path}: has {len(ranks)} tokens, not {RANKS} as Llama 3's; 200000 are Llama 4's, of"
+            " the type llama4"
+        )
+    return ranked_backend(ranks, _WORD, _SPECIAL)
 
 
 def llama3(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:

@@ -1,8 +1,9 @@
 """mistral: Mistral's tokenizers, from tekken.json, tokenizer.json or a SentencePiece model.
 
-The ids of mistral-common, for SentencePiece v1 to v7 and tekken; the version is read off the
-vocabulary itself. Unlike mistral-common's plain encode, control tokens in a prompt are parsed
-(an option), so that a chat prompt is a string like any other:
+The ids of mistral-common, for SentencePiece v1 to v7 (v7m1 too) and tekken; the version is read
+off the vocabulary itself. A tokenizer.json is read as it says. Unlike mistral-common's plain
+encode, control tokens in a prompt are parsed (an option), so that a chat prompt is a string like
+any other:
 
     'Hello world'                  -> [1, 22557, 1526]
     '<s>[INST] Hello[/INST]'       -> [1, 3, 23325, 4]    (v3: [INST] is one token)
@@ -12,6 +13,7 @@ A folder without a chat template gets the form of its version.
 
 import base64
 import binascii
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,18 +22,11 @@ import tokenizers
 
 from tokenizer_registry.core.chat import ChatTemplate, Messages, take_turns
 from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import (
-    Behaviour,
-    FastTokenizer,
-    add_roles,
-    add_tokens,
-    open_tokenizer_json,
-    special_id,
-)
+from tokenizer_registry.core.fast import FastTokenizer, open_tokenizer_json
 from tokenizer_registry.core.files import first_of, read_config, read_json
-from tokenizer_registry.core.pieces import piece_encoder
+from tokenizer_registry.core.opening import Kind, Options, finish
+from tokenizer_registry.core.pieces import finish_model
 from tokenizer_registry.core.ranks import check_ranks, ranked_backend
-from tokenizer_registry.core.spm import Model, bpe_backend, read_model
 
 _TEKKEN_SPECIAL = [
     "<unk>",
@@ -55,7 +50,8 @@ _TEKKEN_SPECIAL = [
     "[/SYSTEM_PROMPT]",
     "[TOOL_CONTENT]",
 ]
-_VERSIONS = ("", ".v1", ".v2", ".v3", ".v7")
+_ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+_MODEL = re.compile(r"tokenizer\.model(?:\.v(\d+)(m\d+)?)?")
 
 
 def load(
@@ -75,36 +71,27 @@ def load(
     skip_special_tokens: special tokens have no text.
     """
     config = read_config(tokenizer_dir)
-    names = ["tekken.json", *(f"tokenizer.model{v}" for v in _VERSIONS), "tokenizer.json"]
+    names = ["tekken.json", *_models(tokenizer_dir), "tokenizer.json"]
     (path,) = first_of(tokenizer_dir, *((name,) for name in names))
-    model = read_model(path) if ".model" in path.name else None
-    backend = _open(path, model)
-    add_tokens(backend, config.added, tokenizer_dir)
-    roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", **config.roles}
-    if backend.token_to_id("<pad>") is not None:
-        roles.setdefault("pad_token", "<pad>")
-    add_roles(backend, roles, config.others)
-
-    def around(role: str, wanted: bool) -> tuple[int, ...]:
-        wanted = wanted and add_special_tokens
-        return (special_id(backend, roles, role, tokenizer_dir),) if wanted else ()
-
-    behaviour = Behaviour(
-        prefix=around("bos_token", config.flag("add_bos_token", add_bos_token, True)),
-        suffix=around("eos_token", config.flag("add_eos_token", add_eos_token, False)),
-        parse_special_tokens=parse_special_tokens,
-        skip_special_tokens=skip_special_tokens,
-        prefix_space_always=model is not None,
+    options = Options(
+        add_special_tokens, add_bos_token, add_eos_token, parse_special_tokens, skip_special_tokens
     )
-    chat = config.chat_template(roles) or ChatTemplate(partial(_chat, _version(backend)))
-    encoder = piece_encoder(path, model, backend, behaviour) if model else None
-    return FastTokenizer(backend, behaviour, roles=roles, chat=chat, encoder=encoder)
+    kind = Kind(roles=_ROLES, needed=("bos_token", "eos_token"), bos=True)
+    if _MODEL.fullmatch(path.name):
+        made = finish_model(path, config, options, kind, second_space=True)
+    else:
+        tekken = path.name == "tekken.json"
+        backend = _open_tekken(path) if tekken else open_tokenizer_json(path)
+        made = finish(backend, config, options, kind)
+    made.chat = made.chat or ChatTemplate(partial(_chat, _version(made.backend)))
+    return made
 
 
-def _open(path: Path, model: Model | None) -> tokenizers.Tokenizer:
-    if model is not None:
-        return bpe_backend(model, path)
-    return _open_tekken(path) if path.name == "tekken.json" else open_tokenizer_json(path)
+def _models(folder: Path) -> list[str]:
+    """The names under which a SentencePiece model may be there: the newest version first."""
+    found = [match for path in folder.iterdir() if (match := _MODEL.fullmatch(path.name))]
+    newest = sorted(found, key=lambda match: (int(match[1] or 0), match[2] or ""), reverse=True)
+    return [match[0] for match in newest] or ["tokenizer.model"]
 
 
 def _open_tekken(path: Path) -> tokenizers.Tokenizer:

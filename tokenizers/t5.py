@@ -13,18 +13,15 @@ Runs of white space count as one space; <extra_id_0> is the last id of the vocab
 from pathlib import Path
 
 import tokenizers
+from tokenizers import models
 
 from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import (
-    Behaviour,
-    FastTokenizer,
-    add_roles,
-    add_tokens,
-    open_tokenizer_json,
-    special_id,
-)
-from tokenizer_registry.core.files import first_of, read_config
+from tokenizer_registry.core.fast import FastTokenizer, open_tokenizer_json
+from tokenizer_registry.core.files import Config, first_of, read_config
+from tokenizer_registry.core.opening import Kind, Options, finish
 from tokenizer_registry.core.spm import read_model, unigram_backend
+
+_ROLES = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 
 def load(
@@ -32,7 +29,7 @@ def load(
     *,
     add_special_tokens: bool = True,
     add_eos_token: bool | None = None,
-    extra_ids: int = 100,
+    extra_ids: int | None = None,
     parse_special_tokens: bool = True,
     skip_special_tokens: bool = True,
 ) -> FastTokenizer:
@@ -40,29 +37,37 @@ def load(
 
     add_special_tokens: False turns EOS off, whatever else says.
     add_eos_token: defaults to tokenizer_config.json, then to True.
-    extra_ids: how many <extra_id_...> follow the vocabulary of spiece.model.
+    extra_ids: how many <extra_id_...> follow the vocabulary of spiece.model; defaults to
+        tokenizer_config.json, then to 100.
     parse_special_tokens: '</s>' in a prompt is the token; False: it is four letters.
     skip_special_tokens: special tokens have no text.
     """
     config = read_config(tokenizer_dir)
     (path,) = first_of(tokenizer_dir, ("tokenizer.json",), ("spiece.model",), ("tokenizer.model",))
-    roles = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", **config.roles}
-    backend = _open(path, extra_ids)
-    add_tokens(backend, config.added, tokenizer_dir)
-    add_roles(backend, roles, config.others)
-    wanted = add_special_tokens and config.flag("add_eos_token", add_eos_token, True)
-    behaviour = Behaviour(
-        suffix=(special_id(backend, roles, "eos_token", tokenizer_dir),) if wanted else (),
+    options = Options(
+        add_special_tokens=add_special_tokens,
+        add_eos_token=add_eos_token,
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    return FastTokenizer(backend, behaviour, roles=roles, chat=config.chat_template(roles))
+    kind = Kind(roles=_ROLES, needed=("eos_token",), eos=True)
+    return finish(_open(path, _extra_ids(config, extra_ids)), config, options, kind)
+
+
+def _extra_ids(config: Config, option: int | None) -> int:
+    number = config.values.get("extra_ids", 100) if option is None else option
+    if not isinstance(number, int) or number < 0:
+        raise TokenizerError(f"{config.folder}: extra_ids is {number!r}; it must be 0 or more")
+    return number
 
 
 def _open(path: Path, extra_ids: int) -> tokenizers.Tokenizer:
     if path.suffix == ".json":
-        return open_tokenizer_json(path)
-    if extra_ids < 0:
-        raise TokenizerError(f"parameter 'extra_ids' is {extra_ids}; it cannot be negative")
+        backend = open_tokenizer_json(path)
+        if not isinstance(backend.model, models.Unigram):
+            raise TokenizerError(
+                f"{path}: not a unigram model; use the type auto, which takes any tokenizer.json"
+            )
+        return backend
     extra = [f"<extra_id_{index}>" for index in reversed(range(extra_ids))]
     return unigram_backend(read_model(path), path, extra)

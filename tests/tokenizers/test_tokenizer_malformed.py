@@ -88,7 +88,7 @@ TABLE: list[tuple[str, str, Break, str]] = [
     ("gpt2", "gpt2", write("merges.txt", HTML), r"merges.txt: does not fit vocab.json.*HTML page"),
     ("gpt2", "gpt2_json", write("tokenizer.json", "{}"), r"tokenizer.json: not a tokenizer"),
     ("gpt2", "gpt2_json", change("tokenizer.json", '"Ġ",\n        "t"', '"Ġ",\n        "zq"'), r"tokenizer.json: not a tokenizer: "),
-    ("gpt2", "llama_json", lambda folder: None, r"tokenizer.json: not a byte-level BPE .*use the type llama"),
+    ("gpt2", "llama_json", lambda folder: None, r"tokenizer.json: not a byte-level BPE .*use the type auto"),
     ("gpt2", "gpt2", write("added_tokens.json", '{"<new>": "x"}'), r"added_tokens.json: the id of '<new>' must be an integer: 'x'"),
     ("llama3", "llama3", write("tokenizer.model", HTML), r"tokenizer.model: line 1: not `base64 rank`.*HTML page"),
     ("llama3", "llama", lambda folder: None, r"tokenizer.model: line .: not `base64 rank`"),

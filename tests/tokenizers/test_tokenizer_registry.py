@@ -76,7 +76,7 @@ def run(code: str, path: Path, cwd: Path | None = None) -> str:
 
 
 def test_known_types_are_the_files_of_the_folder() -> None:
-    assert known_types() == ["auto", "gpt2", "llama", "llama3", "mistral", "qwen", "t5"]
+    assert known_types() == ["auto", "gpt2", "llama", "llama3", "llama4", "mistral", "qwen", "t5"]
     assert not (ROOT / "tokenizers" / "__init__.py").exists()
 
 
@@ -147,7 +147,7 @@ def test_a_broken_type_file_is_named(source: str, complaint: str, outsider: Path
 
 def test_an_unknown_type_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     for name in ("lama", "", "core", "../llama", "_private"):
-        with pytest.raises(TokenizerError, match="known are: auto, gpt2, llama, llama3, mistral"):
+        with pytest.raises(TokenizerError, match="known are: auto, gpt2, llama, llama3, llama4"):
             load(name, tmp_path)
 
 

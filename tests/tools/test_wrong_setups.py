@@ -706,12 +706,15 @@ def test_packages_are_looked_for_where_the_server_will_import_them(place: Place)
     assert failing(place.repository, *ports(), env=env) == []  # the embedded server: by this Python
 
 
-@pytest.mark.parametrize("vocabulary", [29000, 128256])
-def test_the_tokenizer_of_another_model(place: Place, vocabulary: int) -> None:
+@pytest.mark.parametrize(
+    ("vocabulary", "needed"),
+    [(29000, "29000 ids, but for added tokens"), (128256, "128256 ids, or a few less")],
+)
+def test_the_tokenizer_of_another_model(place: Place, vocabulary: int, needed: str) -> None:
     write_engine(place.engine, RELEASE, vocab_size=vocabulary)
     (found,) = failing(made(place).repository, *ports(), env=place.gpus(80))
     assert (found["what"], found["found"]) == ("vocabulary", "32000 ids (llama)")
-    assert found["needed"] == f"{vocabulary} ids, or a few less"
+    assert found["needed"] == needed
     assert found["remedy"].startswith("this is another model's tokenizer")
 
 
@@ -719,8 +722,23 @@ def test_a_padded_vocabulary_is_no_other_model() -> None:
     assert compare_vocabularies("gpt2", 50257, 51200).ok
 
 
+def test_tokens_of_images_beyond_the_engines_vocabulary_are_no_other_model() -> None:
+    assert compare_vocabularies("auto", 262_145, 262_144, 262_144).ok  # Gemma 3, as published
+    assert compare_vocabularies("auto", 262_145, 262_144).ok
+    assert not compare_vocabularies("llama3", 128_256, 100_000, 128_000).ok
+    assert not compare_vocabularies("auto", 40_000, 32_000, 1_000).ok
+    assert not compare_vocabularies("auto", 40_000, 32_000).ok
+
+
+def test_a_tokenizer_without_an_end_is_named() -> None:
+    found = check_ids([], 0, 32_000)
+    assert not found.ok
+    assert "answers would go on to max_tokens" in str(found)
+    assert check_ids([128_009, 128_001], None, 128_256).found == "end_id 128009, 128001"
+
+
 def test_special_ids_outside_the_vocabulary() -> None:
-    found = check_ids({"end_id": 2, "pad_id": 32000}, 32000)
+    found = check_ids([2], 32000, 32000)
     assert not found.ok
     assert str(found) == (
         "special ids: end_id 2, pad_id 32000; needed: 0 to 31999;"

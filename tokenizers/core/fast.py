@@ -1,37 +1,34 @@
 """A tokenizer around Hugging Face's `tokenizers` library: byte-level BPE and SentencePiece kinds.
 
-The library turns text into ids. Ids into text is done here, from a table of each token's bytes:
-
-    byte-level     'Ġworld' -> b' world'     'âĤ' -> b'\\xe2\\x82'
-    SentencePiece  '▁world' -> b' world'     '<0xE2>' -> b'\\xe2'
-    added tokens   '<|im_end|>' -> b'<|im_end|>', or b'' if special ones are skipped
-
-Where it differs from the library's own decoding, on purpose: SentencePiece's invalid bytes become
-U+FFFD one by one and their valid neighbours stay, as in sentencepiece itself (the library turns a
-whole run of byte tokens into U+FFFD if one is wrong, which no stream can know in time); added
-tokens always mean their own letters.
+The library turns text into ids, as the file says. Ids into text is done here, from a table of each
+token's bytes: see `decoding.py`.
 """
 
-import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models
 
 from tokenizer_registry.core.chat import ChatTemplate
+from tokenizer_registry.core.decoding import decoder_kinds, read_decoder
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.files import AddedToken, guess, read_bytes, read_json
-from tokenizer_registry.core.stream import REPLACE_BYTE, REPLACE_RUN
+from tokenizer_registry.core.fragments import fragment_backend
+from tokenizer_registry.core.stream import Leading
 from tokenizer_registry.core.tokenizer import Tokenizer
 
-Encoder = Callable[[Sequence[str]], list[list[int]]]
-"""Texts to ids, without BOS and EOS."""
 
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+class Encoder(Protocol):
+    """Texts to ids, without BOS and EOS: another library than `tokenizers`."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text."""
+
+    def encode_fragment(self, text: str) -> list[int]:
+        """The ids of text in the middle of a sequence."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +36,17 @@ class Behaviour:
     """What is around the ids of a text, and what becomes of special tokens."""
 
     prefix: tuple[int, ...] = ()
-    """Ids put before every prompt: BOS."""
+    """Ids put before every prompt that does not begin with them: BOS."""
     suffix: tuple[int, ...] = ()
     """Ids put after it."""
-    prefix_once: bool = True
-    """A prompt that already begins with the prefix gets no second one."""
     parse_special_tokens: bool = True
     """'<s>' in a prompt is the token, not three letters."""
     skip_special_tokens: bool = True
     """Special tokens have no text."""
-    prefix_space_always: bool = False
-    """A prompt that begins with a space gets one more, as in sentencepiece itself."""
 
 
 class FastTokenizer(Tokenizer):
-    """`tokenizers.Tokenizer` behind this package's interface.
-
-    encoder: another library that gives the same ids sooner; the backend does all else.
-    """
+    """`tokenizers.Tokenizer` behind this package's interface."""
 
     thread_safe = True
 
@@ -68,12 +58,24 @@ class FastTokenizer(Tokenizer):
         roles: dict[str, str],
         chat: ChatTemplate | None,
         encoder: Encoder | None = None,
+        leading: Leading | None = None,
+        where: str = "tokenizer",
     ) -> None:
+        """
+        Args:
+            roles: which token plays which part, {"bos_token": "<s>", ...}.
+            encoder: another library that encodes as the files say; the backend does all else.
+            leading: which spaces at the start of a text are the tokenizer's own; None: those that
+                the backend's decoder leaves out.
+            where: the file, for errors.
+
+        Raises TokenizerError for a decoder that does not say what one token adds to a text.
+        """
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = not behaviour.parse_special_tokens
         self.backend = backend
-        self._encoder = encoder or self._encode_with_backend
+        self._encoder = encoder or _BackendEncoder(backend)
         self.chat = chat
         self.bos_id, self.eos_id, self.pad_id = (
             backend.token_to_id(roles[role]) if role in roles else None
@@ -81,27 +83,22 @@ class FastTokenizer(Tokenizer):
         )
         self._prefix = list(behaviour.prefix)
         self._suffix = list(behaviour.suffix)
-        self._space_always = behaviour.prefix_space_always
-        self._prefix_once = behaviour.prefix_once
         self.skip_special_tokens = behaviour.skip_special_tokens
-        self._added = backend.get_added_tokens_decoder()
+        self._decoding = read_decoder(backend, where)
+        self.decode_errors = self._decoding.errors
+        self.leading = self._decoding.leading if leading is None else leading
+        self._added = {
+            token_id: self._added_bytes(token_id, str(token.content))
+            for token_id, token in backend.get_added_tokens_decoder().items()
+        }
         self.special_tokens = {
-            token_id: str(token.content).encode()
-            for token_id, token in self._added.items()
+            token_id: self._added[token_id]
+            for token_id, token in backend.get_added_tokens_decoder().items()
             if token.special
         }
-        self.vocab_size = max(backend.get_vocab_size(), max(self._added, default=-1) + 1)
-        kind = decoder_kinds(backend)
-        self._byte_level = "ByteLevel" in kind
-        if not self._byte_level and not kind & {"ByteFallback", "Metaspace"}:
-            raise TokenizerError(f"cannot decode exactly with the decoder {sorted(kind)}")
-        self._byte_fallback = "ByteFallback" in kind
-        self.strip_first_space = bool(kind & {"Strip", "Metaspace"}) and not self._byte_level
-        self.decode_errors = REPLACE_RUN if self._byte_level else REPLACE_BYTE
-        self._pre_tokenizer = _without_prefix_space(backend)
-        self._added_ids = {str(token.content): token_id for token_id, token in self._added.items()}
-        longest_first = sorted(self._added_ids, key=len, reverse=True)
-        self._added_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        ids = set(backend.get_vocab(with_added_tokens=True).values())
+        self.vocab_size = 1 + max(ids, default=-1)
+        self.text_vocab_size = 1 + max(ids - self._added.keys(), default=-1)
 
     def encode(self, text: str) -> list[int]:
         """See Tokenizer.encode. Raises TokenizerError for text with a lone surrogate."""
@@ -110,63 +107,55 @@ class FastTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores and outside the GIL."""
         try:
-            return [self._finish(ids) for ids in self._encoder(texts)]
+            return [self._finish(ids) for ids in self._encoder.encode_batch(texts)]
         except (RuntimeError, TypeError, UnicodeEncodeError) as error:
             raise _unencodable(texts, error) from error
 
-    def _encode_with_backend(self, texts: Sequence[str]) -> list[list[int]]:
-        if self._space_always:
-            texts = [" " + text if text[:1] in (" ", "▁") else text for text in texts]
-        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
-
     def _finish(self, ids: list[int]) -> list[int]:
         prefix = self._prefix
-        if prefix and not (self._prefix_once and ids[: len(prefix)] == prefix):
+        if prefix and ids[: len(prefix)] != prefix:
             ids = prefix + ids
         return ids + self._suffix if self._suffix else ids
 
     def encode_fragment(self, text: str) -> list[int]:
         """The ids of text in the middle of a sequence; special tokens in it are parsed."""
-        ids: list[int] = []
-        at = 0
         try:
-            for match in self._added_pattern.finditer(text):
-                ids += self._encode_plain(text[at : match.start()])
-                ids.append(self._added_ids[match.group()])
-                at = match.end()
-            return ids + self._encode_plain(text[at:])
-        except (TypeError, UnicodeEncodeError) as error:
+            return self._encoder.encode_fragment(text)
+        except (RuntimeError, TypeError, UnicodeEncodeError) as error:
             raise _unencodable([text], error) from error
-
-    def _encode_plain(self, text: str) -> list[int]:
-        if not text:
-            return []
-        normalizer = self.backend.normalizer
-        if normalizer is not None and not _prepends(normalizer):
-            text = normalizer.normalize_str(text)
-        model = self.backend.model
-        if self._byte_level:
-            words = self._pre_tokenizer.pre_tokenize_str(text)
-        else:
-            words = [(text.replace(" ", "▁"), None)]
-        return [token.id for word, _ in words for token in model.tokenize(word)]
 
     def token_bytes(self, token: int) -> bytes:
         """See Tokenizer.token_bytes."""
+        if self.skip_special_tokens and token in self.special_tokens:
+            return b""
         added = self._added.get(token)
         if added is not None:
-            left_out = added.special and self.skip_special_tokens
-            return b"" if left_out else str(added.content).encode()
+            return added
         piece = self.backend.id_to_token(token)
-        if piece is None:
-            return b""
-        if self._byte_level:
-            return byte_level_bytes(piece)
-        match = _BYTE_TOKEN.fullmatch(piece) if self._byte_fallback else None
-        if match:
-            return bytes([int(match[1], 16)])
-        return str(piece).replace("▁", " ").encode()
+        return b"" if piece is None else self._decoding.piece_bytes(piece)
+
+    def _added_bytes(self, token: int, content: str) -> bytes:
+        """The bytes of an added token, which may be a piece of the vocabulary as well."""
+        if self.backend.model.id_to_token(token) == content:
+            return self._decoding.piece_bytes(content)
+        return self._decoding.added_bytes(content)
+
+
+class _BackendEncoder:
+    """Encodes with `tokenizers`."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self._backend = backend
+        self._fragments: tokenizers.Tokenizer | None = None
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def encode_fragment(self, text: str) -> list[int]:
+        if self._fragments is None:  # few servers need it
+            self._fragments = fragment_backend(self._backend)
+        return list(self._fragments.encode(text, add_special_tokens=False).ids)
 
 
 def open_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
@@ -181,10 +170,10 @@ def open_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
 def open_byte_level(path: Path) -> tokenizers.Tokenizer:
     """A byte-level BPE from tokenizer.json; raises TokenizerError for anything else."""
     backend = open_tokenizer_json(path)
-    if decoder_kinds(backend) != {"ByteLevel"}:
+    if "ByteLevel" not in decoder_kinds(backend):
         raise TokenizerError(
-            f"{path}: not a byte-level BPE (its decoder is {sorted(decoder_kinds(backend))}); "
-            f"for Llama-2 style SentencePiece use the type llama"
+            f"{path}: not a byte-level BPE (its decoder: {', '.join(decoder_kinds(backend))}); use"
+            " the type auto, which takes a tokenizer.json of any kind"
         )
     return backend
 
@@ -261,15 +250,6 @@ def add_roles(
         backend.add_special_tokens([tokenizers.AddedToken(c, normalized=False) for c in new])
 
 
-def special_id(backend: tokenizers.Tokenizer, roles: dict[str, str], role: str, where: Path) -> int:
-    """The id of a special token that is needed. Raises TokenizerError if there is none."""
-    content = roles.get(role)
-    token = None if content is None else backend.token_to_id(content)
-    if token is None:
-        raise TokenizerError(f"{where}: {role} {content!r} is not in the vocabulary")
-    return int(token)
-
-
 def post_processed(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that the tokenizer's own post-processor puts before and after a text."""
     plain = backend.encode("a", add_special_tokens=False).ids
@@ -278,58 +258,6 @@ def post_processed(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tupl
         if whole[start : start + len(plain)] == plain:
             return tuple(whole[:start]), tuple(whole[start + len(plain) :])
     return (), ()
-
-
-def state_of(part: Any) -> dict[str, Any]:
-    """The settings of a normalizer, pre-tokenizer or decoder, as in tokenizer.json; {} if none."""
-    return {} if part is None else dict(json.loads(part.__getstate__()))
-
-
-def decoder_kinds(backend: tokenizers.Tokenizer) -> set[str]:
-    """The names of the decoder's steps: {'ByteLevel'} or {'Replace', 'ByteFallback', ...}."""
-    state = state_of(backend.decoder)
-    steps = state.get("decoders", [state] if state else [])
-    return {step["type"] for step in steps}
-
-
-def byte_level_bytes(piece: str) -> bytes:
-    """The bytes that GPT-2 writes as letters: 'Ġa' -> b' a'; other letters stand for themselves."""
-    try:
-        return bytes([BYTE_LETTERS[letter] for letter in piece])
-    except KeyError:
-        return piece.encode()
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's letter for each byte: the byte itself if it prints, else U+0100 and on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {chr(byte): byte for byte in printable}
-    return letters | {chr(0x100 + index): byte for index, byte in enumerate(others)}
-
-
-BYTE_LETTERS = _byte_alphabet()
-"""GPT-2's letters and the bytes they stand for: {'a': 0x61, 'Ġ': 0x20, ...}."""
-
-
-def _without_prefix_space(backend: tokenizers.Tokenizer) -> Any:
-    """A byte-level pre-tokenizer, made not to put a space before a text."""
-
-    def rebuilt(part: Any, state: dict[str, Any]) -> Any:
-        if state.get("type") == "ByteLevel":
-            return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=state["use_regex"])
-        if state.get("type") == "Sequence":
-            steps = [rebuilt(part[i], each) for i, each in enumerate(state["pretokenizers"])]
-            return pre_tokenizers.Sequence(steps)
-        return part
-
-    return rebuilt(backend.pre_tokenizer, state_of(backend.pre_tokenizer))
-
-
-def _prepends(normalizer: Any) -> bool:
-    """Whether a normalizer is the old way to put a space before a text and write it as '▁'."""
-    state = state_of(normalizer)
-    return any(step["type"] == "Prepend" for step in state.get("normalizers", [state]))
 
 
 def _unencodable(texts: Sequence[str], error: Exception) -> TokenizerError:

@@ -1,91 +1,185 @@
-"""Encoding with the sentencepiece library, where it is installed: the ids of `tokenizers`, faster.
+"""Encoding with the sentencepiece library: the model's own words, and sooner than `tokenizers`.
 
-The library puts '▁' before every text it is given; here that is turned off in the model and done
-as the tokenizer wants it, once a prompt and not after a special token:
+The library normalizes as the model says, and puts '▁' before every text it is given. A prompt with
+special tokens in it is cut there first; what comes after one is in the middle of a sequence:
 
     'Hello'      -> '▁Hello'
-    '<s>Hello'   -> <s> | 'Hello'
-    ' Hello'     -> '▁Hello' (llama), '▁▁Hello' (mistral)
+    '<s>Hello'   -> <s> | 'Hello'     (legacy: '▁Hello')
+    ' Hello'     -> '▁Hello' (llama), '▁▁Hello' (mistral, and legacy)
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from tokenizer_registry.core.fast import Behaviour
-from tokenizer_registry.core.files import read_bytes
-from tokenizer_registry.core.spm import Model
+from tokenizer_registry.core.errors import TokenizerError
+from tokenizer_registry.core.fast import FastTokenizer
+from tokenizer_registry.core.files import Config, read_bytes
+from tokenizer_registry.core.opening import Kind, Options, finish, settle
+from tokenizer_registry.core.spm import NORMAL, USER_DEFINED, Model, bpe_backend, read_model
 
-_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"  # normalizer_spec { add_dummy_prefix: false }, merged in
+# normalizer_spec { add_dummy_prefix: false }, or true: merged into a model behind its own.
+_NO_DUMMY_PREFIX, _DUMMY_PREFIX = b"\x1a\x02\x18\x00", b"\x1a\x02\x18\x01"
 
 
 def piece_encoder(
-    path: Path, model: Model, backend: tokenizers.Tokenizer, behaviour: Behaviour
+    path: Path,
+    model: Model,
+    backend: tokenizers.Tokenizer,
+    *,
+    parse_special_tokens: bool,
+    second_space: bool,
+    legacy: bool = False,
 ) -> "PieceEncoder | None":
-    """An encoder equal to `backend`, or None where the library is missing or would differ.
+    """An encoder of the model at `path`, or None where the library is missing and not needed.
 
-    It would with a normalizer of its own, and with added tokens that eat the space beside them.
+    Args:
+        backend: the `tokenizers` equivalent, which knows the added tokens.
+        parse_special_tokens: special tokens in a text are tokens.
+        second_space: a text that begins with a space gets '▁' before it too.
+        legacy: what comes after a special token gets '▁' before it too.
+
+    Raises TokenizerError where the model needs the library and it is missing.
     """
-    if find_spec("sentencepiece") is None or model.charsmap or model.remove_extra_whitespaces:
+    if find_spec("sentencepiece") is None:
+        if model.needs_library:
+            raise TokenizerError(
+                f"{path}: its normalizer or its user-defined pieces need the package sentencepiece;"
+                " install it"
+            )
         return None
-    added = backend.get_added_tokens_decoder()
-    if any(token.lstrip or token.rstrip or token.single_word for token in added.values()):
-        return None
-    special = {
-        str(token.content): token_id
-        for token_id, token in added.items()
-        if behaviour.parse_special_tokens or not token.special
-    }
+    own = {piece for piece, kind in zip(model.pieces, model.kinds, strict=True) if _finds(kind)}
+    special = [
+        token
+        for token in backend.get_added_tokens_decoder().values()
+        if str(token.content) not in own
+    ]
+    parsed = [token for token in special if parse_special_tokens or not token.special]
     return PieceEncoder(
-        read_bytes(path), special, prefix_space_always=behaviour.prefix_space_always
+        read_bytes(path) + (_DUMMY_PREFIX if model.add_dummy_prefix else _NO_DUMMY_PREFIX),
+        special=_Finder(special, backend),
+        parsed=_Finder(parsed, backend),
+        second_space=second_space or legacy or model.remove_extra_whitespaces,
+        legacy=legacy,
     )
 
 
-class PieceEncoder:
-    """Texts to ids, without BOS or EOS.
+def _finds(kind: int) -> bool:
+    """Whether the library itself finds pieces of this kind in a text."""
+    return kind in (NORMAL, USER_DEFINED)
 
-    special: the tokens that are found in a text before anything else, with their ids.
-    prefix_space_always: a text that begins with a space gets '▁' before it too.
-    """
+
+class _Finder:
+    """Cuts a text at added tokens: 'a<s>b' -> [('a', 1), ('b', None)]."""
+
+    def __init__(self, added: Sequence[Any], backend: tokenizers.Tokenizer) -> None:
+        self._ids = {str(token.content): backend.token_to_id(token.content) for token in added}
+        longest_first = sorted(added, key=lambda token: len(token.content), reverse=True)
+        self.pattern = re.compile("|".join(map(_pattern, longest_first)) or "(?!)")
+
+    def __call__(self, text: str) -> list[tuple[str, int | None]]:
+        """The texts between added tokens, and the token after each."""
+        cut: list[tuple[str, int | None]] = []
+        at = 0
+        for match in self.pattern.finditer(text):
+            content = match[match.lastindex or 0]
+            cut.append((text[at : match.start()], self._ids[content]))
+            at = match.end()
+        return [*cut, (text[at:], None)]
+
+
+def _pattern(token: Any) -> str:
+    """A regular expression for an added token, with the white space that it takes along."""
+    pattern = f"({re.escape(token.content)})"
+    if token.single_word:
+        pattern = rf"(?<!\w){pattern}(?!\w)"
+    return (r"\s*" if token.lstrip else "") + pattern + (r"\s*" if token.rstrip else "")
+
+
+class PieceEncoder:
+    """Texts to ids, without BOS or EOS. See `piece_encoder`."""
 
     def __init__(
-        self, model: bytes, special: Mapping[str, int], *, prefix_space_always: bool
+        self,
+        model: bytes,
+        *,
+        special: _Finder,
+        parsed: _Finder,
+        second_space: bool,
+        legacy: bool,
     ) -> None:
         import sentencepiece
 
-        self._processor: Any = sentencepiece.SentencePieceProcessor(
+        self._whole: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._middle: Any = sentencepiece.SentencePieceProcessor(
             model_proto=model + _NO_DUMMY_PREFIX
         )
-        self._special = dict(special)
-        longest_first = sorted(special, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._has_prefix = () if prefix_space_always else (" ", "▁")
+        self._special = special
+        self._parsed = parsed
+        self._prefixed = () if second_space else (" ", "▁")
+        self._after = self._whole if legacy else self._middle
 
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, on all cores. Raises RuntimeError for a lone surrogate."""
-        if len(texts) == 1 or any(map(self._pattern.search, texts)):
+        if len(texts) == 1 or any(map(self._parsed.pattern.search, texts)):
             return [self._encode(text) for text in texts]
-        ids: list[list[int]] = self._processor.encode([self._prefixed(text) for text in texts])
+        if self._prefixed and any(text.startswith(self._prefixed) for text in texts):
+            return [self._beginning(text) for text in texts]
+        ids: list[list[int]] = self._whole.encode(texts)
+        return ids
+
+    def encode_fragment(self, text: str) -> list[int]:
+        """The ids of text in the middle of a sequence; special tokens in it are parsed."""
+        ids: list[int] = []
+        for between, token in self._special(text):
+            ids += self._middle.encode(between)
+            ids += () if token is None else (token,)
         return ids
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = []
-        at = 0
-        for match in self._pattern.finditer(text):
-            between = text[at : match.start()]
-            ids += self._plain(between if at else self._prefixed(between))
-            ids.append(self._special[match.group()])
-            at = match.end()
-        rest = text[at:]
-        return ids + self._plain(rest if at else self._prefixed(rest))
-
-    def _prefixed(self, text: str) -> str:
-        return text if not text or text.startswith(self._has_prefix) else "▁" + text
-
-    def _plain(self, text: str) -> list[int]:
-        ids: list[int] = self._processor.encode(text)
+        (first, token), *others = self._parsed(text)
+        ids = self._beginning(first)
+        for after, following in others:
+            assert token is not None
+            ids.append(token)
+            ids += self._after.encode(after)
+            token = following
         return ids
+
+    def _beginning(self, text: str) -> list[int]:
+        starts = self._prefixed and text.startswith(self._prefixed)
+        ids: list[int] = (self._middle if starts else self._whole).encode(text)
+        return ids
+
+
+def finish_model(
+    path: Path,
+    config: Config,
+    options: Options,
+    kind: Kind,
+    *,
+    second_space: bool = False,
+    legacy: bool = False,
+) -> FastTokenizer:
+    """The tokenizer of a SentencePiece BPE model; see `piece_encoder` and `opening.finish`."""
+    model = read_model(path)
+    model.add_dummy_prefix = config.flag("add_prefix_space", None, model.add_dummy_prefix)
+    backend = bpe_backend(model, path, legacy=legacy)
+    kind = replace(kind, roles={**kind.roles, **model.roles})
+    roles = settle(backend, config, kind)
+    encoder = piece_encoder(
+        path,
+        model,
+        backend,
+        parse_special_tokens=options.parse_special_tokens,
+        second_space=second_space,
+        legacy=legacy,
+    )
+    return finish(
+        backend, config, options, kind, roles=roles, encoder=encoder, leading=model.leading
+    )

@@ -8,14 +8,14 @@ lowest rank first. `tokenizers` wants the pairs themselves:
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
+from tokenizer_registry.core.decoding import BYTE_LETTERS
 from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import BYTE_LETTERS
 from tokenizer_registry.core.files import guess, read_bytes
 
 _LETTERS = str.maketrans({byte: letter for letter, byte in BYTE_LETTERS.items()})
@@ -45,6 +45,15 @@ def read_ranks(path: Path) -> list[bytes]:
     return tokens
 
 
+def count_ranks(path: Path) -> int | None:
+    """How many tokens a tiktoken file has, None if a file is no such."""
+    lines = read_bytes(path).split(b"\n")
+    first = lines[0].split()
+    if len(first) != 2 or not first[1].isdigit():
+        return None
+    return sum(1 for line in lines if line.strip())
+
+
 def check_ranks(tokens: list[bytes], path: Path) -> None:
     """Raise TokenizerError unless every byte is a token and no token is there twice."""
     known = set(tokens)
@@ -61,11 +70,14 @@ def ranked_backend(
     special: Iterable[str],
     *,
     special_first: bool = False,
+    text: Sequence[str] = (),
     nfc: bool = False,
 ) -> tokenizers.Tokenizer:
     """`tokenizers`' equivalent: ids are ranks, with the special tokens after (or before) them.
 
-    pattern: the regular expression that cuts a text into words.
+    Args:
+        pattern: the regular expression that cuts a text into words.
+        text: those of `special` that are text all the same, not left out of any.
     """
     special = list(special)
     shift = len(special) if special_first else 0
@@ -82,7 +94,7 @@ def ranked_backend(
     cut = pre_tokenizers.Split(Regex(pattern), "isolated", False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([cut, byte_level])
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(content, normalized=False) for content in special])
+    backend.add_tokens([AddedToken(s, normalized=False, special=s not in text) for s in special])
     return backend
 
 

@@ -17,6 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.files import guess, read_bytes
+from tokenizer_registry.core.stream import Leading
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 UNIGRAM, BPE = 1, 2
@@ -41,23 +42,63 @@ class Model:
     add_dummy_prefix: bool = True
     remove_extra_whitespaces: bool = True
 
+    @property
+    def unk_piece(self) -> str | None:
+        """What stands for letters that have no piece, None if nothing does."""
+        return self.roles.get("unk_token")
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Which piece plays which part: {"bos_token": "<s>", ...}."""
+        ids = {
+            "bos_token": self.bos_id,
+            "eos_token": self.eos_id,
+            "pad_token": self.pad_id,
+            "unk_token": self.unk_id,
+        }
+        return {role: self.pieces[id_] for role, id_ in ids.items() if 0 <= id_ < len(self.pieces)}
+
+    @property
+    def leading(self) -> Leading:
+        """Which spaces at the start of a text sentencepiece leaves out when it decodes."""
+        if self.remove_extra_whitespaces:
+            return Leading.ALL
+        return Leading.ONE if self.add_dummy_prefix else Leading.KEPT
+
+    @property
+    def needs_library(self) -> bool:
+        """Whether only the sentencepiece library itself encodes as this model says.
+
+        That is with a normalizer, with white space removed, and with pieces of the user's own,
+        which it finds after normalizing.
+        """
+        return bool(self.charsmap or self.remove_extra_whitespaces or USER_DEFINED in self.kinds)
+
 
 def read_model(path: Path) -> Model:
     """Read a model file. Raises TokenizerError that names the file and what is wrong."""
     data = read_bytes(path)
     model = Model()
+    refused = ""
     try:
         for number, value in _fields(data):
             if number == 1:
                 _read_piece(model, value)
             elif number == 2:
-                _read_trainer(model, dict(_fields(value)))
+                refused = refused or _read_trainer(model, dict(_fields(value)))
             elif number == 3:
-                _read_normalizer(model, dict(_fields(value)))
+                refused = refused or _read_normalizer(model, dict(_fields(value)))
+            elif number == 5 and dict(_fields(value)).get(2):
+                refused = refused or "denormalizer_spec"
     except (IndexError, ValueError, TypeError, struct.error) as error:
         raise TokenizerError(f"{path}: not a SentencePiece model: {error}{guess(data)}") from error
     if not model.pieces:
         raise TokenizerError(f"{path}: not a SentencePiece model: it has no pieces{guess(data)}")
+    if refused:
+        raise TokenizerError(
+            f"{path}: was trained with {refused}, which changes what a token adds to a text by"
+            " what comes after it; no tokenizer_type can stream that"
+        )
     return model
 
 
@@ -75,19 +116,23 @@ def _read_piece(model: Model, message: bytes) -> None:
     model.kinds.append(kind)
 
 
-def _read_trainer(model: Model, fields: dict[int, Any]) -> None:
+def _read_trainer(model: Model, fields: dict[int, Any]) -> str:
+    """Read the trainer's settings; what cannot be done, or ''."""
     model.algorithm = fields.get(3, model.algorithm)
     model.byte_fallback = bool(fields.get(35, 0))
     model.unk_id, model.bos_id, model.eos_id, model.pad_id = (
         _signed(fields.get(number, default))
         for number, default in ((40, 0), (41, 1), (42, 2), (43, -1))
     )
+    return "treat_whitespace_as_suffix: true" if fields.get(24, 0) else ""
 
 
-def _read_normalizer(model: Model, fields: dict[int, Any]) -> None:
+def _read_normalizer(model: Model, fields: dict[int, Any]) -> str:
+    """Read the normalizer's settings; what cannot be done, or ''."""
     model.charsmap = fields.get(2, b"")
     model.add_dummy_prefix = bool(fields.get(3, 1))
     model.remove_extra_whitespaces = bool(fields.get(4, 1))
+    return "" if fields.get(5, 1) else "escape_whitespaces: false"
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -130,19 +175,33 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def bpe_backend(model: Model, path: Path) -> tokenizers.Tokenizer:
-    """The `tokenizers` equivalent of a BPE model: as transformers makes it with legacy=False.
+def bpe_backend(model: Model, path: Path, *, legacy: bool = False) -> tokenizers.Tokenizer:
+    """The `tokenizers` equivalent of a BPE model: as transformers makes it.
 
-    A text gets one '▁' before it unless it begins with one; what follows a special token gets
-    none. Raises TokenizerError for a model that is not BPE.
+    A text gets one '▁' before it, if the model says so, unless it begins with one; what follows a
+    special token gets none. legacy: a '▁' before every text, and after every special token too.
+    Raises TokenizerError for a model that is not BPE.
     """
     if model.algorithm != BPE:
         raise TokenizerError(f"{path}: not a BPE model (algorithm {model.algorithm}); try t5")
     vocab = {piece: token for token, piece in enumerate(model.pieces)}
     backend = tokenizers.Tokenizer(
-        models.BPE(vocab=vocab, merges=_merges(model, vocab), fuse_unk=True, byte_fallback=True)
+        models.BPE(
+            vocab=vocab,
+            merges=_merges(model, vocab),
+            unk_token=model.unk_piece,
+            fuse_unk=True,
+            byte_fallback=model.byte_fallback,
+        )
     )
-    as_llama(backend)
+    if legacy and model.add_dummy_prefix:
+        backend.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+    else:
+        scheme = "first" if model.add_dummy_prefix else "never"
+        backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", scheme, False)
+    _decode_bytes(backend)
     _add_special(backend, model)
     return backend
 
@@ -178,13 +237,6 @@ def _add_special(backend: tokenizers.Tokenizer, model: Model) -> None:
             if kind in (UNKNOWN, CONTROL, USER_DEFINED)
         ]
     )
-
-
-def as_llama(backend: tokenizers.Tokenizer) -> None:
-    """Set how a Llama-style tokenizer treats spaces when encoding and decoding."""
-    backend.normalizer = None
-    backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", "first", False)
-    _decode_bytes(backend)
 
 
 def _decode_bytes(backend: tokenizers.Tokenizer) -> None:

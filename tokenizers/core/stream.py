@@ -14,6 +14,7 @@ dropped if none comes:
 import codecs
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from enum import Enum
 
 _decode = codecs.utf_8_decode  # (bytes, errors) -> (text, bytes used): waits for incomplete ones
 
@@ -34,6 +35,15 @@ REPLACE_BYTE = "tokenizer_registry.replace_byte"
 """U+FFFD once for each invalid byte: SentencePiece with byte fallback."""
 
 codecs.register_error(REPLACE_BYTE, _one_for_each_byte)
+
+
+class Leading(Enum):
+    """Which spaces at the very start of a text are the tokenizer's own, and not shown."""
+
+    KEPT = "none"
+    ONE = "one"  # as sentencepiece, and Strip in a tokenizer.json
+    FIRST_TOKEN = "those of the first token"  # as Metaspace in a tokenizer.json
+    ALL = "all"  # as sentencepiece where it removes extra white space
 
 
 class TextTable(dict[int, "str | bytes"]):
@@ -71,12 +81,13 @@ class StreamDecoder:
     stands in the sequence.
     """
 
-    __slots__ = ("_careful", "_errors", "_piece", "_strip", "_waiting")
+    __slots__ = ("_careful", "_errors", "_leading", "_piece", "_waiting")
 
-    def __init__(self, table: TextTable, errors: str, strip_first_space: bool) -> None:
+    def __init__(self, table: TextTable, errors: str, leading: Leading = Leading.KEPT) -> None:
         self._piece = table.__getitem__
         self._errors = errors
-        self._strip = self._careful = strip_first_space
+        self._leading = leading
+        self._careful = leading is not Leading.KEPT
         self._waiting = b""
 
     def prime(self, ids: Iterable[int]) -> None:
@@ -95,30 +106,48 @@ class StreamDecoder:
         if len(ids) == 1:  # what a stream does nearly always
             piece = self._piece(ids[0])
             if self._careful or type(piece) is bytes:
-                return self._push_bytes(piece if type(piece) is bytes else piece.encode())  # type: ignore[union-attr]
+                return self._push_bytes([piece])
             return piece  # type: ignore[return-value]
         if not self._careful:
             try:
                 return "".join(map(self._piece, ids))  # type: ignore[arg-type]
             except TypeError:  # a token that is no whole characters
                 pass
-        pieces = map(self._piece, ids)
-        return self._push_bytes(b"".join([p if type(p) is bytes else p.encode() for p in pieces]))  # type: ignore[union-attr]
+        return self._push_bytes(map(self._piece, ids))
 
     def end(self) -> str:
         """The sequence is over: incomplete bytes are dropped. Returns '' (`push(ids) + end()`)."""
         self._waiting = b""
-        self._careful = self._strip
+        self._careful = self._leading is not Leading.KEPT
         return ""
 
-    def _push_bytes(self, data: bytes) -> str:
+    def _push_bytes(self, pieces: "Iterable[str | bytes]") -> str:
+        parts = [p if type(p) is bytes else p.encode() for p in pieces]  # type: ignore[union-attr]
+        if self._leading is Leading.FIRST_TOKEN:
+            self._strip_first_token(parts)
+        data = b"".join(parts)
         if self._waiting:
             data = self._waiting + data
         text, used = _decode(data, self._errors)
-        if self._strip and text:
-            self._strip = False
-            text = text.removeprefix(" ")
+        if text and self._leading is not Leading.KEPT:
+            text = self._strip(text)
         complete = used == len(data)
         self._waiting = b"" if complete else data[used:]
-        self._careful = self._strip or not complete
+        self._careful = self._leading is not Leading.KEPT or not complete
         return text
+
+    def _strip_first_token(self, parts: list[bytes]) -> None:
+        for index, part in enumerate(parts):
+            if part:  # special tokens that are left out have no bytes
+                parts[index] = part.lstrip(b" ")
+                self._leading = Leading.KEPT
+                return
+
+    def _strip(self, text: str) -> str:
+        """A text without the spaces at its start that are the tokenizer's own."""
+        if self._leading is Leading.ALL:
+            text = text.lstrip(" ")
+            self._leading = Leading.KEPT if text else Leading.ALL
+            return text
+        self._leading = Leading.KEPT
+        return text.removeprefix(" ")

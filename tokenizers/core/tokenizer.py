@@ -18,7 +18,7 @@ from functools import partial
 from types import MappingProxyType
 
 from tokenizer_registry.core.chat import ChatTemplate
-from tokenizer_registry.core.stream import REPLACE_RUN, StreamDecoder, TextTable
+from tokenizer_registry.core.stream import REPLACE_RUN, Leading, StreamDecoder, TextTable
 
 
 class Tokenizer(ABC):
@@ -30,6 +30,8 @@ class Tokenizer(ABC):
 
     vocab_size: int
     """How many ids there are: valid ids are 0 to vocab_size - 1, added tokens among them."""
+    text_vocab_size: int | None = None
+    """How many ids there are without added tokens; None where the type does not tell them apart."""
     bos_id: int | None = None
     """The id that begins a sequence, or None where the vocabulary has none."""
     eos_id: int | None = None
@@ -41,8 +43,8 @@ class Tokenizer(ABC):
     chat: ChatTemplate | None = None
     """How messages become a prompt, or None if the tokenizer does not say."""
 
-    strip_first_space: bool = False
-    """Whether a space at the very start of a text is the tokenizer's own (SentencePiece)."""
+    leading: Leading = Leading.KEPT
+    """Which spaces at the very start of a text are the tokenizer's own (SentencePiece)."""
     decode_errors: str = REPLACE_RUN
     """What stands for bytes that are no UTF-8: REPLACE_RUN or REPLACE_BYTE."""
     thread_safe: bool = False
@@ -102,7 +104,7 @@ class Tokenizer(ABC):
         if table is None:
             table = TextTable(partial(self._shown_bytes, skip), self.vocab_size)
             self._tables = {**self._tables, skip: table}
-        return StreamDecoder(table, self.decode_errors, self.strip_first_space)
+        return StreamDecoder(table, self.decode_errors, self.leading)
 
     def _shown_bytes(self, skip: bool, token: int) -> bytes:
         """The bytes of an id in a text with or without special tokens."""

@@ -220,8 +220,9 @@ def read_prompts(arrays: dict[str, np.ndarray], vocab_size: int | None) -> list[
     for prompt in prompts:
         if prompt.min() < 0 or (vocab_size and prompt.max() >= vocab_size):
             raise Refused(
-                f"text_input: has the token ids {prompt.min()} to {prompt.max()}, the engine knows"
-                f" 0 to {vocab_size or 'more'}; tokenizer and engine must belong together"
+                f"text_input: has the token ids {prompt.min()} to {prompt.max()}; the engine knows"
+                f" 0 to {vocab_size - 1 if vocab_size else 'more'}, so it does not belong to this"
+                " tokenizer, or a token of the text means an image or a sound"
             )
     return prompts
 

@@ -25,7 +25,8 @@ from repository import ModelSettings, load_tokenizer
 settings = ModelSettings("preprocessing", folder, config, {}, 1)
 try:
     tokenizer = load_tokenizer(settings)
-    facts = {name: getattr(tokenizer, name) for name in ("vocab_size", "eos_id", "pad_id")}
+    names = ("vocab_size", "text_vocab_size", "end_ids", "pad_id")
+    facts = {name: getattr(tokenizer, name) for name in names}
 except Exception as error:
     facts = {"error": f"{error}"}
     while error is not None:
@@ -64,7 +65,7 @@ class Repository:
 
     @cached_property
     def tokenizer(self) -> dict[str, Any]:
-        """vocab_size, eos_id and pad_id of the tokenizer as served.
+        """vocab_size, text_vocab_size, end_ids and pad_id of the tokenizer as served.
 
         Or `error`, and `missing` if that is a module that the serving interpreter does not have.
         """
