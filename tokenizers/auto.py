@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizer_registry.core.chat import ChatTemplate, Messages
+from tokenizer_registry.core.chat import ChatTemplate, Template
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import Behaviour, FastTokenizer, decoder_kinds, post_processed
+from tokenizer_registry.core.files import read_templates
 from tokenizer_registry.core.stream import StreamDecoder, TextTable
 from tokenizer_registry.core.tokenizer import Tokenizer
 
@@ -37,7 +38,7 @@ def load(
     trust_remote_code: run Python code from the folder.
     """
     opened = _open(tokenizer_dir, trust_remote_code)
-    chat = ChatTemplate(_chat(opened)) if opened.chat_template else None
+    chat = _chat(opened, tokenizer_dir)
     backend: Any = getattr(opened, "backend_tokenizer", None)
     kinds = decoder_kinds(backend) if backend is not None else set()
     if not kinds & {"ByteLevel", "ByteFallback", "Metaspace"}:
@@ -50,7 +51,6 @@ def load(
     behaviour = Behaviour(
         prefix=prefix,
         suffix=suffix,
-        prefix_once=False,
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
@@ -78,12 +78,18 @@ class PythonTokenizer(Tokenizer):
         self._skip = skip_special_tokens
 
     def encode(self, text: str) -> list[int]:
-        """See Tokenizer.encode."""
-        return list(self.opened.encode(text, add_special_tokens=self._add))
+        """See Tokenizer.encode; a prompt that begins with BOS gets no second one."""
+        ids = list(self.opened.encode(text, add_special_tokens=self._add))
+        twice = self.bos_id is not None and ids[:2] == [self.bos_id] * 2
+        return ids[1:] if twice and self.encode_bare(text)[0] == self.bos_id else ids
+
+    def encode_bare(self, text: str) -> list[int]:
+        """See Tokenizer.encode_bare."""
+        return list(self.opened.encode(text, add_special_tokens=False))
 
     def encode_fragment(self, text: str) -> list[int]:
         """See Tokenizer.encode_fragment; a prefix space cannot be told apart here."""
-        return list(self.opened.encode(text, add_special_tokens=False))
+        return self.encode_bare(text)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of a token's text alone; streams do not use it."""
@@ -159,14 +165,12 @@ def _open(folder: Path, trust_remote_code: bool) -> Any:
         raise TokenizerError(f"{folder}: AutoTokenizer: {error}") from error
 
 
-def _chat(opened: Any) -> Any:
-    def render(messages: Messages, add_generation_prompt: bool) -> str:
-        try:
-            prompt = opened.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except Exception as error:  # jinja2's errors, and the template's own
-            raise TokenizerError(f"chat_template: {error}") from error
-        return str(prompt)
-
-    return render
+def _chat(opened: Any, folder: Path) -> ChatTemplate | None:
+    """The templates that transformers found, or else a processor's; rendered as for every type."""
+    found = getattr(opened, "chat_template", None)
+    if not found:
+        templates = read_templates(folder, {})
+    else:
+        named = found if isinstance(found, dict) else {"default": found}
+        templates = {name: Template(source, str(folder)) for name, source in named.items()}
+    return ChatTemplate.jinja(templates, opened.special_tokens_map) if templates else None

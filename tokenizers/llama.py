@@ -67,7 +67,9 @@ def load(
     )
     add_roles(backend, roles, config.others)
     own = partial(llama2, bos=roles["bos_token"], eos=roles["eos_token"])
-    chat = config.chat_template(roles) or ChatTemplate(lambda messages, _: own(messages))
+    chat = config.chat_template(roles) or ChatTemplate.built_in(
+        "Llama-2's form", lambda messages, _: own(messages)
+    )
     encoder = piece_encoder(path, model, backend, behaviour) if model else None
     return FastTokenizer(backend, behaviour, roles=roles, chat=chat, encoder=encoder)
 

@@ -6,10 +6,9 @@
 A folder without a chat template gets Llama 3's own form, with its role headers.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokenizer_registry.core.chat import ChatTemplate
+from tokenizer_registry.core.chat import ChatTemplate, Plain
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import (
     Behaviour,
@@ -79,11 +78,11 @@ def load(
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    chat = config.chat_template(roles) or ChatTemplate(llama3)
+    chat = config.chat_template(roles) or ChatTemplate.built_in("Llama 3's form", llama3)
     return FastTokenizer(backend, behaviour, roles=roles, chat=chat)
 
 
-def llama3(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+def llama3(messages: Plain, add_generation_prompt: bool) -> str:
     """Llama 3's own form: each message, stripped, under a header with its role.
 
     <|start_header_id|>user<|end_header_id|>\\n\\nHello<|eot_id|>

@@ -18,7 +18,7 @@ from typing import Any
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate, Messages, take_turns
+from tokenizer_registry.core.chat import ChatTemplate, Plain, take_turns
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import (
     Behaviour,
@@ -96,7 +96,9 @@ def load(
         skip_special_tokens=skip_special_tokens,
         prefix_space_always=model is not None,
     )
-    chat = config.chat_template(roles) or ChatTemplate(partial(_chat, _version(backend)))
+    chat = config.chat_template(roles) or ChatTemplate.built_in(
+        "Mistral's form", partial(_chat, _version(backend)), join="\n\n"
+    )
     encoder = piece_encoder(path, model, backend, behaviour) if model else None
     return FastTokenizer(backend, behaviour, roles=roles, chat=chat, encoder=encoder)
 
@@ -139,7 +141,7 @@ def _version(backend: tokenizers.Tokenizer) -> tuple[int, str]:
     return (7 if system else 2), space
 
 
-def _chat(version: tuple[int, str], messages: Messages, add_generation_prompt: bool) -> str:
+def _chat(version: tuple[int, str], messages: Plain, add_generation_prompt: bool) -> str:
     """The conversation as mistral-common's version of that number encodes it."""
     number, space = version
     system, turns = take_turns(messages)

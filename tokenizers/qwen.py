@@ -8,13 +8,12 @@ Text is composed (NFC) first and digits are cut one by one; there is no BOS:
 A folder without a chat template gets ChatML, <|im_start|> and <|im_end|>.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate
+from tokenizer_registry.core.chat import ChatTemplate, Plain
 from tokenizer_registry.core.fast import (
     Behaviour,
     FastTokenizer,
@@ -63,7 +62,7 @@ def load(
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    chat = config.chat_template(roles) or ChatTemplate(chatml)
+    chat = config.chat_template(roles) or ChatTemplate.built_in("ChatML", chatml)
     return FastTokenizer(backend, behaviour, roles=roles, chat=chat)
 
 
@@ -81,7 +80,7 @@ def _open(paths: tuple[Path, ...]) -> tokenizers.Tokenizer:
     return backend
 
 
-def chatml(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+def chatml(messages: Plain, add_generation_prompt: bool) -> str:
     """ChatML: '<|im_start|>user\\nHello<|im_end|>\\n' for each message."""
     prompt = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
     return prompt + "<|im_start|>assistant\n" if add_generation_prompt else prompt

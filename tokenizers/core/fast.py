@@ -109,6 +109,13 @@ class FastTokenizer(Tokenizer):
         except (RuntimeError, TypeError, UnicodeEncodeError) as error:
             raise _unencodable(texts, error) from error
 
+    def encode_bare(self, text: str) -> list[int]:
+        """See Tokenizer.encode_bare."""
+        try:
+            return list(self._encoder([text])[0])
+        except (RuntimeError, TypeError, UnicodeEncodeError) as error:
+            raise _unencodable([text], error) from error
+
     def _encode_with_backend(self, texts: Sequence[str]) -> list[list[int]]:
         if self._space_always:
             texts = [" " + text if text[:1] in (" ", "▁") else text for text in texts]
