@@ -4,8 +4,8 @@
     'Hello world', add_bos_token=true  -> [50256, 15496, 995]
 
 `add_bos_token` really prepends BOS, as transformers' slow tokenizer does and its fast one does
-not: always, also when the prompt begins with <|endoftext|>. OpenAI's own names for the files,
-encoder.json and vocab.bpe, do as well.
+not: once, so that a chat template which writes <|endoftext|> itself does not have it twice.
+OpenAI's own names for the files, encoder.json and vocab.bpe, do as well.
 """
 
 from pathlib import Path
@@ -68,7 +68,6 @@ def load(
     behaviour = Behaviour(
         prefix=prefix if add_special_tokens else (),
         suffix=suffix if add_special_tokens else (),
-        prefix_once=False,
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
