@@ -17,11 +17,11 @@ from typing import Any
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate, Messages
+from tokenizer_registry.core.chat import ChatTemplate, Template
 from tokenizer_registry.core.decoding import decodes_by_token
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import open_tokenizer_json
-from tokenizer_registry.core.files import Config, read_config
+from tokenizer_registry.core.files import Config, read_config, read_templates
 from tokenizer_registry.core.opening import Kind, Options, finish
 from tokenizer_registry.core.ranks import count_ranks
 from tokenizer_registry.core.registry import load as load_type
@@ -101,8 +101,14 @@ class PythonTokenizer(Tokenizer):
         }
 
     def encode(self, text: str) -> list[int]:
-        """See Tokenizer.encode."""
-        return list(self.opened.encode(text, add_special_tokens=self._add))
+        """See Tokenizer.encode; a prompt that begins with BOS gets no second one."""
+        ids = list(self.opened.encode(text, add_special_tokens=self._add))
+        twice = self.bos_id is not None and ids[:2] == [self.bos_id] * 2
+        return ids[1:] if twice and self.encode_bare(text)[0] == self.bos_id else ids
+
+    def encode_bare(self, text: str) -> list[int]:
+        """See Tokenizer.encode_bare."""
+        return list(self.opened.encode(text, add_special_tokens=False))
 
     def encode_fragment(self, text: str) -> list[int]:
         """See Tokenizer.encode_fragment; a prefix space cannot be told apart here."""
@@ -203,7 +209,7 @@ def _owner(folder: Path) -> str | None:
 def _open(folder: Path, config: Config, options: Options, trust_remote_code: bool) -> Tokenizer:
     """What transformers opens."""
     opened = _auto_tokenizer(folder, trust_remote_code)
-    chat = ChatTemplate(_chat(opened)) if opened.chat_template else None
+    chat = _chat(opened, folder)
     backend: Any = getattr(opened, "backend_tokenizer", None)
     if backend is None or not decodes_by_token(backend):
         return PythonTokenizer(
@@ -232,14 +238,12 @@ def _auto_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
         raise TokenizerError(f"{folder}: AutoTokenizer: {error}") from error
 
 
-def _chat(opened: Any) -> Any:
-    def render(messages: Messages, add_generation_prompt: bool) -> str:
-        try:
-            prompt = opened.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except Exception as error:  # jinja2's errors, and the template's own
-            raise TokenizerError(f"chat_template: {error}") from error
-        return str(prompt)
-
-    return render
+def _chat(opened: Any, folder: Path) -> ChatTemplate | None:
+    """The templates that transformers found, or else a processor's; rendered as for every type."""
+    found = getattr(opened, "chat_template", None)
+    if not found:
+        templates = read_templates(folder, {})
+    else:
+        named = found if isinstance(found, dict) else {"default": found}
+        templates = {name: Template(source, str(folder)) for name, source in named.items()}
+    return ChatTemplate.jinja(templates, opened.special_tokens_map) if templates else None

@@ -60,7 +60,7 @@ def load(
         roles=_ROLES,
         needed=("bos_token", "eos_token"),
         bos=True,
-        chat=ChatTemplate(lambda messages, _: own(messages)),
+        chat=ChatTemplate.built_in("Llama-2's form", lambda messages, _: own(messages)),
     )
     if path.suffix == ".model":
         return finish_model(path, config, options, kind, legacy=config.flag("legacy", None, False))

@@ -7,12 +7,11 @@ A tokenizer.json is read as it says. A folder without a chat template gets Llama
 its role headers.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate
+from tokenizer_registry.core.chat import ChatTemplate, Plain
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import FastTokenizer, open_byte_level
 from tokenizer_registry.core.files import first_of, read_config
@@ -72,7 +71,10 @@ def load(
         skip_special_tokens=skip_special_tokens,
     )
     kind = Kind(
-        roles=_ROLES, needed=("bos_token", "eos_token"), bos=True, chat=ChatTemplate(llama3)
+        roles=_ROLES,
+        needed=("bos_token", "eos_token"),
+        bos=True,
+        chat=ChatTemplate.built_in("Llama 3's form", llama3),
     )
     return finish(_open(path), config, options, kind)
 
@@ -89,7 +91,7 @@ def _open(path: Path) -> tokenizers.Tokenizer:
     return ranked_backend(ranks, _WORD, _SPECIAL)
 
 
-def llama3(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+def llama3(messages: Plain, add_generation_prompt: bool) -> str:
     """Llama 3's own form: each message, stripped, under a header with its role.
 
     <|start_header_id|>user<|end_header_id|>\\n\\nHello<|eot_id|>

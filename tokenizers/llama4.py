@@ -7,12 +7,11 @@ A tokenizer.json is read as it says. A folder without a chat template gets Llama
 its role headers.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate
+from tokenizer_registry.core.chat import ChatTemplate, Plain
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import FastTokenizer, open_byte_level
 from tokenizer_registry.core.files import first_of, read_config
@@ -81,7 +80,7 @@ def load(
         },
         needed=("bos_token", "eos_token"),
         bos=True,
-        chat=ChatTemplate(llama4),
+        chat=ChatTemplate.built_in("Llama 4's form", llama4),
     )
     return finish(_open(path), config, options, kind)
 
@@ -98,7 +97,7 @@ def _open(path: Path) -> tokenizers.Tokenizer:
     return ranked_backend(ranks, _WORD, _special())
 
 
-def llama4(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+def llama4(messages: Plain, add_generation_prompt: bool) -> str:
     """Llama 4's own form: each message, stripped, under a header with its role.
 
     <|header_start|>user<|header_end|>\\n\\nHello<|eot|>

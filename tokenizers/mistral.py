@@ -20,7 +20,7 @@ from typing import Any
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate, Messages, take_turns
+from tokenizer_registry.core.chat import ChatTemplate, Plain, take_turns
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import FastTokenizer, open_tokenizer_json
 from tokenizer_registry.core.files import first_of, read_config, read_json
@@ -83,7 +83,9 @@ def load(
         tekken = path.name == "tekken.json"
         backend = _open_tekken(path) if tekken else open_tokenizer_json(path)
         made = finish(backend, config, options, kind)
-    made.chat = made.chat or ChatTemplate(partial(_chat, _version(made.backend)))
+    made.chat = made.chat or ChatTemplate.built_in(
+        "Mistral's form", partial(_chat, _version(made.backend)), join="\n\n"
+    )
     return made
 
 
@@ -126,7 +128,7 @@ def _version(backend: tokenizers.Tokenizer) -> tuple[int, str]:
     return (7 if system else 2), space
 
 
-def _chat(version: tuple[int, str], messages: Messages, add_generation_prompt: bool) -> str:
+def _chat(version: tuple[int, str], messages: Plain, add_generation_prompt: bool) -> str:
     """The conversation as mistral-common's version of that number encodes it."""
     number, space = version
     system, turns = take_turns(messages)

@@ -9,14 +9,13 @@ are cut one by one; there is no BOS:
 A folder without a chat template gets ChatML, <|im_start|> and <|im_end|>.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate
+from tokenizer_registry.core.chat import ChatTemplate, Plain
 from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import FastTokenizer, open_bpe, open_byte_level
 from tokenizer_registry.core.files import Config, first_of, read_config
@@ -97,7 +96,7 @@ def load(
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    kind = Kind(roles=_ROLES, needed=("eos_token",), chat=ChatTemplate(chatml))
+    kind = Kind(roles=_ROLES, needed=("eos_token",), chat=ChatTemplate.built_in("ChatML", chatml))
     return finish(_open(paths, config), config, options, kind)
 
 
@@ -127,7 +126,7 @@ def _open_ranks(path: Path) -> tokenizers.Tokenizer:
     )
 
 
-def chatml(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+def chatml(messages: Plain, add_generation_prompt: bool) -> str:
     """ChatML: '<|im_start|>user\\nHello<|im_end|>\\n' for each message."""
     prompt = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
     return prompt + "<|im_start|>assistant\n" if add_generation_prompt else prompt

@@ -7,7 +7,6 @@ from multiprocessing import Pipe
 
 import numpy as np
 import pytest
-from engines import interpreter
 from engines.engine import Failure, Progress, Sampling
 from engines.hosted_messages import (
     ADD,
@@ -22,6 +21,8 @@ from engines.hosted_messages import (
     send,
 )
 from engines.hosted_process import MAX_FAILED_STEPS, Loop
+
+from tokenizer_registry.core import interpreter
 
 
 class Engine:

@@ -1,16 +1,16 @@
 """Messages to a prompt: the tokenizer's own template, or the form its kind was trained on."""
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizer_folders import Folders, Loaded
 
-from tokenizer_registry.core import Tokenizer, TokenizerError, load
+from tokenizer_registry.core import TokenizerError, load
 
 SYSTEM = [{"role": "system", "content": "Answer very seriously"}]
+USER = [{"role": "user", "content": "x"}]
+IMAGE = {"type": "image", "image": "x.png"}
 
 
 def conversation(answers: int) -> list[dict[str, str]]:
@@ -107,32 +107,6 @@ def test_qwen_without_a_template_takes_chatml(folders: Folders) -> None:
     )
 
 
-def test_a_template_file_goes_before_the_config(folders: Folders, tmp_path: Path) -> None:
-    tokenizer = with_template(folders, tmp_path, "{{ bos_token }}one")
-    (tmp_path / "chat_template.jinja").write_text("two {{ messages[0]['content'] }}")
-    assert tokenizer.chat_prompt([{"role": "user", "content": "x"}]) == "<s>one"
-    assert load("llama", tmp_path).chat_prompt([{"role": "user", "content": "x"}]) == "two x"
-
-
-def test_a_template_runs_in_a_sandbox(folders: Folders, tmp_path: Path) -> None:
-    escape = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
-    tokenizer = with_template(folders, tmp_path, escape)
-    with pytest.raises(TokenizerError, match="unsafe"):
-        tokenizer.chat_prompt([{"role": "user", "content": "x"}])
-
-
-def test_a_templates_own_complaint_reaches_the_user(folders: Folders, tmp_path: Path) -> None:
-    tokenizer = with_template(folders, tmp_path, "{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(TokenizerError, match=r"tokenizer_config.json.*roles must alternate"):
-        tokenizer.chat_prompt([{"role": "user", "content": "x"}])
-
-
-def test_a_template_that_is_no_jinja_names_its_file(folders: Folders, tmp_path: Path) -> None:
-    tokenizer = with_template(folders, tmp_path, "{% for %}")
-    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json: chat_template"):
-        tokenizer.chat_prompt([{"role": "user", "content": "x"}])
-
-
 def test_without_a_template_the_error_says_what_to_add(loaded: Loaded) -> None:
     with pytest.raises(TokenizerError, match=r"no chat template: add chat_template.jinja"):
         loaded["gpt2"].chat_prompt([{"role": "user", "content": "x"}])
@@ -142,12 +116,25 @@ def test_without_a_template_the_error_says_what_to_add(loaded: Loaded) -> None:
     ("messages", "complaint"),
     [
         ([], "at least one message"),
+        ("hello", "must be a list, not str"),
         (SYSTEM, "at least one message"),
         ([{"role": "assistant", "content": "x"}], "found 'assistant' where 'user'"),
         ([{"role": "user", "content": "x"}] * 2, "found 'user' where 'assistant'"),
-        ([{"role": "user"}], r"messages\[0\]: needs a string 'content'"),
-        ([{"role": "user", "content": 7}], r"messages\[0\]: needs a string 'content'"),
-        (["hello"], r"messages\[0\]: needs a string 'role'"),
+        ([{"role": "user"}], r"messages\[0\]: 'content' is null, for which Llama-2's form"),
+        ([{"role": "user", "content": None}], r"messages\[0\]: 'content' is null"),
+        ([{"role": "user", "content": 7}], r"messages\[0\]: 'content' must be .* not int"),
+        ([{"role": "user", "content": [7]}], r"messages\[0\]: content\[0\] must be an object"),
+        (["hello"], r"messages\[0\]: must be an object, not str"),
+        ([{"content": "x"}], r"messages\[0\]: needs a string 'role', not null"),
+        ([{"role": 1, "content": "x"}], r"messages\[0\]: needs a string 'role', not int"),
+        (
+            [*USER, {"role": "assistant", "content": [IMAGE]}],
+            r"messages\[1\]: content\[0\] .* 'image'",
+        ),
+        (
+            [*USER, {"role": "assistant", "content": "", "tool_calls": [{}]}],
+            r"messages\[1\].*tool_calls",
+        ),
     ],
 )
 def test_bad_messages_are_named(messages: Any, complaint: str, loaded: Loaded) -> None:
@@ -155,18 +142,37 @@ def test_bad_messages_are_named(messages: Any, complaint: str, loaded: Loaded) -
         loaded["llama"].chat_prompt(messages)
 
 
-def with_template(folders: Folders, folder: Path, template: str) -> Tokenizer:
-    shutil.copy(folders["llama"] / "tokenizer.model", folder)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-    return load("llama", folder)
+@pytest.mark.parametrize("key", ["tools", "documents"])
+def test_a_form_without_a_template_has_no_tools_and_says_so(key: str, loaded: Loaded) -> None:
+    given: dict[str, Any] = {key: [{"title": "x"}]}
+    with pytest.raises(TokenizerError, match=rf"{key}: .* Llama 3's form has no {key}"):
+        loaded["llama3"].chat_prompt(USER, **given)
 
 
-def mistral_common(folder: Path, messages: list[dict[str, str]]) -> list[int]:
+@pytest.mark.parametrize("name", ["mistral3", "mistral7", "tekken"])
+def test_the_text_parts_of_a_message_are_joined_as_mistral_common_joins_them(
+    name: str, folders: Folders
+) -> None:
+    parts = [{"type": "text", "text": text} for text in ("one", "two")]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
+    tokenizer = load("mistral", folders[name])
+    assert tokenizer.encode(tokenizer.chat_prompt(messages)) == mistral_common(
+        folders[name], messages
+    )
+
+
+def test_an_answer_begun_is_gone_on_with_in_a_built_in_form(loaded: Loaded) -> None:
+    messages = [*USER, {"role": "assistant", "content": "I think"}]
+    prompt = loaded["llama"].chat_prompt(messages, False, continue_final_message=True)
+    assert prompt == "<s>[INST] x [/INST] I think"
+
+
+def mistral_common(folder: Path, messages: list[dict[str, Any]]) -> list[int]:
     """The ids that mistral-common's own encoder makes of a conversation."""
     from mistral_common.protocol.instruct.request import ChatCompletionRequest
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
     reference = MistralTokenizer.from_file(str(next(folder.iterdir())))
-    request = ChatCompletionRequest(messages=messages)
+    request: Any = ChatCompletionRequest.from_openai(messages)
     tokens: list[int] = reference.encode_chat_completion(request).tokens
     return tokens

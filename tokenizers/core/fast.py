@@ -111,6 +111,13 @@ class FastTokenizer(Tokenizer):
         except (RuntimeError, TypeError, UnicodeEncodeError) as error:
             raise _unencodable(texts, error) from error
 
+    def encode_bare(self, text: str) -> list[int]:
+        """See Tokenizer.encode_bare."""
+        try:
+            return self._encoder.encode_batch([text])[0]
+        except (RuntimeError, TypeError, UnicodeEncodeError) as error:
+            raise _unencodable([text], error) from error
+
     def _finish(self, ids: list[int]) -> list[int]:
         prefix = self._prefix
         if prefix and ids[: len(prefix)] != prefix:

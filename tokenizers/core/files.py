@@ -3,7 +3,8 @@
 llama-tokenizer/
   tokenizer.json | tokenizer.model | vocab.json + merges.txt     the vocabulary
   tokenizer_config.json, special_tokens_map.json, added_tokens.json   special tokens, options
-  chat_template.jinja                                            the chat template
+  chat_template.jinja, additional_chat_templates/*.jinja         the chat template, and others
+  chat_template.json                                             a processor's chat template
 """
 
 import json
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizer_registry.core.chat import ChatTemplate
+from tokenizer_registry.core.chat import ChatTemplate, Template
 from tokenizer_registry.core.errors import TokenizerError
 
 _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -39,6 +40,8 @@ class Config:
     """tokenizer_config.json, as it is."""
     roles: dict[str, str] = field(default_factory=dict)
     """{"bos_token": "<s>", ...}: which string plays which part."""
+    named: dict[str, str] = field(default_factory=dict)
+    """{"bos_token": "<s>", "image_token": "<img>", ...}: all that a chat template may name."""
     others: list[str] = field(default_factory=list)
     """Special tokens that play no part: additional_special_tokens."""
     added: list[AddedToken] = field(default_factory=list)
@@ -57,47 +60,91 @@ class Config:
         return value
 
     def chat_template(self, roles: dict[str, str]) -> ChatTemplate | None:
-        """The folder's template: chat_template.jinja before tokenizer_config.json.
+        """The folder's chat template, or None.
 
-        roles: the special tokens that the template may name, {"bos_token": "<s>", ...}.
+        roles: the special tokens that the type knows, {"bos_token": "<s>", ...}; the template
+        may name these and all that the files name.
         """
-        where = self.folder / "chat_template.jinja"
-        source: Any
-        if where.is_file():
-            source = read_text(where)
-        else:
-            where = self.folder / "tokenizer_config.json"
-            source = self.values.get("chat_template")
-        if isinstance(source, list):  # several, by name
-            named = {item.get("name"): item.get("template") for item in source}
-            source = named.get("default")
-        if source is None:
-            return None
-        if not isinstance(source, str):
-            raise TokenizerError(f"{where}: chat_template must be a string: {source!r}")
-        return ChatTemplate.jinja(source, roles, str(where))
+        templates = read_templates(self.folder, self.values)
+        return ChatTemplate.jinja(templates, {**roles, **self.named}) if templates else None
 
 
 def read_config(folder: Path) -> Config:
     """The small files of a folder, none of which must exist."""
     config = Config(folder)
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        values = _read_object(folder / name)
+    names = ["special_tokens_map.json", "tokenizer_config.json"]
+    values = {name: _read_object(folder / name) for name in names}
+    config.values = values["tokenizer_config.json"]
+    if "added_tokens_decoder" not in config.values:
+        names.reverse()  # as in transformers: the special tokens map then has the last word
+    for name in names:
         for role in _ROLES:
-            content = _content(folder / name, role, values.get(role))
+            content = _content(folder / name, role, values[name].get(role))
             if content is not None:
                 config.roles[role] = content
         for key in ("additional_special_tokens", "extra_special_tokens"):
-            listed = values.get(key) or []
+            listed = values[name].get(key) or []
             listed = list(listed.values()) if isinstance(listed, dict) else listed
             if not isinstance(listed, list):
                 raise TokenizerError(f"{folder / name}: {key} must be a list: {listed!r}")
             contents = [_content(folder / name, key, each) for each in listed]
             config.others += [c for c in contents if c and c not in config.others]
-        if name == "tokenizer_config.json":
-            config.values = values
+        config.named |= _named_tokens(folder / name, values[name])
     config.added = _added_tokens(config)
     return config
+
+
+def _named_tokens(path: Path, values: dict[str, Any]) -> dict[str, str]:
+    """The special tokens of a file by name: bos_token, image_token, and a model's own."""
+    named = {
+        key: value
+        for key, value in values.items()
+        if key.endswith("_token") and isinstance(value, (str, dict))
+    }
+    extra = values.get("extra_special_tokens")
+    named |= extra if isinstance(extra, dict) else {}
+    contents = {key: _content(path, key, value) for key, value in named.items()}
+    return {key: content for key, content in contents.items() if content is not None}
+
+
+def read_templates(folder: Path, values: dict[str, Any]) -> dict[str, Template]:
+    """The chat templates of a folder by name; the usual one is `default`.
+
+    As in transformers, files of jinja go before tokenizer_config.json, all of them; a processor's
+    chat_template.json counts where there is no other.
+
+    Args:
+        values: tokenizer_config.json.
+    """
+    paths = {"default": folder / "chat_template.jinja"}
+    additional = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    paths |= {path.name.removesuffix(".jinja"): path for path in additional}
+    found = {
+        name: Template(read_text(path), str(path)) for name, path in paths.items() if path.is_file()
+    }
+    legacy = folder / "chat_template.json"
+    if not found:
+        found = _templates(folder / "tokenizer_config.json", values.get("chat_template"))
+    return found or _templates(legacy, _read_object(legacy).get("chat_template"))
+
+
+def _templates(path: Path, value: Any) -> dict[str, Template]:
+    """chat_template of a JSON file: a string, or several by name."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        value = {"default": value}
+    try:
+        if isinstance(value, list):
+            value = {item["name"]: item["template"] for item in value}
+        if not all(isinstance(text, str) for pair in value.items() for text in pair):
+            raise TypeError("a name or a template is no string")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise TokenizerError(
+            f"{path}: chat_template must be a string, or a list of objects with name and "
+            f"template: {type(error).__name__}: {error}"
+        ) from error
+    return {name: Template(source, str(path)) for name, source in value.items()}
 
 
 def _added_tokens(config: Config) -> list[AddedToken]:

@@ -16,8 +16,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
-from tokenizer_registry.core.chat import ChatTemplate
+from tokenizer_registry.core.chat import ChatTemplate, Conversation, Message
 from tokenizer_registry.core.stream import REPLACE_RUN, Leading, StreamDecoder, TextTable
 
 
@@ -134,17 +135,77 @@ class Tokenizer(ABC):
                 found.append(ids)
         return found
 
-    def chat_prompt(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
-    ) -> str:
-        """The prompt of a conversation, ready for `encode`.
+    def encode_bare(self, text: str) -> list[int]:
+        """The ids of a prompt without BOS and the like; a type that adds any overrides this."""
+        return self.encode(text)
 
-        messages: {"role": "system" | "user" | "assistant", "content": ...}, oldest first.
-        Raises TokenizerError for a tokenizer without a chat template and for messages that the
-        template refuses.
+    def chat_prompt(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = True,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool | str = False,
+        template: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt of a conversation, ready for `encode`: transformers' apply_chat_template.
+
+        Args:
+            messages: {"role": "system" | "user" | "assistant" | ..., "content": text, null or a
+                list of parts, and what else the template knows, such as tool_calls}, oldest first.
+            add_generation_prompt: End with what begins an answer.
+            tools: JSON schemas of the functions that the model may call.
+            documents: Texts to answer from, {"title": ..., "text": ...}.
+            continue_final_message: End where the last message's content ends, or the named field
+                of it, for the model to go on from; not with add_generation_prompt.
+            template: The name of a template, for a tokenizer that has several.
+            arguments: The template's own options, {"enable_thinking": False}.
+
+        Raises:
+            TokenizerError: The tokenizer has no chat template; a message is malformed; the
+                template refuses the messages, fails, or runs into a limit.
 
         >>> llama.chat_prompt([{"role": "user", "content": "Hello"}])
         '<s>[INST] Hello [/INST]'
         """
         chat = self.chat or ChatTemplate.missing(type(self).__name__)
-        return chat.render(messages, add_generation_prompt)
+        return chat.render(
+            Conversation(
+                messages,
+                add_generation_prompt,
+                tools,
+                documents,
+                continue_final_message,
+                template,
+                {} if arguments is None else arguments,
+            )
+        )
+
+    def chat_ids(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = True,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool | str = False,
+        template: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """The ids of a conversation: apply_chat_template's with tokenize=True.
+
+        The template alone says whether there is a BOS, where `encode` of the prompt puts the one
+        that the template left out. Args and Raises: see chat_prompt.
+        """
+        prompt = self.chat_prompt(
+            messages,
+            add_generation_prompt,
+            tools=tools,
+            documents=documents,
+            continue_final_message=continue_final_message,
+            template=template,
+            arguments=arguments,
+        )
+        return self.encode_bare(prompt)

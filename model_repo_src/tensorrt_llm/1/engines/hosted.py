@@ -39,8 +39,8 @@ from engines.hosted_messages import (
     sampling_values,
     send,
 )
-from engines.interpreter import find_python
 from engines.kinds import limits
+from tokenizer_registry.core.interpreter import find_python
 
 log = logging.getLogger("trellis.hosted")
 

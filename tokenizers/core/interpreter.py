@@ -24,7 +24,7 @@ def find_python() -> str:
         if _probe(path) == wanted:
             return path
     raise RuntimeError(
-        f"the engine's process needs a Python {version}, and none was found among"
+        f"a process of its own needs a Python {version}, and none was found among"
         f" {', '.join(tried) or 'nothing'}: put python{version} on PATH"
     )
 
