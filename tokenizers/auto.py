@@ -143,20 +143,21 @@ class PythonTokenizer(Tokenizer):
 class WindowDecoder(StreamDecoder):
     """Streams by decoding a few tokens again with each new one, and giving out what is new.
 
-    Text that ends in U+FFFD may be half a character: it waits, for three more tokens at most, and
-    is given out at the end as the tokenizer says it.
+    U+FFFD at the end of a text may be half a character: the last three wait for more tokens, and
+    are given out at the end as the tokenizer says them.
     """
 
-    __slots__ = ("_given", "_held", "_text", "_window")
+    __slots__ = ("_given", "_text", "_window")
 
     _CONTEXT = 6  # tokens that are decoded again: what a tokenizer's spacing looks back on
+    _MOST = 64  # tokens that wait at most
+    _HALF = 3  # U+FFFD that an incomplete character can be at most
 
     def __init__(self, tokenizer: PythonTokenizer, skip_special_tokens: bool) -> None:
         super().__init__(TextTable(tokenizer.token_bytes, tokenizer.vocab_size), "replace")
         self._text = partial(tokenizer.text, skip_special_tokens=skip_special_tokens)
         self._window: list[int] = []
-        self._given = ""
-        self._held = 0
+        self._given = 0  # characters of the window's text
 
     def push(self, ids: Iterable[int]) -> str:
         """See StreamDecoder.push."""
@@ -164,22 +165,22 @@ class WindowDecoder(StreamDecoder):
 
     def end(self) -> str:
         """The text that waited for more tokens."""
-        text = self._text(self._window)[len(self._given) :] if self._held else ""
+        text = self._text(self._window)[self._given :]
         self._window = []
-        self._given = ""
-        self._held = 0
+        self._given = 0
         return text
 
     def _push_one(self, token: int) -> str:
         self._window.append(token)
         text = self._text(self._window)
-        self._held += 1
-        if text.endswith("\ufffd") and self._held < 4:
-            return ""
-        new = text[len(self._given) :]
-        self._held = 0
-        self._window = self._window[-self._CONTEXT :]
-        self._given = self._text(self._window)
+        half = min(len(text) - len(text.rstrip("\ufffd")), self._HALF, len(text) - self._given)
+        if half <= 0 or len(self._window) > self._MOST:
+            new = text[self._given :]
+            self._window = self._window[-self._CONTEXT :]
+            self._given = len(self._text(self._window))
+            return new
+        new = text[self._given : len(text) - half]
+        self._given = len(text) - half
         return new
 
 
