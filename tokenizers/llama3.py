@@ -3,7 +3,8 @@
     'Hello world'                       -> [128000, 9906, 1917]
     '<|begin_of_text|>Hello world'      -> [128000, 9906, 1917]    BOS once
 
-A folder without a chat template gets Llama 3's own form, with its role headers.
+A folder without a chat template gets Llama 3's own form, with its role headers; then <|eot_id|>
+and <|eom_id|> end an answer, as <|end_of_text|> does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,8 +80,10 @@ def load(
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    chat = config.chat_template(roles) or ChatTemplate(llama3)
-    return FastTokenizer(backend, behaviour, roles=roles, chat=chat)
+    chat = config.chat_template(roles)
+    ends = () if chat else ("<|eot_id|>", "<|eom_id|>")
+    chat = chat or ChatTemplate(llama3)
+    return FastTokenizer(backend, behaviour, roles=roles, chat=chat, ends=ends)
 
 
 def llama3(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:

@@ -5,7 +5,8 @@ Text is composed (NFC) first and digits are cut one by one; there is no BOS:
     'Hello 42'    -> Hello | ' ' | 4 | 2
     'e\\u0301'     -> the ids of 'é'
 
-A folder without a chat template gets ChatML, <|im_start|> and <|im_end|>.
+A folder without a chat template gets ChatML, <|im_start|> and <|im_end|>; then <|im_end|> ends an
+answer, as <|endoftext|> does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,8 +64,10 @@ def load(
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    chat = config.chat_template(roles) or ChatTemplate(chatml)
-    return FastTokenizer(backend, behaviour, roles=roles, chat=chat)
+    chat = config.chat_template(roles)
+    ends = () if chat else ("<|im_end|>",)
+    chat = chat or ChatTemplate(chatml)
+    return FastTokenizer(backend, behaviour, roles=roles, chat=chat, ends=ends)
 
 
 def _open(paths: tuple[Path, ...]) -> tokenizers.Tokenizer:

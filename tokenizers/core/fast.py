@@ -68,7 +68,9 @@ class FastTokenizer(Tokenizer):
         roles: dict[str, str],
         chat: ChatTemplate | None,
         encoder: Encoder | None = None,
+        ends: Sequence[str] = (),
     ) -> None:
+        """`ends`: the tokens that end a turn in the type's own chat form, where that is used."""
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = not behaviour.parse_special_tokens
@@ -79,6 +81,8 @@ class FastTokenizer(Tokenizer):
             backend.token_to_id(roles[role]) if role in roles else None
             for role in ("bos_token", "eos_token", "pad_token")
         )
+        end_ids = map(backend.token_to_id, ends)
+        self.more_end_ids = tuple(token for token in end_ids if token is not None)
         self._prefix = list(behaviour.prefix)
         self._suffix = list(behaviour.suffix)
         self._space_always = behaviour.prefix_space_always
