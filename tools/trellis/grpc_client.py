@@ -16,6 +16,7 @@ INPUTS: dict[str, tuple[str, Any]] = {
     "beam_width": ("INT32", np.int32),
     "end_id": ("INT32", np.int32),
     "pad_id": ("INT32", np.int32),
+    "stop_token_ids": ("INT32", np.int32),
     "top_k": ("INT32", np.int32),
     "top_p": ("FP32", np.float32),
     "temperature": ("FP32", np.float32),

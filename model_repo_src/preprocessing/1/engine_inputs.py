@@ -79,12 +79,13 @@ class EngineInputs:
 
     def check_texts(self, prompts: Prompts) -> None:
         """Raise BadRequest for word lists and biases that the release does not take."""
-        texts = {
-            "BAD_WORDS_IDS": ("bad_words", prompts.bad_words),
-            "STOP_WORDS_IDS": ("stop_words", prompts.stop_words),
-            "EMBEDDING_BIAS": ("embedding_bias_words", prompts.bias),
-        }
-        for output, (client, sent) in texts.items():
+        texts = (
+            ("BAD_WORDS_IDS", "bad_words", prompts.bad_words),
+            ("STOP_WORDS_IDS", "stop_words", prompts.stop_words),
+            ("STOP_WORDS_IDS", "stop_token_ids", prompts.stop_token_ids),
+            ("EMBEDDING_BIAS", "embedding_bias_words", prompts.bias),
+        )
+        for output, client, sent in texts:
             if sent and output not in self.types:
                 raise BadRequest(str(cannot(client, self.engine)))
 

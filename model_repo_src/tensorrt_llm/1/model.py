@@ -142,12 +142,16 @@ class TritonPythonModel:
         self.limits.check_max_tokens(sampling.max_tokens)
         self.limits.check_sequences("num_return_sequences", sampling.sequences)
         self.limits.check_words("bad_words", list(sampling.bad_words))
+        self.limits.check_stop_token_ids(len(sampling.stop_token_ids))
         self.loop.engine.refuse(sampling)
-        if sampling.end_id >= (known := self.vocab_size or self.tokenizer.vocab_size):
+        known = self.vocab_size or self.tokenizer.vocab_size
+        if sampling.end_id >= known:
             raise Refused(
                 f"end_id: {sampling.end_id} is not in the vocabulary; use 0 to {known - 1}, or -1"
                 " for none"
             )
+        if (most := max(sampling.stop_token_ids, default=-1)) >= known:
+            raise Refused(f"stop_token_ids: {most} is not in the vocabulary; use 0 to {known - 1}")
         if self.max_seq_len and length + sampling.max_tokens > self.max_seq_len:
             raise Refused(
                 f"max_tokens: {sampling.max_tokens} and a prompt of {length} tokens do not fit in"
