@@ -28,6 +28,7 @@ INPUTS: dict[str, tuple[str, Any]] = {
     "random_seed": ("UINT64", np.uint64),
     "stream": ("BOOL", np.bool_),
     "exclude_input_in_output": ("BOOL", np.bool_),
+    "skip_special_tokens": ("BOOL", np.bool_),
     "return_log_probs": ("BOOL", np.bool_),
     "return_num_input_tokens": ("BOOL", np.bool_),
     "return_num_output_tokens": ("BOOL", np.bool_),

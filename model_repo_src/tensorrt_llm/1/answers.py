@@ -131,10 +131,13 @@ class Answer:
         client: str = "",
         ensemble_step: bool = False,
         keyed: bool = True,
+        skip_special_tokens: bool | None = None,
     ) -> None:
         """`returns`: of RETURNS, what was asked for. `client`: the token of its connection.
 
         `ensemble_step`: chunks go to `postprocessing`. `keyed`: somebody reads the stream's key.
+        `skip_special_tokens`: what the client said, which `postprocessing` learns from the chunks:
+        Triton has no input of an ensemble in a step that follows a decoupled one.
         """
         self.sender = sender
         self.rows = rows
@@ -145,6 +148,8 @@ class Answer:
         self._keyed = keyed
         self._counts = [name for name in COUNTS if name in returns]
         self._reasons = "finish_reason" in returns
+        # None where nobody would read it.
+        self._skip_special_tokens = skip_special_tokens if ensemble_step else None
         self.ended = False  # the final flag was sent, or is being sent
         self.dropped = False  # nothing of it needs to run in the engine any more
         # Senders' own marks: queued or being flushed; and fed again since.
@@ -279,6 +284,7 @@ class Answer:
             tensors.append(pb_utils.Tensor("stream_end", ENDS[sequence.done]))
         if sequence.cut:
             tensors.append(_tensor("text_cut", [[sequence.cut]], np.int32))
+        tensors.extend(self._passed_on(1))
         if row.sampling.log_probs:
             tensors.extend(_log_probs([[sequence]]))
             sequence.log_probs = []
@@ -302,11 +308,17 @@ class Answer:
         if any(sequence.cut for row in self.rows for sequence in row.sequences):
             cuts = [[sequence.cut for sequence in row.sequences] for row in self.rows]
             tensors.append(_tensor("text_cut", cuts, np.int32))
+        tensors.extend(self._passed_on(len(self.rows)))
         if any(row.sampling.log_probs for row in self.rows):
             tensors.extend(_log_probs([row.sequences for row in self.rows]))
         if self._reasons:
             tensors.append(_reasons([row.sequences for row in self.rows]))
         return tensors + self._count(self.rows)
+
+    def _passed_on(self, rows: int) -> list[Any]:
+        """What goes through this model to `postprocessing`, [rows, 1], if it was sent."""
+        skip = self._skip_special_tokens
+        return [] if skip is None else [_tensor("skip_special_tokens", [[skip]] * rows, np.bool_)]
 
     def _count(self, rows: list[Row]) -> list[Any]:
         """The token counts that were asked for, [rows, 1] each."""
