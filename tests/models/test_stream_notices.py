@@ -39,6 +39,19 @@ def test_a_request_that_does_not_stream_has_none(tmp_path: Path, listener: Liste
     assert generation(listener, "a") is None
 
 
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("skip", [True, False, None])
+def test_what_a_request_says_of_special_tokens_is_heard(
+    tmp_path: Path, listener: Listener, streams: bool, skip: bool | None
+) -> None:
+    assert Announcer(tmp_path).announce([Notice("a", streams, skip)])
+    listener.drain()
+    begun = listener.begun(id_digest("a"))
+    assert begun.skip_special_tokens is skip
+    assert (begun.generation is not None) == streams
+    assert listener.begun(id_digest("b")) == (0, None)
+
+
 def test_only_so_many_ids_are_remembered_the_last_used_ones(
     tmp_path: Path, listener: Listener
 ) -> None:
@@ -76,8 +89,8 @@ def test_without_a_listener_announcing_warns_once_and_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     announcer = Announcer(tmp_path / "nobody")
-    announcer.announce([Notice("a", True)])
-    announcer.announce([Notice("a", True)])
+    assert not announcer.announce([Notice("a", True)])
+    assert not announcer.announce([Notice("a", True)])
     assert caplog.text.count("postprocessing cannot be reached") == 1
 
 
