@@ -95,7 +95,7 @@ class EngineInputs:
             if sent and output not in self.types:
                 raise BadRequest(str(cannot(client, self.engine)))
 
-    def check_id(self, asked: Asked, skips: bool) -> None:
+    def check_special_tokens(self, asked: Asked, skips: bool) -> None:
         """Raise BadRequest where `postprocessing` cannot know what a request says.
 
         `skips`: what it does by itself.

@@ -55,8 +55,12 @@ class Preprocessor:
         # Set where TensorRT-LLM itself is behind.
         self.engine_inputs = EngineInputs(settings) if settings.text("engine", "") else None
         self.limits = Limits.read(settings, self.vocab_size)
-        # Where a request has no end_id; what the engine cannot make needs no watching.
-        self._end_ids = [token for token in self.tokenizer.end_ids if token < self.vocab_size]
+        # Where a request has no end_id; further ones that the engine cannot make need no watching.
+        self._end_ids = [
+            token
+            for token in self.tokenizer.end_ids
+            if token < self.vocab_size or token == self.tokenizer.eos_id
+        ]
         if self._end_ids[1:] and not self.types.keys() & {"OUT_STOP_TOKEN_IDS", "STOP_WORDS_IDS"}:
             log.warning(
                 "this engine ends an answer at one id; it goes on after %s", self._end_ids[1:]
@@ -73,7 +77,9 @@ class Preprocessor:
             self.engine_inputs.check_texts(prompts)
             prompts.asked = self.engine_inputs.read(arrays, prompts.max_tokens)
             prompts.asked.request_id = _id(request_id)
-            self.engine_inputs.check_id(prompts.asked, self.tokenizer.skip_special_tokens)
+            self.engine_inputs.check_special_tokens(
+                prompts.asked, self.tokenizer.skip_special_tokens
+            )
         return prompts
 
     def encode(self, texts: Sequence[str]) -> list[Row]:

@@ -144,7 +144,8 @@ class TritonPythonModel:
         self.limits.check_max_tokens(sampling.max_tokens)
         self.limits.check_sequences("num_return_sequences", sampling.sequences)
         self.limits.check_words("bad_words", list(sampling.bad_words))
-        self.limits.check_stop_token_ids(len(sampling.stop_token_ids))
+        more = set(sampling.stop_token_ids) - set(self.tokenizer.end_ids)  # the client's own
+        self.limits.check_stop_token_ids(len(more))
         self.loop.engine.refuse(sampling)
         known = self.vocab_size or self.tokenizer.vocab_size
         if sampling.end_id >= known:
