@@ -4,7 +4,7 @@
     '<|begin_of_text|>Hello world'      -> [128000, 9906, 1917]    BOS once
 
 A tokenizer.json is read as it says. A folder without a chat template gets Llama 3's own form, with
-its role headers.
+its role headers; then <|eot_id|> and <|eom_id|> end an answer, as <|end_of_text|> does.
 """
 
 from pathlib import Path
@@ -75,6 +75,7 @@ def load(
         needed=("bos_token", "eos_token"),
         bos=True,
         chat=ChatTemplate.built_in("Llama 3's form", llama3),
+        ends=("<|eot_id|>", "<|eom_id|>"),
     )
     return finish(_open(path), config, options, kind)
 

@@ -4,7 +4,7 @@
     '<|begin_of_text|>Hello world'      -> [200000, 19556, 2817]    BOS once
 
 A tokenizer.json is read as it says. A folder without a chat template gets Llama 4's own form, with
-its role headers.
+its role headers; then <|eot|> and <|eom|> end an answer, as <|end_of_text|> does.
 """
 
 from pathlib import Path
@@ -81,6 +81,7 @@ def load(
         needed=("bos_token", "eos_token"),
         bos=True,
         chat=ChatTemplate.built_in("Llama 4's form", llama4),
+        ends=("<|eot|>", "<|eom|>"),
     )
     return finish(_open(path), config, options, kind)
 

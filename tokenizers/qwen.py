@@ -6,7 +6,8 @@ are cut one by one; there is no BOS:
     'Hello 42'    -> Hello | ' ' | 4 | 2
     'e\\u0301'     -> the ids of 'é'
 
-A folder without a chat template gets ChatML, <|im_start|> and <|im_end|>.
+A folder without a chat template gets ChatML, <|im_start|> and <|im_end|>; then <|im_end|> ends an
+answer, as <|endoftext|> does.
 """
 
 from dataclasses import dataclass
@@ -96,7 +97,12 @@ def load(
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    kind = Kind(roles=_ROLES, needed=("eos_token",), chat=ChatTemplate.built_in("ChatML", chatml))
+    kind = Kind(
+        roles=_ROLES,
+        needed=("eos_token",),
+        chat=ChatTemplate.built_in("ChatML", chatml),
+        ends=("<|im_end|>",),
+    )
     return finish(_open(paths, config), config, options, kind)
 
 

@@ -15,7 +15,13 @@ from tritonclient.utils import InferenceServerException
 # Shown on standard error after the text, as the last response has them; of each token, all of them.
 LAST = ("num_input_tokens", "num_output_tokens", "finish_reason", "cum_log_probs")
 EACH = "output_log_probs"
-MANY = ("stop_words", "bad_words", "embedding_bias_words", "embedding_bias_weights")
+MANY = (
+    "stop_words",
+    "stop_token_ids",
+    "bad_words",
+    "embedding_bias_words",
+    "embedding_bias_weights",
+)
 TYPES = {"INT32": int, "UINT64": int, "FP32": float, "BYTES": str, "BOOL": bool}
 NO_PROXY = ("grpc.enable_http_proxy", 0)  # an address given is the address meant
 DEFAULTS: dict[str, Any] = {"max_tokens": 128, "stream": True}

@@ -43,6 +43,10 @@ class RequestLimits:
         longest = max(map(len, words), default=0)
         self._check(client, longest, "characters in a word", "max_word_characters")
 
+    def check_stop_token_ids(self, number: int) -> None:
+        """How many ids end a prompt's answer: as many as words may."""
+        self._check("stop_token_ids", number, "ids", "max_words")
+
     def _check(self, client: str, number: int, what: str, parameter: str) -> None:
         most = getattr(self, parameter)
         if most is not None and number > most:

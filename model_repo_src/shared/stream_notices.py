@@ -1,10 +1,10 @@
 """How `preprocessing` tells `postprocessing` that a request of some id begins.
 
 Only used with TensorRT-LLM's own engines, which pass nothing through: there a stream is known by
-its request's id, and only the first step knows that an id is used again, or that its request does
-not stream. A datagram goes through a Unix socket in Linux's abstract namespace, named after the
-tritonserver that both processes are children of; it arrives before the request does, and there is
-no file to clean up.
+its request's id, and only the first step knows that an id is used again, that its request does
+not stream, or what it says of special tokens. A datagram goes through a Unix socket in Linux's
+abstract namespace, named after the tritonserver that both processes are children of; it arrives
+before the request does, and there is no file to clean up.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 log = logging.getLogger("trellis.stream_notices")
 
@@ -26,6 +27,29 @@ NOTICE_BYTES = DIGEST_BYTES + 1
 NOTICES_PER_DATAGRAM = 2048
 SEND_SECONDS = 2.0
 WAKE_SECONDS = 0.005
+
+
+class Notice(NamedTuple):
+    """What is said of a request that begins."""
+
+    request_id: str
+    streams: bool
+    skip_special_tokens: bool | None = None  # None: as the repository was made
+
+    def flags(self) -> int:
+        """One byte: bit 0 streams, bit 1 a choice was made, bit 2 that choice."""
+        skip = self.skip_special_tokens
+        return self.streams | (0 if skip is None else 2 | skip << 2)
+
+
+class Begun(NamedTuple):
+    """What is known of the request that an id means now."""
+
+    generation: int | None = 0  # which use of the id it is; None if it does not stream
+    skip_special_tokens: bool | None = None
+
+
+UNKNOWN = Begun()
 
 
 def id_digest(request_id: str) -> bytes:
@@ -49,15 +73,18 @@ class Announcer:
         self._socket.settimeout(SEND_SECONDS)
         self._failed = False
 
-    def announce(self, begun: Iterable[tuple[str, bool]]) -> None:
-        """Say that requests of these ids begin, and whether each streams. Never raises."""
-        notices = [id_digest(name) + bytes([streams]) for name, streams in begun]
+    def announce(self, begun: Iterable[Notice]) -> bool:
+        """Say that these requests begin; False if nobody heard all of it. Never raises."""
+        notices = [id_digest(notice.request_id) + bytes([notice.flags()]) for notice in begun]
+        heard = True
         for start in range(0, len(notices), NOTICES_PER_DATAGRAM):
             try:
                 chunk = notices[start : start + NOTICES_PER_DATAGRAM]
                 self._socket.sendto(b"".join(chunk), self._address)
             except OSError as error:
+                heard = False
                 self._warn(error)
+        return heard
 
     def _warn(self, error: OSError) -> None:
         if not self._failed:
@@ -75,8 +102,7 @@ class Listener:
         self.heard = False
         self._most = most
         self._counter = 0
-        # digest -> number of its generation; None where the request does not stream.
-        self._begun: OrderedDict[bytes, int | None] = OrderedDict()
+        self._begun: OrderedDict[bytes, Begun] = OrderedDict()  # by digest
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -90,11 +116,11 @@ class Listener:
         self._thread = threading.Thread(target=self._run, name="stream-notices", daemon=True)
         self._thread.start()
 
-    def generation(self, digest: bytes) -> int | None:
-        """Which use of its id a response belongs to; None if its request does not stream."""
+    def begun(self, digest: bytes) -> Begun:
+        """The request that a response with an id of this digest belongs to."""
         with self._lock:
             if digest not in self._begun:
-                return 0
+                return UNKNOWN
             self._begun.move_to_end(digest)
             return self._begun[digest]
 
@@ -116,7 +142,10 @@ class Listener:
         for start in range(0, len(datagram) - DIGEST_BYTES, NOTICE_BYTES):
             digest = datagram[start : start + DIGEST_BYTES]
             self._counter += 1
-            self._begun[digest] = self._counter if datagram[start + DIGEST_BYTES] else None
+            flags = datagram[start + DIGEST_BYTES]
+            self._begun[digest] = Begun(
+                self._counter if flags & 1 else None, bool(flags & 4) if flags & 2 else None
+            )
             self._begun.move_to_end(digest)
         while len(self._begun) > self._most:
             self._begun.popitem(last=False)

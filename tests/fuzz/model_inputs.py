@@ -52,6 +52,7 @@ SENSIBLE: dict[str, st.SearchStrategy[Any]] = {
     "beam_width": st.just(1),
     "seed": st.integers(0, 2**64 - 1),
     "end_id": st.integers(-1, 49151),
+    "stop_token_ids": st.integers(0, 49151),
     "presence_penalty": st.floats(-2, 2, width=32),
     "frequency_penalty": st.floats(-2, 2, width=32),
     "return_log_probs": st.booleans(),

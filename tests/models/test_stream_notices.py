@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stream_notices import Announcer, Listener, id_digest
+from stream_notices import Announcer, Listener, Notice, id_digest
 
 
 @pytest.fixture
@@ -16,37 +16,50 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
 
 
 def generation(listener: Listener, name: str) -> int | None:
-    return listener.generation(id_digest(name))
+    return listener.begun(id_digest(name)).generation
 
 
 def test_each_use_of_an_id_is_a_generation_of_its_own(tmp_path: Path, listener: Listener) -> None:
     announcer = Announcer(tmp_path)
     assert not listener.heard
-    announcer.announce([("a", True), ("b", True)])
+    announcer.announce([Notice("a", True), Notice("b", True)])
     listener.drain()
     assert listener.heard
     first = generation(listener, "a")
     assert first is not None
     assert first == generation(listener, "a") != generation(listener, "b")
-    announcer.announce([("a", True)])
+    announcer.announce([Notice("a", True)])
     listener.drain()
     assert generation(listener, "a") not in (None, first)
 
 
 def test_a_request_that_does_not_stream_has_none(tmp_path: Path, listener: Listener) -> None:
-    Announcer(tmp_path).announce([("a", True), ("a", False)])
+    Announcer(tmp_path).announce([Notice("a", True), Notice("a", False)])
     listener.drain()
     assert generation(listener, "a") is None
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("skip", [True, False, None])
+def test_what_a_request_says_of_special_tokens_is_heard(
+    tmp_path: Path, listener: Listener, streams: bool, skip: bool | None
+) -> None:
+    assert Announcer(tmp_path).announce([Notice("a", streams, skip)])
+    listener.drain()
+    begun = listener.begun(id_digest("a"))
+    assert begun.skip_special_tokens is skip
+    assert (begun.generation is not None) == streams
+    assert listener.begun(id_digest("b")) == (0, None)
 
 
 def test_only_so_many_ids_are_remembered_the_last_used_ones(
     tmp_path: Path, listener: Listener
 ) -> None:
     announcer = Announcer(tmp_path)
-    announcer.announce([(name, True) for name in "abcd"])
+    announcer.announce([Notice(name, True) for name in "abcd"])
     listener.drain()
     kept = generation(listener, "a")
-    announcer.announce([("e", True)])
+    announcer.announce([Notice("e", True)])
     listener.drain()
     assert generation(listener, "a") == kept
     assert generation(listener, "b") == 0  # forgotten
@@ -58,8 +71,8 @@ def test_thousands_of_notices_are_taken_while_nobody_drains(
     announcer = Announcer(tmp_path)
     begin = time.monotonic()
     for _ in range(200):  # far more datagrams than a socket's queue holds
-        announcer.announce([(f"{number}", True) for number in range(100)])
-    announcer.announce([("last", True)])
+        announcer.announce([Notice(f"{number}", True) for number in range(100)])
+    announcer.announce([Notice("last", True)])
     listener.drain()
     assert generation(listener, "last") not in (None, 0)
     assert time.monotonic() - begin < 5
@@ -67,7 +80,7 @@ def test_thousands_of_notices_are_taken_while_nobody_drains(
 
 def test_the_long_ids_of_many_requests_fit(tmp_path: Path, listener: Listener) -> None:
     names = ["ü" * 100_000 + str(number) for number in range(5)]
-    Announcer(tmp_path).announce([(name, True) for name in names])
+    Announcer(tmp_path).announce([Notice(name, True) for name in names])
     listener.drain()
     assert generation(listener, names[-1]) not in (None, 0)
 
@@ -76,8 +89,8 @@ def test_without_a_listener_announcing_warns_once_and_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     announcer = Announcer(tmp_path / "nobody")
-    announcer.announce([("a", True)])
-    announcer.announce([("a", True)])
+    assert not announcer.announce([Notice("a", True)])
+    assert not announcer.announce([Notice("a", True)])
     assert caplog.text.count("postprocessing cannot be reached") == 1
 
 
@@ -86,7 +99,7 @@ def test_a_second_listener_hears_nothing_and_says_so(
 ) -> None:
     second = Listener(tmp_path, most=4)
     assert "no notices of new streams" in caplog.text
-    Announcer(tmp_path).announce([("a", True)])
+    Announcer(tmp_path).announce([Notice("a", True)])
     listener.drain()
     second.drain()
     assert (listener.heard, second.heard) == (True, False)

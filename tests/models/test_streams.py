@@ -28,6 +28,20 @@ def test_chunks_of_a_stream_share_a_decoder_until_it_ends() -> None:
     assert len(table) == 1
 
 
+def test_a_stream_is_decoded_as_its_first_chunk_says() -> None:
+    asked: list[tuple[bool, ...]] = []
+
+    def decoder(*skip: bool) -> Numbers:
+        asked.append(skip)
+        return Numbers()
+
+    table = StreamTable(decoder)
+    for skip in (False, True, None):
+        assert table.decode(skip, [5], ended=False, skip_special_tokens=skip) == "1,"
+        assert table.decode(skip, [5], ended=True, skip_special_tokens=skip) == "2,end"
+    assert asked == [(False,), (True,), ()]
+
+
 @given(st.lists(st.integers(0, 50)), st.integers(1, 8))
 def test_never_more_than_its_limit(keys: list[int], limit: int) -> None:
     table = StreamTable(Numbers, max_streams=limit)

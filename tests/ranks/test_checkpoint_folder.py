@@ -1,6 +1,7 @@
 """A Hugging Face checkpoint as ENGINE: recognised by its files, and complete or refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,25 @@ def test_weights_lie_with_the_engine_alone_and_the_tokenizer_s_files_with_every_
     assert weights == [Path("tensorrt_llm/1/model.safetensors")]
     for model in ("preprocessing", "tensorrt_llm", "postprocessing"):
         assert (target / model / "1" / "tokenizer" / "tokenizer.json").is_file()
+
+
+def ends_of(target: Path) -> list[str]:
+    """What the models of a repository know of the ids that end an answer."""
+    return [file.read_text() for file in target.glob("*/1/tokenizer/generation_config.json")]
+
+
+def test_the_ids_that_end_an_answer_are_known_to_every_model(
+    demo_engine: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The checkpoint's file, where the tokenizer's folder has none of its own."""
+    engine, files = checkpoint(tmp_path / "out"), tmp_path / "files"
+    (engine / "generation_config.json").write_text('{"eos_token_id": [2, 0]}')
+    shutil.copytree(demo_engine[1], files)
+    shutil.copytree(demo_engine[1], engine, dirs_exist_ok=True)
+    for folder in (engine, files):
+        target = tmp_path / f"repo-of-{folder.name}"
+        assemble(Plan(read_engine(engine), "gpt2", folder), target)
+        assert ends_of(target) == ['{"eos_token_id": [2, 0]}'] * 3
+    (files / "generation_config.json").write_text('{"eos_token_id": 0}')
+    assemble(Plan(read_engine(engine), "gpt2", files), target)
+    assert ends_of(target) == ['{"eos_token_id": 0}'] * 3

@@ -150,6 +150,32 @@ def test_a_bad_word_hidden_by_special_tokens_ends_the_text_at_once(tokenizer: To
     assert matcher.stopped
 
 
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize(("before", "behind"), [(0, 0), (2, 0), (0, 2), (3, 4)])
+def test_a_stop_word_of_text_and_special_tokens_ends_the_text_before_it(
+    tokenizer: Tokenizer, skip: bool, before: int, behind: int
+) -> None:
+    if not tokenizer.special_tokens:
+        pytest.skip("a vocabulary without special tokens")
+    special, letters = list(tokenizer.special_tokens.items())[-1]
+    first, second = tokenizer.encode_fragment("the sl"), tokenizer.encode_fragment("eet falls")
+    start, ids = tokenizer.decode(first), [*first, special, *second]
+    shown = tokenizer.decode(ids, skip_special_tokens=False)
+    at = shown.index(letters.decode())
+    assert shown[:at] == start
+    word = shown[at - before : at + len(letters.decode()) + behind]
+    for chunks in ([ids], [[token] for token in ids]):
+        matcher = StopMatcher(tokenizer, [word], skip_special_tokens=skip)
+        decoder, text = tokenizer.stream_decoder(skip), ""
+        for chunk in chunks:
+            text += decoder.push(matcher.push(chunk))
+            if matcher.stopped:
+                break
+            assert start[: len(start) - before].startswith(text)
+        assert matcher.stopped
+        assert text[: len(text) - matcher.cut] == start[: len(start) - before]
+
+
 def checker(wanted: str) -> Callable[[str], None]:
     """Fails where a text is shown that is not the beginning of what is wanted."""
 

@@ -21,6 +21,7 @@ from tokenizer_registry.core import load
 
 # No connection is kept: the server would wait for it to close.
 HTTP = httpx.Client(trust_env=False, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
+BOS = 1
 KOREAN = "안녕하세요 세계 😀 naïve"
 BODIES: dict[str, dict[str, Any]] = {
     "a prompt": {"text_input": "Say it"},
@@ -42,6 +43,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "the prompt too": {"exclude_input_in_output": False},
     "guided": {"guided_decoding_guide_type": "json", "guided_decoding_guide": '{"a": "\\u00e9"}'},
     "stop words": {"stop_words": ["it", "말"], "bad_words": ["no"]},
+    "ends": {"stop_token_ids": [29, 30], "end_id": 31},
+    "ends and words": {"stop_token_ids": [29], "stop_words": ["it", "말"], "end_id": -1},
+    "an end of no vocabulary": {"stop_token_ids": [5, -1]},
+    "special tokens": {"skip_special_tokens": False},
+    "special tokens, in a list": {"skip_special_tokens": [False], "stream": False},
+    "no special tokens": {"skip_special_tokens": True},
     "a bias": {"embedding_bias_words": ["yes"], "embedding_bias_weights": [2.5]},
     "nothing of it": {"stop_words": [""], "beam_width": 1, "num_return_sequences": 1},
     "a long prompt": {"text_input": "Say" + " " * LONG_BODY},
@@ -64,6 +71,7 @@ def served(
     llama_folder: Path,
 ) -> Iterator[Served]:
     answer = load("llama", llama_folder).encode(KOREAN)[1:]
+    answer[6:6] = [BOS]  # a special token, in the midst of it
     folder = tmp_path_factory.mktemp(f"front-{request.param}")
     scripts = [Script(answer=answer)]
     with serve(request.param, folder, standin_library, llama_folder, scripts) as running:
@@ -137,11 +145,22 @@ def test_prompts_of_many_ids_go_through_preprocessing(served: Served) -> None:
     grows_by(served, before, preprocessing=1, ensemble_ids=1)
 
 
-def test_word_lists_have_no_json_and_go_through_preprocessing(served: Served) -> None:
+def test_word_lists_go_to_the_engine_itself(served: Served) -> None:
     if read_contract(served.release).input("stop_words_list") is None:
         pytest.skip(f"TensorRT-LLM {served.release} takes no stop words in requests")
     before = counts(served)
-    assert served.post(text_input="Say it", max_tokens=4, stop_words=["x"]).status_code == 200
+    words = {"stop_words": ["x", "one two"], "bad_words": ["y"], "stop_token_ids": [7, 8]}
+    assert served.post(text_input="Say it", max_tokens=4, **words).status_code == 200
+    time.sleep(0.1)
+    grows_by(served, before)
+
+
+def test_a_bias_for_every_id_is_much_json_and_goes_through_preprocessing(served: Served) -> None:
+    if read_contract(served.release).input("embedding_bias") is None:
+        pytest.skip(f"TensorRT-LLM {served.release} takes no bias")
+    before = counts(served)
+    bias = {"embedding_bias_words": ["yes"], "embedding_bias_weights": [2.5]}
+    assert served.post(text_input="Say it", max_tokens=4, **bias).status_code == 200
     grows_by(served, before, preprocessing=1, ensemble_ids=1)
 
 

@@ -49,6 +49,17 @@ def prepared(body: dict[str, Any], model: Model = MODEL, ids: RequestIds | None 
     return json.loads(prepare(model, json.dumps(body).encode(), TOKEN, ids or RequestIds())[0])
 
 
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [({}, None), ({"skip_special_tokens": False}, False), ({"skip_special_tokens": [True]}, True)],
+)
+def test_what_a_body_says_of_special_tokens_is_known(
+    sent: dict[str, Any], said: bool | None
+) -> None:
+    body = json.dumps({**GOOD, **sent}).encode()
+    assert prepare(MODEL, body, TOKEN, RequestIds()).skip_special_tokens is said
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a string for a number": ({"max_tokens": "x"}, 'max_tokens: "x" is not a whole number'),
     "a fraction": ({"max_tokens": 4.7}, "max_tokens: 4.7 is not a whole number"),
@@ -66,6 +77,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a number for a text": ({"text_input": 5}, "text_input: 5 is not a string"),
     "an object": ({"text_input": {"a": 1}}, "text_input: an object is not a string"),
     "one wrong word": ({"stop_words": ["x", 1]}, "stop_words: 1 is not a string"),
+    "an end that is no number": (
+        {"stop_token_ids": [5, "x"]},
+        'stop_token_ids: "x" is not a whole number',
+    ),
+    "a number for a choice": ({"skip_special_tokens": 0}, "skip_special_tokens: 0 is not true or"),
     "an empty list": ({"stop_words": []}, "stop_words: the list is empty; leave the field out"),
     "lists in a list": ({"max_tokens": [[4]]}, "max_tokens: lists in a list"),
     "values for two": ({"max_tokens": [4, 4]}, "max_tokens: values for 2, but text_input has 1"),

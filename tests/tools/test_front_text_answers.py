@@ -155,6 +155,21 @@ def test_what_a_stop_word_cuts_off_is_cut_off(llama_folder: Path) -> None:
     assert expected("a stop") in out
 
 
+@pytest.mark.parametrize("streams", [True, False])
+def test_special_tokens_are_shown_to_a_request_that_asks_for_them(
+    llama_folder: Path, streams: bool
+) -> None:
+    tokenizer = tokenizer_of(llama_folder)
+    ids = [*tokenizer.encode("one two")[1:], 1, 2]
+    for skip, wanted in ((False, "one two<s></s>"), (True, "one two"), (None, "one two")):
+        answer = TextAnswer(ENGINE, texts_of(tokenizer), skip)
+        body = from_triton(ids, "tensorrt_llm")
+        event = b"data: " + body + b"\n\n"
+        out = answer.feed(STREAM + chunk(event) if streams else CHUNKED + chunk(body))
+        out += answer.feed(b"0\r\n\r\n")
+        assert expected(wanted) in out
+
+
 def test_an_output_that_the_ensemble_shows_stays(llama_folder: Path) -> None:
     tokenizer = tokenizer_of(llama_folder)
     answer = answer_of(tokenizer, Source("ensemble", "ensemble_ids", {}, HIDDEN, False))

@@ -20,6 +20,8 @@ from tokenizer_registry.core import Tokenizer, load
 
 TEXT = "안녕하세요 세계 😀 naïve"
 PROMPT = "Say it in Korean"
+SPECIALLY = "Say it specially"
+BOS = 1
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,15 @@ def served(
 ) -> Iterator[Served]:
     release: str = request.param
     folder = tmp_path_factory.mktemp(f"serve-{release}")
-    with serve(release, folder, standin_library, llama_folder, [Script(answer=answer)]) as running:
+    scripts = [Script(prompt=llama_special(llama_folder), answer=[*answer[:5], BOS, *answer[5:]])]
+    scripts.append(Script(answer=answer))
+    with serve(release, folder, standin_library, llama_folder, scripts) as running:
         yield running
+
+
+def llama_special(folder: Path) -> list[int]:
+    """The end of a prompt that is answered with a special token in the midst of the text."""
+    return load("llama", folder).encode_fragment(" specially")
 
 
 @pytest.fixture
@@ -200,6 +209,65 @@ def test_word_lists_arrive_as_ids(served: Served, contract: Contract, llama: Tok
         ends = np.cumsum([len(ids) for ids in sequences]).tolist()
         flat = [token for ids in sequences for token in ids]
         assert got[name] == flat + ends + [-1] * (len(flat) - len(ends))
+
+
+def test_stop_token_ids_arrive_as_stop_words_of_one_id(
+    served: Served, contract: Contract, llama: Tokenizer, answer: list[int]
+) -> None:
+    if contract.input("stop_words_list") is None:
+        assert refused(served, stop_token_ids=[7]) == (
+            "stop_token_ids: this engine (TensorRT-LLM 0.5.0) cannot do it; leave it out"
+        )
+        return
+    (text,) = served.text(PROMPT, max_tokens=100, end_id=-1, stop_token_ids=[7, answer[5], 7])
+    assert text == llama.decode(answer[:6])  # in the text, as a stop word is
+    assert served.received()["stop_words_list"] == [7, answer[5], 1, 2]
+    served.text(PROMPT, max_tokens=100, stop_token_ids=[7, 9], stop_words=["x y"], end_id=9)
+    words = [*llama.word_ids("x y"), [7]]  # 9 ends it anyway
+    ends = np.cumsum([len(ids) for ids in words]).tolist()
+    flat = [token for ids in words for token in ids]
+    got = served.received()
+    assert got["stop_words_list"] == flat + ends + [-1] * (len(flat) - len(ends))
+    assert got["end_id"] == [9]
+
+
+def test_every_row_has_an_end_id_and_stop_token_ids_of_its_own(
+    served: Served, contract: Contract
+) -> None:
+    if not contract.has_output("batch_index"):
+        return
+    sent = [
+        ("end_id", "INT32", np.array([[7], [-1]], np.int32)),
+        ("stop_token_ids", "INT32", np.array([[7, 9], [7, 8]], np.int32)),
+    ]
+    served.ask_with([PROMPT] * 2, sent, max_tokens=5)
+    got = served.received()
+    assert got["end_id"] == [7, -1]
+    assert got["stop_words_list"] == [9, 0, 1, -1, 7, 8, 1, 2]
+
+
+def test_special_tokens_are_shown_to_requests_that_ask_for_them(
+    served: Served, llama: Tokenizer, answer: list[int]
+) -> None:
+    at = len(llama.decode(answer[:5]))
+    shown = f"{TEXT[:at]}<s>{TEXT[at:]}"
+    before = "<s> Say it specially " if served.release == "0.5.0" else ""
+    for skip, text in ((False, shown), (True, TEXT), (None, TEXT), (False, shown)):
+        values = {} if skip is None else {"skip_special_tokens": skip}
+        (whole,) = served.text(SPECIALLY, "an id", max_tokens=100, **values)
+        assert whole.removeprefix(before).endswith(text)
+        assert ("<s>" in whole.removeprefix(before)) == (skip is False)
+        chunks = served.text(SPECIALLY, "an id", max_tokens=100, stream=True, **values)
+        assert len(chunks) > 10
+        assert "".join(chunks) == text
+
+
+def test_special_tokens_need_an_id_to_be_known_by(served: Served) -> None:
+    message = refused(served, skip_special_tokens=False)
+    assert message.startswith("skip_special_tokens: needs an id with this engine (TensorRT-LLM")
+    assert served.text(PROMPT, max_tokens=100, skip_special_tokens=True) == [whole(served)]
+    response = served.post(text_input=PROMPT, max_tokens=100, skip_special_tokens=False)
+    assert response.status_code == 200  # over HTTP the front gives it one
 
 
 def test_what_the_release_lacks_is_refused_by_name_unless_it_is_neutral(

@@ -5,6 +5,7 @@ llama-tokenizer/
   tokenizer_config.json, special_tokens_map.json, added_tokens.json   special tokens, options
   chat_template.jinja, additional_chat_templates/*.jinja         the chat template, and others
   chat_template.json                                             a processor's chat template
+  generation_config.json                                         the ids that end an answer
 """
 
 import json
@@ -145,6 +146,26 @@ def _templates(path: Path, value: Any) -> dict[str, Template]:
             f"template: {type(error).__name__}: {error}"
         ) from error
     return {name: Template(source, str(path)) for name, source in value.items()}
+
+
+def read_end_ids(folder: Path, vocab_size: int) -> tuple[int, ...]:
+    """`eos_token_id` of generation_config.json, one id or a list; () without the file or the field.
+
+    Raises TokenizerError for anything else, and for an id outside the vocabulary.
+    """
+    path = folder / "generation_config.json"
+    value = _read_object(path).get("eos_token_id")
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    for token in listed:
+        if isinstance(token, bool) or not isinstance(token, int):
+            raise TokenizerError(
+                f"{path}: eos_token_id must be an integer or a list of integers: {value!r}"
+            )
+        if not 0 <= token < vocab_size:
+            raise TokenizerError(
+                f"{path}: eos_token_id {token} is not in the vocabulary, which has {vocab_size} ids"
+            )
+    return tuple(listed)
 
 
 def _added_tokens(config: Config) -> list[AddedToken]:

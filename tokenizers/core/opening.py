@@ -48,6 +48,8 @@ class Kind:
     """Whether EOS ends a prompt."""
     chat: ChatTemplate | None = None
     """How messages become a prompt where there is no template."""
+    ends: tuple[str, ...] = ()
+    """The tokens that end a turn in that form, beside EOS."""
 
 
 def settle(backend: tokenizers.Tokenizer, config: Config, kind: Kind) -> dict[str, str]:
@@ -96,15 +98,20 @@ def finish(
         parse_special_tokens=options.parse_special_tokens,
         skip_special_tokens=options.skip_special_tokens,
     )
-    return FastTokenizer(
+    template = config.chat_template(roles)
+    made = FastTokenizer(
         backend,
         behaviour,
         roles=roles,
-        chat=config.chat_template(roles) or kind.chat,
+        chat=template or kind.chat,
         encoder=encoder,
         leading=leading,
         where=str(config.folder),
     )
+    if template is None:
+        ends = map(backend.token_to_id, kind.ends)
+        made.more_end_ids = tuple(token for token in ends if token is not None)
+    return made
 
 
 def _around(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizer_registry.core.errors import TokenizerError
+from tokenizer_registry.core.files import read_end_ids
 from tokenizer_registry.core.tokenizer import Tokenizer
 
 _FOLDER = Path(__file__).parent.parent
@@ -34,6 +35,7 @@ def load(
     options: the model's config parameters for it, as strings: {"add_bos_token": "true"}. An empty
     value is one not given. Raises TokenizerError for an unknown type or option (listing the known
     ones), a value that cannot be read, and for files that are missing or malformed (naming them).
+    The ids of generation_config.json end an answer, whatever the type is.
     """
     if tokenizer_type not in known_types():
         raise TokenizerError(
@@ -49,6 +51,9 @@ def load(
             f"{tokenizer_type}.py: load() must return a Tokenizer of tokenizer_registry.core, "
             f"not {type(tokenizer).__name__}"
         )
+    listed = read_end_ids(folder, tokenizer.vocab_size)
+    if listed:  # whatever the type is: its own chat form's come after those
+        tokenizer.more_end_ids = (*listed, *tokenizer.more_end_ids)
     return tokenizer
 
 

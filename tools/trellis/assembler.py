@@ -21,6 +21,7 @@ from trellis.model_configs import MODELS, SOURCES, model_configs
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "tokenizers"
 MANIFEST = ".trellis.json"
+END_IDS = "generation_config.json"
 
 
 class AssemblyError(ValueError):
@@ -136,9 +137,23 @@ def _add_python(model: str, version: Path, plan: Plan) -> None:
         shutil.copy(plan.type_file, registry / plan.type_file.name)
     files = version / "tokenizer"
     files.mkdir()
-    for file in sorted(plan.tokenizer_dir.iterdir()):
-        if file.is_file() and file not in plan.engine.files and file.suffix not in WEIGHTS:
-            link_or_copy(file, files / file.name)
+    for file in _tokenizer_files(plan):
+        link_or_copy(file, files / file.name)
+
+
+def _tokenizer_files(plan: Plan) -> list[Path]:
+    """What is in the tokenizer's folder, and what names the ids that end an answer.
+
+    That may be a file of the engine's, and lie in its folder.
+    """
+    engine = set(plan.engine.files)
+    found = {file.name: file for file in plan.tokenizer_dir.iterdir() if file not in engine}
+    for folder in (plan.engine.path, plan.tokenizer_dir):
+        if (folder / END_IDS).is_file():
+            found[END_IDS] = folder / END_IDS
+    return [
+        file for _, file in sorted(found.items()) if file.is_file() and file.suffix not in WEIGHTS
+    ]
 
 
 def _sources(plan: Plan) -> set[tuple[int, int]]:

@@ -36,6 +36,7 @@ TEXT_INPUTS = {
     "EMBEDDING_BIAS_WEIGHTS": "embedding_bias_weights",
     "END_ID": "end_id",
     "PAD_ID": "pad_id",
+    "STOP_TOKEN_IDS": "stop_token_ids",
     "STOP": "stop",
 }
 # What `preprocessing` makes of them, and the engine's input that takes it.

@@ -49,35 +49,45 @@ class EngineAnswers:
         """The text of TOKENS_BATCH [1, 1, n]; of [rows, beams, n] an array of UTF-8."""
         tokens = arrays["TOKENS_BATCH"]
         lengths = arrays.get("SEQUENCE_LENGTH")
-        stream = self._stream(request_id, arrays) if request_id else None
+        stream, skip = self._stream(request_id, arrays) if request_id else (None, None)
         if tokens.shape[:2] == (1, 1):  # what nearly every answer is
             length = None if lengths is None else lengths.item(0)
             ids = without_padding(tokens[0, 0].tolist(), length, self._padding)
-            return self._one(stream, (0, 0), ids)
+            return self._one(stream, (0, 0), ids, skip)
         texts = np.empty(tokens.shape[:2], np.object_)
         for at in np.ndindex(tokens.shape[:2]):
             length = None if lengths is None else int(lengths[at])
             ids = without_padding(tokens[at].tolist(), length, self._padding)
-            texts[at] = self._one(stream, at, ids).encode()
+            texts[at] = self._one(stream, at, ids, skip).encode()
         return texts
 
     def _stream(
         self, request_id: str, arrays: dict[str, np.ndarray]
-    ) -> tuple[Hashable, ...] | None:
-        """What the streams of a response have in common; None where its request does not stream."""
+    ) -> tuple[tuple[Hashable, ...] | None, bool | None]:
+        """What the streams of a response have in common; None where its request does not stream.
+
+        And whether its text leaves special tokens out, if its request says.
+        """
         digest = _digest(request_id) if len(request_id) <= SHORT_ID else id_digest(request_id)
-        generation = self._listener.generation(digest)
+        generation, skip = self._listener.begun(digest)
         if not self._listener.heard:
             self._warn()
         if generation is None:
-            return None
-        return digest, generation, _index(arrays, "BATCH_INDEX"), _index(arrays, "SEQUENCE_INDEX")
+            return None, skip
+        places = _index(arrays, "BATCH_INDEX"), _index(arrays, "SEQUENCE_INDEX")
+        return (digest, generation, *places), skip
 
-    def _one(self, stream: tuple[Hashable, ...] | None, at: tuple[int, ...], ids: list[int]) -> str:
+    def _one(
+        self,
+        stream: tuple[Hashable, ...] | None,
+        at: tuple[int, ...],
+        ids: list[int],
+        skip: bool | None,
+    ) -> str:
         """The text of one sequence's ids."""
-        return (
-            self._decode(ids) if stream is None else self._streams.decode(stream + at, ids, False)
-        )
+        if stream is not None:
+            return self._streams.decode(stream + at, ids, False, skip)
+        return self._decode(ids) if skip is None else self._decode(ids, skip)
 
     def _warn(self) -> None:
         if not self._warned:

@@ -89,20 +89,29 @@ class TritonPythonModel:
         cuts = arrays.get("TEXT_CUT")
         if cuts is not None and cuts.shape != tokens.shape[:2]:
             raise BadTensor(f"TEXT_CUT: {list(cuts.shape)}; send {list(tokens.shape[:2])}")
+        flags = arrays.get("SKIP_SPECIAL_TOKENS")
+        skip = None if flags is None else bool(flags.item(0))
         if tokens.shape[:2] == (1, 1):  # what nearly every answer is
-            text = self.streams.decode(key, tokens[0, 0].tolist(), ended)
+            text = self.streams.decode(key, tokens[0, 0].tolist(), ended, skip)
             return text if cuts is None else text[: len(text) - cuts.item(0)]
-        texts = self._whole(tokens, _lengths(arrays, tokens.shape), cuts)
+        texts = self._whole(tokens, _lengths(arrays, tokens.shape), cuts, skip)
         array = np.empty(tokens.shape[:2], np.object_)
         array.reshape(-1)[:] = [text.encode() for text in texts]
         return array
 
-    def _whole(self, tokens: np.ndarray, lengths: np.ndarray, cuts: np.ndarray | None) -> list[str]:
+    def _whole(
+        self,
+        tokens: np.ndarray,
+        lengths: np.ndarray,
+        cuts: np.ndarray | None,
+        skip: bool | None,
+    ) -> list[str]:
         """The texts of an answer that came in one piece."""
+        asked = () if skip is None else (skip,)
         texts = []
         for row, sequence in np.ndindex(tokens.shape[:2]):
             ids = tokens[row, sequence, : lengths[row, sequence]].tolist()
-            text = self.tokenizer.decode(ids)
+            text = self.tokenizer.decode(ids, *asked)
             texts.append(text if cuts is None else text[: len(text) - int(cuts[row, sequence])])
         return texts
 

@@ -37,11 +37,12 @@ class StreamTable:
 
     def __init__(
         self,
-        new_decoder: Callable[[], Decoder],
+        new_decoder: Callable[..., Decoder],
         max_streams: int = 65536,
         quiet_seconds: float = 600,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`new_decoder` is given what a stream says of its special tokens, if it says anything."""
         self._new_decoder = new_decoder
         self._max_streams = max_streams
         self._quiet_seconds = quiet_seconds
@@ -53,12 +54,18 @@ class StreamTable:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def decode(self, key: Hashable, ids: list[int], ended: bool) -> str:
-        """The text of the next ids of a stream; `ended` with the last of them."""
+    def decode(
+        self, key: Hashable, ids: list[int], ended: bool, skip_special_tokens: bool | None = None
+    ) -> str:
+        """The text of the next ids of a stream; `ended` with the last of them.
+
+        `skip_special_tokens`: whether its text leaves them out; read with the first ids.
+        """
         streams = self._streams
         stream = streams.get(key)
         if stream is None:
-            stream = streams[key] = Stream(self._new_decoder())
+            asked = () if skip_special_tokens is None else (skip_special_tokens,)
+            stream = streams[key] = Stream(self._new_decoder(*asked))
         else:
             streams.move_to_end(key)
         stream.chunks += 1

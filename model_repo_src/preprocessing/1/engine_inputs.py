@@ -27,6 +27,8 @@ OTHERS = {
     "return_perf_metrics": ("return_perf_metrics", "return_kv_cache_reuse_stats"),
 }
 
+SKIP = "skip_special_tokens"
+
 Values = dict[str, tuple[str, Any]]  # field's target -> (the client's name, value)
 
 
@@ -38,6 +40,8 @@ class Asked:
     columns: dict[str, list[Any]] = field(default_factory=dict)  # one value a row
     streams: bool = False
     request_id: str = ""
+    skip_special_tokens: bool | None = None  # for `postprocessing`; None: as it was loaded
+    unheard: bool = False  # `postprocessing` could not be told of that
 
 
 class EngineInputs:
@@ -65,7 +69,9 @@ class EngineInputs:
                 " requests"
             )
         sent = {name: a for name, a in arrays.items() if name not in CLIENT_NAMES and a.size}
-        asked = Asked(streams=self._streams(sent))
+        asked = Asked(
+            streams=self._streams(sent), skip_special_tokens=_shared(sent.pop(SKIP, None))
+        )
         if not sent:
             return asked
         try:
@@ -79,17 +85,32 @@ class EngineInputs:
 
     def check_texts(self, prompts: Prompts) -> None:
         """Raise BadRequest for word lists and biases that the release does not take."""
-        texts = {
-            "BAD_WORDS_IDS": ("bad_words", prompts.bad_words),
-            "STOP_WORDS_IDS": ("stop_words", prompts.stop_words),
-            "EMBEDDING_BIAS": ("embedding_bias_words", prompts.bias),
-        }
-        for output, (client, sent) in texts.items():
+        texts = (
+            ("BAD_WORDS_IDS", "bad_words", prompts.bad_words),
+            ("STOP_WORDS_IDS", "stop_words", prompts.stop_words),
+            ("STOP_WORDS_IDS", "stop_token_ids", prompts.stop_token_ids),
+            ("EMBEDDING_BIAS", "embedding_bias_words", prompts.bias),
+        )
+        for output, client, sent in texts:
             if sent and output not in self.types:
                 raise BadRequest(str(cannot(client, self.engine)))
 
+    def check_special_tokens(self, asked: Asked, skips: bool) -> None:
+        """Raise BadRequest where `postprocessing` cannot know what a request says.
+
+        `skips`: what it does by itself.
+        """
+        if asked.skip_special_tokens in (None, skips) or asked.request_id:
+            return
+        raise BadRequest(
+            f'{SKIP}: needs an id with this engine ({self.engine}); send it as "id" at the top'
+            " level, over gRPC as request_id"
+        )
+
     def finish(self, asked: Asked, ids: list[list[int]], max_tokens: list[int]) -> None:
-        """What depends on the tokens of the prompts. Raises BadRequest."""
+        """What depends on the tokens of the prompts, and on who heard. Raises BadRequest."""
+        if asked.unheard:
+            raise BadRequest(f"{SKIP}: postprocessing cannot be reached; leave it out")
         for row, limit in zip(ids, max_tokens, strict=True):
             if self.max_seq_len and len(row) + limit > self.max_seq_len:
                 raise BadRequest(
@@ -183,3 +204,12 @@ class EngineInputs:
             raise cannot(client, self.engine)
         if client == "exclude_input_in_output" and asked.streams and not array.all():
             raise InputError(f"{client}: a stream of this engine has no prompt; leave it out")
+
+
+def _shared(flags: np.ndarray | None) -> bool | None:
+    """What all rows say of special tokens, if anything. Raises BadRequest if they differ."""
+    if flags is None:
+        return None
+    if flags.any() != flags.all():
+        raise BadRequest(f"{SKIP}: the prompts of one request must share it")
+    return bool(flags.all())

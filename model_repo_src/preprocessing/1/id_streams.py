@@ -1,6 +1,7 @@
 """Streams of TensorRT-LLM's own engine, which are known by the id of their request.
 
 A stream without an id cannot be told from others behind that engine: it is answered in one piece.
+What a request says of special tokens is announced with its id, too.
 """
 
 import logging
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prompts import Prompts
-from stream_notices import Announcer
+from stream_notices import Announcer, Notice
 
 log = logging.getLogger("trellis.preprocessing")
 
@@ -22,19 +23,25 @@ class IdStreams:
         self._warned = False
 
     def begin(self, read: Iterable[Any]) -> None:
-        """Turn streaming off where there is no id; announce those that have one."""
-        begun = []
+        """Turn streaming off where there is no id; announce those that have one.
+
+        Where nobody hears that, those that say something of special tokens are turned down.
+        """
+        begun, asking = [], []
         for prompts in read:
             if not isinstance(prompts, Prompts) or prompts.asked is None:
                 continue
-            name = prompts.asked.request_id
-            if name:
-                begun.append((name, prompts.asked.streams))
-            elif prompts.asked.streams:
-                prompts.asked.streams = False
+            asked = prompts.asked
+            if asked.request_id:
+                begun.append(Notice(asked.request_id, asked.streams, asked.skip_special_tokens))
+                if asked.skip_special_tokens is not None:
+                    asking.append(asked)
+            elif asked.streams:
+                asked.streams = False
                 self._warn()
-        if begun:
-            self._announcer.announce(begun)
+        if begun and not self._announcer.announce(begun):
+            for asked in asking:
+                asked.unheard = True
 
     def _warn(self) -> None:
         if not self._warned:

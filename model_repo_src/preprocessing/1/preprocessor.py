@@ -15,7 +15,7 @@ from prompts import BadRequest, Limits, Prompts, read_prompts
 from repository import ModelSettings, load_tokenizer
 from stream_keys import StreamKeys
 from tensor_types import numpy_type
-from tensors import embedding_bias, padded_ids, padded_words
+from tensors import embedding_bias, filled_up, padded_ids, padded_words
 
 if TYPE_CHECKING:
     from tokenizer_registry.core import Tokenizer
@@ -55,6 +55,16 @@ class Preprocessor:
         # Set where TensorRT-LLM itself is behind.
         self.engine_inputs = EngineInputs(settings) if settings.text("engine", "") else None
         self.limits = Limits.read(settings, self.vocab_size)
+        # Where a request has no end_id; further ones that the engine cannot make need no watching.
+        self._end_ids = [
+            token
+            for token in self.tokenizer.end_ids
+            if token < self.vocab_size or token == self.tokenizer.eos_id
+        ]
+        if self._end_ids[1:] and not self.types.keys() & {"OUT_STOP_TOKEN_IDS", "STOP_WORDS_IDS"}:
+            log.warning(
+                "this engine ends an answer at one id; it goes on after %s", self._end_ids[1:]
+            )
 
     def read(
         self, arrays: Mapping[str, np.ndarray], request_id: Callable[[], str]
@@ -67,6 +77,9 @@ class Preprocessor:
             self.engine_inputs.check_texts(prompts)
             prompts.asked = self.engine_inputs.read(arrays, prompts.max_tokens)
             prompts.asked.request_id = _id(request_id)
+            self.engine_inputs.check_special_tokens(
+                prompts.asked, self.tokenizer.skip_special_tokens
+            )
         return prompts
 
     def encode(self, texts: Sequence[str]) -> list[Row]:
@@ -113,16 +126,20 @@ class Preprocessor:
         if "stream_key" in types:
             arrays["stream_key"] = self.keys.take(rows)
             columns["ensemble_step"] = [True] * rows
-        end_id = self.tokenizer.eos_id if prompts.end_id is None else prompts.end_id
-        if end_id is not None:
-            columns["OUT_END_ID"] = [end_id] * rows
+        end_ids = prompts.end_ids or self._end_ids[:1] * rows
+        if end_ids:
+            columns["OUT_END_ID"] = end_ids
         pad_id = self.tokenizer.pad_id if prompts.pad_id is None else prompts.pad_id
         if pad_id is not None:
             columns["OUT_PAD_ID"] = [pad_id] * rows
+        ends = self._further_ends(prompts, rows)
+        if ends and "OUT_STOP_TOKEN_IDS" in types:
+            arrays["OUT_STOP_TOKEN_IDS"] = filled_up(ends)
         if prompts.bad_words and "BAD_WORDS_IDS" in types:
             arrays["BAD_WORDS_IDS"] = padded_words(self.tokenizer, prompts.bad_words)
-        if prompts.stop_words and "STOP_WORDS_IDS" in types:
-            arrays["STOP_WORDS_IDS"] = padded_words(self.tokenizer, prompts.stop_words)
+        if (prompts.stop_words or ends) and "STOP_WORDS_IDS" in types:
+            words = prompts.stop_words or [[]] * rows
+            arrays["STOP_WORDS_IDS"] = padded_words(self.tokenizer, words, ends)
         if prompts.bias and "EMBEDDING_BIAS" in types:
             arrays["EMBEDDING_BIAS"] = embedding_bias(self.tokenizer, prompts.bias, self.vocab_size)
         if self.engine_inputs is not None and prompts.asked is not None:
@@ -131,6 +148,21 @@ class Preprocessor:
             {name: array for name, array in arrays.items() if name in types},
             {name: values for name, values in columns.items() if name in types},
         )
+
+    def _further_ends(self, prompts: Prompts, rows: int) -> list[list[int]]:
+        """The ids that end each row's answer besides its end_id; an empty list if there are none.
+
+        An `end_id` replaces all of the tokenizer's; `stop_token_ids` are added to either.
+        """
+        more = self._end_ids[1:] if prompts.end_ids is None else []
+        if not prompts.stop_token_ids:
+            return [more] * rows if more else []
+        first = prompts.end_ids or self._end_ids[:1] * rows or [-1] * rows
+        ends = [
+            [token for token in dict.fromkeys([*more, *ids]) if token != end_id]
+            for end_id, ids in zip(first, prompts.stop_token_ids, strict=True)
+        ]
+        return ends if any(ends) else []
 
 
 def _stop(flags: np.ndarray, request_id: str) -> Stop:

@@ -28,6 +28,7 @@ CLIENT_NAMES = {
     "EMBEDDING_BIAS_WEIGHTS": "embedding_bias_weights",
     "END_ID": "end_id",
     "PAD_ID": "pad_id",
+    "STOP_TOKEN_IDS": "stop_token_ids",
 }
 
 
@@ -41,8 +42,9 @@ class Prompts:
 
     texts: list[str]
     max_tokens: list[int]  # one a row
-    end_id: int | None
+    end_ids: list[int] | None  # one a row, -1 for none; None: the tokenizer's
     pad_id: int | None
+    stop_token_ids: list[list[int]] = field(default_factory=list)  # of each row, besides those
     bad_words: list[list[str]] = field(default_factory=list)
     stop_words: list[list[str]] = field(default_factory=list)
     bias: list[list[tuple[str, float]]] = field(default_factory=list)
@@ -111,6 +113,7 @@ def read_prompts(arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
         limits.request.check_prompts(query.size)
         prompts = _read(query, arrays, limits)
         limits.request.check_max_tokens(max(prompts.max_tokens))
+        limits.request.check_stop_token_ids(max(map(len, prompts.stop_token_ids), default=0))
         for name, rows in (("bad_words", prompts.bad_words), ("stop_words", prompts.stop_words)):
             for words in rows:
                 limits.request.check_words(name, words)
@@ -130,8 +133,9 @@ def _read(query: np.ndarray, arrays: Mapping[str, np.ndarray], limits: Limits) -
     return Prompts(
         texts=texts,
         max_tokens=_max_tokens(arrays.get("REQUEST_OUTPUT_LEN"), rows),
-        end_id=_token_id("END_ID", arrays, limits),
-        pad_id=_token_id("PAD_ID", arrays, limits),
+        end_ids=_token_ids("END_ID", arrays, limits),
+        pad_id=_pad_id(arrays, limits),
+        stop_token_ids=_stop_token_ids(arrays, rows, limits),
         bad_words=_words("BAD_WORDS_DICT", arrays, rows),
         stop_words=_words("STOP_WORDS_DICT", arrays, rows),
         bias=_bias(arrays, rows),
@@ -161,15 +165,36 @@ def _max_tokens(array: np.ndarray | None, rows: int) -> list[int]:
     return values
 
 
-def _token_id(tensor: str, arrays: Mapping[str, np.ndarray], limits: Limits) -> int | None:
+def _token_ids(tensor: str, arrays: Mapping[str, np.ndarray], limits: Limits) -> list[int] | None:
+    """One id a row, -1 for none; None if there are none at all."""
     array = arrays.get(tensor)
     if array is None or not array.size:
         return None
-    name = CLIENT_NAMES[tensor]
-    values = {limits.check_id(name, value) for value in array.reshape(-1).tolist()}
-    if len(values) > 1:
-        raise BadRequest(f"{name}: the prompts of one request must share it; got {sorted(values)}")
-    return values.pop()
+    return [limits.check_id(CLIENT_NAMES[tensor], value) for value in array.reshape(-1).tolist()]
+
+
+def _pad_id(arrays: Mapping[str, np.ndarray], limits: Limits) -> int | None:
+    values = _token_ids("PAD_ID", arrays, limits)
+    if values and len(set(values)) > 1:
+        raise BadRequest(
+            f"pad_id: the prompts of one request must share it; got {sorted(set(values))}"
+        )
+    return values[0] if values else None
+
+
+def _stop_token_ids(arrays: Mapping[str, np.ndarray], rows: int, limits: Limits) -> list[list[int]]:
+    """One list of ids a row, each once; an empty list if there are none at all."""
+    array = arrays.get("STOP_TOKEN_IDS")
+    if array is None or not array.size:
+        return []
+    ids: list[list[int]] = [list(dict.fromkeys(row)) for row in array.reshape(rows, -1).tolist()]
+    for value in (value for row in ids for value in row):
+        if not 0 <= value < limits.vocab_size:
+            raise BadRequest(
+                f"stop_token_ids: {value} is not in the vocabulary; use 0 to"
+                f" {limits.vocab_size - 1}"
+            )
+    return ids
 
 
 def _words(tensor: str, arrays: Mapping[str, np.ndarray], rows: int) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """Lists of ids to the tensors of the contract, padded to the longest row of a request."""
 
 from array import array
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,11 +27,30 @@ def padded_ids(rows: list[list[int]], pad_id: int) -> np.ndarray:
     return padded
 
 
-def padded_words(tokenizer: "Tokenizer", rows: list[list[str]]) -> np.ndarray:
-    """[rows, 2, longest] int32: flat ids, and the offsets where each sequence ends."""
-    lists = [
-        to_word_list([ids for word in row for ids in tokenizer.word_ids(word)]) for row in rows
-    ]
+def filled_up(rows: list[list[int]]) -> np.ndarray:
+    """[rows, longest] int32, shorter rows filled up with -1.
+
+    >>> filled_up([[1, 2], [3], []]).tolist()
+    [[1, 2], [3, -1], [-1, -1]]
+    """
+    filled = np.full((len(rows), max(map(len, rows))), -1, np.int32)
+    for index, row in enumerate(rows):
+        filled[index, : len(row)] = row
+    return filled
+
+
+def padded_words(
+    tokenizer: "Tokenizer", rows: list[list[str]], more: Sequence[list[int]] = ()
+) -> np.ndarray:
+    """[rows, 2, longest] int32: flat ids, and the offsets where each sequence ends.
+
+    `more`: for each row, ids that are sequences of their own.
+    """
+    lists = []
+    for index, row in enumerate(rows):
+        sequences = [ids for word in row for ids in tokenizer.word_ids(word)]
+        sequences += [[token] for token in (more[index] if more else ())]
+        lists.append(to_word_list(sequences))
     longest = max(words.shape[-1] for words in lists)
     padded = np.zeros((len(lists), 2, longest), np.int32)
     padded[:, 1, :] = -1

@@ -55,24 +55,36 @@ class Sequence:
     def done(self) -> bool:
         return self.finish is not None
 
-    def take(self, progress: Progress, end_id: int) -> None:
-        """Append what a step made; the end token itself is no part of the answer."""
-        ids = progress.ids
-        if progress.finish == "stop" and ids and ids[-1] == end_id:
-            ids = ids[:-1]
+    def take(self, progress: Progress, end_ids: frozenset[int]) -> None:
+        """Append what a step made, up to the first id that ends it; that is no part of the answer.
+
+        Engines make none of `end_ids` before `min_tokens`, and need not end at each of them.
+        """
+        ids, self.finish = progress.ids, progress.finish
+        end: list[int] = []
+        if not end_ids.isdisjoint(ids):
+            at = next(at for at, token in enumerate(ids) if token in end_ids)
+            ids, end = ids[:at], ids[at : at + 1]
+            self.finish = "stop"
         self.total += len(ids)
         self.cum_log_prob = progress.cum_log_prob
         self.log_probs.extend(progress.log_probs[: len(ids)])
-        self.finish = progress.finish
-        if self.matcher is None:
-            self.ids.extend(ids)
-            return
-        self.ids.extend(self.matcher.push(ids))
-        if self.matcher.stopped:
+        self.ids.extend(ids if self.matcher is None else self._watched(self.matcher, ids, end))
+
+    def _watched(self, matcher: StopMatcher, ids: list[int], end: list[int]) -> list[int]:
+        """What may leave of the new ids; a stop word may end with the id that ends the answer."""
+        passed = matcher.push(ids + end)
+        self.cut = matcher.cut
+        if matcher.stopped:
             self.finish = "stop"
-            self.cut = self.matcher.cut
+            if end and passed[-1:] == end:  # the word begins inside it
+                passed.pop()
+                self.cut = 0
         elif self.finish is not None:
-            self.ids.extend(self.matcher.end())
+            passed += matcher.end()
+            if end:
+                passed.pop()
+        return passed
 
     def stop(self) -> None:
         """End here, with what there is."""
@@ -85,7 +97,7 @@ class Sequence:
 class Row:
     """One prompt of the client's batch, with as many sequences as it asked for."""
 
-    __slots__ = ("input_tokens", "sampling", "sequences", "stream_key")
+    __slots__ = ("end_ids", "input_tokens", "sampling", "sequences", "stream_key")
 
     def __init__(
         self,
@@ -97,6 +109,7 @@ class Row:
     ) -> None:
         self.stream_key = stream_key
         self.sampling = sampling
+        self.end_ids = frozenset(sampling.end_ids)
         self.input_tokens = input_tokens
         self.sequences = [Sequence(prefix, matcher()) for _ in range(sampling.sequences)]
 
@@ -118,10 +131,13 @@ class Answer:
         client: str = "",
         ensemble_step: bool = False,
         keyed: bool = True,
+        skip_special_tokens: bool | None = None,
     ) -> None:
         """`returns`: of RETURNS, what was asked for. `client`: the token of its connection.
 
         `ensemble_step`: chunks go to `postprocessing`. `keyed`: somebody reads the stream's key.
+        `skip_special_tokens`: what the client said, which `postprocessing` learns from the chunks:
+        Triton has no input of an ensemble in a step that follows a decoupled one.
         """
         self.sender = sender
         self.rows = rows
@@ -132,6 +148,8 @@ class Answer:
         self._keyed = keyed
         self._counts = [name for name in COUNTS if name in returns]
         self._reasons = "finish_reason" in returns
+        # None where nobody would read it.
+        self._skip_special_tokens = skip_special_tokens if ensemble_step else None
         self.ended = False  # the final flag was sent, or is being sent
         self.dropped = False  # nothing of it needs to run in the engine any more
         # Senders' own marks: queued or being flushed; and fed again since.
@@ -148,7 +166,7 @@ class Answer:
             state = self.rows[row]
             sequence = state.sequences[progress.sequence]
             if not sequence.done:
-                sequence.take(progress, state.sampling.end_id)
+                sequence.take(progress, state.end_ids)
             return state.done and progress.finish is None
 
     @property
@@ -266,6 +284,7 @@ class Answer:
             tensors.append(pb_utils.Tensor("stream_end", ENDS[sequence.done]))
         if sequence.cut:
             tensors.append(_tensor("text_cut", [[sequence.cut]], np.int32))
+        tensors.extend(self._passed_on(1))
         if row.sampling.log_probs:
             tensors.extend(_log_probs([[sequence]]))
             sequence.log_probs = []
@@ -289,11 +308,17 @@ class Answer:
         if any(sequence.cut for row in self.rows for sequence in row.sequences):
             cuts = [[sequence.cut for sequence in row.sequences] for row in self.rows]
             tensors.append(_tensor("text_cut", cuts, np.int32))
+        tensors.extend(self._passed_on(len(self.rows)))
         if any(row.sampling.log_probs for row in self.rows):
             tensors.extend(_log_probs([row.sequences for row in self.rows]))
         if self._reasons:
             tensors.append(_reasons([row.sequences for row in self.rows]))
         return tensors + self._count(self.rows)
+
+    def _passed_on(self, rows: int) -> list[Any]:
+        """What goes through this model to `postprocessing`, [rows, 1], if it was sent."""
+        skip = self._skip_special_tokens
+        return [] if skip is None else [_tensor("skip_special_tokens", [[skip]] * rows, np.bool_)]
 
     def _count(self, rows: list[Row]) -> list[Any]:
         """The token counts that were asked for, [rows, 1] each."""

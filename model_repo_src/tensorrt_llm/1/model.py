@@ -110,10 +110,11 @@ class TritonPythonModel:
         samplings = [self._sampling(arrays, row, len(prompts[row])) for row in rows]
         if len({sampling.sequences for sampling in samplings}) > 1:
             raise Refused("num_return_sequences: the prompts of one request must share it")
+        skip = _choice(arrays, "skip_special_tokens")
         client, step = client_token(request), _flag(arrays, "ensemble_step", False)
         answer = Answer(
             sender,
-            [self._row(arrays, row, samplings[row], prompts[row]) for row in rows],
+            [self._row(arrays, row, samplings[row], prompts[row], skip) for row in rows],
             streaming=_flag(arrays, "streaming", False),
             returns=frozenset(name for name in RETURNS if _flag(arrays, f"return_{name}", False)),
             request_id=request_id,
@@ -121,6 +122,7 @@ class TritonPythonModel:
             ensemble_step=step,
             # The HTTP front knows a stream by its connection; each tensor of a chunk costs.
             keyed=(step or not client) and "stream_key" in request.requested_output_names(),
+            skip_special_tokens=skip,
         )
         self.loop.submit(
             [Admission(next(self.keys), prompts[row], samplings[row], answer, row) for row in rows]
@@ -142,12 +144,17 @@ class TritonPythonModel:
         self.limits.check_max_tokens(sampling.max_tokens)
         self.limits.check_sequences("num_return_sequences", sampling.sequences)
         self.limits.check_words("bad_words", list(sampling.bad_words))
+        more = set(sampling.stop_token_ids) - set(self.tokenizer.end_ids)  # the client's own
+        self.limits.check_stop_token_ids(len(more))
         self.loop.engine.refuse(sampling)
-        if sampling.end_id >= (known := self.vocab_size or self.tokenizer.vocab_size):
+        known = self.vocab_size or self.tokenizer.vocab_size
+        if sampling.end_id >= known:
             raise Refused(
                 f"end_id: {sampling.end_id} is not in the vocabulary; use 0 to {known - 1}, or -1"
                 " for none"
             )
+        if (most := max(sampling.stop_token_ids, default=-1)) >= known:
+            raise Refused(f"stop_token_ids: {most} is not in the vocabulary; use 0 to {known - 1}")
         if self.max_seq_len and length + sampling.max_tokens > self.max_seq_len:
             raise Refused(
                 f"max_tokens: {sampling.max_tokens} and a prompt of {length} tokens do not fit in"
@@ -162,7 +169,12 @@ class TritonPythonModel:
         return sampling
 
     def _row(
-        self, arrays: dict[str, np.ndarray], row: int, sampling: Sampling, prompt: np.ndarray
+        self,
+        arrays: dict[str, np.ndarray],
+        row: int,
+        sampling: Sampling,
+        prompt: np.ndarray,
+        skip: bool | None,
     ) -> Row:
         words = read_words("stop_words", arrays, row)
         self.limits.check_words("stop_words", words)
@@ -174,7 +186,9 @@ class TritonPythonModel:
             input_tokens=len(prompt),
             prefix=prefix,
             matcher=lambda: (
-                StopMatcher(self.tokenizer, words, sampling.min_tokens, prefix, sampling.bad_words)
+                StopMatcher(
+                    self.tokenizer, words, sampling.min_tokens, prefix, sampling.bad_words, skip
+                )
                 if words or sampling.bad_words
                 else None
             ),
@@ -241,9 +255,15 @@ def _end_server() -> None:
 
 def _flag(arrays: dict[str, np.ndarray], name: str, default: bool) -> bool:
     """A switch of the whole request. Raises Refused if its rows differ."""
+    sent = _choice(arrays, name)
+    return default if sent is None else sent
+
+
+def _choice(arrays: dict[str, np.ndarray], name: str) -> bool | None:
+    """A switch of the whole request; None if it was not sent. Raises Refused if its rows differ."""
     array = arrays.get(name)
     if array is None or not array.size:
-        return default
+        return None
     if array.any() != array.all():
         raise Refused(f"{name}: the prompts of one request must share it")
     return bool(array.reshape(-1)[0])

@@ -39,7 +39,9 @@ def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampl
     """
     try:
         words = tuple(read_words("bad_words", arrays, row))
-        sampling = Sampling(**_values(arrays, row, engine), bad_words=words)
+        ends = _stop_token_ids(arrays, row)
+        values = _values(arrays, row, engine)
+        sampling = Sampling(**values, stop_token_ids=ends, bad_words=words)
         check_together(
             sampling.max_tokens, sampling.min_tokens, sampling.length_penalty, sampling.beam_width
         )
@@ -58,6 +60,15 @@ def read_words(client: str, arrays: dict[str, np.ndarray], row: int) -> list[str
         return parse_words(array[row].reshape(-1).tolist())
     except TokenizerError as error:
         raise Refused(f"{client}: {error}") from None
+
+
+def _stop_token_ids(arrays: dict[str, np.ndarray], row: int) -> tuple[int, ...]:
+    """The ids of one row; -1 only fills up a shorter one. Raises Refused for others below 0."""
+    array = arrays.get("stop_token_ids")
+    ids = [] if array is None else array[row].reshape(-1).tolist()
+    if ids and min(ids) < -1:
+        raise Refused(f"stop_token_ids: {min(ids)} is not in the vocabulary; send token ids")
+    return tuple(token for token in ids if token >= 0)
 
 
 def _values(arrays: dict[str, np.ndarray], row: int, engine: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ NESTED = "parameters"
 ID = "id"
 PROMPT = "text_input"
 STOP = "stop"
+SKIP = "skip_special_tokens"
 SEQUENCES = ("num_return_sequences", "beam_width")
 LARGE = ("return_context_logits", "return_generation_logits")  # megabytes of JSON
 
@@ -32,6 +33,13 @@ class Prepared(NamedTuple):
     values: dict[str, Any]  # the inputs that were sent
     stops: bool  # whether it ends another request
     sent_id: str  # the id that goes to Triton; '' for none
+
+    @property
+    def skip_special_tokens(self) -> bool | None:
+        """Whether the one text leaves special tokens out; None if the request does not say."""
+        value = self.values.get(SKIP)
+        said: bool | None = value[0] if isinstance(value, list) else value
+        return said
 
 
 def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> Prepared:

@@ -1,8 +1,10 @@
 """Requests that go to the engine itself: the front does what `preprocessing` would have done.
 
 It runs the code of the repository's own `preprocessing`, so the engine gets the same tensors. Left
-to the ensemble is what Triton takes by no JSON (tensors of three dimensions: word lists of
-TensorRT-LLM's own engine), and what would be much of it (long prompts, a bias for each id).
+to the ensemble is what would be much JSON: long prompts, a bias for each id.
+
+Triton takes one list for a tensor, whatever its dims are, and deals it out: of a word list [2, n],
+the ids of all words and then where each one ends.
 """
 
 import json
@@ -19,12 +21,7 @@ if TYPE_CHECKING:
     from trellis.front.plugins import Preprocessor
 
 Step = Mapping[str, Any]  # of an ensemble, as in its configuration
-# Outputs of `preprocessing` that are made of words, and the client's name of these.
-WORDS = {
-    "BAD_WORDS_IDS": "bad_words",
-    "STOP_WORDS_IDS": "stop_words",
-    "EMBEDDING_BIAS": "embedding_bias_words",
-}
+BIAS, BIAS_WORDS = "EMBEDDING_BIAS", "embedding_bias_words"  # of `preprocessing`, of the client
 
 
 class EngineRequests:
@@ -49,8 +46,7 @@ class EngineRequests:
         inputs = engine["input_map"]
         self._made = {name: wires[wire] for name, wire in inputs.items() if wire in wires}
         self._passed = {name: client for name, client in inputs.items() if client in fields}
-        made = set(self._made.values())
-        self._words = [client for output, client in WORDS.items() if output in made]
+        self._has_bias = BIAS in self._made.values()
 
     def body(
         self, values: Mapping[str, Any], request_id: str, token: str, size: int
@@ -60,7 +56,7 @@ class EngineRequests:
         `size`: of the client's body, in bytes. Raises what `preprocessing` answers: BadRequest.
         """
         one_thread = size > LONG_BODY and not self._preprocessor.thread_safe
-        if one_thread or size > MAX_ENGINE_BODY or any(client in values for client in self._words):
+        if one_thread or size > MAX_ENGINE_BODY or (self._has_bias and BIAS_WORDS in values):
             return None
         arrays = {}
         for name, (client, dtype) in self._read.items():
@@ -75,7 +71,7 @@ class EngineRequests:
             body["id"] = request_id
         for name, output in self._made.items():
             if output in made.arrays:
-                body[name] = made.arrays[output][0].tolist()
+                body[name] = made.arrays[output][0].reshape(-1).tolist()
             elif output in made.columns:
                 body[name] = made.columns[output][0]
         for name, client in self._passed.items():

@@ -38,8 +38,8 @@ class Decoder(Protocol):
 class Texts:
     """From ids to text, and how many of an answer's ids count."""
 
-    decode: Callable[[Ids], str]
-    new_decoder: Callable[[], Decoder]
+    decode: Callable[..., str]  # ids, whether special tokens have no text if that was said
+    new_decoder: Callable[..., Decoder]  # whether they have none, if that was said
     counted: Callable[[Ids, int | None], Ids]  # ids, their number if that was said
 
 

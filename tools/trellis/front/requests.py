@@ -54,12 +54,12 @@ class Request:
         path = self.target.partition(b"?")[0]
         return EVENTS if path.endswith(b"/generate_stream") else JSON
 
-    def ask_for_ids(self, source: Source, texts: Texts) -> None:
+    def ask_for_ids(self, source: Source, texts: Texts, skip_special_tokens: bool | None) -> None:
         """Have a model answer that gives ids, of which the front makes text."""
         place = self.target.index(b"/v2/models/") + len(b"/v2/models/")
         end = self.target.index(b"/", place)
         self.target = b"%s%s%s" % (self.target[:place], source.model.encode(), self.target[end:])
-        self.text_answer = TextAnswer(source, texts)
+        self.text_answer = TextAnswer(source, texts, skip_special_tokens)
 
     def head(self, length: int | None = None) -> bytes:
         """The head as it is passed on; with the length of a body that was read whole."""

@@ -12,12 +12,12 @@ import hashlib
 from pathlib import Path
 
 DIGESTS = {
-    "preprocessing/id_streams.py": "1da20ced0265fe416d2816f9b108cf0d",
+    "preprocessing/id_streams.py": "ea7f64c93e720fb80f7ebb7a8bd23900",
     "preprocessing/kept_tensors.py": "eeab1a6b7d5679c3f1f81c10b12a9e55",
     "preprocessing/model.py": "51f21f02b69c73d28dde75ea8960066b",
-    "postprocessing/model.py": "25b547b08f925463c0edb1239c6fa79a",
-    "postprocessing/streams.py": "fa6245410187c52a85d912794cdd5c94",
-    "postprocessing/engine_answers.py": "bff438b0553b40ec3316bbd6a18b3fbe",
+    "postprocessing/model.py": "ea0b634b6c0cb154c941838d0233093a",
+    "postprocessing/streams.py": "0874ce0c90acb25f6b875bab1ec960ff",
+    "postprocessing/engine_answers.py": "ef9d77f05cb6c9a919d6e66039c04373",
     "postprocessing/text_tensors.py": "bfba69cb59e1584568214d2ed703c4a8",
 }
 

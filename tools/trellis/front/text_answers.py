@@ -48,10 +48,14 @@ class Source:
 class TextAnswer:
     """One answer on its way: `feed` bytes in, bytes out, until `ended`."""
 
-    def __init__(self, source: Source, texts: Texts) -> None:
+    def __init__(
+        self, source: Source, texts: Texts, skip_special_tokens: bool | None = None
+    ) -> None:
+        """`skip_special_tokens`: what the request says of it, if anything."""
         self._source = source
         self._texts = texts
-        self._decoder = texts.new_decoder()
+        self._skip = () if skip_special_tokens is None else (skip_special_tokens,)
+        self._decoder = texts.new_decoder(*self._skip)
         self._parser = httptools.HttpResponseParser(self)
         self._out: list[bytes] = []
         self._body = b""
@@ -197,7 +201,7 @@ class TextAnswer:
     def _text(self, ids: list[int]) -> str:
         ids = self._texts.counted(ids, self._length)
         if not self._streams and not self._last:
-            text = self._texts.decode(ids)
+            text = self._texts.decode(ids, *self._skip)
         else:
             text = self._decoder.push(ids)
             if self._last:

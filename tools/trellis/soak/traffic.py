@@ -30,6 +30,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("temperature", {"temperature": -1}),
     ("repetition_penalty", {"repetition_penalty": 0}),
     ("end_id", {"end_id": 2**31 - 1}),
+    ("stop_token_ids", {"stop_token_ids": [-1]}),
     ("min_tokens", {"min_tokens": 10**5}),
     ("text_input", {"text_input": "x" * 200_000}),
 ]

@@ -24,7 +24,8 @@ class Sampling:
 
     max_tokens: int = 1
     min_tokens: int = 1  # as in TensorRT-LLM: an answer is never empty, unless 0 is asked for
-    end_id: int = -1  # -1: never end on a token
+    end_id: int = -1  # -1: none
+    stop_token_ids: tuple[int, ...] = ()  # further ids that end an answer, as end_id does
     temperature: float = 1.0
     top_k: int = 0  # 0: all
     top_p: float = 0.0  # 0 or 1: all
@@ -38,6 +39,12 @@ class Sampling:
     log_probs: bool = False
     bad_words: tuple[str, ...] = ()  # texts that must not appear in the answer
     sample: bool = False
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """All ids that end an answer, each once; () if it never ends on a token."""
+        first = (self.end_id,) if self.end_id >= 0 else ()
+        return tuple(dict.fromkeys((*first, *self.stop_token_ids)))
 
     @property
     def sequences(self) -> int:

@@ -66,7 +66,7 @@ class OpenVinoEngine:
         if sampling.bad_words:
             config.structured_output_config = genai.StructuredOutputConfig(
                 grammar=self._limits.bad_words.grammar(
-                    sampling.bad_words, ends=sampling.end_id >= 0
+                    sampling.bad_words, ends=bool(sampling.end_ids)
                 )
             )
         handle = self._pipeline.add_request(key, tensor, config)
@@ -129,11 +129,11 @@ def generation_config(sampling: Sampling) -> Any:
     config = genai.GenerationConfig()
     config.max_new_tokens = sampling.max_tokens
     config.min_new_tokens = sampling.min_tokens
-    if sampling.end_id < 0:
-        config.ignore_eos = True
+    if ends := sampling.end_ids:
+        config.eos_token_id = ends[0]  # without one the library takes the model's own
+        config.stop_token_ids = set(ends)
     else:
-        config.eos_token_id = sampling.end_id
-        config.stop_token_ids = {sampling.end_id}
+        config.ignore_eos = True
     config.repetition_penalty = sampling.repetition_penalty
     config.presence_penalty = sampling.presence_penalty
     config.frequency_penalty = sampling.frequency_penalty

@@ -47,6 +47,7 @@ def _refuse_beams(sampling: Sampling) -> None:
         "presence_penalty": sampling.presence_penalty != 0.0,
         "frequency_penalty": sampling.frequency_penalty != 0.0,
         "bad_words": bool(sampling.bad_words),
+        "min_tokens above 1": sampling.min_tokens > 1,
     }
     for name, asked in others.items():
         if asked:

@@ -130,15 +130,16 @@ class TransformersEngine:
                 )
             )
             return
+        end_id = next(iter(sampling.end_ids), -1)  # one is all the library takes: see `Answer`
         for sequence in range(sampling.num_return_sequences):
             name = f"{key}:{sequence}"
-            self._running[name] = _Running(sampling.end_id)
+            self._running[name] = _Running(end_id)
             self._manager.add_request(
                 ids.tolist(),
                 request_id=name,
                 max_new_tokens=sampling.max_tokens,
                 streaming=True,
-                eos_token_id=sampling.end_id,
+                eos_token_id=end_id,
                 sequence=SequenceSampling(sampling, sequence),
             )
 

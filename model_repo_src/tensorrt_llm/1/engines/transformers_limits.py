@@ -17,10 +17,10 @@ class TransformersLimits:
             raise Refused("return_log_probs: this engine (transformers) cannot do it; leave it out")
         if sampling.bad_words:
             raise Refused("bad_words: this engine (transformers) cannot do it; leave it out")
-        if sampling.end_id >= self._vocab_size:
-            raise Refused(
-                f"end_id: {sampling.end_id} is not in the vocabulary of {self._vocab_size}"
-            )
+        for token in sampling.end_ids:
+            if token >= self._vocab_size:
+                name = "end_id" if token == sampling.end_id else "stop_token_ids"
+                raise Refused(f"{name}: {token} is not in the vocabulary of {self._vocab_size}")
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""

@@ -83,8 +83,8 @@ class PerRequestSampler(ContinuousBatchingLogitsProcessor):
 
 def _forbid_early_end(scores: torch.Tensor, row: _Row) -> None:
     sampling = row.spec.sampling
-    if sampling.end_id >= 0 and len(row.generated) < sampling.min_tokens:
-        scores[row.index, sampling.end_id] = -torch.inf
+    if len(row.generated) < sampling.min_tokens and (ends := sampling.end_ids):
+        scores[row.index, list(ends)] = -torch.inf
 
 
 def _penalize(scores: torch.Tensor, row: _Row) -> None:
