@@ -26,7 +26,6 @@ ROOT = Path(__file__).parents[1]
 # This file is called tokenizers.py: its folder must not be where `import tokenizers` looks.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path.append(str(ROOT / "tests" / "tokenizers"))
-os.environ.setdefault("TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK", "true")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 Numbers = dict[str, float]

@@ -23,9 +23,10 @@ from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import open_tokenizer_json
 from tokenizer_registry.core.files import Config, read_config, read_templates
 from tokenizer_registry.core.opening import Kind, Options, finish
+from tokenizer_registry.core.pieces import finish_model
 from tokenizer_registry.core.ranks import count_ranks
 from tokenizer_registry.core.registry import load as load_type
-from tokenizer_registry.core.spm import BPE, read_model
+from tokenizer_registry.core.spm import BPE, UNIGRAM, read_model
 from tokenizer_registry.core.stream import StreamDecoder, TextTable
 from tokenizer_registry.core.tokenizer import Tokenizer
 
@@ -70,10 +71,16 @@ def load(
         backend = open_tokenizer_json(path)
         if decodes_by_token(backend):
             return finish(backend, config, options, Kind(roles=_roles(backend)))
-    owner = None if path.is_file() else _owner(tokenizer_dir)
+    if path.is_file():
+        return _open(tokenizer_dir, config, options, trust_remote_code)
+    named = str(config.values.get("tokenizer_class")).removesuffix("Fast")
+    owner = _owner(tokenizer_dir, named)
     if owner is not None:
         given = {name: str(value) for name, value in vars(options).items() if value is not None}
         return load_type(owner, tokenizer_dir, given)
+    if (model := _unigram(tokenizer_dir)) is not None:
+        kind = Kind()
+        return finish_model(model, config, options, kind, algorithm=UNIGRAM, second_space=True)
     return _open(tokenizer_dir, config, options, trust_remote_code)
 
 
@@ -192,8 +199,11 @@ def _roles(backend: tokenizers.Tokenizer) -> dict[str, str]:
     return dict(zip(("bos_token", "eos_token"), next(known, ()), strict=False))
 
 
-def _owner(folder: Path) -> str | None:
-    """The type that owns the files of a folder, None where it takes transformers to tell."""
+def _owner(folder: Path, named: str) -> str | None:
+    """The type that owns the files of a folder, None if there is none.
+
+    named: the folder's tokenizer_class.
+    """
     names = [path.name for path in folder.iterdir() if path.is_file()]
     if "tekken.json" in names or any(".model.v" in name for name in names):
         return "mistral"
@@ -201,10 +211,16 @@ def _owner(folder: Path) -> str | None:
         return "qwen"
     path = folder / "tokenizer.model"
     if not path.is_file():
-        return None
+        return "t5" if named == "T5Tokenizer" and "spiece.model" in names else None
     if (count := count_ranks(path)) is not None:
         return "llama4" if count == RANKS_OF_LLAMA_4 else "llama3"
     return "llama" if read_model(path).algorithm == BPE else None
+
+
+def _unigram(folder: Path) -> Path | None:
+    """A SentencePiece unigram model, which no type but T5's own takes, if there is one."""
+    paths = [folder / "tokenizer.model", folder / "spiece.model"]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _open(folder: Path, config: Config, options: Options, trust_remote_code: bool) -> Tokenizer:
@@ -219,8 +235,19 @@ def _open(folder: Path, config: Config, options: Options, trust_remote_code: boo
     roles = {k: str(v) for k, v in opened.special_tokens_map.items() if isinstance(v, str)}
     known = replace(config, roles={**roles, **config.roles}, added=[])
     made = finish(backend, known, options, Kind())
+    if not _decodes_alike(made, opened):  # a class may do more than its backend
+        return PythonTokenizer(
+            opened, chat, options.add_special_tokens, options.skip_special_tokens
+        )
     made.chat = chat or made.chat
     return made
+
+
+def _decodes_alike(made: Tokenizer, opened: Any) -> bool:
+    """Whether a tokenizer of transformers decodes as its backend does."""
+    ids = opened.encode(" The quick, brown fox.  It's\n안녕 😀", add_special_tokens=False)
+    theirs = opened.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return bool(made.decode(ids, skip_special_tokens=True) == theirs)
 
 
 def _auto_tokenizer(folder: Path, trust_remote_code: bool) -> Any:

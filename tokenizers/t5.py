@@ -4,8 +4,9 @@ There is no BOS; EOS ends every input, as the encoder was trained:
 
     'Hello world'    -> [8774, 296, 1]    (with T5's own vocabulary)
 
-The ids of transformers' T5Tokenizer, which differ from sentencepiece's after combining marks and
-control characters: its normalizer works on whole graphemes.
+A tokenizer.json is read as it says. A spiece.model gives the ids of sentencepiece itself, with
+special tokens parsed; transformers' T5Tokenizer differs from it after combining marks and control
+characters, since its normalizer works on whole graphemes.
 
 Runs of white space count as one space; <extra_id_0> is the last id of the vocabulary.
 """
@@ -19,7 +20,8 @@ from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import FastTokenizer, open_tokenizer_json
 from tokenizer_registry.core.files import Config, first_of, read_config
 from tokenizer_registry.core.opening import Kind, Options, finish
-from tokenizer_registry.core.spm import read_model, unigram_backend
+from tokenizer_registry.core.pieces import finish_model
+from tokenizer_registry.core.spm import UNIGRAM
 
 _ROLES = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
@@ -51,7 +53,13 @@ def load(
         skip_special_tokens=skip_special_tokens,
     )
     kind = Kind(roles=_ROLES, needed=("eos_token",), eos=True)
-    return finish(_open(path, _extra_ids(config, extra_ids)), config, options, kind)
+    if path.suffix == ".json":
+        return finish(_open_json(path), config, options, kind)
+    number = _extra_ids(config, extra_ids)
+    extra = [f"<extra_id_{index}>" for index in reversed(range(number))]
+    return finish_model(
+        path, config, options, kind, algorithm=UNIGRAM, extra=extra, second_space=True
+    )
 
 
 def _extra_ids(config: Config, option: int | None) -> int:
@@ -61,13 +69,10 @@ def _extra_ids(config: Config, option: int | None) -> int:
     return number
 
 
-def _open(path: Path, extra_ids: int) -> tokenizers.Tokenizer:
-    if path.suffix == ".json":
-        backend = open_tokenizer_json(path)
-        if not isinstance(backend.model, models.Unigram):
-            raise TokenizerError(
-                f"{path}: not a unigram model; use the type auto, which takes any tokenizer.json"
-            )
-        return backend
-    extra = [f"<extra_id_{index}>" for index in reversed(range(extra_ids))]
-    return unigram_backend(read_model(path), path, extra)
+def _open_json(path: Path) -> tokenizers.Tokenizer:
+    backend = open_tokenizer_json(path)
+    if not isinstance(backend.model, models.Unigram):
+        raise TokenizerError(
+            f"{path}: not a unigram model; use the type auto, which takes any tokenizer.json"
+        )
+    return backend

@@ -1,13 +1,8 @@
 """What the tokenizer tests share: the corpus, and folders with real vocabularies."""
 
-import os
-
 import pytest
 import tokenizer_corpus
 from tokenizer_folders import Folders, Loaded
-
-# A newer sentencepiece beside an older protobuf, as the constraints have it.
-os.environ.setdefault("TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK", "true")
 
 
 @pytest.fixture(scope="session")

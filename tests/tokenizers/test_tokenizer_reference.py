@@ -4,6 +4,7 @@ The ids of libraries that cannot be installed here come as golden digests, made 
 golden/. Where two references disagree with each other, the tests say which lines, and why.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -231,27 +232,35 @@ def test_qwen_reads_its_tiktoken_file(loaded: Loaded) -> None:
     assert [tokenizer.decode([t]) for t in tokenizer.encode("x 42")] == ["x", " ", "4", "2"]
 
 
-def test_t5_equals_transformers(folders: Folders, loaded: Loaded, corpus_lines: list[str]) -> None:
-    from transformers import T5Tokenizer
-
-    reference = T5Tokenizer.from_pretrained(folders["t5"])
-    theirs = [reference.encode(line) for line in corpus_lines]
-    assert differing(corpus_lines, loaded["t5"].encode_batch(corpus_lines), theirs) == []
-
-
-def test_t5_differs_from_sentencepiece_only_at_combining_marks_and_controls(
-    folders: Folders, loaded: Loaded, corpus_lines: list[str]
-) -> None:
+def test_t5_equals_sentencepiece(folders: Folders, loaded: Loaded, corpus_lines: list[str]) -> None:
     import sentencepiece
 
     path = folders["t5"] / "spiece.model"
     reference = sentencepiece.SentencePieceProcessor(model_file=str(path))
     theirs = [[*reference.encode(line), 1] for line in corpus_lines]
+    assert differing(corpus_lines, loaded["t5"].encode_batch(corpus_lines), theirs) == []
+
+
+def test_t5_differs_from_transformers_only_at_combining_marks_and_controls(
+    folders: Folders, loaded: Loaded, corpus_lines: list[str]
+) -> None:
+    from transformers import T5Tokenizer
+
+    reference = T5Tokenizer.from_pretrained(folders["t5"])
+    theirs = [reference.encode(line) for line in corpus_lines]
     different = differing(corpus_lines, loaded["t5"].encode_batch(corpus_lines), theirs)
     odd = {"Mn", "Mc", "Me", "Cc", "Cf", "Zl", "Zp", "Sk", "Lm", "Cn"}
     plain = [x for x in different if not odd & {unicodedata.category(c) for c in x}]
     assert len(plain) <= 2  # the sums of scores tie, or nearly
     assert len(different) < len(corpus_lines) / 10
+
+
+def test_t5_takes_its_own_tokens_and_the_space_after_one(loaded: Loaded) -> None:
+    t5 = loaded["t5"]
+    first, second = t5.encode_fragment("<extra_id_0>"), t5.encode_fragment("<extra_id_1>")
+    assert first == [t5.vocab_size - 1]
+    assert second == [t5.vocab_size - 2]
+    assert t5.encode("<extra_id_0> the<extra_id_1>") == [*first, *t5.encode("the")[:-1], *second, 1]
 
 
 @pytest.mark.parametrize("name", ["gpt2_json", "llama_json", "smollm2"])
@@ -287,14 +296,13 @@ def test_decoding_gives_the_encoded_text_back(
         assert streamed(tokenizer, ids) == expected
 
 
-@pytest.mark.parametrize("name", ["gpt2_json", "llama_json", "smollm2", "t5"])
+@pytest.mark.parametrize("name", ["gpt2_json", "llama_json", "smollm2"])
 def test_decoding_equals_transformers(
     name: str, folders: Folders, loaded: Loaded, corpus_lines: list[str]
 ) -> None:
-    from transformers import AutoTokenizer, T5Tokenizer
+    from transformers import AutoTokenizer
 
-    kind = T5Tokenizer if name == "t5" else AutoTokenizer
-    reference = kind.from_pretrained(folders[name])
+    reference = AutoTokenizer.from_pretrained(folders[name])
     ours = loaded[name]
     encoded = ours.encode_batch(corpus_lines)
     theirs = [
@@ -305,15 +313,19 @@ def test_decoding_equals_transformers(
     assert differing(corpus_lines, [streamed(ours, ids) for ids in encoded], theirs) == []
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral3"])
+@pytest.mark.parametrize("name", ["llama", "mistral3", "t5"])
 def test_decoding_equals_sentencepiece(
     name: str, folders: Folders, loaded: Loaded, corpus_lines: list[str]
 ) -> None:
     import sentencepiece
 
-    path = next(folders[name].glob("tokenizer.model*"))
+    path = next(folders[name].glob("*.model*"))
     reference = sentencepiece.SentencePieceProcessor(model_file=str(path))
     encoded = loaded[name].encode_batch(corpus_lines)
+    known = [reference.unk_id() not in ids for ids in encoded]  # the library writes ⁇ for those
+    corpus_lines = list(itertools.compress(corpus_lines, known))
+    encoded = list(itertools.compress(encoded, known))
+    assert len(encoded) > 1_000
     theirs = [reference.decode(ids) for ids in encoded]
     assert differing(corpus_lines, [loaded[name].decode(ids) for ids in encoded], theirs) == []
 

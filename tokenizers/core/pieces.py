@@ -21,7 +21,16 @@ from tokenizer_registry.core.errors import TokenizerError
 from tokenizer_registry.core.fast import BackendEncoder, Encoder, FastTokenizer
 from tokenizer_registry.core.files import Config, read_bytes
 from tokenizer_registry.core.opening import Kind, Options, finish, settle
-from tokenizer_registry.core.spm import NORMAL, USER_DEFINED, Model, bpe_backend, read_model
+from tokenizer_registry.core.spm import (
+    BPE,
+    NORMAL,
+    UNIGRAM,
+    USER_DEFINED,
+    Model,
+    bpe_backend,
+    read_model,
+    unigram_backend,
+)
 
 # normalizer_spec { add_dummy_prefix: false }, or true: merged into a model behind its own.
 _NO_DUMMY_PREFIX, _DUMMY_PREFIX = b"\x1a\x02\x18\x00", b"\x1a\x02\x18\x01"
@@ -67,6 +76,7 @@ def piece_encoder(
         parsed=_Finder(parsed, backend),
         second_space=second_space or legacy or model.remove_extra_whitespaces,
         legacy=legacy,
+        spaces_lost=model.remove_extra_whitespaces,
     )
 
 
@@ -120,7 +130,9 @@ class PieceEncoder:
         parsed: _Finder,
         second_space: bool,
         legacy: bool,
+        spaces_lost: bool,
     ) -> None:
+        """spaces_lost: the model takes white space off the ends of a text."""
         import sentencepiece
 
         self._whole: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -130,7 +142,8 @@ class PieceEncoder:
         self._special = special
         self._parsed = parsed
         self._prefixed = () if second_space else (" ", "▁")
-        self._after = self._whole if legacy else self._middle
+        self._legacy = legacy
+        self._spaces_lost = spaces_lost
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, on all cores. Raises RuntimeError for a lone surrogate."""
@@ -145,7 +158,7 @@ class PieceEncoder:
         """The ids of text in the middle of a sequence; special tokens in it are parsed."""
         ids: list[int] = []
         for between, token in self._special(text):
-            ids += self._middle.encode(between)
+            ids += self._after(between) if self._spaces_lost else self._middle.encode(between)
             ids += () if token is None else (token,)
         return ids
 
@@ -155,8 +168,14 @@ class PieceEncoder:
         for after, following in others:
             assert token is not None
             ids.append(token)
-            ids += self._after.encode(after)
+            ids += self._after(after)
             token = following
+        return ids
+
+    def _after(self, text: str) -> list[int]:
+        """The ids of text behind a special token."""
+        whole = self._legacy or (self._spaces_lost and text.startswith(" "))
+        ids: list[int] = (self._whole if whole else self._middle).encode(text)
         return ids
 
     def _beginning(self, text: str) -> list[int]:
@@ -171,13 +190,23 @@ def finish_model(
     options: Options,
     kind: Kind,
     *,
+    algorithm: int = BPE,
+    extra: Sequence[str] = (),
     second_space: bool = False,
     legacy: bool = False,
 ) -> FastTokenizer:
-    """The tokenizer of a SentencePiece BPE model; see `piece_encoder` and `opening.finish`."""
+    """The tokenizer of a SentencePiece model; see `piece_encoder` and `opening.finish`.
+
+    Args:
+        algorithm: the one that the model must be of, BPE or UNIGRAM.
+        extra: special tokens that follow the vocabulary.
+    """
     model = read_model(path)
     model.add_dummy_prefix = config.flag("add_prefix_space", None, model.add_dummy_prefix)
-    backend = bpe_backend(model, path, legacy=legacy)
+    if algorithm == UNIGRAM:
+        backend = unigram_backend(model, path, list(extra))
+    else:
+        backend = bpe_backend(model, path, legacy=legacy)
     kind = replace(kind, roles={**kind.roles, **model.roles})
     roles = settle(backend, config, kind)
     encoder = piece_encoder(

@@ -207,7 +207,7 @@ def bpe_backend(model: Model, path: Path, *, legacy: bool = False) -> tokenizers
 
 
 def unigram_backend(model: Model, path: Path, extra: list[str]) -> tokenizers.Tokenizer:
-    """The `tokenizers` equivalent of a unigram model, as transformers makes T5's.
+    """The `tokenizers` equivalent of a unigram model without a normalizer of its own.
 
     extra: special tokens that follow the vocabulary. Raises TokenizerError for other models.
     """
@@ -215,14 +215,9 @@ def unigram_backend(model: Model, path: Path, extra: list[str]) -> tokenizers.To
         raise TokenizerError(f"{path}: not a unigram model; for Llama-2's BPE use the type llama")
     vocab = list(zip(model.pieces, model.scores, strict=True)) + [(name, 0.0) for name in extra]
     backend = tokenizers.Tokenizer(models.Unigram(vocab, model.unk_id, model.byte_fallback))
-    if model.charsmap:
-        backend.normalizer = normalizers.Precompiled(model.charsmap)
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace("▁", "always", True)]
-    )
-    backend.decoder = decoders.Metaspace("▁", "always", True)
-    if model.byte_fallback:
-        _decode_bytes(backend)
+    scheme = "first" if model.add_dummy_prefix else "never"
+    backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", scheme, False)
+    _decode_bytes(backend)
     _add_special(backend, model)
     backend.add_special_tokens([tokenizers.AddedToken(name, normalized=False) for name in extra])
     return backend
