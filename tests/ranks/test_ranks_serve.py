@@ -15,6 +15,8 @@ from asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
 from launched_ranks import Launched, command, wait_for
 from trellis.ports import free_ports
 
+from tokenizer_registry.core import load
+
 MPIRUN = ("--world_size", "2", "--oversubscribe")
 NO_MPI = ("--world_size", "2", "--no-mpi")
 
@@ -61,6 +63,28 @@ def test_two_ranks_draw_the_same_for_the_same_seed(http: httpx.Client) -> None:
     )
     assert first == again
     assert first != other
+
+
+def test_an_answer_ends_at_every_id_that_ends_it(
+    smollm2_repo: Path, demo_engine: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The library knows one of them."""
+    tokenizer = load("gpt2", demo_engine[1])
+    with (
+        Launched(smollm2_repo, tmp_path) as one,
+        httpx.Client(base_url=one.url, timeout=120) as http,
+    ):
+        ids = tokenizer.encode_fragment(ask(http, PROMPTS[0], end_id=-1))
+        late, early = (
+            max(ids, key=ids.index),
+            ids[1],
+        )  # the one that comes last for the first time
+        text = tokenizer.decode(ids[: ids.index(early)])
+        for ends in ([late, early], [early, late]):
+            for values in ({"end_id": ends[0]}, {"end_id": -1}, {}):
+                asked = {**values, "stop_token_ids": ends}
+                assert ask(http, PROMPTS[0], **asked) == text
+                assert "".join(chunks(http, PROMPTS[0], **asked)) == text
 
 
 def test_a_client_that_leaves_frees_both_ranks(http: httpx.Client, expected: list[str]) -> None:
