@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "tokenizers"
 MANIFEST = ".trellis.json"
 END_IDS = "generation_config.json"
+TEMPLATES = "additional_chat_templates"
 
 
 class AssemblyError(ValueError):
@@ -137,28 +138,33 @@ def _add_python(model: str, version: Path, plan: Plan) -> None:
         shutil.copy(plan.type_file, registry / plan.type_file.name)
     files = version / "tokenizer"
     files.mkdir()
-    for file in _tokenizer_files(plan):
-        link_or_copy(file, files / file.name)
+    for name, file in sorted(_tokenizer_files(plan).items()):
+        (files / name).parent.mkdir(exist_ok=True)
+        link_or_copy(file, files / name)
 
 
-def _tokenizer_files(plan: Plan) -> list[Path]:
-    """What is in the tokenizer's folder, and what names the ids that end an answer.
+def _tokenizer_files(plan: Plan) -> dict[str, Path]:
+    """What is in the tokenizer's folder, by its name there, and what names the ends of answers.
 
     That may be a file of the engine's, and lie in its folder.
     """
-    engine = set(plan.engine.files)
-    found = {file.name: file for file in plan.tokenizer_dir.iterdir() if file not in engine}
-    for folder in (plan.engine.path, plan.tokenizer_dir):
-        if (folder / END_IDS).is_file():
-            found[END_IDS] = folder / END_IDS
-    return [
-        file for _, file in sorted(found.items()) if file.is_file() and file.suffix not in WEIGHTS
-    ]
+    engine, folder = set(plan.engine.files), plan.tokenizer_dir
+    files = [file for file in folder.iterdir() if file not in engine]
+    files += (folder / TEMPLATES).glob("*.jinja")
+    found = {str(file.relative_to(folder)): file for file in files}
+    for place_of_ends in (plan.engine.path, folder):
+        if (place_of_ends / END_IDS).is_file():
+            found[END_IDS] = place_of_ends / END_IDS
+    return {
+        name: file
+        for name, file in found.items()
+        if file.is_file() and file.suffix not in WEIGHTS
+    }
 
 
 def _sources(plan: Plan) -> set[tuple[int, int]]:
     """The files that the repository may link to, by device and inode."""
-    files = [*plan.engine.files, *(f for f in plan.tokenizer_dir.iterdir() if f.is_file())]
+    files = [*plan.engine.files, *_tokenizer_files(plan).values()]
     return {_identity(file) for file in files if file.exists()}
 
 

@@ -50,6 +50,8 @@ class Preprocessor:
         self.tokenizer = tokenizer or load_tokenizer(settings)
         self.thread_safe = self.tokenizer.thread_safe
         self.vocab_size = settings.integer("vocab_size") or self.tokenizer.vocab_size
+        # Tokens of images and sounds may lie beyond the vocabulary of the engine.
+        self._beyond = self.tokenizer.vocab_size > self.vocab_size
         self.types = {name: numpy_type(kind) for name, kind in settings.outputs.items()}
         self.keys = StreamKeys()
         # Set where TensorRT-LLM itself is behind.
@@ -101,9 +103,21 @@ class Preprocessor:
         if isinstance(prompts, Stop):
             return Outputs(self._stop_arrays(prompts.rows), {})
         ids = [self.limits.check_ids(row) for row in rows]
+        if self._beyond:
+            self._check_known(ids)
         if self.engine_inputs is not None and prompts.asked is not None:
             self.engine_inputs.finish(prompts.asked, ids, prompts.max_tokens)
         return self._outputs(prompts, ids)
+
+    def _check_known(self, rows: Sequence[Sequence[int]]) -> None:
+        """Raise BadRequest for a token that the engine does not have."""
+        token = max(map(max, rows))
+        if token >= self.vocab_size:
+            text = self.tokenizer.decode([token], skip_special_tokens=False)
+            raise BadRequest(
+                f"text_input: {text!r} is the token {token}, which this engine does not have; it"
+                f" knows 0 to {self.vocab_size - 1}"
+            )
 
     def _stop_arrays(self, rows: int) -> dict[str, np.ndarray]:
         """What the engine's contract wants of every request; of a stop, none of it is read."""
