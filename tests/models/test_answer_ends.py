@@ -171,3 +171,22 @@ def test_wrong_ones_are_named(ids: list[list[int]], message: str) -> None:
     with pytest.raises(BadRequest) as caught:
         outputs(STOP_TOKEN_IDS=ids)
     assert str(caught.value) == message
+
+
+def test_a_token_beyond_the_engines_vocabulary_is_refused_by_its_letters() -> None:
+    settings = ModelSettings(
+        name="preprocessing",
+        folder=None,  # type: ignore[arg-type]
+        parameters={"vocab_size": "8"},
+        outputs=dict.fromkeys(("INPUT_ID", "REQUEST_INPUT_LEN"), "TYPE_INT32"),
+        max_batch_size=4,
+    )
+    reading = Preprocessor(settings, Letters())
+    sent = {
+        "QUERY": np.array([[b"a"]], np.object_),
+        "REQUEST_OUTPUT_LEN": np.array([[4]], np.int32),
+    }
+    prompts: Any = reading.read(sent, lambda: "")
+    assert reading.outputs(prompts, [[1, 7]]).arrays["INPUT_ID"].tolist() == [[1, 7]]
+    with pytest.raises(BadRequest, match=r"text_input: '8' is the token 8, .* knows 0 to 7"):
+        reading.outputs(prompts, [[1, 8]])

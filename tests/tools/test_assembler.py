@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -264,3 +266,26 @@ def test_what_a_killed_run_left_is_put_right(plan: Plan, target: Path) -> None:
     assert not assemble(plan, target).changed
     assert (target / "notes.txt").read_text() == "mine"
     assert sorted(p.name for p in target.parent.iterdir() if p.name.startswith(".")) == []
+
+
+def test_named_chat_templates_come_along(plan: Plan, target: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "llama-tokenizer"
+    shutil.copytree(plan.tokenizer_dir, folder)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("tools")
+    assemble(replace(plan, tokenizer_dir=folder), target)
+    for model in ("preprocessing", "postprocessing"):
+        files = target / model / "1" / "tokenizer"
+        assert (files / "additional_chat_templates" / "tool_use.jinja").read_text() == "tools"
+
+
+def test_a_tokenizer_in_the_engines_own_folder_is_found(target: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "ir-out"
+    engine.mkdir()
+    for name in ("openvino_model.xml", "openvino_model.bin", "openvino_tokenizer.xml"):
+        (engine / name).write_text("<net/>")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (engine / name).write_text("{}")
+    assemble(Plan(read_engine(engine), "auto", engine), target)
+    files = {path.name for path in (target / "preprocessing" / "1" / "tokenizer").iterdir()}
+    assert files == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}

@@ -148,7 +148,8 @@ def _tokenizer_files(plan: Plan) -> dict[str, Path]:
 
     That may be a file of the engine's, and lie in its folder.
     """
-    engine, folder = set(plan.engine.files), plan.tokenizer_dir
+    folder = plan.tokenizer_dir
+    engine = {file for file in plan.engine.files if _only_the_engines(file)}
     files = [file for file in folder.iterdir() if file not in engine]
     files += (folder / TEMPLATES).glob("*.jinja")
     found = {str(file.relative_to(folder)): file for file in files}
@@ -156,10 +157,13 @@ def _tokenizer_files(plan: Plan) -> dict[str, Path]:
         if (place_of_ends / END_IDS).is_file():
             found[END_IDS] = place_of_ends / END_IDS
     return {
-        name: file
-        for name, file in found.items()
-        if file.is_file() and file.suffix not in WEIGHTS
+        name: file for name, file in found.items() if file.is_file() and file.suffix not in WEIGHTS
     }
+
+
+def _only_the_engines(file: Path) -> bool:
+    """Whether a file of an engine's folder cannot be its tokenizer's, which may lie there too."""
+    return file.name == "config.json" or file.suffix in (".bin", ".engine", ".gguf", ".xml")
 
 
 def _sources(plan: Plan) -> set[tuple[int, int]]:
