@@ -9,7 +9,7 @@ that tokenizer is written in Python, it decodes streams itself, a few tokens at 
     trust_remote_code=true lets the folder's own Python code run: only for folders you trust.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -64,24 +64,41 @@ def load(
         parse_special_tokens=parse_special_tokens,
         skip_special_tokens=skip_special_tokens,
     )
-    if "AutoTokenizer" in config.values.get("auto_map", ()):  # it may do what no file says
+    reader = _reader(tokenizer_dir, config)
+    if reader is None:
         return _open(tokenizer_dir, config, options, trust_remote_code)
-    path = tokenizer_dir / "tokenizer.json"
+    return reader(options)
+
+
+def needs_transformers(tokenizer_dir: Path) -> bool:
+    """Whether it takes transformers to open this folder, or to say why it cannot be opened."""
+    return _reader(tokenizer_dir, read_config(tokenizer_dir)) is None
+
+
+def _reader(folder: Path, config: Config) -> Callable[[Options], Tokenizer] | None:
+    """What opens a folder without transformers, None if nothing does."""
+    if "AutoTokenizer" in config.values.get("auto_map", ()):  # it may do what no file says
+        return None
+    path = folder / "tokenizer.json"
     if path.is_file():
         backend = open_tokenizer_json(path)
-        if decodes_by_token(backend):
-            return finish(backend, config, options, Kind(roles=_roles(backend)))
-    if path.is_file():
-        return _open(tokenizer_dir, config, options, trust_remote_code)
-    named = str(config.values.get("tokenizer_class")).removesuffix("Fast")
-    owner = _owner(tokenizer_dir, named)
+        kind = Kind(roles=_roles(backend))
+        whole = decodes_by_token(backend)
+        return partial(finish, backend, config, kind=kind) if whole else None
+    owner = _owner(folder)
     if owner is not None:
-        given = {name: str(value) for name, value in vars(options).items() if value is not None}
-        return load_type(owner, tokenizer_dir, given)
-    if (model := _unigram(tokenizer_dir)) is not None:
-        kind = Kind()
-        return finish_model(model, config, options, kind, algorithm=UNIGRAM, second_space=True)
-    return _open(tokenizer_dir, config, options, trust_remote_code)
+        return partial(_load_type, owner, folder)
+    path = folder / "tokenizer.model"
+    return partial(_finish_unigram, path, config) if path.is_file() else None
+
+
+def _load_type(owner: str, folder: Path, options: Options) -> Tokenizer:
+    given = {name: str(value) for name, value in vars(options).items() if value is not None}
+    return load_type(owner, folder, given)
+
+
+def _finish_unigram(path: Path, config: Config, options: Options) -> Tokenizer:
+    return finish_model(path, config, options, Kind(), algorithm=UNIGRAM, second_space=True)
 
 
 class PythonTokenizer(Tokenizer):
@@ -110,7 +127,7 @@ class PythonTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """See Tokenizer.encode; a prompt that begins with BOS gets no second one."""
         ids = list(self.opened.encode(text, add_special_tokens=self._add))
-        twice = self.bos_id is not None and ids[:2] == [self.bos_id] * 2
+        twice = self._add and self.bos_id is not None and ids[:2] == [self.bos_id] * 2
         return ids[1:] if twice and self.encode_bare(text)[0] == self.bos_id else ids
 
     def encode_bare(self, text: str) -> list[int]:
@@ -199,28 +216,21 @@ def _roles(backend: tokenizers.Tokenizer) -> dict[str, str]:
     return dict(zip(("bos_token", "eos_token"), next(known, ()), strict=False))
 
 
-def _owner(folder: Path, named: str) -> str | None:
-    """The type that owns the files of a folder, None if there is none.
-
-    named: the folder's tokenizer_class.
-    """
+def _owner(folder: Path) -> str | None:
+    """The type that owns the files of a folder, None if there is none."""
     names = [path.name for path in folder.iterdir() if path.is_file()]
     if "tekken.json" in names or any(".model.v" in name for name in names):
         return "mistral"
     if any(name.endswith(".tiktoken") for name in names):
         return "qwen"
+    if "spiece.model" in names:
+        return "t5" if read_model(folder / "spiece.model").algorithm == UNIGRAM else None
     path = folder / "tokenizer.model"
     if not path.is_file():
-        return "t5" if named == "T5Tokenizer" and "spiece.model" in names else None
+        return None
     if (count := count_ranks(path)) is not None:
         return "llama4" if count == RANKS_OF_LLAMA_4 else "llama3"
     return "llama" if read_model(path).algorithm == BPE else None
-
-
-def _unigram(folder: Path) -> Path | None:
-    """A SentencePiece unigram model, which no type but T5's own takes, if there is one."""
-    paths = [folder / "tokenizer.model", folder / "spiece.model"]
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _open(folder: Path, config: Config, options: Options, trust_remote_code: bool) -> Tokenizer:

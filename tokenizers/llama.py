@@ -15,8 +15,10 @@ mistral, and `"legacy": true` in tokenizer_config.json do.
 A folder without a chat template gets Llama-2's own form, [INST] and <<SYS>>.
 """
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
+
+import tokenizers
 
 from tokenizer_registry.core.chat import ChatTemplate, llama2
 from tokenizer_registry.core.decoding import decoder_kinds
@@ -51,23 +53,31 @@ def load(
     options = Options(
         add_special_tokens, add_bos_token, add_eos_token, parse_special_tokens, skip_special_tokens
     )
-    own = partial(
-        llama2,
-        bos=config.roles.get("bos_token", "<s>"),
-        eos=config.roles.get("eos_token", "</s>"),
-    )
-    kind = Kind(
-        roles=_ROLES,
-        needed=("bos_token", "eos_token"),
-        bos=True,
-        chat=ChatTemplate.built_in("Llama-2's form", lambda messages, _: own(messages)),
-    )
+    kind = Kind(roles=_ROLES, needed=("bos_token", "eos_token"), bos=True)
     if path.suffix == ".model":
-        return finish_model(path, config, options, kind, legacy=config.flag("legacy", None, False))
+        legacy = config.flag("legacy", None, False)
+        made = finish_model(path, config, options, kind, legacy=legacy)
+    else:
+        made = finish(_open(path), config, options, kind)
+    made.chat = made.chat or _own_form(made, {**_ROLES, **config.roles})
+    return made
+
+
+def _open(path: Path) -> tokenizers.Tokenizer:
     backend = open_tokenizer_json(path)
     if "ByteLevel" in decoder_kinds(backend):
         raise TokenizerError(
             f"{path}: not Llama-2 style, but a byte-level BPE; use the type auto, or gpt2, llama3"
             " or qwen for a model of these"
         )
-    return finish(backend, config, options, kind)
+    return backend
+
+
+def _own_form(made: FastTokenizer, roles: Mapping[str, str]) -> ChatTemplate:
+    """Llama-2's form. Meta encoded each turn as a text of its own, which begins with a space."""
+    bos, eos = roles["bos_token"], roles["eos_token"]
+    begins = [made.bos_id, *made.encode_bare("[INST]")]
+    space = "" if made.encode_bare(f"{bos}[INST]") == begins else " "
+    return ChatTemplate.built_in(
+        "Llama-2's form", lambda messages, _: llama2(messages, bos=bos, eos=eos, space=space)
+    )

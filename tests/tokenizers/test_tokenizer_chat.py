@@ -23,12 +23,12 @@ def conversation(answers: int) -> list[dict[str, str]]:
 
 
 LLAMA = [
-    "<s>[INST] {system} user 1  [/INST]",
-    "<s>[INST] {system} user 1  [/INST] answer 1 </s><s>[INST] user 2 [/INST]",
-    "<s>[INST] {system} user 1  [/INST] answer 1 </s><s>[INST] user 2 [/INST] answer 2 </s>"
-    "<s>[INST] user 3 [/INST]",
-    "<s>[INST] {system} user 1  [/INST] answer 1 </s><s>[INST] user 2 [/INST] answer 2 </s>"
-    "<s>[INST] user 3 [/INST] answer 3 </s><s>[INST] user 4 [/INST]",
+    "<s> [INST] {system} user 1  [/INST]",
+    "<s> [INST] {system} user 1  [/INST] answer 1 </s><s> [INST] user 2 [/INST]",
+    "<s> [INST] {system} user 1  [/INST] answer 1 </s><s> [INST] user 2 [/INST] answer 2 </s>"
+    "<s> [INST] user 3 [/INST]",
+    "<s> [INST] {system} user 1  [/INST] answer 1 </s><s> [INST] user 2 [/INST] answer 2 </s>"
+    "<s> [INST] user 3 [/INST] answer 3 </s><s> [INST] user 4 [/INST]",
 ]
 
 
@@ -45,6 +45,26 @@ def test_llama_without_a_template_takes_llama_2s_form(
     assert ids[0] == 1
     assert ids.count(1) == turns + 1
     assert ids.count(2) == turns
+
+
+@pytest.mark.parametrize("name", ["llama", "llama_json"])
+@pytest.mark.parametrize("turns", range(4))
+def test_llama_2s_form_has_the_ids_that_meta_gave_each_turn(
+    name: str, turns: int, folders: Folders, loaded: Loaded
+) -> None:
+    import sentencepiece
+
+    path = folders["llama"] / "tokenizer.model"
+    meta = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    messages = [{**m, "content": m["content"].strip()} for m in conversation(turns)]
+    ids: list[int] = []
+    for user, answer in zip(messages[:-1:2], messages[1::2], strict=True):
+        text = f"[INST] {user['content']} [/INST] {answer['content']} "
+        ids += [1, *meta.encode(text), 2]
+    ids += [1, *meta.encode(f"[INST] {messages[-1]['content']} [/INST]")]
+    llama = load("llama", folders[name])
+    assert llama.chat_ids(messages) == ids
+    assert llama.encode(llama.chat_prompt(messages)) == ids
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral2", "mistral3", "mistral7", "tekken"])
@@ -164,7 +184,7 @@ def test_the_text_parts_of_a_message_are_joined_as_mistral_common_joins_them(
 def test_an_answer_begun_is_gone_on_with_in_a_built_in_form(loaded: Loaded) -> None:
     messages = [*USER, {"role": "assistant", "content": "I think"}]
     prompt = loaded["llama"].chat_prompt(messages, False, continue_final_message=True)
-    assert prompt == "<s>[INST] x [/INST] I think"
+    assert prompt == "<s> [INST] x [/INST] I think"
 
 
 def mistral_common(folder: Path, messages: list[dict[str, Any]]) -> list[int]:

@@ -88,6 +88,19 @@ def test_llama3_ends_where_its_own_chat_form_ends_a_turn(folders: Folders, tmp_p
     folder = copied(folders, "llama3", tmp_path)
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     assert letters(load("llama3", folder)) == ["<|end_of_text|>"]  # another form has other ends
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}<|eot_id|>")
+    assert letters(load("llama3", folder)) == ["<|end_of_text|>", "<|eot_id|>"]
+
+
+@pytest.mark.parametrize("kind", ["auto", "gpt2", "qwen"])
+def test_the_end_of_a_turn_in_the_template_ends_an_answer(
+    folders: Folders, tmp_path: Path, kind: str
+) -> None:
+    folder = copied(folders, "smollm2", tmp_path)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["eos_token"] = "<|endoftext|>"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert letters(load(kind, folder)) == ["<|endoftext|>", "<|im_end|>"]
 
 
 def test_qwen_ends_where_chatml_ends_a_turn(folders: Folders, tmp_path: Path) -> None:
@@ -95,7 +108,6 @@ def test_qwen_ends_where_chatml_ends_a_turn(folders: Folders, tmp_path: Path) ->
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config["eos_token"] = "<|endoftext|>"
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    assert letters(load("qwen", folder)) == ["<|endoftext|>"]  # there is a template
     del config["chat_template"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     assert letters(load("qwen", folder)) == ["<|endoftext|>", "<|im_end|>"]

@@ -270,13 +270,14 @@ def _plain(where: str, message: Message, form: str, join: str) -> dict[str, str]
     return {"role": message["role"], "content": join.join(texts)}
 
 
-def llama2(messages: Plain, *, bos: str = "<s>", eos: str = "</s>") -> str:
+def llama2(messages: Plain, *, bos: str = "<s>", eos: str = "</s>", space: str = "") -> str:
     """Llama-2's own form, for tokenizers of its kind that carry no template.
 
     <s>[INST] <<SYS>>\\n{system}\\n<</SYS>>\\n\\n{user} [/INST] {answer} </s><s>[INST] ... [/INST]
 
-    Answers and all users but the first are stripped, as Meta's example did. Raises TokenizerError
-    unless users and assistants take turns.
+    Answers and all users but the first are stripped, as Meta's example did. space: ' ' for a
+    tokenizer that puts none behind <s> by itself; Meta encoded each turn as a text of its own.
+    Raises TokenizerError unless users and assistants take turns.
     """
     system, turns = take_turns(messages)
     head = f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""
@@ -286,9 +287,9 @@ def llama2(messages: Plain, *, bos: str = "<s>", eos: str = "</s>") -> str:
         if turn["role"] == "assistant":
             prompt += f" {content.strip()} {eos}"
         elif index == 0:
-            prompt += f"{bos}[INST] {head}{content} [/INST]"
+            prompt += f"{bos}{space}[INST] {head}{content} [/INST]"
         else:
-            prompt += f"{bos}[INST] {content.strip()} [/INST]"
+            prompt += f"{bos}{space}[INST] {content.strip()} [/INST]"
     return prompt
 
 

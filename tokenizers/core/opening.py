@@ -19,8 +19,12 @@ from tokenizer_registry.core.fast import (
     add_tokens,
     post_processed,
 )
-from tokenizer_registry.core.files import Config
+from tokenizer_registry.core.files import Config, read_templates
 from tokenizer_registry.core.stream import Leading
+
+# Tokens that end a turn wherever a template names them. (<|end|> is none: in gpt-oss' template it
+# ends a message, after which the same answer may go on.)
+ENDS_OF_TURNS = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|eot|>")
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,18 @@ def finish(
         leading=leading,
         where=str(config.folder),
     )
-    if template is None:
-        ends = map(backend.token_to_id, kind.ends)
-        made.more_end_ids = tuple(token for token in ends if token is not None)
+    ids = {text.decode(): token for token, text in made.special_tokens.items()}
+    made.more_end_ids = tuple(ids[end] for end in _ends_of_turns(config, kind) if end in ids)
     return made
+
+
+def _ends_of_turns(config: Config, kind: Kind) -> list[str]:
+    """The tokens that end a turn, in the folder's templates or else in the type's own form."""
+    templates = read_templates(config.folder, config.values).values()
+    if not templates:
+        return list(kind.ends)
+    known = dict.fromkeys((*kind.ends, *ENDS_OF_TURNS))
+    return [token for token in known if any(token in each.source for each in templates)]
 
 
 def _around(

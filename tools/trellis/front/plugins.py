@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Ids = list[int]
 Config = Mapping[str, Any]
 TYPE = "tokenizer_type"
+AUTO = "auto"
 REGISTRY = "tokenizer_registry"
-HEAVY = ("auto",)  # imports transformers: the front stays small
 
 
 class Decoder(Protocol):
@@ -74,9 +74,11 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
 
     Raises what the tokenizer_type raises, ImportError where a package is missing.
     """
-    if any(model["parameters"][TYPE]["string_value"] in HEAVY for model in (before, last)):
-        return Plugins()
     reading, writing = _Model(before, repository), _Model(last, repository)
+    if any(model["parameters"][TYPE]["string_value"] == AUTO for model in (before, last)):
+        with importing_from(writing.folder):
+            if _needs_transformers(writing):
+                return Plugins(why_not="its tokenizer is one of transformers")
     if files := changed("postprocessing", writing.folder):
         return Plugins(why_not=f"{', '.join(files)}: not as the front knows it")
     with importing_from(writing.folder):
@@ -110,6 +112,16 @@ def _reading(model: "_Model", last: Any, tokenizer: Any) -> Plugins:
         shared = tokenizer if _same_tokenizer(settings, last) else None
         reading = Reading(settings, shared)
         return Plugins(preprocessor=reading, types=numpy_type, refusal=BadRequest)
+
+
+def _needs_transformers(model: "_Model") -> bool:
+    """Whether the type `auto` imports transformers for this tokenizer: the front stays small."""
+    from repository import ModelSettings
+
+    from tokenizer_registry.auto import needs_transformers
+
+    folder = ModelSettings.read(model.args).path("tokenizer_dir", "tokenizer")
+    return bool(needs_transformers(folder))
 
 
 @contextlib.contextmanager
