@@ -43,3 +43,23 @@ REFUSED = {
     ("llama4_ranks", "llama3"): "has 200000 tokens, not 128000",
     ("gemma3", "t5"): "not a unigram model",
 }
+
+# Families whose files have a chat template.
+TEMPLATES = [
+    "aya_expanse",
+    "chatglm3_json",
+    "command_r_plus",
+    "deepseek_v3",
+    "gemini",
+    "gemma3",
+    "internlm2",
+    "llama3",
+    "llama3_1",
+    "llama3_2",
+    "minicpm_v4_5",
+    "mistral_nemo",
+    "qwen1_5",
+    "qwen2_5",
+    "qwen2_5_files",
+    "qwen3",
+]
