@@ -13,7 +13,7 @@ from trellis.engine_folder import EngineFolder, read_engine
 from trellis.front import stood_for
 from trellis.front.ids_way import IdsWay, ids_way
 from trellis.front.models import read_model
-from trellis.front.plugins import load_plugins
+from trellis.front.plugins import Plugins, load_plugins
 from trellis.front.settings import LONG_BODY
 from trellis.model_config import parse_config
 
@@ -73,6 +73,41 @@ def test_a_repository_as_it_is_made_is_asked_for_ids(repository: Path) -> None:
     assert (way.ensemble.model, way.engine.model) == ("ensemble_ids", "tensorrt_llm")
     loaded = way.requests._preprocessor.tokenizer  # type: ignore[attr-defined]
     assert loaded.decode == way.texts.decode  # one vocabulary, not two
+
+
+def test_a_tokenizer_of_the_type_auto_is_read_as_the_type_that_owns_its_files(
+    tmp_path: Path, llama_folder: Path
+) -> None:
+    target = assembled_auto(tmp_path, llama_folder)
+    plugins = plugins_of(target)
+    assert plugins.preprocessor is not None
+    assert plugins.texts is not None
+    assert not plugins.why_not
+
+
+def test_a_tokenizer_of_transformers_stays_with_its_model(
+    tmp_path: Path, llama_folder: Path
+) -> None:
+    target = assembled_auto(tmp_path, llama_folder)
+    for model in ("preprocessing", "postprocessing"):
+        for file in (target / model / "1" / "tokenizer").iterdir():
+            file.unlink()  # what is left is for AutoTokenizer to say
+    plugins = plugins_of(target)
+    assert plugins.texts is None
+    assert plugins.why_not == "its tokenizer is one of transformers"
+
+
+def assembled_auto(folder: Path, tokenizer: Path) -> Path:
+    (folder / "out").mkdir()
+    engine = EngineFolder(folder / "out", "openvino", (), max_seq_len=99, vocab_size=32_000)
+    target = folder / "triton_model_repo"
+    assemble(Plan(engine, "auto", tokenizer), target)
+    return target
+
+
+def plugins_of(repository: Path) -> Plugins:
+    before, last = (config_of(repository, name) for name in ("preprocessing", "postprocessing"))
+    return load_plugins(before, last, repository)
 
 
 def edit(file: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trellis.front.models import Models, read_model
-from trellis.front.plugins import Plugins, Texts, load_plugins
+from trellis.front.plugins import Plugins, Texts
 from trellis.front.replies import quoted
 from trellis.front.text_answers import Source, TextAnswer
 from trellis.front.upstream import Upstream
@@ -286,11 +286,6 @@ def test_an_ensemble_without_one_that_gives_ids_is_asked_as_ever() -> None:
 
 def python_model(name: str, tokenizer_type: str) -> dict[str, Any]:
     return {"name": name, "parameters": {"tokenizer_type": {"string_value": tokenizer_type}}}
-
-
-def test_a_tokenizer_that_is_heavy_stays_with_its_model(tmp_path: Path) -> None:
-    models = (python_model(name, "auto") for name in ("preprocessing", "postprocessing"))
-    assert load_plugins(*models, tmp_path) == Plugins()
 
 
 def test_a_tokenizer_that_cannot_be_loaded_here_is_said_and_left_to_its_model(
