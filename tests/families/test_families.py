@@ -42,6 +42,14 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def fetched(request: pytest.FixtureRequest) -> None:
+    """A family of the npm registry is not there where npm is not."""
+    family = request.getfixturevalue("family")
+    if not (FOLDERS / family).is_dir():
+        pytest.skip(f"{family} was not fetched: it takes npm")
+
+
 @pytest.fixture(scope="module")
 def references() -> Callable[[str], list[tuple[str, Reference]]]:
     """The libraries whose ids a family's files call for, each opened once."""
