@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from trellis.allocator import Allocator, AllocatorNotFound
 from trellis.launch_ranks import run_ranks
+from trellis.loading import LOAD_TIMEOUT
 from trellis.numpy2_bridge import Numpy2Error
 from trellis.ports import PortTaken, check_ports
 from trellis.preflight import Listening, run_checks
@@ -96,6 +97,15 @@ def main(
     exit_timeout: Annotated[
         int, typer.Option("--exit_timeout", "--exit-timeout", min=0, help="seconds to end in")
     ] = 5,
+    load_timeout: Annotated[
+        float,
+        typer.Option(
+            "--load_timeout",
+            "--load-timeout",
+            min=0,
+            help="seconds that the models may take to load; 0 for no limit",
+        ),
+    ] = LOAD_TIMEOUT,
 ) -> None:
     """Launch tritonserver, report when every model is ready, stop it with Ctrl-C or SIGTERM.
 
@@ -120,6 +130,7 @@ def main(
         log_verbose=3 if log else 0,
         log_file=log_file if log else None,
         exit_timeout=exit_timeout,
+        load_timeout=load_timeout,
         http_front=http_front,
         front_decoding=front_decoding,
         allocator=allocator.value,
