@@ -4,6 +4,7 @@ ENGINE ?= smollm2-out
 TOKENIZER ?= gpt2
 TOKENIZER_DIR ?=
 REPO ?= triton_model_repo
+REPLACE ?=
 BACKEND ?=
 SET ?=
 TRTLLM ?=
@@ -39,6 +40,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VENV_TORCH := .venv-torch
 TORCH ?= torch==2.13.0
 PINS := pyproject.toml $(wildcard requirements/*.txt)
+DEMO_REPO := smollm2-repo
+DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 REPO=$(DEMO_REPO)
+# What was said of how REPO is to be made, on the command line or in the environment.
+MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR BACKEND SET TRTLLM MOUNT,$(filter-out file,$(origin $(name)))))
+SERVED = $(if $(strip $(MAKING) $(filter-out file,$(origin REPO)) $(wildcard $(REPO))),$(REPO),$(DEMO_REPO))
 PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRICS_PORT)
 
 .DEFAULT_GOAL := help
@@ -54,6 +60,7 @@ help: ## list the targets and variables
 	@echo "  TOKENIZER=$(TOKENIZER)                  tokenizer_type (a file of tokenizers/), or a path to your own file"
 	@echo "  TOKENIZER_DIR=$(TOKENIZER_DIR)                  its files; default <engine>-tokenizer/, <type>-tokenizer/, else ENGINE"
 	@echo "  REPO=$(REPO)          where the model repository is made"
+	@echo "  REPLACE=$(REPLACE)                        1: REPO may replace that of another engine"
 	@echo "  BACKEND=$(BACKEND)                        overrides what ENGINE holds (tensorrtllm, openvino)"
 	@echo "  TRTLLM=$(TRTLLM)                         TensorRT-LLM release of ENGINE, overrides its config.json"
 	@echo "  ENGINE_COPY=$(ENGINE_COPY)                link, copy or symlink: how its files come into REPO"
@@ -71,17 +78,22 @@ setup: $(VENV)/.serve ## make .venv with what serving and the demo need
 setup-torch: $(VENV_TORCH)/.torch ## make .venv-torch: the same with the `transformers` engine and mpirun
 
 demo: $(VENV)/.serve ## a real model answers through a real Triton, then everything stops
-	@$(MAKE) --no-print-directory repo ENGINE=smollm2-out TOKENIZER=gpt2 REPO=smollm2-repo
-	@$(BIN)/python tools/demo.py --model_repo smollm2-repo $(PORTS)
+	@$(MAKE) --no-print-directory repo $(DEMO)
+	@$(BIN)/python tools/demo.py --model_repo $(DEMO_REPO) $(PORTS)
 
-serve: $(VENV)/.serve ## the same up to readiness; prints a curl to paste, stays until Ctrl-C
+# It is made where ENGINE, TOKENIZER, SET ... say how, and served as it is where they do not.
+serve: $(VENV)/.serve ## REPO, or the demo's if there is none; prints a curl to paste, stays until Ctrl-C
+ifneq ($(MAKING),)
 	@$(MAKE) --no-print-directory repo
-	@exec $(BIN)/python tools/demo.py --serve --model_repo "$(REPO)" $(PORTS)
+else ifeq ($(SERVED),$(DEMO_REPO))
+	@$(MAKE) --no-print-directory repo $(DEMO)
+endif
+	@exec $(BIN)/python tools/demo.py --serve --model_repo "$(SERVED)" $(PORTS)
 
 repo: $(VENV)/.serve $(if $(filter smollm2-out smollm2-out/,$(ENGINE)),smollm2-tokenizer/tokenizer_config.json) ## make REPO from ENGINE and TOKENIZER
 	@$(BIN)/python tools/assemble.py --engine "$(ENGINE)" --tokenizer "$(TOKENIZER)" \
 	  --tokenizer_dir "$(TOKENIZER_DIR)" --model_repo "$(REPO)" --backend "$(BACKEND)" --set "$(SET)" \
-	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)"
+	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)" --replace "$(REPLACE)"
 
 check: $(VENV)/.serve ## whether REPO will run here: files, ranks, release, memory, ports
 	@$(BIN)/python tools/check.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS)
@@ -140,8 +152,8 @@ pins: $(VENV)/.dev ## renew requirements/constraints.txt from pyproject.toml
 	@$(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header \
 	  --extra serve --extra demo --extra test --extra dev --extra bench --no-emit-index-url --upgrade pyproject.toml -o requirements/constraints.txt
 
-clean: ## remove what was made here, but for .venv
-	rm -rf smollm2-out smollm2-tokenizer smollm2-repo triton_model_repo triton_log.txt .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove the demo's folders and what tools left; .venv and your own folders stay
+	rm -rf smollm2-out smollm2-tokenizer $(DEMO_REPO) triton_log.txt .pytest_cache .mypy_cache .ruff_cache
 
 clean-venv: ## remove .venv and .venv-torch
 	rm -rf $(VENV) $(VENV_TORCH)

@@ -41,6 +41,9 @@ def main(
     mount: Annotated[
         str, typer.Option("--mount", help="absolute path that it will be served from")
     ] = "",
+    replace: Annotated[
+        str, typer.Option("--replace", help="1: in the place of another engine's repository")
+    ] = "",
 ) -> None:
     """Assemble a repository that any Triton serves."""
     try:
@@ -54,6 +57,7 @@ def main(
             settings=parse_substitutions(settings),
             copy=copy_mode(engine_copy),
             mount=Path(mount) if mount else None,
+            replace=replace not in ("", "0"),
         )
         assembly = assemble(plan, model_repo)
     except (

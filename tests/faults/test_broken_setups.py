@@ -151,9 +151,12 @@ def test_a_models_process_that_dies_in_its_first_moment_ends_the_launch(
     shutil.copytree(demo_repo, repo)
     monkeypatch.setattr(server_folder, "plain_path", lambda folder, model_repo: model_repo)
     settings = ServerSettings(repo, *free_ports(3))
-    with (tmp_path / "log").open("wb") as log, Server(settings, log) as running:
-        with pytest.raises(ServerFailed) as failed:
-            running.wait_ready()
+    with (
+        (tmp_path / "log").open("wb") as log,
+        Server(settings, log) as running,
+        pytest.raises(ServerFailed) as failed,
+    ):
+        running.wait_ready()
     assert "the process of a Python model, in its first moment, died" in str(failed.value)
     assert "not loaded yet: " in str(failed.value)
 

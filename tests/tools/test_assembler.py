@@ -289,3 +289,16 @@ def test_a_tokenizer_in_the_engines_own_folder_is_found(target: Path, tmp_path: 
     assemble(Plan(read_engine(engine), "auto", engine), target)
     files = {path.name for path in (target / "preprocessing" / "1" / "tokenizer").iterdir()}
     assert files == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+
+
+def test_the_repository_of_another_engine_is_replaced_only_when_told_to(
+    plan: Plan, target: Path, tmp_path: Path
+) -> None:
+    assemble(plan, target)
+    before = state(target)
+    other = replace(plan, engine=read_engine(write_engine(tmp_path / "other-out", "0.17.0")))
+    with pytest.raises(AssemblyError, match=r"another engine, ENGINE=llama-out; .* REPLACE=1"):
+        assemble(other, target)
+    assert state(target) == before
+    assert assemble(replace(other, replace=True), target).changed
+    assert not assemble(other, target).changed
