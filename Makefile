@@ -165,6 +165,7 @@ smollm2-tokenizer/tokenizer_config.json: $(VENV)/.serve tools/trellis/demo_engin
 
 $(VENV_TORCH)/.torch: $(PINS) | $(VENV)/bin/python
 	@echo "installing torch and what serving, the demo and the tests need into $(VENV_TORCH) ..."
+	@$(PYTHON) -B tools/prerequisites.py
 	@$(PYTHON) -m venv $(VENV_TORCH)
 	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c requirements/constraints.txt '$(TORCH)' -e '.[serve,demo,test,torch,mpi]'
@@ -173,10 +174,10 @@ $(VENV_TORCH)/.torch: $(PINS) | $(VENV)/bin/python
 	@touch $(VENV_TORCH)/.serve $@
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
-	  || { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); set PYTHON="; exit 1; }
-	@$(PYTHON) -m venv $(VENV) \
-	  || { echo "install the venv module (apt-get install python3-venv)"; rm -rf $(VENV); exit 1; }
+	@command -v "$(PYTHON)" > /dev/null \
+	  || { echo "PYTHON=$(PYTHON): not found; apt-get install -y python3 python3-venv libpython3-dev"; exit 1; }
+	@$(PYTHON) -B tools/prerequisites.py
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.serve: $(PINS) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once, about 600 MB) ..."
