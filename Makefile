@@ -1,7 +1,7 @@
 # Trellis. `make` lists what there is to do; the variables below can be set on the command line.
 
 ENGINE ?= smollm2-out
-TOKENIZER ?= gpt2
+TOKENIZER ?= auto
 TOKENIZER_DIR ?=
 REPO ?= triton_model_repo
 REPLACE ?=
@@ -57,7 +57,7 @@ help: ## list the targets and variables
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 	@echo "Variables (make TARGET NAME=value):"
 	@echo "  ENGINE=$(ENGINE)              folder of the engine"
-	@echo "  TOKENIZER=$(TOKENIZER)                  tokenizer_type (a file of tokenizers/), or a path to your own file"
+	@echo "  TOKENIZER=$(TOKENIZER)                  tokenizer_type: a file of tokenizers/, or your own (mine, path/to/mine.py)"
 	@echo "  TOKENIZER_DIR=$(TOKENIZER_DIR)                  its files; default <engine>-tokenizer/, <type>-tokenizer/, else ENGINE"
 	@echo "  REPO=$(REPO)          where the model repository is made"
 	@echo "  REPLACE=$(REPLACE)                        1: REPO may replace that of another engine"

@@ -56,6 +56,11 @@ def test_make_serve_makes_a_repository_for_an_engine_that_was_given(checkout: Pa
     assert served(checkout, "SET=max_words:8") == made
 
 
+def test_the_default_tokenizer_is_what_the_files_ask_for(checkout: Path) -> None:
+    lines = make(checkout, "-n", "repo", "ENGINE=llama-out").stdout
+    assert '--tokenizer "auto"' in lines
+
+
 def test_make_clean_leaves_the_folders_of_the_user(checkout: Path) -> None:
     kept = ["triton_model_repo", "llama-out", "llama-tokenizer"]
     for name in (*kept, "smollm2-out", "smollm2-repo", "smollm2-tokenizer"):

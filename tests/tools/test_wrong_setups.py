@@ -23,7 +23,7 @@ from trellis.preflight.heads import check_heads, fitting_sizes
 from trellis.preflight.shared_memory import check_shared_memory
 from trellis.preflight.vocabulary import check_ids, compare_vocabularies
 from trellis.template import fill, placeholders_in
-from trellis.tokenizer_type import find_type
+from trellis.tokenizer_type import TokenizerTypeError, find_type
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "model_repo_src"
@@ -683,6 +683,30 @@ def test_a_package_that_a_type_of_ones_own_imports(place: Place) -> None:
     env = of_type(place, str(file)).gpus(80)
     (found,) = failing(place.repository, *ports(), env=env)
     assert found["found"].startswith("no package sandpiper for ")
+
+
+def test_code_in_a_tokenizer_folder_runs_only_when_it_is_named(place: Place) -> None:
+    folder = place.folder / "llama-tokenizer"
+    shutil.copytree(place.tokenizer, folder)
+    config_file = {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config_file))
+    place.tokenizer = folder
+    env = of_type(place, "auto").gpus(80)
+    (found,) = failing(place.repository, *ports(), env=env)
+    assert "SET=trust_remote_code:true, for a folder that you trust" in found["found"]
+    assert found["remedy"] == "`make repo SET=trust_remote_code:true`, if you trust it"
+
+
+def test_a_type_of_ones_own_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TokenizerTypeError, match=r"no mine\.py in this folder"):
+        find_type("mine")
+    (tmp_path / "mine.py").touch()
+    assert find_type("mine") == ("mine", Path("mine.py"))
+    (tmp_path / "llama.py").touch()
+    assert find_type("llama") == ("llama", None)  # one of tokenizers/ comes first
 
 
 def test_a_file_that_a_type_of_ones_own_imports_is_no_package(place: Place) -> None:
