@@ -242,7 +242,7 @@ def _open(folder: Path, config: Config, options: Options, trust_remote_code: boo
     """What transformers opens."""
     if not trust_remote_code and _has_code(config):
         raise TokenizerError(
-            f"{folder}: its tokenizer is Python code that lies there, which runs only if you say so:"
+            f"{folder}: its tokenizer is Python code of its own, which runs only if you say so:"
             " SET=trust_remote_code:true, for a folder that you trust"
         )
     opened = _auto_tokenizer(folder, trust_remote_code)

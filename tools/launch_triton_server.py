@@ -21,6 +21,7 @@ from trellis.ranks import RankOptions, RanksError, check_options
 from trellis.readiness import wait_with_progress
 from trellis.server import Server, ServerFailed, ServerSettings
 from trellis.triton import TritonNotFound
+from trellis.triton_options import ExtraOptionError, check_extra
 
 
 def main(
@@ -106,6 +107,12 @@ def main(
             help="seconds that the models may take to load; 0 for no limit",
         ),
     ] = LOAD_TIMEOUT,
+    triton_options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- OPTIONS]", help="options of tritonserver itself, after --: --log-info=0"
+        ),
+    ] = None,
 ) -> None:
     """Launch tritonserver, report when every model is ready, stop it with Ctrl-C or SIGTERM.
 
@@ -131,6 +138,7 @@ def main(
         log_file=log_file if log else None,
         exit_timeout=exit_timeout,
         load_timeout=load_timeout,
+        extra=tuple(triton_options or ()),
         http_front=http_front,
         front_decoding=front_decoding,
         allocator=allocator.value,
@@ -139,6 +147,7 @@ def main(
     listening = None if force else Listening(address, http_port, grpc_port, metrics_port)
     try:
         check_options(options, no_mpi)
+        check_extra(settings.extra)
         if check:
             preflight(settings, options, no_mpi, listening)
         elif listening is not None:
@@ -151,6 +160,7 @@ def main(
             run(settings)
     except (
         AllocatorNotFound,
+        ExtraOptionError,
         TritonNotFound,
         Numpy2Error,
         PortTaken,
