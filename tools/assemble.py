@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from trellis.assembler import AssemblyError, Plan, assemble, find_tokenizer_dir
 from trellis.contract import ReleaseError
 from trellis.engine_config import EngineConfigError
@@ -93,4 +94,4 @@ def copy_mode(text: str) -> CopyMode:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

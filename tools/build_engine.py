@@ -6,6 +6,7 @@ from typing import Annotated
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from trellis.containers import installed_runtime
 from trellis.contract import ReleaseError
 from trellis.docker_commands import Build, DockerError, build_commands, newest_release, run_or_print
@@ -40,4 +41,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import httpx
 import typer
+from _cli import run as run_cli
 from launch_triton_server import preflight, stop_signals
 from rich.console import Console
 from trellis.numpy2_bridge import Numpy2Error
@@ -151,4 +152,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -1,5 +1,6 @@
 """Fill the placeholders of a config.pbtxt: fill_template.py -i FILE key:value,key:value."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from rich.console import Console
 from rich.table import Table
 from trellis.contract import template_keys
@@ -15,6 +17,8 @@ from trellis.model_config import ConfigTextError
 from trellis.model_configs import SOURCES
 from trellis.placeholder import known_placeholders, translate
 from trellis.template import TemplateError, fill, parse_substitutions, placeholders_in
+
+PIPED_COLUMNS = 400  # where nobody's window is to be fitted, a placeholder is one line
 
 
 def main(
@@ -74,14 +78,20 @@ def model_name(template: str) -> str:
 
 def show(names: list[str]) -> None:
     """A table of placeholders: name, type, default, meaning."""
-    table = Table("placeholder", "type", "default", "meaning")
+    table = Table()
+    table.add_column("placeholder", no_wrap=True, min_width=max(map(len, names), default=0))
+    for title in ("type", "default", "meaning"):
+        table.add_column(title, overflow="fold")
     known = known_placeholders()
     for name in names:
         spec = known.get(name)
         default = "(none)" if spec is None or spec.default is None else spec.default or '""'
         table.add_row(name, spec.type if spec else "text", default, spec.meaning if spec else "")
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=PIPED_COLUMNS)
+    console.print(table)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from rich.console import Console
 from trellis.allocator import Allocator, AllocatorNotFound
 from trellis.launch_ranks import run_ranks
@@ -18,8 +19,9 @@ from trellis.numpy2_bridge import Numpy2Error
 from trellis.ports import PortTaken, check_ports
 from trellis.preflight import Listening, run_checks
 from trellis.ranks import RankOptions, RanksError, check_options
-from trellis.readiness import wait_with_progress
+from trellis.readiness import wait_quietly
 from trellis.server import Server, ServerFailed, ServerSettings
+from trellis.shown_log import ShownLog
 from trellis.triton import TritonNotFound
 from trellis.triton_options import ExtraOptionError, check_extra
 
@@ -190,8 +192,9 @@ def preflight(
 def run(settings: ServerSettings) -> None:
     """Start, wait for readiness, watch until asked to stop. Raises ServerFailed if it dies."""
     console = Console(stderr=True)
-    with stop_signals() as stopped, Server(settings) as server:
-        seconds = wait_with_progress(server, console, lambda: bool(stopped))
+    with stop_signals() as stopped, ShownLog() as log, Server(settings, log.output) as server:
+        log.url = settings.url if server.front is not None else ""
+        seconds = wait_quietly(server, lambda: bool(stopped))
         if seconds is not None:
             console.print(
                 f"[green]ready[/] after {seconds:.1f} s: {settings.url}/v2/models/ensemble"
@@ -226,4 +229,4 @@ def _fail(message: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -851,3 +851,17 @@ def test_a_linked_engine_cannot_go_into_a_container(place: Place) -> None:
     done = run("serve_docker", "--model_repo", place.repository, "--run=0")
     assert done.status == 1
     assert "its engine is a symbolic link, which leads nowhere in a container" in done.output
+
+
+def test_an_engine_whose_packages_are_not_installed(place: Place) -> None:
+    no_engine(place)
+    (place.engine / "openvino_model.xml").write_text("<net/>")
+    assemble(Plan(read_engine(place.engine), "llama", place.tokenizer), place.repository)
+    assert failing(place.repository, *ports(), env={}) == []
+    env = hidden(place, "openvino_genai")
+    (found,) = failing(place.repository, *ports(), env=env)
+    assert (found["what"], found["found"]) == (
+        "packages",
+        f"no openvino-genai for {sys.executable}",
+    )
+    assert found["remedy"] == f"{sys.executable} -m pip install openvino-genai"

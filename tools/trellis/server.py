@@ -207,11 +207,7 @@ class Server:
             raise ServerFailed(f"the HTTP front ended with status {self.front.returncode}")
         failure = loading.failure()
         if failure:
-            waiting = ", ".join(name for name, ready in self.models_ready().items() if not ready)
-            raise ServerFailed(
-                f"{failure} before the server was ready; not loaded yet: {waiting or 'none'};"
-                f" {log} says more"
-            )
+            raise ServerFailed(f"{failure} before the server was ready; {log} says more")
 
     def ready(self) -> bool:
         """Whether the server says that it and every model are ready."""
