@@ -16,6 +16,9 @@ MODEL ?= llama
 DTYPE ?= bfloat16
 TP ?= 1
 PP ?= 1
+MAX_BATCH_SIZE ?= 8
+MAX_INPUT_LEN ?= 2048
+MAX_OUTPUT_LEN ?= 512
 IMAGE ?=
 RUN ?=
 HTTP_PORT ?= 8000
@@ -67,6 +70,7 @@ help: ## list the targets and variables
 	@echo "  ENGINE_COPY=$(ENGINE_COPY)                link, copy or symlink: how its files come into REPO"
 	@echo "  MOUNT=$(MOUNT)                          where REPO will be mounted; default where it is made"
 	@echo "  CHECKPOINT= OUT= MODEL=$(MODEL) DTYPE=$(DTYPE) TP=$(TP) PP=$(PP)   what make engine builds, for TRTLLM="
+	@echo "  MAX_BATCH_SIZE=$(MAX_BATCH_SIZE) MAX_INPUT_LEN=$(MAX_INPUT_LEN) MAX_OUTPUT_LEN=$(MAX_OUTPUT_LEN)   the same, in prompts and tokens"
 	@echo "  IMAGE= RUN=                     another container; RUN=1 runs what is printed, RUN=0 never"
 	@echo "  SET=$(SET)                            placeholders by hand: key:value,key:value"
 	@echo "  HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)"
@@ -106,7 +110,8 @@ launch: $(VENV)/.serve ## launch REPO and stay with it
 
 engine: $(VENV)/.serve ## the container command that builds OUT from CHECKPOINT; run where it can be
 	@test -n "$(CHECKPOINT)" -a -n "$(OUT)" || { echo "engine: give CHECKPOINT= and OUT="; exit 1; }
-	@$(BIN)/python tools/build_engine.py --checkpoint $(CHECKPOINT) --out $(OUT) --model $(MODEL) --dtype $(DTYPE) \
+	@$(BIN)/python tools/build_engine.py --checkpoint "$(CHECKPOINT)" --out "$(OUT)" --model $(MODEL) --dtype $(DTYPE) \
+	  --max_batch_size $(MAX_BATCH_SIZE) --max_input_len $(MAX_INPUT_LEN) --max_output_len $(MAX_OUTPUT_LEN) \
 	  --tp $(TP) --pp $(PP) --trtllm "$(TRTLLM)" --image "$(IMAGE)" --run "$(RUN)"
 
 serve-docker: $(VENV)/.serve ## the container command that serves REPO; run where it can be

@@ -31,6 +31,9 @@ def main(
     build = Build(
         checkpoint, out, dtype, tp, pp, max_batch_size, max_input_len, max_output_len, model, source
     )
+    if not checkpoint.is_dir():
+        print(f"build_engine: CHECKPOINT={checkpoint}: no such folder", file=sys.stderr)
+        raise typer.Exit(1)
     release = trtllm or installed_runtime().version or newest_release()
     try:
         commands = build_commands(build, release, image)

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from trellis.model_config import ConfigTextError
 from trellis.model_configs import SOURCES
 from trellis.placeholder import known_placeholders, translate
 from trellis.template import TemplateError, fill, parse_substitutions, placeholders_in
+from trellis.template_source import LITERAL
 
 PIPED_COLUMNS = 400  # where nobody's window is to be fitted, a placeholder is one line
 
@@ -53,10 +55,10 @@ def main(
         )
         raise typer.Exit(1)
     try:
+        given = parse_substitutions(substitutions)
+        check_unfilled(text, given, str(file))
         values, notes = translate(
-            parse_substitutions(substitutions),
-            placeholders_in(text),
-            published=template_keys(model_name(text)),
+            given, placeholders_in(text), published=template_keys(model_name(text))
         )
         filled = fill(text, values, str(file), allow_unfilled)
     except (TemplateError, ConfigTextError) as error:
@@ -64,10 +66,23 @@ def main(
         raise typer.Exit(1) from None
     for note in notes:
         print(f"fill_template: {note}", file=sys.stderr)
+    if given and not values and allow_unfilled:
+        print(f"fill_template: {file}: nothing was filled in", file=sys.stderr)
+        raise typer.Exit(1)
     if in_place:
         write_atomically(file, filled)
     else:
         print(filled, end="")
+
+
+def check_unfilled(text: str, given: Mapping[str, str], name: str) -> None:
+    """Raise TemplateError where a key, or all of a template, was filled before."""
+    again = "fill a fresh copy of the template, or edit the value by hand"
+    if given and not placeholders_in(text):
+        raise TemplateError(f"{name}: has no placeholder left, it was filled before; {again}")
+    for key, value in LITERAL.findall(text):
+        if key in given and key not in placeholders_in(text):
+            raise TemplateError(f'{name}: {key} was filled before, with "{value}"; {again}')
 
 
 def model_name(template: str) -> str:
