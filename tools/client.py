@@ -75,7 +75,7 @@ def _look_for(client: Any, url: str) -> None:
         client.is_server_live(client_timeout=CONNECT_SECONDS)
     except InferenceServerException as error:
         raise click.ClickException(
-            f"no server answers at {url} ({error.status()}): start one, `make serve`, or give --url"
+            f"no server answers at {url} ({error.status()}): start one (make serve), or give --url"
         ) from None
 
 

@@ -26,7 +26,8 @@ def split_escaped(text: str, delimiter: str, most: int = 0) -> list[str]:
     >>> split_escaped(r"a\,b,c", ",")
     ['a\\,b', 'c']
     """
-    parts, start = [], 0
+    parts: list[str] = []
+    start = 0
     for match in re.finditer(rf"\\.|{re.escape(delimiter)}", text, re.DOTALL):
         if match[0] == delimiter and not (most and len(parts) == most):
             parts.append(text[start : match.start()])
