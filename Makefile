@@ -1,9 +1,10 @@
 # Trellis. `make` lists what there is to do; the variables below can be set on the command line.
 
 ENGINE ?= smollm2-out
-TOKENIZER ?= gpt2
+TOKENIZER ?= auto
 TOKENIZER_DIR ?=
 REPO ?= triton_model_repo
+REPLACE ?=
 BACKEND ?=
 SET ?=
 TRTLLM ?=
@@ -15,12 +16,16 @@ MODEL ?= llama
 DTYPE ?= bfloat16
 TP ?= 1
 PP ?= 1
+MAX_BATCH_SIZE ?= 8
+MAX_INPUT_LEN ?= 2048
+MAX_OUTPUT_LEN ?= 512
 IMAGE ?=
 RUN ?=
 HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 WORLD_SIZE ?= 1
+ARGS ?=
 BENCH ?=
 PYTHON ?= python3
 KILLS ?= 20
@@ -39,6 +44,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 VENV_TORCH := .venv-torch
 TORCH ?= torch==2.13.0
 PINS := pyproject.toml $(wildcard requirements/*.txt)
+DEMO_REPO := smollm2-repo
+DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 REPO=$(DEMO_REPO)
+# What was said of how REPO is to be made, on the command line or in the environment.
+MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR BACKEND SET TRTLLM MOUNT,$(filter-out file,$(origin $(name)))))
+SERVED = $(if $(strip $(MAKING) $(filter-out file,$(origin REPO)) $(wildcard $(REPO))),$(REPO),$(DEMO_REPO))
 PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRICS_PORT)
 
 .DEFAULT_GOAL := help
@@ -51,18 +61,22 @@ help: ## list the targets and variables
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 	@echo "Variables (make TARGET NAME=value):"
 	@echo "  ENGINE=$(ENGINE)              folder of the engine"
-	@echo "  TOKENIZER=$(TOKENIZER)                  tokenizer_type (a file of tokenizers/), or a path to your own file"
+	@echo "  TOKENIZER=$(TOKENIZER)                  tokenizer_type: a file of tokenizers/, or your own (mine, path/to/mine.py)"
 	@echo "  TOKENIZER_DIR=$(TOKENIZER_DIR)                  its files; default <engine>-tokenizer/, <type>-tokenizer/, else ENGINE"
 	@echo "  REPO=$(REPO)          where the model repository is made"
+	@echo "  REPLACE=$(REPLACE)                        1: REPO may replace that of another engine"
 	@echo "  BACKEND=$(BACKEND)                        overrides what ENGINE holds (tensorrtllm, openvino)"
 	@echo "  TRTLLM=$(TRTLLM)                         TensorRT-LLM release of ENGINE, overrides its config.json"
 	@echo "  ENGINE_COPY=$(ENGINE_COPY)                link, copy or symlink: how its files come into REPO"
 	@echo "  MOUNT=$(MOUNT)                          where REPO will be mounted; default where it is made"
 	@echo "  CHECKPOINT= OUT= MODEL=$(MODEL) DTYPE=$(DTYPE) TP=$(TP) PP=$(PP)   what make engine builds, for TRTLLM="
+	@echo "  MAX_BATCH_SIZE=$(MAX_BATCH_SIZE) MAX_INPUT_LEN=$(MAX_INPUT_LEN) MAX_OUTPUT_LEN=$(MAX_OUTPUT_LEN)   the same, in prompts and tokens"
 	@echo "  IMAGE= RUN=                     another container; RUN=1 runs what is printed, RUN=0 never"
 	@echo "  SET=$(SET)                            placeholders by hand: key:value,key:value"
 	@echo "  HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)"
 	@echo "  WORLD_SIZE=$(WORLD_SIZE)                    ranks"
+	@echo "  ARGS=$(ARGS)                           of make launch: any option of tools/launch_triton_server.py,"
+	@echo "                                  and of tritonserver after --: ARGS='--no-check -- --log-info=0'"
 	@echo "  BENCH=$(BENCH)                          options of the benchmark: --quick, --compare FILE, --engine FOLDER"
 	@echo "  PYTHON=$(PYTHON)                  what .venv is made with (3.10 to 3.13)"
 
@@ -71,27 +85,33 @@ setup: $(VENV)/.serve ## make .venv with what serving and the demo need
 setup-torch: $(VENV_TORCH)/.torch ## make .venv-torch: the same with the `transformers` engine and mpirun
 
 demo: $(VENV)/.serve ## a real model answers through a real Triton, then everything stops
-	@$(MAKE) --no-print-directory repo ENGINE=smollm2-out TOKENIZER=gpt2 REPO=smollm2-repo
-	@$(BIN)/python tools/demo.py --model_repo smollm2-repo $(PORTS)
+	@$(MAKE) --no-print-directory repo $(DEMO)
+	@$(BIN)/python tools/demo.py --model_repo $(DEMO_REPO) $(PORTS)
 
-serve: $(VENV)/.serve ## the same up to readiness; prints a curl to paste, stays until Ctrl-C
+# It is made where ENGINE, TOKENIZER, SET ... say how, and served as it is where they do not.
+serve: $(VENV)/.serve ## REPO, or the demo's if there is none; prints a curl to paste, stays until Ctrl-C
+ifneq ($(MAKING),)
 	@$(MAKE) --no-print-directory repo
-	@exec $(BIN)/python tools/demo.py --serve --model_repo "$(REPO)" $(PORTS)
+else ifeq ($(SERVED),$(DEMO_REPO))
+	@$(MAKE) --no-print-directory repo $(DEMO)
+endif
+	@exec $(BIN)/python tools/demo.py --serve --model_repo "$(SERVED)" $(PORTS)
 
 repo: $(VENV)/.serve $(if $(filter smollm2-out smollm2-out/,$(ENGINE)),smollm2-tokenizer/tokenizer_config.json) ## make REPO from ENGINE and TOKENIZER
 	@$(BIN)/python tools/assemble.py --engine "$(ENGINE)" --tokenizer "$(TOKENIZER)" \
 	  --tokenizer_dir "$(TOKENIZER_DIR)" --model_repo "$(REPO)" --backend "$(BACKEND)" --set "$(SET)" \
-	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)"
+	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)" --replace "$(REPLACE)"
 
 check: $(VENV)/.serve ## whether REPO will run here: files, ranks, release, memory, ports
 	@$(BIN)/python tools/check.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS)
 
 launch: $(VENV)/.serve ## launch REPO and stay with it
-	@exec $(BIN)/python tools/launch_triton_server.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS)
+	@exec $(BIN)/python tools/launch_triton_server.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS) $(ARGS)
 
 engine: $(VENV)/.serve ## the container command that builds OUT from CHECKPOINT; run where it can be
 	@test -n "$(CHECKPOINT)" -a -n "$(OUT)" || { echo "engine: give CHECKPOINT= and OUT="; exit 1; }
-	@$(BIN)/python tools/build_engine.py --checkpoint $(CHECKPOINT) --out $(OUT) --model $(MODEL) --dtype $(DTYPE) \
+	@$(BIN)/python tools/build_engine.py --checkpoint "$(CHECKPOINT)" --out "$(OUT)" --model $(MODEL) --dtype $(DTYPE) \
+	  --max_batch_size $(MAX_BATCH_SIZE) --max_input_len $(MAX_INPUT_LEN) --max_output_len $(MAX_OUTPUT_LEN) \
 	  --tp $(TP) --pp $(PP) --trtllm "$(TRTLLM)" --image "$(IMAGE)" --run "$(RUN)"
 
 serve-docker: $(VENV)/.serve ## the container command that serves REPO; run where it can be
@@ -140,8 +160,8 @@ pins: $(VENV)/.dev ## renew requirements/constraints.txt from pyproject.toml
 	@$(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header \
 	  --extra serve --extra demo --extra test --extra dev --extra bench --no-emit-index-url --upgrade pyproject.toml -o requirements/constraints.txt
 
-clean: ## remove what was made here, but for .venv
-	rm -rf smollm2-out smollm2-tokenizer smollm2-repo triton_model_repo triton_log.txt .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove the demo's folders and what tools left; .venv and your own folders stay
+	rm -rf smollm2-out smollm2-tokenizer $(DEMO_REPO) triton_log.txt .pytest_cache .mypy_cache .ruff_cache
 
 clean-venv: ## remove .venv and .venv-torch
 	rm -rf $(VENV) $(VENV_TORCH)
@@ -153,6 +173,7 @@ smollm2-tokenizer/tokenizer_config.json: $(VENV)/.serve tools/trellis/demo_engin
 
 $(VENV_TORCH)/.torch: $(PINS) | $(VENV)/bin/python
 	@echo "installing torch and what serving, the demo and the tests need into $(VENV_TORCH) ..."
+	@$(PYTHON) -B tools/prerequisites.py
 	@$(PYTHON) -m venv $(VENV_TORCH)
 	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c requirements/constraints.txt '$(TORCH)' -e '.[serve,demo,test,torch,mpi]'
@@ -161,10 +182,10 @@ $(VENV_TORCH)/.torch: $(PINS) | $(VENV)/bin/python
 	@touch $(VENV_TORCH)/.serve $@
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
-	  || { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); set PYTHON="; exit 1; }
-	@$(PYTHON) -m venv $(VENV) \
-	  || { echo "install the venv module (apt-get install python3-venv)"; rm -rf $(VENV); exit 1; }
+	@command -v "$(PYTHON)" > /dev/null \
+	  || { echo "PYTHON=$(PYTHON): not found; apt-get install -y python3 python3-venv libpython3-dev"; exit 1; }
+	@$(PYTHON) -B tools/prerequisites.py
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.serve: $(PINS) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once, about 600 MB) ..."

@@ -77,7 +77,7 @@ def needs_transformers(tokenizer_dir: Path) -> bool:
 
 def _reader(folder: Path, config: Config) -> Callable[[Options], Tokenizer] | None:
     """What opens a folder without transformers, None if nothing does."""
-    if "AutoTokenizer" in config.values.get("auto_map", ()):  # it may do what no file says
+    if _has_code(config):  # it may do what no file says
         return None
     path = folder / "tokenizer.json"
     if path.is_file():
@@ -90,6 +90,11 @@ def _reader(folder: Path, config: Config) -> Callable[[Options], Tokenizer] | No
         return partial(_load_type, owner, folder)
     path = folder / "tokenizer.model"
     return partial(_finish_unigram, path, config) if path.is_file() else None
+
+
+def _has_code(config: Config) -> bool:
+    """Whether tokenizer_config.json names a class of the folder's own."""
+    return "AutoTokenizer" in config.values.get("auto_map", ())
 
 
 def _load_type(owner: str, folder: Path, options: Options) -> Tokenizer:
@@ -235,6 +240,11 @@ def _owner(folder: Path) -> str | None:
 
 def _open(folder: Path, config: Config, options: Options, trust_remote_code: bool) -> Tokenizer:
     """What transformers opens."""
+    if not trust_remote_code and _has_code(config):
+        raise TokenizerError(
+            f"{folder}: its tokenizer is Python code of its own, which runs only if you say so:"
+            " SET=trust_remote_code:true, for a folder that you trust"
+        )
     opened = _auto_tokenizer(folder, trust_remote_code)
     chat = _chat(opened, folder)
     backend: Any = getattr(opened, "backend_tokenizer", None)

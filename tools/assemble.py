@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from trellis.assembler import AssemblyError, Plan, assemble, find_tokenizer_dir
 from trellis.contract import ReleaseError
 from trellis.engine_config import EngineConfigError
@@ -41,6 +42,9 @@ def main(
     mount: Annotated[
         str, typer.Option("--mount", help="absolute path that it will be served from")
     ] = "",
+    replace: Annotated[
+        str, typer.Option("--replace", help="1: in the place of another engine's repository")
+    ] = "",
 ) -> None:
     """Assemble a repository that any Triton serves."""
     try:
@@ -54,6 +58,7 @@ def main(
             settings=parse_substitutions(settings),
             copy=copy_mode(engine_copy),
             mount=Path(mount) if mount else None,
+            replace=replace not in ("", "0"),
         )
         assembly = assemble(plan, model_repo)
     except (
@@ -89,4 +94,4 @@ def copy_mode(text: str) -> CopyMode:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from trellis.containers import installed_runtime
 from trellis.contract import ReleaseError
 from trellis.docker_commands import Build, DockerError, build_commands, newest_release, run_or_print
@@ -30,6 +31,9 @@ def main(
     build = Build(
         checkpoint, out, dtype, tp, pp, max_batch_size, max_input_len, max_output_len, model, source
     )
+    if not checkpoint.is_dir():
+        print(f"build_engine: CHECKPOINT={checkpoint}: no such folder", file=sys.stderr)
+        raise typer.Exit(1)
     release = trtllm or installed_runtime().version or newest_release()
     try:
         commands = build_commands(build, release, image)
@@ -40,4 +44,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

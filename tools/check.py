@@ -7,6 +7,7 @@ from typing import Annotated
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from rich.console import Console
 from trellis.preflight import Listening, run_checks
 from trellis.preflight.report import show
@@ -45,4 +46,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -24,6 +24,7 @@ MANY = (
 )
 TYPES = {"INT32": int, "UINT64": int, "FP32": float, "BYTES": str, "BOOL": bool}
 NO_PROXY = ("grpc.enable_http_proxy", 0)  # an address given is the address meant
+CONNECT_SECONDS = 10.0
 DEFAULTS: dict[str, Any] = {"max_tokens": 128, "stream": True}
 
 
@@ -57,6 +58,7 @@ def main(prompt: str, url: str, request_id: str, timeout: float, **values: Any) 
     }
     try:
         with triton.InferenceServerClient(url, channel_args=[NO_PROXY]) as client:
+            _look_for(client, url)
             responses = generate(client, [text.encode()], given, request_id, timeout)
             _print(responses, given)
     except InferenceServerException as error:
@@ -67,9 +69,21 @@ def main(prompt: str, url: str, request_id: str, timeout: float, **values: Any) 
         raise SystemExit(130) from None
 
 
+def _look_for(client: Any, url: str) -> None:
+    """Raise ClickException where no server answers: a stream to nowhere may wait for ever."""
+    try:
+        client.is_server_live(client_timeout=CONNECT_SECONDS)
+    except InferenceServerException as error:
+        raise click.ClickException(
+            f"no server answers at {url} ({error.status()}): start one (make serve), or give --url"
+        ) from None
+
+
 def _print(responses: Any, given: dict[str, Any]) -> None:
+    """The text of one sequence as it comes; those of several one after another, at the end."""
     one = given.get("num_return_sequences", 1) == 1 and given.get("beam_width", 1) == 1
     extras: dict[str, list[Any]] = {}
+    whole: dict[int, str] = {}
     for last in responses:
         extras.update((name, _values(last[name])) for name in LAST if name in last)
         if EACH in last:
@@ -78,11 +92,13 @@ def _print(responses: Any, given: dict[str, Any]) -> None:
         if one:
             print(texts[0], end="", flush=True)
             continue
-        index = last.get("sequence_index", np.zeros(1, np.int32)).reshape(-1)[0]
-        for offset, text in enumerate(texts):
-            print(f"[{index + offset}] {text}", flush=True)
+        index = int(last.get("sequence_index", np.zeros(1, np.int32)).reshape(-1)[0])
+        for number, text in enumerate(texts, index):
+            whole[number] = whole.get(number, "") + text
     if one:
         print()
+    for number, text in sorted(whole.items()):
+        print(f"[{number}] {text}")
     for name, values in extras.items():
         print(f"{name}: {values}", file=sys.stderr)
 

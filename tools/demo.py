@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,16 +12,19 @@ from typing import Annotated, Any
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import httpx
 import typer
-from launch_triton_server import stop_signals
+from _cli import run as run_cli
+from launch_triton_server import preflight, stop_signals
 from rich.console import Console
 from trellis.numpy2_bridge import Numpy2Error
 from trellis.ports import PortTaken, check_ports
+from trellis.preflight import Listening
+from trellis.preflight.repository import QUESTION, read_repository
+from trellis.ranks import RankOptions
 from trellis.readiness import wait_with_progress
 from trellis.server import Server, ServerFailed, ServerSettings
-from trellis.triton import TritonNotFound
+from trellis.triton import TritonNotFound, serving_python
 
 console = Console(highlight=False)
-QUESTION = "What is the capital of France?"
 KOREAN = "Repeat after me: 안녕하세요 세계"
 LOG = Path("triton_log.txt")
 
@@ -103,13 +107,12 @@ def serving(settings: ServerSettings, stopped: Callable[[], bool]) -> Iterator[S
 
 
 def serve(server: Server, settings: ServerSettings, stopped: Callable[[], bool]) -> None:
-    """Show what to paste, then stay until Ctrl-C."""
-    body = {"text_input": chat(QUESTION), "parameters": {"max_tokens": 64}}
+    """Show what to paste, in the chat form of the model served; then stay until Ctrl-C."""
+    facts = read_repository(settings.model_repo, serving_python()).tokenizer
+    body = {"text_input": facts.get("chat", QUESTION), "parameters": {"max_tokens": 64}}
+    url = f"{settings.url.replace('127.0.0.1', 'localhost')}/v2/models/ensemble/generate"
     console.print("Ask it:\n")
-    print(
-        f"curl -X POST {settings.url.replace('127.0.0.1', 'localhost')}"
-        f"/v2/models/ensemble/generate -d '{json.dumps(body)}'\n"
-    )
+    print(f"{shlex.join(['curl', '-X', 'POST', url, '-d', json.dumps(body)])}\n")
     console.print("Ctrl-C stops it.")
     died = server.watch(stopped)
     if died:
@@ -128,7 +131,11 @@ def main(
     settings = ServerSettings(model_repo, http_port, grpc_port, metrics_port)
     ports = {"HTTP_PORT": http_port, "GRPC_PORT": grpc_port, "METRICS_PORT": metrics_port}
     try:
-        check_ports(settings.address, ports)
+        if stay:
+            listening = Listening(settings.address, http_port, grpc_port, metrics_port)
+            preflight(settings, RankOptions(1), no_mpi=False, listening=listening)
+        else:
+            check_ports(settings.address, ports)
         # The signals are held from before the server starts until it is gone.
         with stop_signals() as signals, serving(settings, lambda: bool(signals)) as server:
             if stay and not signals:
@@ -145,4 +152,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -1,12 +1,15 @@
 """Fill the placeholders of a config.pbtxt: fill_template.py -i FILE key:value,key:value."""
 
+import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from rich.console import Console
 from rich.table import Table
 from trellis.contract import template_keys
@@ -15,6 +18,9 @@ from trellis.model_config import ConfigTextError
 from trellis.model_configs import SOURCES
 from trellis.placeholder import known_placeholders, translate
 from trellis.template import TemplateError, fill, parse_substitutions, placeholders_in
+from trellis.template_source import LITERAL
+
+PIPED_COLUMNS = 400  # where nobody's window is to be fitted, a placeholder is one line
 
 
 def main(
@@ -49,10 +55,10 @@ def main(
         )
         raise typer.Exit(1)
     try:
+        given = parse_substitutions(substitutions)
+        check_unfilled(text, given, str(file))
         values, notes = translate(
-            parse_substitutions(substitutions),
-            placeholders_in(text),
-            published=template_keys(model_name(text)),
+            given, placeholders_in(text), published=template_keys(model_name(text))
         )
         filled = fill(text, values, str(file), allow_unfilled)
     except (TemplateError, ConfigTextError) as error:
@@ -60,10 +66,23 @@ def main(
         raise typer.Exit(1) from None
     for note in notes:
         print(f"fill_template: {note}", file=sys.stderr)
+    if given and not values and allow_unfilled:
+        print(f"fill_template: {file}: nothing was filled in", file=sys.stderr)
+        raise typer.Exit(1)
     if in_place:
         write_atomically(file, filled)
     else:
         print(filled, end="")
+
+
+def check_unfilled(text: str, given: Mapping[str, str], name: str) -> None:
+    """Raise TemplateError where a key, or all of a template, was filled before."""
+    again = "fill a fresh copy of the template, or edit the value by hand"
+    if given and not placeholders_in(text):
+        raise TemplateError(f"{name}: has no placeholder left, it was filled before; {again}")
+    for key, value in LITERAL.findall(text):
+        if key in given and key not in placeholders_in(text):
+            raise TemplateError(f'{name}: {key} was filled before, with "{value}"; {again}')
 
 
 def model_name(template: str) -> str:
@@ -74,14 +93,20 @@ def model_name(template: str) -> str:
 
 def show(names: list[str]) -> None:
     """A table of placeholders: name, type, default, meaning."""
-    table = Table("placeholder", "type", "default", "meaning")
+    table = Table()
+    table.add_column("placeholder", no_wrap=True, min_width=max(map(len, names), default=0))
+    for title in ("type", "default", "meaning"):
+        table.add_column(title, overflow="fold")
     known = known_placeholders()
     for name in names:
         spec = known.get(name)
         default = "(none)" if spec is None or spec.default is None else spec.default or '""'
         table.add_row(name, spec.type if spec else "text", default, spec.meaning if spec else "")
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=PIPED_COLUMNS)
+    console.print(table)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -10,16 +10,20 @@ from typing import Annotated
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from rich.console import Console
 from trellis.allocator import Allocator, AllocatorNotFound
 from trellis.launch_ranks import run_ranks
+from trellis.loading import LOAD_TIMEOUT
 from trellis.numpy2_bridge import Numpy2Error
 from trellis.ports import PortTaken, check_ports
 from trellis.preflight import Listening, run_checks
 from trellis.ranks import RankOptions, RanksError, check_options
-from trellis.readiness import wait_with_progress
+from trellis.readiness import wait_quietly
 from trellis.server import Server, ServerFailed, ServerSettings
+from trellis.shown_log import ShownLog
 from trellis.triton import TritonNotFound
+from trellis.triton_options import ExtraOptionError, check_extra
 
 
 def main(
@@ -96,6 +100,21 @@ def main(
     exit_timeout: Annotated[
         int, typer.Option("--exit_timeout", "--exit-timeout", min=0, help="seconds to end in")
     ] = 5,
+    load_timeout: Annotated[
+        float,
+        typer.Option(
+            "--load_timeout",
+            "--load-timeout",
+            min=0,
+            help="seconds that the models may take to load; 0 for no limit",
+        ),
+    ] = LOAD_TIMEOUT,
+    triton_options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- OPTIONS]", help="options of tritonserver itself, after --: --log-info=0"
+        ),
+    ] = None,
 ) -> None:
     """Launch tritonserver, report when every model is ready, stop it with Ctrl-C or SIGTERM.
 
@@ -120,6 +139,8 @@ def main(
         log_verbose=3 if log else 0,
         log_file=log_file if log else None,
         exit_timeout=exit_timeout,
+        load_timeout=load_timeout,
+        extra=tuple(triton_options or ()),
         http_front=http_front,
         front_decoding=front_decoding,
         allocator=allocator.value,
@@ -128,6 +149,7 @@ def main(
     listening = None if force else Listening(address, http_port, grpc_port, metrics_port)
     try:
         check_options(options, no_mpi)
+        check_extra(settings.extra)
         if check:
             preflight(settings, options, no_mpi, listening)
         elif listening is not None:
@@ -140,6 +162,7 @@ def main(
             run(settings)
     except (
         AllocatorNotFound,
+        ExtraOptionError,
         TritonNotFound,
         Numpy2Error,
         PortTaken,
@@ -169,8 +192,9 @@ def preflight(
 def run(settings: ServerSettings) -> None:
     """Start, wait for readiness, watch until asked to stop. Raises ServerFailed if it dies."""
     console = Console(stderr=True)
-    with stop_signals() as stopped, Server(settings) as server:
-        seconds = wait_with_progress(server, console, lambda: bool(stopped))
+    with stop_signals() as stopped, ShownLog() as log, Server(settings, log.output) as server:
+        log.url = settings.url if server.front is not None else ""
+        seconds = wait_quietly(server, lambda: bool(stopped))
         if seconds is not None:
             console.print(
                 f"[green]ready[/] after {seconds:.1f} s: {settings.url}/v2/models/ensemble"
@@ -205,4 +229,4 @@ def _fail(message: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from trellis.demo_engine import find_demo_model, lay_out
 from trellis.gguf_metadata import GgufError
 
@@ -25,4 +26,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import _venv  # noqa: F401  (first: it may go on in .venv)
 import typer
+from _cli import run as run_cli
 from trellis.docker_commands import DockerError, Serving, run_or_print, serve_command
 from trellis.preflight.repository import RepositoryError, read_repository
 
@@ -54,4 +55,4 @@ def mount_of(engine_dir: str) -> Path:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

@@ -13,6 +13,7 @@ import _venv  # noqa: F401  (first: it may go on in .venv)
 import httpx
 import psutil
 import typer
+from _cli import run as run_cli
 from rich.console import Console
 from trellis.assembler import Plan, assemble
 from trellis.demo_engine import find_demo_model, lay_out
@@ -147,4 +148,4 @@ def _wait(seconds: float, died: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

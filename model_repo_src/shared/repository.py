@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 # Parameters with this prefix are options of the tokenizer_type: `tokenizer.add_bos_token`.
 OPTION_PREFIX = "tokenizer."
 # Options that keep the names under which TensorRT-LLM's users know them.
-PLAIN_OPTIONS = ("add_special_tokens", "skip_special_tokens", "add_bos_token", "trust_remote_code")
+PLAIN_OPTIONS = (
+    "add_special_tokens",
+    "skip_special_tokens",
+    "parse_special_tokens",
+    "add_bos_token",
+    "add_eos_token",
+    "extra_ids",
+    "trust_remote_code",
+)
 
 
 class ConfigError(ValueError):

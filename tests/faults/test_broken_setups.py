@@ -12,6 +12,9 @@ import pytest
 from launched import LAUNCHER, Launched
 from load import ENSEMBLE
 from small_disks import around, needed
+from trellis import server_folder
+from trellis.ports import free_ports
+from trellis.server import Server, ServerFailed, ServerSettings
 
 SHM = Path("/dev/shm")
 
@@ -117,4 +120,68 @@ def test_an_engine_file_of_something_else(demo_repo: Path, tmp_path: Path) -> No
     assert "failed to load 'tensorrt_llm'" in log
     assert f"gpt_model_path: OpenVINO cannot load {model}" in log.replace("\\n", "\n")
     assert "before it was ready" in reason(log)
+    launched.assert_nothing_left()
+
+
+def with_first_line(repo: Path, model: str, line: str) -> None:
+    """Put a line of Python before a model's code."""
+    file = repo / model / "1" / "model.py"
+    file.write_text(f"{line}\n{file.read_text()}")
+
+
+def test_a_models_process_that_dies_while_it_loads_ends_the_launch(
+    demo_repo: Path, tmp_path: Path
+) -> None:
+    repo = tmp_path / "repo"
+    shutil.copytree(demo_repo, repo)
+    with_first_line(repo, "postprocessing", "import os, time; time.sleep(2); os._exit(3)")
+    with Launched(repo, tmp_path) as launched:
+        status, log = launched.ended(60)
+    assert status == 1
+    assert "before it was ready" in reason(log)
+    assert "failed to load 'postprocessing'" in log
+    launched.assert_nothing_left()
+
+
+def test_a_models_process_that_dies_in_its_first_moment_ends_the_launch(
+    demo_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton alone waits for it for ever; a space in its path is one cause."""
+    repo = tmp_path / "a repo"
+    shutil.copytree(demo_repo, repo)
+    monkeypatch.setattr(server_folder, "plain_path", lambda folder, model_repo: model_repo)
+    settings = ServerSettings(repo, *free_ports(3))
+    with (
+        (tmp_path / "log").open("wb") as log,
+        Server(settings, log) as running,
+        pytest.raises(ServerFailed) as failed,
+    ):
+        running.wait_ready()
+    assert "the process of a Python model, in its first moment, died" in str(failed.value)
+
+
+def test_loading_has_a_limit(demo_repo: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    shutil.copytree(demo_repo, repo)
+    with_first_line(repo, "preprocessing", "import time; time.sleep(600)")
+    with Launched(repo, tmp_path, "--no-check", "--load_timeout", "6") as launched:
+        status, log = launched.ended(60)
+    assert status == 1
+    assert "6 s (--load_timeout) passed before the server was ready" in reason(log)
+    launched.assert_nothing_left()
+
+
+@pytest.mark.parametrize("name", ["my models", "모델", "it's $HOME & (more)"])
+def test_a_repository_may_lie_in_a_folder_of_any_name(
+    demo_repo: Path, tmp_path: Path, name: str
+) -> None:
+    """Triton's Python stubs take neither a space nor a letter that is not ASCII."""
+    repo = tmp_path / name / "repo"
+    shutil.copytree(demo_repo, repo)
+    with Launched(repo, tmp_path / name) as launched:  # its temporary folder is there too
+        launched.wait_ready()
+        with httpx.Client(base_url=launched.url, timeout=60) as client:
+            body = {"text_input": "The capital of France is", "max_tokens": 4}
+            answer = client.post(f"{ENSEMBLE}/generate", json=body)
+    assert "Paris" in answer.json()["text_output"]
     launched.assert_nothing_left()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 from asking import KOREAN, ask
+from trellis.ports import free_ports
 from trellis.server import Server
 
 CLIENT = Path(__file__).parents[2] / "tools" / "client.py"
@@ -48,3 +49,19 @@ def test_an_error_is_one_line_with_the_field(server: Server) -> None:
     assert result.returncode == 1
     assert "top_p: 7.0 is not allowed" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_without_a_server_it_says_so_in_one_line() -> None:
+    url = f"localhost:{free_ports(1)[0]}"
+    command = [sys.executable, str(CLIENT), "--url", url, "Hello"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert f"Error: no server answers at {url}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_several_samples_are_printed_one_after_another(server: Server) -> None:
+    sampling = ("--num_return_sequences", "3", "--temperature", "0.9", "--seed", "3")
+    result = run(server, "Once upon", "--max_tokens", "8", "--end_id", "-1", *sampling)
+    numbers = [line[:3] for line in result.stdout.splitlines() if line.startswith("[")]
+    assert numbers == ["[0]", "[1]", "[2]"]

@@ -30,7 +30,12 @@ CASES: dict[str, dict[str, Any]] = {
         **COUNTS,
     },
     "a batch": {"text_input": ["Once", "The capital of France is"], "max_tokens": [4, 4]},
-    "several sequences": {"text_input": "Once", "num_return_sequences": 2, "temperature": 0.8},
+    "several sequences": {
+        "text_input": "Once",
+        "num_return_sequences": 2,
+        "temperature": 0.8,
+        "seed": 1,
+    },
     "a value that is wrong": {"text_input": "Once", "top_p": 7},
     "with an id": {"id": "7 \\u00e4", "text_input": "Once"},
 }

@@ -241,3 +241,35 @@ def test_a_verbose_log_goes_to_the_file_asked_for(demo_repo: Path, tmp_path: Pat
         assert launcher.process.wait(12) == 0
     log = (tmp_path / "triton.txt").read_text()
     assert "HTTP request: 2 /v2/models/tensorrt_llm/generate" in log
+
+
+def test_options_of_tritonserver_itself_are_passed_on(demo_repo: Path, tmp_path: Path) -> None:
+    launcher = Launched(demo_repo, tmp_path, "--no-check", "--", "--log-info=0", "--id", "mine")
+    try:
+        launcher.wait_ready()
+        assert httpx.get(f"{launcher.url}/v2").json()["name"] == "mine"
+    finally:
+        launcher.process.terminate()
+        assert launcher.process.wait(12) == 0
+    assert "Started HTTPService" not in launcher.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--", "--http-port=1"], "--http-port: the launcher sets it; use --http_port"),
+        (["stray"], "stray: no option; tritonserver's own come after --"),
+    ],
+)
+def test_an_option_that_cannot_be_passed_on_is_named(
+    demo_repo: Path, options: list[str], message: str
+) -> None:
+    result = run("--model_repo", str(demo_repo), *options)
+    assert result.returncode == 1
+    assert message in result.stderr
+
+
+def test_make_launch_passes_options_on() -> None:
+    command = ["make", "-n", "launch", "ARGS=--address 0.0.0.0 --no-check -- --log-info=0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "--metrics_port 8002 --address 0.0.0.0 --no-check -- --log-info=0" in done.stdout

@@ -33,3 +33,19 @@ def test_in_the_same_company_a_seed_gives_the_same_texts(server: Server) -> None
     assert again == first
     assert first[:4] == first[4:]  # the same prompt and seed, in another row
     assert other != first
+
+
+def test_without_a_seed_texts_differ(http: httpx.Client) -> None:
+    texts = {ask(http, PROMPTS[0], **SAMPLED)["text_output"] for _ in range(4)}
+    assert len(texts) > 1
+
+
+def test_without_a_seed_the_prompts_of_a_batch_differ(server: Server) -> None:
+    with triton.InferenceServerClient(f"localhost:{server.settings.grpc_port}") as client:
+        texts = grpc_texts(client, PROMPTS[:1] * 4, **SAMPLED).reshape(-1).tolist()
+    assert len(set(texts)) > 1
+
+
+def test_a_seed_of_zero_is_a_seed(http: httpx.Client) -> None:
+    texts = {ask(http, PROMPTS[0], seed=0, **SAMPLED)["text_output"] for _ in range(3)}
+    assert len(texts) == 1

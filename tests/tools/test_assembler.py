@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from fake_engines import write_engine
 from trellis.assembler import Assembly, AssemblyError, Plan, assemble
 from trellis.engine_folder import read_engine
 from trellis.files import CopyMode, place
+from trellis.model_config import parameters, parse_config
 
 
 @pytest.fixture
@@ -289,3 +292,59 @@ def test_a_tokenizer_in_the_engines_own_folder_is_found(target: Path, tmp_path: 
     assemble(Plan(read_engine(engine), "auto", engine), target)
     files = {path.name for path in (target / "preprocessing" / "1" / "tokenizer").iterdir()}
     assert files == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+
+
+def test_the_repository_of_another_engine_is_replaced_only_when_told_to(
+    plan: Plan, target: Path, tmp_path: Path
+) -> None:
+    assemble(plan, target)
+    before = state(target)
+    other = replace(plan, engine=read_engine(write_engine(tmp_path / "other-out", "0.17.0")))
+    with pytest.raises(AssemblyError, match=r"another engine, ENGINE=llama-out; .* REPLACE=1"):
+        assemble(other, target)
+    assert state(target) == before
+    assert assemble(replace(other, replace=True), target).changed
+    assert not assemble(other, target).changed
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("parse_special_tokens", "false"), ("add_eos_token", "true"), ("extra_ids", "7")],
+)
+def test_an_option_of_the_tokenizer_reaches_both_of_its_models(
+    plan: Plan, target: Path, key: str, value: str
+) -> None:
+    assemble(replace(plan, settings={key: value}), target)
+    for model in ("preprocessing", "postprocessing"):
+        config = parse_config((target / model / "config.pbtxt").read_text())
+        assert parameters(config)[key] == value
+
+
+def test_options_of_the_tokenizer_are_not_ignored(plan: Plan, target: Path) -> None:
+    """As they are set by SET= or by hand in config.pbtxt."""
+    lengths = {}
+    for name, settings in {
+        "plain": {},
+        "with an end": {"add_eos_token": "true"},
+        "as letters": {"parse_special_tokens": "false"},
+    }.items():
+        assemble(replace(plan, settings=settings), target)
+        lengths[name] = prompt_ids(target, "a</s>")
+    assert lengths["with an end"] == [*lengths["plain"], 2]
+    assert len(lengths["as letters"]) > len(lengths["plain"])
+
+
+def prompt_ids(repository: Path, prompt: str) -> list[int]:
+    """The ids that `preprocessing` makes of a prompt, read with the files that are served."""
+    folder = repository / "preprocessing" / "1"
+    texts = parameters(parse_config((repository / "preprocessing" / "config.pbtxt").read_text()))
+    code = (
+        "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from repository import ModelSettings, load_tokenizer\n"
+        "settings = ModelSettings('p', Path(sys.argv[1]), json.loads(sys.argv[2]), {}, 1)\n"
+        "print(load_tokenizer(settings).encode(sys.argv[3]))"
+    )
+    command = [sys.executable, "-c", code, str(folder), json.dumps(texts), prompt]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    ids: list[int] = json.loads(done.stdout)
+    return ids

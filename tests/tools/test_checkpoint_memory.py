@@ -127,7 +127,7 @@ class Place:
     def checked(
         self, *gpus: int, used: int = 0, ranks: int = 1, nodes: str = ""
     ) -> list[dict[str, Any]]:
-        """The checks that fail with GPUs of so many GiB."""
+        """The checks that fail with GPUs of so many GiB; the engine's packages are not here."""
         tools = self.folder / "bin"
         tools.mkdir(exist_ok=True)
         lines = "".join(f"echo 'A GPU, {size * 1024}, {used * 1024}'\n" for size in gpus)
@@ -138,7 +138,8 @@ class Place:
         ports = [f"--{name}={number}" for name, number in zip(names, numbers, strict=True)]
         env = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""}
         options = [f"--world_size={ranks}", f"--nodes={nodes}", *ports]
-        return failing(self.repository, *options, env=env)
+        found = failing(self.repository, *options, env=env)
+        return [check for check in found if check["what"] != "packages"]
 
 
 @pytest.fixture

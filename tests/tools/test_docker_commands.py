@@ -77,3 +77,17 @@ def test_the_repository_is_mounted_where_its_engine_is_looked_for(
         assert "-p 127.0.0.1:9000:8000" in done.output
         for part in ("--gpus all", "--shm-size=2g", "--ulimit memlock=-1"):
             assert part in done.output
+
+
+def test_the_sizes_of_an_engine_can_be_given(tmp_path: Path, docker: dict[str, str]) -> None:
+    sizes = ("--max_batch_size=16", "--max_input_len=4096", "--max_output_len=1024")
+    status, output = build(tmp_path, *sizes, "--run=0", env=docker)
+    assert status == 0
+    assert all(size in output for size in sizes)
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path, docker: dict[str, str]) -> None:
+    options = [f"--checkpoint={tmp_path / 'none'}", "--out=o", "--trtllm=0.9.0", "--run=0"]
+    done = run("build_engine", *options, env=docker)
+    assert done.status == 1
+    assert f"CHECKPOINT={tmp_path / 'none'}: no such folder" in done.output

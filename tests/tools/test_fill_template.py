@@ -144,3 +144,51 @@ def test_a_key_that_only_published_templates_of_this_model_have_is_reported(tmp_
     assert done.status == 0
     assert "postprocessing_instance_count has no effect here: one instance, since" in done.output
     assert parse_config(file.read_text()).instance_group[0].count == 1
+
+
+def test_a_list_without_its_backslash_is_told_how_to_be_written(template: Path) -> None:
+    before = template.read_text()
+    done = run("fill_template", "-i", template, "gpu_device_ids:0,1")
+    assert done.status == 1
+    assert r"'1' has no value; write 1:value, or 'gpu_device_ids:0\,1'" in done.output
+    assert template.read_text() == before
+    assert run("fill_template", "-i", template, r"gpu_device_ids:0\,1").status == 0
+    assert parameters(parse_config(template.read_text()))["gpu_device_ids"] == "0,1"
+
+
+@pytest.mark.parametrize("value", ["engine_dir:C\\", r"engine_dir:C\dir", "engine_dir:\\"])
+def test_a_lone_backslash_is_refused_with_the_remedy(template: Path, value: str) -> None:
+    done = run("fill_template", "-i", template, value)
+    assert done.status == 1
+    assert r"a lone backslash; write \\ for a backslash, and \, or \: for a comma" in done.output
+
+
+def test_a_backslash_before_a_comma_may_itself_be_kept() -> None:
+    assert parse_substitutions(r"a:C\\,b:1") == {"a": "C\\", "b": "1"}
+
+
+def test_a_key_that_was_filled_before_is_named_with_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "config.pbtxt"
+    file.write_text((TEMPLATES / "preprocessing" / "config.pbtxt").read_text())
+    assert run("fill_template", "-i", "--allow-unfilled", file, "tokenizer_type:llama").status == 0
+    done = run("fill_template", "-i", file, "tokenizer_type:gpt2")
+    assert done.status == 1
+    assert 'tokenizer_type was filled before, with "llama"; fill a fresh copy' in done.output
+    assert run("fill_template", "-i", file, "").status == 0
+    done = run("fill_template", "-i", file, "triton_max_batch_size:8")
+    assert done.status == 1
+    assert "has no placeholder left, it was filled before" in done.output
+
+
+def test_the_published_backend_is_met_with_the_way_on(template: Path) -> None:
+    done = run("fill_template", "-i", template, "triton_backend:tensorrtllm")
+    assert done.status == 1
+    assert "for an engine of TensorRT-LLM run `make repo ENGINE=folder`" in done.output
+
+
+def test_nothing_filled_in_is_no_success(template: Path) -> None:
+    before = template.read_text()
+    done = run("fill_template", "-i", "--allow-unfilled", template, "enable_trt_overlap:true")
+    assert done.status == 1
+    assert "nothing was filled in" in done.output
+    assert template.read_text() == before

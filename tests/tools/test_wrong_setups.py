@@ -23,7 +23,7 @@ from trellis.preflight.heads import check_heads, fitting_sizes
 from trellis.preflight.shared_memory import check_shared_memory
 from trellis.preflight.vocabulary import check_ids, compare_vocabularies
 from trellis.template import fill, placeholders_in
-from trellis.tokenizer_type import find_type
+from trellis.tokenizer_type import TokenizerTypeError, find_type
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "model_repo_src"
@@ -685,6 +685,30 @@ def test_a_package_that_a_type_of_ones_own_imports(place: Place) -> None:
     assert found["found"].startswith("no package sandpiper for ")
 
 
+def test_code_in_a_tokenizer_folder_runs_only_when_it_is_named(place: Place) -> None:
+    folder = place.folder / "llama-tokenizer"
+    shutil.copytree(place.tokenizer, folder)
+    config_file = {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config_file))
+    place.tokenizer = folder
+    env = of_type(place, "auto").gpus(80)
+    (found,) = failing(place.repository, *ports(), env=env)
+    assert "SET=trust_remote_code:true, for a folder that you trust" in found["found"]
+    assert found["remedy"] == "`make repo SET=trust_remote_code:true`, if you trust it"
+
+
+def test_a_type_of_ones_own_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TokenizerTypeError, match=r"no mine\.py in this folder"):
+        find_type("mine")
+    (tmp_path / "mine.py").touch()
+    assert find_type("mine") == ("mine", Path("mine.py"))
+    (tmp_path / "llama.py").touch()
+    assert find_type("llama") == ("llama", None)  # one of tokenizers/ comes first
+
+
 def test_a_file_that_a_type_of_ones_own_imports_is_no_package(place: Place) -> None:
     file = place.folder / "mine.py"
     file.write_text("import tokenizer_registry.more\n")
@@ -827,3 +851,17 @@ def test_a_linked_engine_cannot_go_into_a_container(place: Place) -> None:
     done = run("serve_docker", "--model_repo", place.repository, "--run=0")
     assert done.status == 1
     assert "its engine is a symbolic link, which leads nowhere in a container" in done.output
+
+
+def test_an_engine_whose_packages_are_not_installed(place: Place) -> None:
+    no_engine(place)
+    (place.engine / "openvino_model.xml").write_text("<net/>")
+    assemble(Plan(read_engine(place.engine), "llama", place.tokenizer), place.repository)
+    assert failing(place.repository, *ports(), env={}) == []
+    env = hidden(place, "openvino_genai")
+    (found,) = failing(place.repository, *ports(), env=env)
+    assert (found["what"], found["found"]) == (
+        "packages",
+        f"no openvino-genai for {sys.executable}",
+    )
+    assert found["remedy"] == f"{sys.executable} -m pip install openvino-genai"

@@ -7,6 +7,7 @@ whole; building it again changes nothing, and what Trellis did not make is never
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from trellis.model_configs import MODELS, SOURCES, model_configs
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "tokenizers"
 MANIFEST = ".trellis.json"
+ENGINE_NAME = ".trellis_engine"  # the engine's folder, relative to where the repository lies
 END_IDS = "generation_config.json"
 TEMPLATES = "additional_chat_templates"
 
@@ -40,6 +42,7 @@ class Plan:
     settings: Mapping[str, str] = field(default_factory=dict)  # placeholders set by hand
     copy: CopyMode = "link"  # how the engine's files come into the repository
     mount: Path | None = None  # where it will be served from, if not where it is made
+    replace: bool = False  # whether a repository of another engine may be replaced
 
     @property
     def python_models(self) -> tuple[str, ...]:
@@ -88,6 +91,7 @@ def assemble(plan: Plan, target: Path) -> Assembly:
         if source.resolve().is_relative_to(folder):
             raise AssemblyError(f"{name}={source}: lies inside REPO={target}; keep it outside")
     recover(folder)
+    _check_engine(plan, target, folder)
     made = _made_before(folder, _sources(plan))
     if plan.mount is not None and not plan.mount.is_absolute():
         raise AssemblyError(f"MOUNT={plan.mount}: give an absolute path, such as /{plan.mount}")
@@ -97,12 +101,31 @@ def assemble(plan: Plan, target: Path) -> Assembly:
     return Assembly(_make(plan, folder, texts, made), (*plan.engine.notes, *notes))
 
 
+def _engine_name(plan: Plan, folder: Path) -> str:
+    return os.path.relpath(plan.engine.path.resolve(), folder.parent)
+
+
+def _check_engine(plan: Plan, target: Path, folder: Path) -> None:
+    """Raise AssemblyError for a repository of another engine, unless it may be replaced."""
+    named = folder / ENGINE_NAME
+    if plan.replace or not named.is_file():
+        return
+    there = named.read_text(encoding="utf-8", errors="surrogateescape").strip()
+    if there != _engine_name(plan, folder):
+        raise AssemblyError(
+            f"REPO={target}: was made for another engine, ENGINE={there}; choose another REPO=, or"
+            " say REPLACE=1 to replace it"
+        )
+
+
 def _make(
     plan: Plan, target: Path, texts: Mapping[str, str], made: Mapping[str, str] | None
 ) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(target) as staging:
         _build(plan, staging, target, texts)
+        name = _engine_name(plan, target)
+        (staging / ENGINE_NAME).write_text(f"{name}\n", encoding="utf-8", errors="surrogateescape")
         hashes = {str(path.relative_to(staging)): _hash(path) for path in _files(staging)}
         if made == hashes:
             return False

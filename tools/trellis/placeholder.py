@@ -28,6 +28,16 @@ WITHOUT_EFFECT = {
 }
 
 
+# Values that published commands give, and that another command is for.
+WAYS_ON = {
+    ("triton_backend", "tensorrtllm"): (
+        ". This template is that of the embedded engines: for an engine of TensorRT-LLM run"
+        " `make repo ENGINE=folder` (config.json and *.engine in it), which writes the model of its"
+        " release and takes the same keys with SET="
+    )
+}
+
+
 def _whole(least: int) -> Callable[[str], bool]:
     return lambda value: bool(re.fullmatch(r"\d{1,19}", value)) and least <= int(value) <= INT64_MAX
 
@@ -67,7 +77,8 @@ class Placeholder:
             return self.default
         fits, words = self._type()
         if not fits(value):
-            raise PlaceholderError(f"{self.name}: {value!r} does not fit; it takes {words}")
+            way_on = WAYS_ON.get((self.name, value), "")
+            raise PlaceholderError(f"{self.name}: {value!r} does not fit; it takes {words}{way_on}")
         return value.lower() if self.type == "bool" else value
 
     def _type(self) -> tuple[Callable[[str], bool], str]:

@@ -7,6 +7,19 @@ from rich.console import Console
 from trellis.server import Server
 
 
+def wait_quietly(server: Server, stopped: Callable[[], bool]) -> float | None:
+    """The same where the server's own log is shown, which says what is loaded."""
+
+    def look(_: float) -> None:
+        if stopped():
+            raise _Stopped
+
+    try:
+        return server.wait_ready(look)
+    except _Stopped:
+        return None
+
+
 class _Stopped(Exception):
     """The user wants to stop before the server is ready."""
 
@@ -14,7 +27,10 @@ class _Stopped(Exception):
 def wait_with_progress(
     server: Server, console: Console, stopped: Callable[[], bool] = lambda: False
 ) -> float | None:
-    """Seconds until ready, or None if `stopped()` first. Raises ServerFailed as wait_ready does."""
+    """Seconds until ready, or None if `stopped()` first. Raises ServerFailed as wait_ready does.
+
+    For a server whose own log goes elsewhere: between its lines a spinner would be in the way.
+    """
     with console.status("starting tritonserver") as status:
 
         def show(seconds: float) -> None:

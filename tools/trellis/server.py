@@ -27,6 +27,7 @@ from trellis import server_folder, shared_memory
 from trellis.admin_endpoints import restrictions
 from trellis.allocator import preloaded
 from trellis.front.settings import TOOLS, FrontSettings, missing_package
+from trellis.loading import LOAD_TIMEOUT, Loading
 from trellis.ports import free_ports
 from trellis.triton import Triton, find_triton
 from trellis.wakeup_sockets import give_room
@@ -62,6 +63,7 @@ class ServerSettings:
     http_front: bool = True  # whether HTTP clients come through trellis.front
     allocator: str = "glibc"  # or jemalloc, tcmalloc: see trellis.allocator
     front_decoding: bool = True  # whether the front makes text of ids, or `postprocessing`
+    load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
 
     @property
     def url(self) -> str:
@@ -69,12 +71,13 @@ class ServerSettings:
         host = "127.0.0.1" if self.address == "0.0.0.0" else self.address
         return f"http://{host}:{self.http_port}"
 
-    def arguments(self, prefix: str, behind: int = 0) -> list[str]:
+    def arguments(self, prefix: str, behind: int = 0, models: Path | None = None) -> list[str]:
         """The command line of tritonserver, but for the backends.
 
         `behind`: its HTTP port if it is behind a front, which listens on `http_port`.
+        `models`: a link to the repository, where Triton cannot take its own path.
         """
-        arguments = [f"--model-repository={self.model_repo.resolve()}"]
+        arguments = [f"--model-repository={models or self.model_repo.resolve()}"]
         for name in ("http", "grpc", "metrics"):
             if not self.serves:
                 arguments.append(f"--allow-{name}=false")
@@ -128,7 +131,9 @@ class Server:
         self, triton: Triton, output: IO[bytes] | None, behind: int
     ) -> "subprocess.Popen[bytes]":
         backends = triton.lay_out_backends(self.folder / "backends")
-        command = [str(triton.binary), *backends, *self.settings.arguments(self.prefix, behind)]
+        models = server_folder.plain_path(self.folder, self.settings.model_repo)
+        arguments = self.settings.arguments(self.prefix, behind, models)
+        command = [str(triton.binary), *backends, *arguments]
         if self.settings.serves and not self.settings.allow_admin_endpoints:
             command += restrictions(triton.binary)
         lifeline, writing = os.pipe()  # see model_repo_src/shared/server_lifetime.py
@@ -175,20 +180,14 @@ class Server:
         )
 
     def wait_ready(self, on_wait: Callable[[float], None] = lambda _: None) -> float:
-        """Seconds until every model was ready. Raises ServerFailed if the server ends before.
+        """Seconds until every model was ready. Raises ServerFailed if it cannot be any more.
 
         `on_wait` is called ten times a second with the seconds so far.
         """
         begin = time.monotonic()
+        loading = Loading(self.process.pid, self.stubs, self.settings.load_timeout)
         while True:
-            if self.process.poll() is not None:
-                raise ServerFailed(
-                    f"tritonserver ended with status {self.process.returncode} before it was ready;"
-                    f" {self.settings.log_file or 'the log above'} says why: look for"
-                    " 'failed to load'"
-                )
-            if self.front is not None and self.front.poll() is not None:
-                raise ServerFailed(f"the HTTP front ended with status {self.front.returncode}")
+            self._check_loading(loading)
             if self.ready():
                 break
             time.sleep(0.1)
@@ -196,6 +195,19 @@ class Server:
         if self.settings.serves:
             give_room(self.process.pid)
         return time.monotonic() - begin
+
+    def _check_loading(self, loading: Loading) -> None:
+        log = self.settings.log_file or "the log above"
+        if self.process.poll() is not None:
+            raise ServerFailed(
+                f"tritonserver ended with status {self.process.returncode} before it was ready;"
+                f" {log} says why: look for 'failed to load'"
+            )
+        if self.front is not None and self.front.poll() is not None:
+            raise ServerFailed(f"the HTTP front ended with status {self.front.returncode}")
+        failure = loading.failure()
+        if failure:
+            raise ServerFailed(f"{failure} before the server was ready; {log} says more")
 
     def ready(self) -> bool:
         """Whether the server says that it and every model are ready."""
@@ -222,6 +234,7 @@ class Server:
 
     def watch(self, stopping: Callable[[], bool]) -> str | None:
         """Wait until `stopping()`, or until something dies; then say what (None if asked to)."""
+        loading = Loading(self.process.pid, self.stubs, limit=0)  # nobody else waits for a rank
         with _Watched() as watched:
             watched.add(self.process.pid, "tritonserver")
             if self.front is not None:
@@ -232,6 +245,8 @@ class Server:
                 died = watched.wait(0.5)
                 if died and not stopping():
                     return self._describe(*died)
+                if not self.settings.serves and (failure := loading.failure()):
+                    return failure
         return None
 
     def _describe(self, pid: int, name: str) -> str:

@@ -8,6 +8,7 @@ moment at which a new folder looks abandoned. What has no such file was not made
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -17,11 +18,40 @@ from pathlib import Path
 PREFIX = "trellis-"
 LOCK = "server.lock"
 YOUNG_SECONDS = 60.0  # no need to hurry
+LINK = "models"
+# Triton's Python backend starts its stubs by a line of shell, unquoted.
+PLAIN = re.compile(r"[A-Za-z0-9_./+,:@%=-]+")
+PLAIN_FOLDER = Path("/tmp")
 
 
 def make(name: str = "") -> Path:
     """A new folder `trellis-NAME...`. Raises OSError where the temporary directory takes none."""
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name}"))
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name}", dir=temporary_folder()))
+
+
+def temporary_folder() -> Path:
+    """The temporary directory; /tmp where the path of that one is not plain."""
+    folder = Path(tempfile.gettempdir())
+    return folder if is_plain(folder) else PLAIN_FOLDER
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path has no space and no other character that Triton's stubs cannot take.
+
+    >>> is_plain(Path("/srv/my models"))
+    False
+    """
+    return PLAIN.fullmatch(str(path)) is not None
+
+
+def plain_path(folder: Path, model_repo: Path) -> Path:
+    """A path of the repository that Triton's stubs can take: its own, or a link in `folder`."""
+    real = model_repo.resolve()
+    if is_plain(real):
+        return real
+    link = folder / LINK
+    link.symlink_to(real, target_is_directory=True)
+    return link
 
 
 def claim(folder: Path) -> int:
@@ -54,7 +84,7 @@ def remove(folder: Path) -> None:
 def sweep(parent: Path | None = None) -> list[Path]:
     """Remove this user's folders whose server is gone; which they were."""
     gone = []
-    for folder in (parent or Path(tempfile.gettempdir())).glob(f"{PREFIX}*"):
+    for folder in (parent or temporary_folder()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # no lock in it, held, or just gone
             if _sweep(folder):
                 gone.append(folder)

@@ -12,6 +12,8 @@ from trellis.model_config import parse_config
 from trellis.placeholder import Placeholder, PlaceholderError, known_placeholders
 
 PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
+# At the end, or before a letter or digit: what comes of it is never what was meant.
+LONE_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\(?:$|\w)")
 
 
 class TemplateError(ValueError):
@@ -24,24 +26,44 @@ def split_escaped(text: str, delimiter: str, most: int = 0) -> list[str]:
     >>> split_escaped(r"a\,b,c", ",")
     ['a\\,b', 'c']
     """
-    return re.split(rf"(?<!\\){re.escape(delimiter)}", text, maxsplit=most)
+    parts: list[str] = []
+    start = 0
+    for match in re.finditer(rf"\\.|{re.escape(delimiter)}", text, re.DOTALL):
+        if match[0] == delimiter and not (most and len(parts) == most):
+            parts.append(text[start : match.start()])
+            start = match.end()
+    return [*parts, text[start:]]
 
 
 def parse_substitutions(text: str) -> dict[str, str]:
     """`key:value,key:value` to a dict.
 
-    Raises TemplateError for an entry without a colon and for a key given twice.
+    Raises TemplateError for an entry without a colon, a key given twice, and a backslash that
+    stands before nothing that needs one.
     """
     values: dict[str, str] = {}
+    before = ""
     for entry in filter(str.strip, split_escaped(text, ",")):
+        if LONE_BACKSLASH.search(entry):
+            raise TemplateError(
+                f"{entry}: a lone backslash; write \\\\ for a backslash, and \\, or \\: for a comma"
+                " or colon in a value (in quotes: a shell takes one backslash away)"
+            )
         key, *rest = split_escaped(entry, ":", most=1)
         key = _unescape(key).strip()
         if not rest:
-            raise TemplateError(f"{entry!r} has no value; write {entry}:value")
+            raise TemplateError(_without_value(entry, before))
+        before = entry
         if key in values:
             raise TemplateError(f"{key} is given twice; give it once")
         values[key] = _unescape(rest[0])
     return values
+
+
+def _without_value(entry: str, before: str) -> str:
+    """What to say of `1` in `gpu_device_ids:0,1`."""
+    other = f", or '{before}\\,{entry}' if that comma is part of a value" if before else ""
+    return f"{entry!r} has no value; write {entry}:value{other}"
 
 
 def _unescape(text: str) -> str:

@@ -13,6 +13,9 @@ class TokenizerTypeError(ValueError):
 def find_type(tokenizer: str) -> tuple[str, Path | None]:
     """The tokenizer_type, and its file where it is not one of tokenizers/.
 
+    A name is looked for in tokenizers/, then as NAME.py in the current folder. Raises
+    TokenizerTypeError for what is in neither.
+
     >>> find_type("llama")
     ('llama', None)
     """
@@ -26,10 +29,13 @@ def find_type(tokenizer: str) -> tuple[str, Path | None]:
             )
         return path.stem, path
     known = sorted(p.stem for p in REGISTRY.glob("*.py") if not p.name.startswith("_"))
+    if tokenizer not in known and tokenizer.isidentifier() and Path(f"{tokenizer}.py").is_file():
+        return tokenizer, Path(f"{tokenizer}.py")
     if tokenizer not in known:
         near = difflib.get_close_matches(tokenizer, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = f"; did you mean {near[0]}?" if near else f", and no {tokenizer}.py in this folder."
         raise TokenizerTypeError(
-            f"TOKENIZER={tokenizer}: no such tokenizer_type{hint} Known: {', '.join(known)}"
+            f"TOKENIZER={tokenizer}: no such tokenizer_type{hint} Known: {', '.join(known)},"
+            " and a file of your own: TOKENIZER=path/to/mine.py"
         )
     return tokenizer, None

@@ -5,13 +5,12 @@ import importlib.util
 import os
 import shutil
 import sys
-import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trellis.numpy2_bridge import install_python_backend
+from trellis.prerequisites import CONTAINER_SERVER, Lack, find_libpython, python_version, remedy
 
-CONTAINER_SERVER = Path("/opt/tritonserver/bin/tritonserver")
 MIN_GLIBC = (2, 35)
 
 
@@ -35,7 +34,7 @@ class Triton:
         if self.site_packages is None:
             return []
         numpy_major = int(importlib.metadata.version("numpy").split(".")[0])
-        install_python_backend(folder, self.site_packages, _python_version(), numpy_major)
+        install_python_backend(folder, self.site_packages, python_version(), numpy_major)
         return [f"--backend-directory={folder}"]
 
 
@@ -98,18 +97,11 @@ def _check_glibc() -> None:
 
 def _libpython_folder() -> Path:
     """Where libpython3.X.so is; the stub cannot start without it."""
-    name = sysconfig.get_config_var("INSTSONAME") or ""
-    folders = [Path(sysconfig.get_config_var("LIBDIR") or ""), Path(sys.base_prefix) / "lib"]
-    for folder in folders:
-        if name.startswith("libpython") and ".so" in name and (folder / name).is_file():
-            return folder
-    raise TritonNotFound(
-        f"this Python ({sys.base_prefix}) has no shared library (libpython{_python_version()}.so),"
-        f" which Triton's Python backend needs; install it (apt-get install"
-        f" libpython{_python_version()}), or use a Python built with --enable-shared:"
-        " `make clean-venv setup PYTHON=/usr/bin/python3`"
-    )
-
-
-def _python_version() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
+    folder = find_libpython()
+    if folder is None:
+        lack = Lack(f"libpython{python_version()}.so", f"libpython{python_version()}")
+        raise TritonNotFound(
+            f"this Python ({sys.base_prefix}) has no shared library ({lack.what}), which Triton's"
+            f" Python backend needs; {remedy([lack])}"
+        )
+    return folder

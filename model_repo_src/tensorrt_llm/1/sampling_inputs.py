@@ -4,6 +4,7 @@
 the value sent is the neutral one.
 """
 
+import secrets
 from dataclasses import fields
 from typing import Any
 
@@ -12,6 +13,8 @@ from engines.engine import Refused, Sampling
 from sampling_fields import FIELDS, InputError, cannot, check_together, neutral, put
 
 from tokenizer_registry.core import TokenizerError, parse_words
+
+SEED_BITS = 63  # what every engine's library takes
 
 # Inputs of the contract that Python engines refuse, and the client's name of each.
 REFUSED = {
@@ -47,7 +50,7 @@ def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampl
         )
     except InputError as error:
         raise Refused(str(error)) from None
-    _settle(sampling)
+    _settle(sampling, seeded="seed" in values)
     return sampling
 
 
@@ -82,11 +85,12 @@ def _values(arrays: dict[str, np.ndarray], row: int, engine: str) -> dict[str, A
     return {key: value for key, (_, value) in values.items()}
 
 
-def _settle(sampling: Sampling) -> None:
+def _settle(sampling: Sampling, seeded: bool) -> None:
     """What follows from the fields together.
 
     As in TensorRT-LLM, nothing asked (or top_k 1, or temperature 0) is greedy. Unlike there, a
-    temperature alone is not ignored: it samples from the whole distribution.
+    temperature alone is not ignored: it samples from the whole distribution. A request without a
+    seed gets a random one, which is chosen here, before ranks and processes share the settings.
     """
     asked = sampling.top_k > 1 or sampling.temperature != 1.0
     if sampling.top_k != 1:
@@ -97,6 +101,8 @@ def _settle(sampling: Sampling) -> None:
             "num_return_sequences: more than 1 needs sampling; send top_k above 1, top_p, or a"
             " temperature other than 1"
         )
+    if sampling.sample and not seeded:
+        sampling.seed = secrets.randbits(SEED_BITS)
 
 
 assert {spec.target for spec in FIELDS.values()} <= {f.name for f in fields(Sampling)}

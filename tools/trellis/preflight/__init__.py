@@ -16,6 +16,7 @@ from trellis.preflight.heads import check_heads
 from trellis.preflight.inflight import check_inflight
 from trellis.preflight.large_files import check_large_files
 from trellis.preflight.listening import Listening, check_listening
+from trellis.preflight.packages import check_packages
 from trellis.preflight.ranks import check_ranks
 from trellis.preflight.release import check_release
 from trellis.preflight.repository import Repository, RepositoryError, read_repository
@@ -69,6 +70,7 @@ def _checks(
         yield from _trtllm(repository, world_size, here)
     else:
         yield check_server(tritonserver)
+        yield check_packages(repository)
         ranks = check_python_ranks(repository, world_size)
         yield ranks
         if ranks.ok:

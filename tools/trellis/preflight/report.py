@@ -1,4 +1,4 @@
-"""Checks for people: one table."""
+"""Checks for people: one table, and one line that says what comes of it."""
 
 from collections.abc import Sequence
 
@@ -20,3 +20,17 @@ def show(checks: Sequence[Check], console: Console) -> None:
             Text(check.what), Text(check.found), Text(check.needed), mark, Text(check.remedy)
         )
     console.print(table)
+    console.print(verdict(checks), soft_wrap=True, markup=False, highlight=False)
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """One line: it will run, or what stands against it.
+
+    >>> verdict([Check("ports", "8000", "free", True)])
+    'ok: 1 check passed, this will run here'
+    """
+    failing = [check.what for check in checks if not check.ok]
+    count = f"{len(checks)} check{'s' if len(checks) > 1 else ''}"
+    if failing:
+        return f"NO: {len(failing)} of {count} failed: {', '.join(dict.fromkeys(failing))}"
+    return f"ok: {count} passed, this will run here"

@@ -15,6 +15,7 @@ from trellis.model_config import ConfigTextError, parameters, parse_config
 from trellis.model_configs import MODELS
 
 TOKENIZER_SECONDS = 120
+QUESTION = "What is the capital of France?"
 # Run with the files that will be served, so that a tokenizer_type of the user's own is there too.
 LOAD_TOKENIZER = """
 import json, sys
@@ -27,6 +28,8 @@ try:
     tokenizer = load_tokenizer(settings)
     names = ("vocab_size", "text_vocab_size", "end_ids", "pad_id")
     facts = {name: getattr(tokenizer, name) for name in names}
+    if tokenizer.chat is not None:
+        facts["chat"] = tokenizer.chat_prompt([{"role": "user", "content": sys.argv[3]}])
 except Exception as error:
     facts = {"error": f"{error}"}
     while error is not None:
@@ -67,13 +70,14 @@ class Repository:
     def tokenizer(self) -> dict[str, Any]:
         """vocab_size, text_vocab_size, end_ids and pad_id of the tokenizer as served.
 
+        And `chat`: QUESTION in the chat form that the tokenizer's files give, if they give one.
         Or `error`, and `missing` if that is a module that the serving interpreter does not have.
         """
         folder = self.path / "preprocessing" / "1"
         texts = json.dumps(parameters(self.configs["preprocessing"]))
         try:
             done = subprocess.run(
-                [self.python, "-c", LOAD_TOKENIZER, str(folder), texts],
+                [self.python, "-c", LOAD_TOKENIZER, str(folder), texts, QUESTION],
                 capture_output=True,
                 text=True,
                 timeout=TOKENIZER_SECONDS,

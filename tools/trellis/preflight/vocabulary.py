@@ -26,7 +26,9 @@ def check_vocabulary(repository: Repository) -> Iterator[Check]:
             facts["error"],
             f"a tokenizer of type {kind}",
             False,
-            "choose TOKENIZER= and TOKENIZER_DIR= for the engine's model",
+            "`make repo SET=trust_remote_code:true`, if you trust it"
+            if "SET=trust_remote_code:true" in facts["error"]
+            else "choose TOKENIZER= and TOKENIZER_DIR= for the engine's model",
         )
         return
     text = repository.parameter("preprocessing", "vocab_size")
