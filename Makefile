@@ -21,6 +21,7 @@ HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 WORLD_SIZE ?= 1
+EXPOSE_INNER_MODELS ?=
 BENCH ?=
 PYTHON ?= python3
 KILLS ?= 20
@@ -63,6 +64,7 @@ help: ## list the targets and variables
 	@echo "  SET=$(SET)                            placeholders by hand: key:value,key:value"
 	@echo "  HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)"
 	@echo "  WORLD_SIZE=$(WORLD_SIZE)                    ranks"
+	@echo "  EXPOSE_INNER_MODELS=$(EXPOSE_INNER_MODELS)            1: HTTP clients of make launch may ask preprocessing and the like"
 	@echo "  BENCH=$(BENCH)                          options of the benchmark: --quick, --compare FILE, --engine FOLDER"
 	@echo "  PYTHON=$(PYTHON)                  what .venv is made with (3.10 to 3.13)"
 
@@ -87,7 +89,8 @@ check: $(VENV)/.serve ## whether REPO will run here: files, ranks, release, memo
 	@$(BIN)/python tools/check.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS)
 
 launch: $(VENV)/.serve ## launch REPO and stay with it
-	@exec $(BIN)/python tools/launch_triton_server.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS)
+	@exec $(BIN)/python tools/launch_triton_server.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS) \
+	  $(if $(EXPOSE_INNER_MODELS),--expose_inner_models)
 
 engine: $(VENV)/.serve ## the container command that builds OUT from CHECKPOINT; run where it can be
 	@test -n "$(CHECKPOINT)" -a -n "$(OUT)" || { echo "engine: give CHECKPOINT= and OUT="; exit 1; }

@@ -213,7 +213,6 @@ def test_a_request_that_does_not_stop_another_needs_no_id() -> None:
     [
         (b"/v2/models/ensemble/generate", "/v2/models/ensemble"),
         (b"/v2/models/a.b/versions/12/generate_stream?x=/", "/v2/models/a.b/versions/12"),
-        (b"http://host:1/v2/models/m/generate", "/v2/models/m"),
         (b"/v2/models/m/infer", ""),
         (b"/v2/models/m/generate/", ""),
         (b"/v2/models/m/x/generate", ""),

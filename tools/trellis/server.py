@@ -62,6 +62,7 @@ class ServerSettings:
     http_front: bool = True  # whether HTTP clients come through trellis.front
     allocator: str = "glibc"  # or jemalloc, tcmalloc: see trellis.allocator
     front_decoding: bool = True  # whether the front makes text of ids, or `postprocessing`
+    expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
 
     @property
     def url(self) -> str:
@@ -151,6 +152,7 @@ class Server:
             self.process.pid,
             settings.exit_timeout,
             str(settings.model_repo.resolve()) if settings.front_decoding else "",
+            settings.expose_inner_models,
         )
         return self._spawn(front.command(), output, TOOLS, {})
 

@@ -39,6 +39,7 @@ class Relay:
         self.connections: set[Connection] = set()
         self.drains = Drains(loop)
         self.models = Models(settings.triton_port, settings.model_repo)
+        self.exposes_inner_models = settings.expose_inner_models
         self.ids = RequestIds()
         # For long prompts: tokenizers of the usual kinds hold no lock of Python's meanwhile.
         self.encoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "encode")
@@ -73,7 +74,7 @@ class Relay:
         repository = self._settings.model_repo
         for folder in sorted(Path(repository).glob(f"*{IDS_SUFFIX}")) if repository else ():
             path = f"/v2/models/{folder.name.removesuffix(IDS_SUFFIX)}"
-            while await self.models.find(path) is None:
+            while isinstance(await self.models.find(path), Refusal):
                 await asyncio.sleep(PREPARE_SECONDS)
         gc.freeze()  # a vocabulary stays, too
 
