@@ -54,7 +54,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "a long prompt": {"text_input": "Say" + " " * LONG_BODY},
     "no prompt": {"text_input": ""},
     "an id to be quoted": {"id": 'a "quoted" \\ \u00e9', "text_input": "Say it"},
-    "a stream that nobody can stream": {"stream": True},
     "no tokens": {"max_tokens": 0},
     "too many tokens": {"max_tokens": 10**6},
     "no probability": {"top_p": 7.0},

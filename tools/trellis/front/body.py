@@ -42,11 +42,13 @@ class Prepared(NamedTuple):
         return said
 
 
-def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> Prepared:
+def prepare(model: Model, body: bytes, token: str, ids: RequestIds, once: bool = False) -> Prepared:
     """The body as it goes to Triton.
 
     The client's token goes in, and an id where the engine knows requests by nothing else; all
     else stays as it was sent. Raises Refusal with the field and what to do.
+
+    `once`: it is answered with one response or not at all, as `/generate` does.
     """
     body = body.removeprefix(BOM)
     asked = read(body)
@@ -57,6 +59,8 @@ def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> Prepared:
         raise Refusal(
             400, f'{STOP}: needs the "{ID}" of the request to end; send it at the top level'
         )
+    if once and not stops:
+        model.responses.check_one(values, rows)
     added = f'"{PARAMETER}":"{token}"'
     request_id = ""
     if model.known_by_id and not stops:

@@ -16,7 +16,7 @@ from trellis.front.doors import check_inner
 from trellis.front.ids_way import IdsWay
 from trellis.front.models import Model
 from trellis.front.nesting import Nesting
-from trellis.front.replies import Refusal
+from trellis.front.replies import JSON, Refusal
 from trellis.front.requests import Request, RequestReader
 from trellis.front.settings import MAX_AHEAD_BYTES, STALL_SECONDS
 from trellis.front.upstream import Upstream
@@ -208,7 +208,8 @@ class Connection(asyncio.Protocol):
             if model is not None and model.checked:
                 self._token = self._token or self._relay.new_token()
                 _check_encoding(request)
-                asked = prepare(model, body, self._token, self._relay.ids)
+                once = request.answer_type == JSON
+                asked = prepare(model, body, self._token, self._relay.ids, once)
                 body, request.request_id = asked.body, asked.request_id
                 request.token, request.stops_by_id = self._token, model.stops_by_id
                 way = model.ids_way

@@ -18,6 +18,7 @@ from trellis.front.fields import Field
 from trellis.front.ids_way import IdsWay, ids_way
 from trellis.front.plugins import Plugins, load_plugins
 from trellis.front.replies import Refusal, unreachable
+from trellis.front.responses import Responses
 
 GENERATE = re.compile(
     rb"(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?].*)?",
@@ -54,6 +55,7 @@ class Model:
     known_by_id: bool = False  # its engine tells requests apart by ids alone: TensorRT-LLM's own
     ids_way: IdsWay | None = None  # past its plugins
     is_ensemble: bool = False
+    responses: Responses = field(default_factory=Responses)  # how many it gives to a request
 
     @property
     def checked(self) -> bool:
@@ -83,7 +85,8 @@ def read_model(
     fields = {name: Field.of(tensor, batched) for name, tensor in inputs.items()}
     steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
     by_id = any(step.get("backend") == "tensorrtllm" for step in steps)
-    return Model(config["name"], fields, by_id, ids_way(config, config_of, fields, load), True)
+    way = ids_way(config, config_of, fields, load)
+    return Model(config["name"], fields, by_id, way, True, Responses.of(steps))
 
 
 class Models:
