@@ -349,6 +349,21 @@ def test_tables_go_to_the_engine_as_they_are(served: Served, contract: Contract)
         assert got["prompt_table_extra_ids"] == [0] * len(got["input_ids"])
 
 
+def test_lists_of_lists_over_http_are_the_tensor_that_they_show(
+    served: Served, contract: Contract
+) -> None:
+    if contract.input("lora_config") is None:
+        pytest.skip(f"TensorRT-LLM {served.release} has no lora_config")
+    rows = [[1, 2, 3], [4, 5, 6]]
+    for sent in (rows, [rows], [1, 2, 3, 4, 5, 6]):
+        answer = served.post(text_input=PROMPT, max_tokens=5, lora_config=sent)
+        assert answer.status_code == 200, answer.text
+        assert served.received()["lora_config"] == [1, 2, 3, 4, 5, 6]
+    answer = served.post(text_input=PROMPT, max_tokens=5, lora_config=[[1, 2, 3], [4, 5]])
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("lora_config: the lists in it are not of 3 values")
+
+
 def test_guided_decoding_goes_to_the_engine_or_is_refused(
     served: Served, contract: Contract
 ) -> None:
