@@ -163,6 +163,8 @@ class Connection(asyncio.Protocol):
         self._line.popleft()
         if not request.model_path:
             self._relay.models.heed(request.method, request.target)
+        if request.text_answer is not None and request.text_answer.success_of:
+            self._relay.counts.add(request.text_answer.success_of)
         self._release(request)
         if len(self._line) <= 1:
             self._ahead = 0

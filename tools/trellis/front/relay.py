@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trellis.front.body import stop_body
 from trellis.front.connection import Connection
+from trellis.front.counts import Counts
 from trellis.front.drains import Drains
 from trellis.front.ids import RequestIds
 from trellis.front.models import Models
@@ -48,6 +49,7 @@ class Relay:
         self._stops: set[asyncio.Task[None]] = set()
         self._stops_at_once = asyncio.Semaphore(STOPS_AT_ONCE)
         self._notices = Notices(settings.triton_pid, self.drains, loop)
+        self.counts = Counts(settings.triton_pid, loop)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -67,6 +69,7 @@ class Relay:
         preparing.cancel()
         await self._drain()
         self._notices.close()
+        self.counts.close()
         self.encoders.shutdown(wait=False, cancel_futures=True)
 
     async def _prepare(self) -> None:
