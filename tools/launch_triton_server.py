@@ -97,6 +97,14 @@ def main(
             help="let clients use shared memory, model control, log settings and traces",
         ),
     ] = False,
+    expose_inner_models: Annotated[
+        bool,
+        typer.Option(
+            "--expose_inner_models",
+            "--expose-inner-models",
+            help="let HTTP clients ask models that are no ensembles, such as preprocessing",
+        ),
+    ] = False,
     exit_timeout: Annotated[
         int, typer.Option("--exit_timeout", "--exit-timeout", min=0, help="seconds to end in")
     ] = 5,
@@ -145,6 +153,7 @@ def main(
         front_decoding=front_decoding,
         allocator=allocator.value,
         allow_admin_endpoints=allow_admin_endpoints,
+        expose_inner_models=expose_inner_models,
     )
     listening = None if force else Listening(address, http_port, grpc_port, metrics_port)
     try:

@@ -284,7 +284,7 @@ def test_the_metrics_say_what_is_in_flight_and_what_was_cancelled(
 ) -> None:
     nothing_is_left(repo)
     time.sleep(0.5)  # figures are reported every 50 ms: what was cancelled before is in them
-    before = figure(server, "trellis_requests_cancelled")
+    before = figure(server, "trellis_requests_cancelled_total")
     streams = [GrpcStream(server) for _ in range(3)]
     for asked in streams:
         asked.chunk()
@@ -292,7 +292,7 @@ def test_the_metrics_say_what_is_in_flight_and_what_was_cancelled(
     for asked in streams:
         asked.drop()
     eventually(lambda: figure(server, "trellis_requests_in_flight") == 0)
-    eventually(lambda: figure(server, "trellis_requests_cancelled") == before + 3)
+    eventually(lambda: figure(server, "trellis_requests_cancelled_total") == before + 3)
 
 
 def memory(server: Server) -> dict[str, int]:
@@ -324,7 +324,7 @@ def test_a_thousand_dropped_streams_leave_nothing(server: Server, repo: Path) ->
 
 def test_no_live_stream_is_dropped_while_processes_pause(server: Server, repo: Path) -> None:
     """64 streams, some slow readers. Triton gives up a model's process after about a second."""
-    before = figure(server, "trellis_requests_cancelled")
+    before = figure(server, "trellis_requests_cancelled_total")
     tokens = 60
     pauses = [(pid, 0.4) for pid in server.stubs()] * 3
     pauses += [(server.process.pid, seconds) for seconds in (0.4, 4.0)]
@@ -354,5 +354,5 @@ def test_no_live_stream_is_dropped_while_processes_pause(server: Server, repo: P
         counts = list(pool.map(one, range(64)))
         pausing.result()
     assert counts == [tokens] * 64
-    assert figure(server, "trellis_requests_cancelled") == before
+    assert figure(server, "trellis_requests_cancelled_total") == before
     nothing_is_left(repo)

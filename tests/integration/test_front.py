@@ -106,6 +106,23 @@ def test_wrong_json_is_a_400_that_names_the_field(http: httpx.Client) -> None:
     assert "did you mean max_tokens?" in refused(http, {"text_input": "Hi", "max_tokns": 4})
 
 
+@pytest.mark.parametrize(
+    "more", [{"stream": True}, {"stream": [True]}, {"parameters": {"stream": True}}], ids=str
+)
+def test_a_stream_by_generate_is_refused_before_anything_runs(
+    probed: tuple[str, Path], more: dict[str, object]
+) -> None:
+    url, repo = probed
+    with httpx.Client(base_url=url, timeout=60) as http:
+        begin = time.monotonic()
+        message = refused(http, LONG | more)
+    assert message == (
+        "stream: /generate gives one answer; send it to /generate_stream, or leave stream out"
+    )
+    assert time.monotonic() - begin < 5  # 6,000 tokens take far longer
+    assert state(repo)["answers"] == 0
+
+
 @pytest.fixture
 def launched(demo_repo: Path, tmp_path: Path) -> Iterator[Launched]:
     launcher = Launched(demo_repo, tmp_path)

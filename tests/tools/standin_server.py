@@ -93,9 +93,13 @@ def serve(
     tokenizer: Path,
     scripts: Sequence[Script],
     settings: Mapping[str, str] | None = None,
+    exposes: bool = False,
     **standin: str,
 ) -> Iterator[Served]:
-    """Assemble, add the stand-in's own parameters, start, wait until ready."""
+    """Assemble, add the stand-in's own parameters, start, wait until ready.
+
+    `exposes`: whether HTTP clients may ask the models inside the ensemble.
+    """
     engine = write_engine(folder / "llama-out", release)
     plan = Plan(read_engine(engine), "llama", tokenizer, settings=settings or {})
     repository = folder / "triton_model_repo"
@@ -110,7 +114,9 @@ def serve(
     add_parameters(repository / "tensorrt_llm" / "config.pbtxt", parameters)
     http, grpc, metrics = free_ports(3)
     with (folder / "triton.log").open("wb") as log:
-        server = Server(ServerSettings(repository, http, grpc, metrics), log)
+        server = Server(
+            ServerSettings(repository, http, grpc, metrics, expose_inner_models=exposes), log
+        )
     with server:
         try:
             server.wait_ready()

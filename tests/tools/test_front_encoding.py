@@ -68,7 +68,7 @@ def relay() -> Iterator[Relay]:
     fields = {tensor["name"]: Field.of(tensor, True) for tensor in (string, flag)}
     way = Way(Texts(lambda _: "", lambda: None, lambda ids, _: ids), SOURCE)  # type: ignore[arg-type, return-value]
     way.__dict__.update(begun=threading.Event(), go_on=threading.Event())
-    made.models._known[PATH] = (time.monotonic(), Model("ensemble", fields, True, way))
+    made.models._known[PATH] = (time.monotonic(), Model("ensemble", fields, True, way, True))
     yield made
     way.go_on.set()
     made.encoders.shutdown()

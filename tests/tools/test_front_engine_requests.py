@@ -42,6 +42,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "a count": {"return_num_input_tokens": True},
     "the prompt too": {"exclude_input_in_output": False},
     "guided": {"guided_decoding_guide_type": "json", "guided_decoding_guide": '{"a": "\\u00e9"}'},
+    "a grammar": {
+        "guided_decoding_guide_type": ["ebnf_grammar"],
+        "guided_decoding_guide": ["root ::= [0-9]+"],
+    },
+    "a guide of no type": {"guided_decoding_guide": "{}"},
+    "an unknown guide": {"guided_decoding_guide_type": "yaml", "guided_decoding_guide": "{}"},
+    "no guide": {"guided_decoding_guide_type": "regex"},
     "stop words": {"stop_words": ["it", "말"], "bad_words": ["no"]},
     "ends": {"stop_token_ids": [29, 30], "end_id": 31},
     "ends and words": {"stop_token_ids": [29], "stop_words": ["it", "말"], "end_id": -1},
@@ -54,7 +61,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "a long prompt": {"text_input": "Say" + " " * LONG_BODY},
     "no prompt": {"text_input": ""},
     "an id to be quoted": {"id": 'a "quoted" \\ \u00e9', "text_input": "Say it"},
-    "a stream that nobody can stream": {"stream": True},
     "no tokens": {"max_tokens": 0},
     "too many tokens": {"max_tokens": 10**6},
     "no probability": {"top_p": 7.0},
@@ -74,7 +80,9 @@ def served(
     answer[6:6] = [BOS]  # a special token, in the midst of it
     folder = tmp_path_factory.mktemp(f"front-{request.param}")
     scripts = [Script(answer=answer)]
-    with serve(request.param, folder, standin_library, llama_folder, scripts) as running:
+    guides = read_contract(request.param).input("guided_decoding_guide_type") is not None
+    settings = {"guided_decoding_backend": "xgrammar"} if guides else {}
+    with serve(request.param, folder, standin_library, llama_folder, scripts, settings) as running:
         yield running
 
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf import json_format
 from hypothesis import given, settings
@@ -33,6 +34,10 @@ def ensemble(backend: str = "python") -> Model:
 
 MODEL = ensemble()
 BY_ID = ensemble("tensorrtllm")
+TABLE = {"name": "table", "data_type": "TYPE_FP32", "dims": ["-1", "-1"]}
+WITH_TABLE = read_model(
+    {**configuration(), "input": [*configuration()["input"], TABLE]}, lambda _: {}
+)
 
 
 def refusal(body: bytes | dict[str, Any], model: Model = MODEL) -> str:
@@ -213,7 +218,6 @@ def test_a_request_that_does_not_stop_another_needs_no_id() -> None:
     [
         (b"/v2/models/ensemble/generate", "/v2/models/ensemble"),
         (b"/v2/models/a.b/versions/12/generate_stream?x=/", "/v2/models/a.b/versions/12"),
-        (b"http://host:1/v2/models/m/generate", "/v2/models/m"),
         (b"/v2/models/m/infer", ""),
         (b"/v2/models/m/generate/", ""),
         (b"/v2/models/m/x/generate", ""),
@@ -253,4 +257,56 @@ def test_any_json_is_refused_with_a_message_or_goes_on_whole(
     if message:
         assert len(message) < 2000
     else:
-        assert json.loads(made) == {"trellis_client": TOKEN, **asked}
+        assert json.loads(made) == {"trellis_client": TOKEN, **_one_list(asked)}
+
+
+def _one_list(asked: dict[str, Any]) -> dict[str, Any]:
+    """With the one input that takes lists of lists in JSON as a list of values."""
+    made: dict[str, Any] = json.loads(json.dumps(asked))
+    for place in (made, made.get("parameters", {})):
+        if "lora_config" in place:
+            place["lora_config"] = np.array(place["lora_config"]).reshape(-1).tolist()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("lora_config", [[1, 2, 3], [4, 5, 6]]),
+        ("lora_config", [[[1, 2, 3], [4, 5, 6]]]),
+        ("lora_config", [1, 2, 3, 4, 5, 6]),
+        ("table", [[1, 2, 3, 4, 5, 6]]),
+        ("table", [[[1, 2, 3, 4, 5, 6]]]),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_lists_of_lists_go_on_as_the_one_list_that_triton_takes(
+    name: str, sent: list[Any], nested: bool
+) -> None:
+    more = {"parameters": {name: sent}} if nested else {name: sent}
+    made = prepared({**GOOD, **more}, WITH_TABLE)
+    assert (made["parameters"] if nested else made)[name] == [1, 2, 3, 4, 5, 6]
+    assert made["max_tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "message"),
+    [
+        ("lora_config", [[1, 2, 3], [4, 5]], "the lists in it are not of 3 values each; send 3"),
+        ("lora_config", [[1, 2, 3], 4], "the lists in it are not of 3 values each; send 3"),
+        ("lora_config", [[1, 2, 3, 4]], "the lists in it are not of 3 values each; send 3"),
+        ("lora_config", [[]], "the lists in it are not of 3 values each; send 3"),
+        ("lora_config", [[1, 2, [3]]], "lists in a list are not understood"),
+        ("lora_config", [[1, 2, "x"]], '"x" is not a whole number'),
+        ("lora_config", [[[1, 2, 3]], [[4, 5, 6]]], "the lists in it are not of 3 values each"),
+        ("table", [[1, 2], [3]], "the lists in it are not of one length; send as many values in"),
+        ("table", [[1, 2], 3], "the lists in it are not of one length"),
+        ("table", [[]], "the lists in it are not of one length"),
+        ("table", [[1, 2], [3, 4]], "2 rows cannot be sent as JSON, in which Triton takes them"),
+        ("lora_weights", [[1.0], [2.0, 3.0]], "FP16 cannot be sent as JSON"),
+    ],
+)
+def test_lists_of_lists_without_a_shape_are_refused_by_name(
+    name: str, sent: list[Any], message: str
+) -> None:
+    assert refusal({**GOOD, name: sent}, WITH_TABLE).startswith(f"{name}: {message}")

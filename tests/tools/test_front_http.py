@@ -48,7 +48,9 @@ def served(
     ]
     folder = tmp_path_factory.mktemp("front")
     pace = {"token_delay_us": "3000", "delay_from_id": "true"}
-    with serve("1.x", folder, standin_library, llama_folder, scripts, **pace) as running:
+    with serve(
+        "1.x", folder, standin_library, llama_folder, scripts, exposes=True, **pace
+    ) as running:
         yield running
 
 
@@ -205,13 +207,6 @@ def test_head_is_refused_without_a_body(port: int) -> None:
         answer = wire.send(get().replace(b"GET", b"HEAD", 1)).answer("HEAD")
         assert (answer.status, answer.body) == (405, b"")
         assert wire.closed()
-
-
-def test_an_upgrade_is_not_done_and_does_no_harm(port: int) -> None:
-    with Wire(port) as wire:
-        wire.send(get("/v2", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c") + get())
-        assert wire.answer().status == 200
-        assert wire.answer().status == 200
 
 
 TWO_READINGS = {

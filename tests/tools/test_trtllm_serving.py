@@ -47,7 +47,9 @@ def served(
     folder = tmp_path_factory.mktemp(f"serve-{release}")
     scripts = [Script(prompt=llama_special(llama_folder), answer=[*answer[:5], BOS, *answer[5:]])]
     scripts.append(Script(answer=answer))
-    with serve(release, folder, standin_library, llama_folder, scripts) as running:
+    guides = read_contract(release).input("guided_decoding_guide_type") is not None
+    settings = {"guided_decoding_backend": "xgrammar"} if guides else {}
+    with serve(release, folder, standin_library, llama_folder, scripts, settings) as running:
         yield running
 
 
@@ -347,17 +349,34 @@ def test_tables_go_to_the_engine_as_they_are(served: Served, contract: Contract)
         assert got["prompt_table_extra_ids"] == [0] * len(got["input_ids"])
 
 
+def test_lists_of_lists_over_http_are_the_tensor_that_they_show(
+    served: Served, contract: Contract
+) -> None:
+    if contract.input("lora_config") is None:
+        pytest.skip(f"TensorRT-LLM {served.release} has no lora_config")
+    rows = [[1, 2, 3], [4, 5, 6]]
+    for sent in (rows, [rows], [1, 2, 3, 4, 5, 6]):
+        answer = served.post(text_input=PROMPT, max_tokens=5, lora_config=sent)
+        assert answer.status_code == 200, answer.text
+        assert served.received()["lora_config"] == [1, 2, 3, 4, 5, 6]
+    answer = served.post(text_input=PROMPT, max_tokens=5, lora_config=[[1, 2, 3], [4, 5]])
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("lora_config: the lists in it are not of 3 values")
+
+
 def test_guided_decoding_goes_to_the_engine_or_is_refused(
     served: Served, contract: Contract
 ) -> None:
-    kind = np.array([[b"regex"]], np.object_)
-    sent = [("guided_decoding_guide_type", "BYTES", kind)]
+    pair = {"guided_decoding_guide_type": b"regex", "guided_decoding_guide": b"[0-9]+"}
+    sent = [(name, "BYTES", np.array([[value]], np.object_)) for name, value in pair.items()]
     if contract.input("guided_decoding_guide_type") is None:
-        with pytest.raises(InferenceServerException, match=r"guided_decoding_guide_type: this"):
+        with pytest.raises(InferenceServerException, match=r"guided_decoding_guide(_type)?: this"):
             served.ask_with([PROMPT], sent, max_tokens=5)
         return
     served.ask_with([PROMPT], sent, max_tokens=5)
-    assert served.received()["guided_decoding_guide_type"] == ["regex"]
+    got = served.received()
+    assert got["guided_decoding_guide_type"] == ["regex"]
+    assert got["guided_decoding_guide"] == ["[0-9]+"]
 
 
 def test_a_finish_reason_is_refused_unless_it_is_not_wanted(served: Served) -> None:

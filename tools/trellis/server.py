@@ -64,6 +64,7 @@ class ServerSettings:
     allocator: str = "glibc"  # or jemalloc, tcmalloc: see trellis.allocator
     front_decoding: bool = True  # whether the front makes text of ids, or `postprocessing`
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
+    expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
 
     @property
     def url(self) -> str:
@@ -156,6 +157,7 @@ class Server:
             self.process.pid,
             settings.exit_timeout,
             str(settings.model_repo.resolve()) if settings.front_decoding else "",
+            settings.expose_inner_models,
         )
         return self._spawn(front.command(), output, TOOLS, {})
 

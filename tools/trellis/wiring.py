@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from trellis.contract import RENAMED_INPUTS, Contract, TensorSpec
 from trellis.engine_config import EngineConfig
-from trellis.trtllm_config import data_type
+from trellis.trtllm_config import data_type, filled
 
 Wires = dict[str, str]
 
@@ -59,6 +59,9 @@ DIRECT = (
     "guided_decoding_guide_type",
     "guided_decoding_guide",
 )
+# Of those, what `preprocessing` reads too, to check it.
+CHECKED = ("guided_decoding_guide_type", "guided_decoding_guide")
+GUIDES = "guided_decoding_backend"
 # What `postprocessing` reads, and the engine's output that it comes from.
 TOKEN_INPUTS = {
     "TOKENS_BATCH": "output_ids",
@@ -84,7 +87,7 @@ def wire_preprocessing(
     config = pb.ModelConfig()
     config.CopyFrom(base)
     for client in ensemble.input:
-        if client.name in _through(ensemble, contract):
+        if client.name in _read(ensemble, contract):
             ragged = list(client.dims) != [1]
             config.input.append(_optional(client.name, client.data_type, client.dims, ragged))
     del config.output[:]
@@ -99,6 +102,8 @@ def wire_preprocessing(
     config.parameters["max_beam_width"].string_value = values["max_beam_width"]
     config.parameters["decoupled"].string_value = values["decoupled_mode"]
     config.parameters["exclude_input_in_output"].string_value = excludes_input(contract, values)
+    if GUIDES in contract.parameters:
+        config.parameters[GUIDES].string_value = filled(GUIDES, values)
     one_prompt = not contract.has_output("batch_index")
     config.parameters["prompts_per_request"].string_value = "1" if one_prompt else ""
     return config
@@ -173,7 +178,7 @@ def _steps(
     return [
         _step(
             "preprocessing",
-            {**TEXT_INPUTS, **{name: name for name in through}},
+            {**TEXT_INPUTS, **{name: name for name in _read(base, contract)}},
             {name: f"_{target}" for name, target in between.items()},
         ),
         _step(
@@ -207,6 +212,12 @@ def _through(ensemble: pb.ModelConfig, contract: Contract) -> list[str]:
         for client in ensemble.input
         if client.name not in texts and not (client.name in DIRECT and contract.input(client.name))
     ]
+
+
+def _read(ensemble: pb.ModelConfig, contract: Contract) -> list[str]:
+    """The client's inputs that `preprocessing` takes: also those that it only checks."""
+    through = _through(ensemble, contract)
+    return [c.name for c in ensemble.input if c.name in through or c.name in CHECKED]
 
 
 def _optional(name: str, kind: pb.DataType, dims: Iterable[int], ragged: bool) -> pb.ModelInput:

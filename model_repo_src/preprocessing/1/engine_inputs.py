@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from guided_decoding import GuidedDecoding
 from prompts import CLIENT_NAMES, BadRequest, Prompts
 from repository import ModelSettings
 from request_limits import RequestLimits
@@ -28,6 +29,7 @@ OTHERS = {
 }
 
 SKIP = "skip_special_tokens"
+GUIDES = "guided_decoding_backend"  # parameter, of releases that have guided decoding
 
 Values = dict[str, tuple[str, Any]]  # field's target -> (the client's name, value)
 
@@ -56,6 +58,9 @@ class EngineInputs:
         self.prompts_per_request = settings.integer("prompts_per_request")
         self.decoupled = settings.flag("decoupled", True)
         self.exclude_input = settings.flag("exclude_input_in_output", False)
+        self.guides: GuidedDecoding | None = None  # the release has none
+        if GUIDES in settings.parameters:
+            self.guides = GuidedDecoding(settings.text(GUIDES, ""))
 
     def read(self, arrays: Mapping[str, np.ndarray], max_tokens: list[int]) -> Asked:
         """What goes to the engine. Raises BadRequest naming the input.
@@ -72,6 +77,8 @@ class EngineInputs:
         asked = Asked(
             streams=self._streams(sent), skip_special_tokens=_shared(sent.pop(SKIP, None))
         )
+        if self.guides is not None:
+            self.guides.take(sent, rows)
         if not sent:
             return asked
         try:

@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import triton_python_backend_utils as pb_utils
+from http_counts import HttpCounts
 from id_streams import IdStreams
 from kept_tensors import column
 from preprocessor import Outputs, Preprocessor, Row, Stop
@@ -32,6 +33,11 @@ class TritonPythonModel:
         self.preprocessor = Preprocessor(settings)
         own_engine = self.preprocessor.engine_inputs is not None
         self.id_streams = IdStreams(settings.folder.parent.parent) if own_engine else None
+        self.http_counts = HttpCounts()
+
+    def finalize(self) -> None:
+        """End what listens."""
+        self.http_counts.close()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order, with its tensors or its own error."""

@@ -14,7 +14,7 @@ class Metrics:
             kind=pb_utils.MetricFamily.GAUGE,
         )
         counters = pb_utils.MetricFamily(
-            name="trellis_requests_cancelled",
+            name="trellis_requests_cancelled_total",
             description="Requests that ended because their client left, cancelled or stopped them",
             kind=pb_utils.MetricFamily.COUNTER,
         )

@@ -42,21 +42,28 @@ class Prepared(NamedTuple):
         return said
 
 
-def prepare(model: Model, body: bytes, token: str, ids: RequestIds) -> Prepared:
+def prepare(model: Model, body: bytes, token: str, ids: RequestIds, once: bool = False) -> Prepared:
     """The body as it goes to Triton.
 
     The client's token goes in, and an id where the engine knows requests by nothing else; all
     else stays as it was sent. Raises Refusal with the field and what to do.
+
+    `once`: it is answered with one response or not at all, as `/generate` does.
     """
     body = body.removeprefix(BOM)
     asked = read(body)
     values = flat(model, asked)
     stops = _stops(values.get(STOP))
-    rows = check(model, values, escaped=b"\\u" in body, prompt=not stops)
+    escaped = b"\\u" in body
+    if _unnest(model, asked, values):
+        body = json.dumps(asked).encode()
+    rows = check(model, values, escaped, prompt=not stops)
     if stops and not asked.get(ID):
         raise Refusal(
             400, f'{STOP}: needs the "{ID}" of the request to end; send it at the top level'
         )
+    if once and not stops:
+        model.responses.check_one(values, rows)
     added = f'"{PARAMETER}":"{token}"'
     request_id = ""
     if model.known_by_id and not stops:
@@ -132,6 +139,19 @@ def check(model: Model, values: dict[str, Any], escaped: bool, prompt: bool = Tr
         if count != rows[PROMPT]:
             raise Refusal(400, _uneven(model.fields[name], count, rows[PROMPT]))
     return rows[PROMPT]
+
+
+def _unnest(model: Model, asked: dict[str, Any], values: dict[str, Any]) -> bool:
+    """Have one list where lists of lists were sent, in both; whether there were any."""
+    changed = {}
+    for name, value in values.items():
+        one = model.fields[name].one_list(value)
+        if one is not value:
+            changed[name] = one
+    for name, one in changed.items():
+        values[name] = one
+        (asked if name in asked else asked[NESTED])[name] = one
+    return bool(changed)
 
 
 def _one_sequence(values: dict[str, Any]) -> bool:

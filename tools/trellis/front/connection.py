@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from trellis.front import replies
 from trellis.front.body import Prepared, prepare
+from trellis.front.doors import check_inner
 from trellis.front.ids_way import IdsWay
 from trellis.front.models import Model
 from trellis.front.nesting import Nesting
-from trellis.front.replies import Refusal
+from trellis.front.replies import JSON, Refusal
 from trellis.front.requests import Request, RequestReader
 from trellis.front.settings import MAX_AHEAD_BYTES, STALL_SECONDS
 from trellis.front.upstream import Upstream
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trellis.front")
 LINGER_SECONDS = 2.0  # for a client to read a refusal while it still sends
-AHEAD, UPLOAD = "ahead", "upload"  # why nothing is read from a client
+AHEAD, UPLOAD, LOOKUP = "ahead", "upload", "lookup"  # why nothing is read from a client
 
 
 class Connection(asyncio.Protocol):
@@ -143,23 +144,27 @@ class Connection(asyncio.Protocol):
             self._done(request)
 
     def _step(self, request: Request) -> None:
-        if not request.model_path:
-            self._pass_on(request)
-        elif not request.complete:
+        if request.begun or not request.asked_path:
+            if not request.model_path:
+                self._pass_on(request)
+        elif request.model_path and not request.complete:
             if request.expects:
                 request.expects = False
                 self.transport.write(replies.CONTINUE)
-        elif not request.begun:
-            model = self._relay.models.known(request.model_path)
+        else:
+            model = self._relay.models.known(request.asked_path)
             if model is not None:
-                self._ask(request, model)
+                self._let_in(request, model)
             else:
+                self._hold(LOOKUP, not request.complete)
                 self._task = self._relay.loop.create_task(self._find_model(request))
 
     def _done(self, request: Request) -> None:
         self._line.popleft()
         if not request.model_path:
             self._relay.models.heed(request.method, request.target)
+        if request.text_answer is not None and request.text_answer.success_of:
+            self._relay.counts.add(request.text_answer.success_of)
         self._release(request)
         if len(self._line) <= 1:
             self._ahead = 0
@@ -171,16 +176,31 @@ class Connection(asyncio.Protocol):
 
     async def _find_model(self, request: Request) -> None:
         try:
-            model = await self._relay.models.find(request.model_path)
+            model = await self._relay.models.find(request.asked_path)
             self._task = None
             if not self._deaf:
-                self._ask(request, model)
+                self._hold(LOOKUP, False)
+                self._let_in(request, model)
         except Exception:  # in a task nobody hears of it, and the client would wait for ever
-            log.exception("%s could not be asked", request.model_path)
+            log.exception("%s could not be asked", request.asked_path)
             self._task = None
             self._turn_down(request, replies.cut_off())
         if not self._deaf:
             self._go_on()
+
+    def _let_in(self, request: Request, model: Model | Refusal) -> None:
+        """Send what asks a model that clients may ask, and have all else refused."""
+        try:
+            if not self._relay.exposes_inner_models:
+                check_inner(model)
+        except Refusal as refusal:
+            refusal.close |= not request.complete
+            self._turn_down(request, refusal)
+            return
+        if request.model_path:
+            self._ask(request, model if isinstance(model, Model) else None)
+        else:
+            self._pass_on(request)
 
     def _ask(self, request: Request, model: Model | None) -> None:
         """Send the body if it is right, or else have it refused."""
@@ -190,7 +210,8 @@ class Connection(asyncio.Protocol):
             if model is not None and model.checked:
                 self._token = self._token or self._relay.new_token()
                 _check_encoding(request)
-                asked = prepare(model, body, self._token, self._relay.ids)
+                once = request.answer_type == JSON
+                asked = prepare(model, body, self._token, self._relay.ids, once)
                 body, request.request_id = asked.body, asked.request_id
                 request.token, request.stops_by_id = self._token, model.stops_by_id
                 way = model.ids_way

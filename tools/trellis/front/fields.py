@@ -30,6 +30,7 @@ class Field:
     width: int
     open_ended: bool
     batched: bool
+    dims: tuple[int, ...] = (1,)  # of one row; -1: any
 
     @classmethod
     def of(cls, tensor: dict[str, Any], batched: bool) -> "Field":
@@ -41,13 +42,59 @@ class Field:
             math.prod(dim for dim in dims if dim > 0),
             any(dim < 0 for dim in dims),
             batched,
+            tuple(dims),
         )
+
+    def one_list(self, value: Any) -> Any:
+        """Lists of lists as the one list that Triton takes; every other value as it is.
+
+        Triton has no place for their shape: it fills the free dim, and of two the last one.
+        Raises Refusal for lists that have no such shape.
+        """
+        nested = isinstance(value, list) and any(isinstance(item, list) for item in value)
+        if not nested or len(self.dims) < 2 or not self._known:
+            return value
+        rows = value[0] if self._is_batch_of_one(value) else value
+        free = self.dims.count(-1) > 1
+        for dim in self.dims[1:]:
+            lengths = {len(row) if isinstance(row, list) else -1 for row in rows}
+            if len(lengths) != 1 or lengths & {-1, 0} or (dim > 0 and lengths != {dim}):
+                raise self._wrong(f"the lists in it {self._wanted(dim)}")
+            if free and len(rows) > 1:
+                raise self._wrong(
+                    f"{len(rows)} rows cannot be sent as JSON, in which Triton takes them for one;"
+                    " send them as binary data, by gRPC"
+                )
+            rows = [item for row in rows for item in row]
+        return rows
+
+    def _is_batch_of_one(self, value: list[Any]) -> bool:
+        """Whether lists go a level deeper than a row does."""
+        depth, inner = 0, value
+        while isinstance(inner, list) and inner and depth <= len(self.dims):
+            depth, inner = depth + 1, inner[0]
+        return self.batched and len(value) == 1 and depth > len(self.dims)
+
+    @staticmethod
+    def _wanted(dim: int) -> str:
+        if dim > 0:
+            return f"are not of {dim} values each; send {dim} in each"
+        return "are not of one length; send as many values in each"
+
+    @property
+    def _known(self) -> bool:
+        """Whether values of its kind can be written in JSON."""
+        return self.kind in WANTED or self.kind in INTEGERS or self.kind in FLOATS
 
     def rows(self, value: Any, escaped: bool) -> int:
         """How many prompts the value is for. Raises Refusal that names the field.
 
         `escaped`: there are escapes in the text, of which not every one is a character.
         """
+        if not self._known:
+            raise self._wrong(
+                f"{self.kind} cannot be sent as JSON; send it as binary data, by /infer or gRPC"
+            )
         values = value if isinstance(value, list) else [value]
         for item in values:
             self._check(item, escaped)
@@ -82,12 +129,8 @@ class Field:
                 raise self._unwanted(item)
             if not low <= item <= high:
                 raise self._wrong(f"{_shown(item)} is out of range; send {low} to {high}")
-        elif self.kind in FLOATS:
-            self._check_float(item)
         else:
-            raise self._wrong(
-                f"{self.kind} cannot be sent as JSON; send it as binary data, by /infer or gRPC"
-            )
+            self._check_float(item)
 
     def _check_float(self, item: Any) -> None:
         if isinstance(item, bool) or not isinstance(item, int | float):

@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from typing import Any
 from trellis.front.fields import Field
 from trellis.front.ids_way import IdsWay, ids_way
 from trellis.front.plugins import Plugins, load_plugins
+from trellis.front.replies import Refusal, unreachable
+from trellis.front.responses import Responses
 
 GENERATE = re.compile(
-    rb"(?:https?://[^/?#]*)?(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?#].*)?",
+    rb"(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?].*)?",
     re.DOTALL,
 )
 LOADING = re.compile(rb"/v2/repository/(?:[^?#]*/)?(?:un)?load(?:[?#]|$)")
@@ -51,6 +54,8 @@ class Model:
     fields: dict[str, Field] = field(default_factory=dict)
     known_by_id: bool = False  # its engine tells requests apart by ids alone: TensorRT-LLM's own
     ids_way: IdsWay | None = None  # past its plugins
+    is_ensemble: bool = False
+    responses: Responses = field(default_factory=Responses)  # how many it gives to a request
 
     @property
     def checked(self) -> bool:
@@ -73,13 +78,15 @@ def read_model(
     `load` gives the plugins that its first and its last step are.
     """
     inputs = {tensor["name"]: tensor for tensor in config.get("input", [])}
-    if config.get("platform") != "ensemble" or "text_input" not in inputs:
-        return Model(config["name"])
+    is_ensemble = config.get("platform") == "ensemble"
+    if not is_ensemble or "text_input" not in inputs:
+        return Model(config["name"], is_ensemble=is_ensemble)
     batched = config.get("max_batch_size", 0) > 0
     fields = {name: Field.of(tensor, batched) for name, tensor in inputs.items()}
     steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
     by_id = any(step.get("backend") == "tensorrtllm" for step in steps)
-    return Model(config["name"], fields, by_id, ids_way(config, config_of, fields, load))
+    way = ids_way(config, config_of, fields, load)
+    return Model(config["name"], fields, by_id, way, True, Responses.of(steps))
 
 
 class Models:
@@ -93,7 +100,7 @@ class Models:
         self._loading = threading.Lock()
         self._loads = 0  # how often models may have changed
         self._known: dict[str, tuple[float, Model]] = {}
-        self._asking: dict[str, asyncio.Future[Model | None]] = {}
+        self._asking: dict[str, asyncio.Future[Model | Refusal]] = {}
 
     def heed(self, method: bytes, target: bytes) -> None:
         """A request that may load other models passes by, or has been answered."""
@@ -107,31 +114,36 @@ class Models:
         since, model = self._known.get(path, (0.0, None))
         return model if model and time.monotonic() - since < FRESH_SECONDS else None
 
-    async def find(self, path: str) -> Model | None:
-        """The model; None if Triton does not have it, or does not show its configuration."""
-        model = self.known(path)
-        if model is None:
-            loads = self._loads
-            if path not in self._asking:
-                loop = asyncio.get_running_loop()
-                self._asking[path] = loop.run_in_executor(None, self._ask, path)
-            try:
-                model = await asyncio.shield(self._asking[path])
-            finally:
-                self._asking.pop(path, None)
-            if model is not None and loads == self._loads:
-                if len(self._known) >= MAX_KNOWN:
-                    self._known.clear()
-                self._known[path] = (time.monotonic(), model)
+    async def find(self, path: str) -> Model | Refusal:
+        """The model; or why it cannot be asked now, if Triton does not show its configuration."""
+        known = self.known(path)
+        if known is not None:
+            return known
+        loads = self._loads
+        if path not in self._asking:
+            loop = asyncio.get_running_loop()
+            self._asking[path] = loop.run_in_executor(None, self._ask, path)
+        try:
+            model = await asyncio.shield(self._asking[path])
+        finally:
+            self._asking.pop(path, None)
+        if isinstance(model, Model) and loads == self._loads:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[path] = (time.monotonic(), model)
         return model
 
-    def _ask(self, path: str) -> Model | None:
+    def _ask(self, path: str) -> Model | Refusal:
         try:
             return read_model(
                 self._config(path), lambda step: self._config(f"/v2/models/{step}"), self._load
             )
-        except (OSError, HTTPException, ValueError, KeyError, TypeError):
-            return None
+        except urllib.error.HTTPError as error:
+            return Refusal(404, f"{_reason(error)}; ask /v2/models/ensemble")
+        except OSError:
+            return unreachable()
+        except (HTTPException, ValueError, KeyError, TypeError):
+            return Refusal(502, f"the configuration of {path} could not be read")
 
     def _load(self, before: Config, last: Config) -> Plugins:
         """The plugins of two models, loaded once; none where these have to do it."""
@@ -150,6 +162,14 @@ class Models:
         with _DIRECT.open(f"{self._url}{path}/config", timeout=FETCH_SECONDS) as response:
             config: Config = json.load(response)
         return config
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """Why Triton does not show a configuration, in its own words."""
+    try:
+        return str(json.load(error)["error"])
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return f"the model cannot be asked (status {error.code})"
 
 
 def _load_or_say(before: Config, last: Config, repository: Path) -> Plugins:

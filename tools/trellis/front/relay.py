@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trellis.front.body import stop_body
 from trellis.front.connection import Connection
+from trellis.front.counts import Counts
 from trellis.front.drains import Drains
 from trellis.front.ids import RequestIds
 from trellis.front.models import Models
@@ -39,6 +40,7 @@ class Relay:
         self.connections: set[Connection] = set()
         self.drains = Drains(loop)
         self.models = Models(settings.triton_port, settings.model_repo)
+        self.exposes_inner_models = settings.expose_inner_models
         self.ids = RequestIds()
         # For long prompts: tokenizers of the usual kinds hold no lock of Python's meanwhile.
         self.encoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "encode")
@@ -47,6 +49,7 @@ class Relay:
         self._stops: set[asyncio.Task[None]] = set()
         self._stops_at_once = asyncio.Semaphore(STOPS_AT_ONCE)
         self._notices = Notices(settings.triton_pid, self.drains, loop)
+        self.counts = Counts(settings.triton_pid, loop)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -66,6 +69,7 @@ class Relay:
         preparing.cancel()
         await self._drain()
         self._notices.close()
+        self.counts.close()
         self.encoders.shutdown(wait=False, cancel_futures=True)
 
     async def _prepare(self) -> None:
@@ -73,7 +77,7 @@ class Relay:
         repository = self._settings.model_repo
         for folder in sorted(Path(repository).glob(f"*{IDS_SUFFIX}")) if repository else ():
             path = f"/v2/models/{folder.name.removesuffix(IDS_SUFFIX)}"
-            while await self.models.find(path) is None:
+            while isinstance(await self.models.find(path), Refusal):
                 await asyncio.sleep(PREPARE_SECONDS)
         gc.freeze()  # a vocabulary stays, too
 

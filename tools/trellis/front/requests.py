@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import httptools
 from httptools.parser.errors import HttpParserError, HttpParserUpgrade
 
+from trellis.front.doors import asked_path, check_upgrade, origin_form, with_own_type
 from trellis.front.models import route
 from trellis.front.nesting import Nesting
 from trellis.front.plugins import Texts
@@ -29,7 +30,8 @@ class Request:
     method: bytes = b""
     version: bytes = b"1.1"
     headers: list[Header] = field(default_factory=list)
-    model_path: str = ""  # set if it is to be checked: /v2/models/NAME[/versions/N]
+    asked_path: str = ""  # set if it asks a model: /v2/models/NAME[/versions/N]
+    model_path: str = ""  # the same, if its body is to be checked
     chunked: bool = False
     encoding: bytes = b""  # Content-Encoding, if it is not identity
     expects: bool = False  # waits for 100 Continue
@@ -64,7 +66,7 @@ class Request:
     def head(self, length: int | None = None) -> bytes:
         """The head as it is passed on; with the length of a body that was read whole."""
         lines = [b"%s %s HTTP/%s" % (self.method, self.target, self.version)]
-        headers = self.headers
+        headers = with_own_type(self.target, self.headers)
         if length is not None:
             headers = [pair for pair in headers if pair[0].lower() not in OF_THE_BODY]
             lines.append(b"Content-Length: %d" % length)
@@ -146,6 +148,9 @@ class RequestReader:
         request.keep_alive = self._parser.should_keep_alive()
         try:
             length = _framing(request)
+            check_upgrade(request.headers)
+            request.target = origin_form(request.target)
+            request.asked_path = asked_path(request.target)
             request.model_path = route(request.method, request.target)
             if request.model_path and length > MAX_BODY_BYTES:
                 raise _body_too_large()

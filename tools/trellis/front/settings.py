@@ -30,6 +30,7 @@ class FrontSettings:
     triton_pid: int  # its process, which the engine host's socket is named after
     exit_timeout: float  # seconds that answers in flight have to end in once it is asked to stop
     model_repo: str = ""  # whose ids it makes text of; "": `postprocessing` does
+    expose_inner_models: bool = False  # whether clients may ask models that are no ensembles
 
     def command(self) -> list[str]:
         """The command of a front, to be run in TOOLS."""

@@ -66,6 +66,7 @@ class TextAnswer:
         self._head = b""
         self._message = ""
         self.failed = False  # a stream ends with the error, whatever else would come
+        self.success_of = ""  # the ensemble, once it is answered
         self.ended = False
         self._begin()
 
@@ -125,6 +126,8 @@ class TextAnswer:
             self._begin()
             return
         self.ended = True
+        if self._parser.get_status_code() == 200 and not self.failed:
+            self.success_of = self._source.ensemble
         if self._streams:
             if not self.failed:
                 self._end_chunks(self._body)
