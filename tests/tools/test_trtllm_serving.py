@@ -136,7 +136,8 @@ def test_beams_come_as_texts_of_one_answer(
     served: Served, llama: Tokenizer, answer: list[int]
 ) -> None:
     (response,) = served.ask([PROMPT], max_tokens=100, beam_width=3, length_penalty=1.5)
-    texts = [text.decode() for text in response["text_output"].reshape(-1)]
+    assert response["text_output"].shape == (3,)
+    texts = [text.decode() for text in response["text_output"]]
     assert texts == [whole(served, llama.decode(answer[: len(answer) - b])) for b in range(3)]
     message = refused(served, beam_width=2, stream=True)
     assert message == "stream: a search over beams is not streamed; leave out stream or beam_width"

@@ -18,7 +18,7 @@ DIGESTS = {
     "postprocessing/model.py": "ea0b634b6c0cb154c941838d0233093a",
     "postprocessing/streams.py": "0874ce0c90acb25f6b875bab1ec960ff",
     "postprocessing/engine_answers.py": "ef9d77f05cb6c9a919d6e66039c04373",
-    "postprocessing/text_tensors.py": "bfba69cb59e1584568214d2ed703c4a8",
+    "postprocessing/text_tensors.py": "ea51af008a4bdd164c913442d6bdd137",
 }
 
 
