@@ -99,7 +99,8 @@ def wire_preprocessing(
     config.parameters["max_beam_width"].string_value = values["max_beam_width"]
     config.parameters["decoupled"].string_value = values["decoupled_mode"]
     config.parameters["exclude_input_in_output"].string_value = excludes_input(contract, values)
-    one_prompt = not contract.has_output("batch_index")
+    decoupled = values["decoupled_mode"] == "true"  # else a request has one response
+    one_prompt = not (decoupled and contract.has_output("batch_index"))
     config.parameters["prompts_per_request"].string_value = "1" if one_prompt else ""
     return config
 

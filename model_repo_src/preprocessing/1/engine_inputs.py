@@ -13,7 +13,7 @@ import numpy as np
 from prompts import CLIENT_NAMES, BadRequest, Prompts
 from repository import ModelSettings
 from request_limits import RequestLimits
-from sampling_fields import FIELDS, InputError, cannot, check_together, neutral, put
+from sampling_fields import FIELDS, NOT_DECOUPLED, InputError, cannot, check_together, neutral, put
 from tensor_types import numpy_type
 
 BY_CLIENT = {spec.client: spec for spec in FIELDS.values()}
@@ -70,7 +70,7 @@ class EngineInputs:
             )
         sent = {name: a for name, a in arrays.items() if name not in CLIENT_NAMES and a.size}
         asked = Asked(
-            streams=self._streams(sent), skip_special_tokens=_shared(sent.pop(SKIP, None))
+            streams=self._streams(sent), skip_special_tokens=_shared(SKIP, sent.pop(SKIP, None))
         )
         if not sent:
             return asked
@@ -142,9 +142,9 @@ class EngineInputs:
         return array.astype(numpy_type(self.types[name]), copy=False)
 
     def _streams(self, sent: Mapping[str, np.ndarray]) -> bool:
-        streams = "stream" in sent and bool(sent["stream"].any())
+        streams = bool(_shared("stream", sent.get("stream")))
         if streams and not self.decoupled:
-            raise BadRequest("stream: this repository was made with decoupled_mode:false")
+            raise BadRequest(NOT_DECOUPLED)
         return streams
 
     def _row(self, sent: Mapping[str, np.ndarray], row: int, max_tokens: int) -> Values:
@@ -159,6 +159,10 @@ class EngineInputs:
 
         self.limits.check_sequences("num_return_sequences", value("num_return_sequences", 1))
         beams = value("beam_width", 1)
+        if not self.decoupled and beams == 1 and value("num_return_sequences", 1) > 1:
+            raise InputError(
+                "num_return_sequences: this repository was made with decoupled_mode:false; send 1"
+            )
         if beams > self.max_beam_width:
             raise InputError(
                 f"beam_width: {beams} is more than this engine was built for, {self.max_beam_width}"
@@ -206,10 +210,10 @@ class EngineInputs:
             raise InputError(f"{client}: a stream of this engine has no prompt; leave it out")
 
 
-def _shared(flags: np.ndarray | None) -> bool | None:
-    """What all rows say of special tokens, if anything. Raises BadRequest if they differ."""
+def _shared(name: str, flags: np.ndarray | None) -> bool | None:
+    """What all rows say, if anything. Raises BadRequest if they differ."""
     if flags is None:
         return None
     if flags.any() != flags.all():
-        raise BadRequest(f"{SKIP}: the prompts of one request must share it")
+        raise BadRequest(f"{name}: the prompts of one request must share it")
     return bool(flags.all())

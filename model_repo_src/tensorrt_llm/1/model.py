@@ -37,7 +37,7 @@ from metrics import Metrics
 from refusals import Refusals
 from repository import ConfigError, ModelSettings, load_tokenizer
 from request_limits import RequestLimits
-from sampling_fields import InputError
+from sampling_fields import NOT_DECOUPLED, InputError
 from sampling_inputs import read_sampling, read_words
 from senders import Senders
 from server_lifetime import end_with_server
@@ -47,6 +47,7 @@ from waiting_line import Overloaded, WaitingLine
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
+CLIENT_NAMES = {"streaming": "stream"}  # of flags, where the client's name is another
 NEEDED = ("input_ids", "input_lengths", "request_output_len", "stream_key")
 
 
@@ -63,6 +64,7 @@ class TritonPythonModel:
         self.max_seq_len = settings.integer("max_seq_len")
         self.kv_cache_tokens = settings.integer("max_tokens_in_paged_kv_cache")
         self.exclude_input = settings.flag("exclude_input_in_output", True)
+        self.decoupled = settings.decoupled
         self.tokenizer = load_tokenizer(settings)
         self.senders = Senders()
         self.refusals = Refusals()
@@ -105,6 +107,9 @@ class TritonPythonModel:
             self._stop(request_id)
             sender.send(empty_response(arrays["stream_key"]), flags=final_flag())
             return
+        streaming = _flag(arrays, "streaming", False)
+        if streaming and not self.decoupled:
+            raise Refused(NOT_DECOUPLED)
         prompts = read_prompts(arrays, self.vocab_size)
         rows = range(len(prompts))
         samplings = [self._sampling(arrays, row, len(prompts[row])) for row in rows]
@@ -115,7 +120,7 @@ class TritonPythonModel:
         answer = Answer(
             sender,
             [self._row(arrays, row, samplings[row], prompts[row], skip) for row in rows],
-            streaming=_flag(arrays, "streaming", False),
+            streaming=streaming,
             returns=frozenset(name for name in RETURNS if _flag(arrays, f"return_{name}", False)),
             request_id=request_id,
             client=client,
@@ -142,7 +147,8 @@ class TritonPythonModel:
     def _sampling(self, arrays: dict[str, np.ndarray], row: int, length: int) -> Sampling:
         sampling = read_sampling(arrays, row, self.engine_type)
         self.limits.check_max_tokens(sampling.max_tokens)
-        self.limits.check_sequences("num_return_sequences", sampling.sequences)
+        several = "num_return_sequences" if sampling.beam_width == 1 else "beam_width"
+        self.limits.check_sequences(several, sampling.sequences)
         self.limits.check_words("bad_words", list(sampling.bad_words))
         more = set(sampling.stop_token_ids) - set(self.tokenizer.end_ids)  # the client's own
         self.limits.check_stop_token_ids(len(more))
@@ -265,5 +271,5 @@ def _choice(arrays: dict[str, np.ndarray], name: str) -> bool | None:
     if array is None or not array.size:
         return None
     if array.any() != array.all():
-        raise Refused(f"{name}: the prompts of one request must share it")
+        raise Refused(f"{CLIENT_NAMES.get(name, name)}: the prompts of one request must share it")
     return bool(array.reshape(-1)[0])
