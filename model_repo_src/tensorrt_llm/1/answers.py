@@ -29,6 +29,7 @@ class Sequence:
 
     __slots__ = (
         "begun",
+        "counted",
         "cum_log_prob",
         "cut",
         "finish",
@@ -46,6 +47,7 @@ class Sequence:
         self.log_probs: list[float] = []
         self.cum_log_prob = 0.0
         self.total = 0
+        self.counted = 0  # of those, told in the responses so far
         self.cut = 0
         self.finish: FinishReason | None = None
         self.begun = self.sent = 0  # chunks: handed to Triton, and taken by it
@@ -270,7 +272,7 @@ class Answer:
                     tensors.append(_tensor("batch_index", [[row_index]], np.int32))
                     tensors.append(_tensor("sequence_index", [[index]], np.int32))
                 if self._counts:
-                    tensors.extend(self._count([row]))
+                    tensors.extend(self._count([row], [sequence]))
                 if self._reasons and sequence.finish is not None:
                     tensors.append(_reasons([[sequence]]))
                 yield tensors
@@ -313,18 +315,25 @@ class Answer:
             tensors.extend(_log_probs([row.sequences for row in self.rows]))
         if self._reasons:
             tensors.append(_reasons([row.sequences for row in self.rows]))
-        return tensors + self._count(self.rows)
+        return tensors + self._count(self.rows, *(row.sequences for row in self.rows))
 
     def _passed_on(self, rows: int) -> list[Any]:
         """What goes through this model to `postprocessing`, [rows, 1], if it was sent."""
         skip = self._skip_special_tokens
         return [] if skip is None else [_tensor("skip_special_tokens", [[skip]] * rows, np.bool_)]
 
-    def _count(self, rows: list[Row]) -> list[Any]:
-        """The token counts that were asked for, [rows, 1] each."""
+    def _count(self, rows: list[Row], *sequences: list[Sequence]) -> list[Any]:
+        """The token counts that were asked for, [rows, 1] int32 each.
+
+        Output tokens are those of this response's `sequences`, of each row: in a stream the counts
+        of its responses add up, as TensorRT-LLM's do.
+        """
+        made = [[sum(s.total - s.counted for s in of_row)] for of_row in sequences]
+        for sequence in (sequence for of_row in sequences for sequence in of_row):
+            sequence.counted = sequence.total
         counts = {
             "num_input_tokens": [[row.input_tokens] for row in rows],
-            "num_output_tokens": [[sum(s.total for s in row.sequences)] for row in rows],
+            "num_output_tokens": made,
         }
         return [_tensor(name, counts[name], np.int32) for name in self._counts]
 
