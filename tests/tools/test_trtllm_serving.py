@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from fake_engines import RELEASES
 from standin import Script
 from standin_server import Served, serve
@@ -394,3 +395,19 @@ def test_a_stop_of_an_id_that_nobody_has_is_answered_with_an_empty_text(served: 
     response = served.post(id="nobody", stop=True)
     assert response.status_code == 200, response.text
     assert response.json()["text_output"] == ""
+
+
+def test_preprocessing_gives_what_a_decoder_would_be_sent_from_0_11_on(
+    served: Served, contract: Contract
+) -> None:
+    query = triton.InferInput("QUERY", [1, 1], "BYTES")
+    query.set_data_from_numpy(np.array([[PROMPT.encode()]], np.object_))
+    length = triton.InferInput("REQUEST_OUTPUT_LEN", [1, 1], "INT32")
+    length.set_data_from_numpy(np.array([[5]], np.int32))
+    given = served.client.infer("preprocessing", [query, length])
+    ids = given.as_numpy("DECODER_INPUT_ID")
+    if contract.input("decoder_input_ids") is None:
+        assert ids is None
+        return
+    assert (ids.dtype, ids.shape) == (np.int32, (1, 1))
+    assert given.as_numpy("REQUEST_DECODER_INPUT_LEN").tolist() == [[1]]

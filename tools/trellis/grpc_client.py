@@ -1,7 +1,7 @@
 """Talking to `ensemble` over gRPC: one prompt or a batch in, text out as it comes."""
 
 import queue
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,9 +58,11 @@ def generate(
     values: Mapping[str, Any],
     request_id: str = "",
     timeout: float = 600,
+    outputs: Sequence[str] = (),
 ) -> Iterator[dict[str, np.ndarray]]:
     """The responses to one request as they come: output name -> array.
 
+    `outputs`: which to ask for; none: all that come.
     Raises InferenceServerException for an error of this request, queue.Empty after `timeout`
     seconds of silence. Uses the client's one stream: one request at a time on a client.
     """
@@ -71,6 +73,7 @@ def generate(
         client.async_stream_infer(
             "ensemble",
             request_inputs(prompts, values),
+            outputs=[triton.InferRequestedOutput(name) for name in outputs] or None,
             request_id=request_id,
             enable_empty_final_response=True,
         )

@@ -50,6 +50,11 @@ TEXT_OUTPUTS = {
     "OUT_END_ID": "end_id",
     "OUT_PAD_ID": "pad_id",
 }
+# What it gives besides to clients that ask the models one by one, as TensorRT-LLM's own does.
+DECODER_OUTPUTS = {
+    "DECODER_INPUT_ID": "decoder_input_ids",
+    "REQUEST_DECODER_INPUT_LEN": "decoder_input_lengths",
+}
 # Tables, texts and the wish to stop go to the engine as they are, where the release has them.
 DIRECT = (
     "stop",
@@ -88,7 +93,7 @@ def wire_preprocessing(
             ragged = list(client.dims) != [1]
             config.input.append(_optional(client.name, client.data_type, client.dims, ragged))
     del config.output[:]
-    for name, target in TEXT_OUTPUTS.items():
+    for name, target in {**TEXT_OUTPUTS, **DECODER_OUTPUTS}.items():
         _add_output(config, name, contract.input(target), values)
     for client_name in _through(ensemble, contract):
         spec = engine_input(contract, client_name)

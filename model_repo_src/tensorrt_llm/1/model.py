@@ -48,7 +48,7 @@ from waiting_line import Overloaded, WaitingLine
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 CLIENT_NAMES = {"streaming": "stream"}  # of flags, where the client's name is another
-NEEDED = ("input_ids", "input_lengths", "request_output_len", "stream_key")
+NEEDED = ("input_ids", "input_lengths", "request_output_len")
 
 
 class TritonPythonModel:
@@ -105,18 +105,21 @@ class TritonPythonModel:
         request_id = _request_id(request)
         if _flag(arrays, "stop", False):
             self._stop(request_id)
-            sender.send(empty_response(arrays["stream_key"]), flags=final_flag())
+            response = empty_response(len(arrays["input_ids"]), arrays.get("stream_key"))
+            sender.send(response, flags=final_flag())
             return
         streaming = _flag(arrays, "streaming", False)
         if streaming and not self.decoupled:
             raise Refused(NOT_DECOUPLED)
         prompts = read_prompts(arrays, self.vocab_size)
+        _check_decoder(arrays, len(prompts))
         rows = range(len(prompts))
         samplings = [self._sampling(arrays, row, len(prompts[row])) for row in rows]
         if len({sampling.sequences for sampling in samplings}) > 1:
             raise Refused("num_return_sequences: the prompts of one request must share it")
         skip = _choice(arrays, "skip_special_tokens")
         client, step = client_token(request), _flag(arrays, "ensemble_step", False)
+        keyed = "stream_key" in arrays and "stream_key" in request.requested_output_names()
         answer = Answer(
             sender,
             [self._row(arrays, row, samplings[row], prompts[row], skip) for row in rows],
@@ -126,8 +129,9 @@ class TritonPythonModel:
             client=client,
             ensemble_step=step,
             # The HTTP front knows a stream by its connection; each tensor of a chunk costs.
-            keyed=(step or not client) and "stream_key" in request.requested_output_names(),
+            keyed=(step or not client) and keyed,
             skip_special_tokens=skip,
+            lengths=not step and not client,
         )
         self.loop.submit(
             [Admission(next(self.keys), prompts[row], samplings[row], answer, row) for row in rows]
@@ -187,7 +191,7 @@ class TritonPythonModel:
         exclude = _flag(arrays, "exclude_input_in_output", self.exclude_input)
         prefix = [] if exclude else prompt.tolist()
         return Row(
-            stream_key=int(arrays["stream_key"].reshape(-1)[row]),
+            stream_key=int(arrays["stream_key"].reshape(-1)[row]) if "stream_key" in arrays else 0,
             sampling=sampling,
             input_tokens=len(prompt),
             prefix=prefix,
@@ -245,6 +249,12 @@ def read_prompts(arrays: dict[str, np.ndarray], vocab_size: int | None) -> list[
                 " tokenizer, or a token of the text means an image or a sound"
             )
     return prompts
+
+
+def _check_decoder(arrays: dict[str, np.ndarray], rows: int) -> None:
+    """Raise Refused for a decoder's prompt: one id a row is what clients send who have none."""
+    if "decoder_input_ids" in arrays and arrays["decoder_input_ids"].size > rows:
+        raise Refused("decoder_input_ids: this engine has no decoder prompt; leave it out")
 
 
 def _request_id(request: Any) -> str:
