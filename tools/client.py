@@ -9,7 +9,7 @@ import _venv  # noqa: F401  (first: it may go on in .venv)
 import click
 import numpy as np
 import tritonclient.grpc as triton
-from trellis.grpc_client import INPUTS, generate
+from trellis.grpc_client import INPUTS, generate, input_types
 from tritonclient.utils import InferenceServerException
 
 # Shown on standard error after the text, as the last response has them; of each token, all of them;
@@ -59,7 +59,8 @@ def main(prompt: str, url: str, request_id: str, timeout: float, **values: Any) 
     }
     try:
         with triton.InferenceServerClient(url, channel_args=[NO_PROXY]) as client:
-            responses = generate(client, [text.encode()], given, request_id, timeout)
+            types = input_types(client)
+            responses = generate(client, [text.encode()], given, request_id, timeout, types=types)
             _print(responses, given)
     except InferenceServerException as error:
         raise click.ClickException(error.message()) from error

@@ -17,7 +17,7 @@ from trellis.placeholder import PlaceholderError, known_placeholders, translate
 from trellis.template import TemplateError, fill, placeholders_in, unknown_key
 from trellis.template_source import own_values, read_template
 from trellis.trtllm_config import config_text, engine_values, filled, settable, trtllm_config
-from trellis.wiring import wire_ensemble, wire_postprocessing, wire_preprocessing
+from trellis.wiring import client_types, wire_ensemble, wire_postprocessing, wire_preprocessing
 
 SOURCES = Path(__file__).resolve().parents[2] / "model_repo_src"
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble")
@@ -80,7 +80,7 @@ def _wired(
     base = {
         model: parse_config(_fill(text, values, model), model) for model, text in around.items()
     }
-    clients = base["ensemble"]
+    clients = client_types(base["ensemble"], contract)
     try:
         configs = {
             "preprocessing": wire_preprocessing(

@@ -78,6 +78,16 @@ def engine_input(contract: Contract, client: str) -> TensorSpec | None:
     return contract.input(*ENGINE_NAMES.get(client, (client,)))
 
 
+def client_types(base: pb.ModelConfig, contract: Contract) -> pb.ModelConfig:
+    """`ensemble` with the integers that the clients of a release send: 0.5 and 0.6 have UINT32."""
+    config = pb.ModelConfig()
+    config.CopyFrom(base)
+    for client in config.input:
+        if contract.client_types.get(client.name) == "TYPE_UINT32":
+            client.data_type = pb.TYPE_UINT32
+    return config
+
+
 def wire_preprocessing(
     base: pb.ModelConfig,
     ensemble: pb.ModelConfig,
@@ -88,6 +98,9 @@ def wire_preprocessing(
     """`preprocessing` for a release: `base` and every input that the client may send besides."""
     config = pb.ModelConfig()
     config.CopyFrom(base)
+    sent = {client.name: client.data_type for client in ensemble.input}
+    for tensor in config.input:
+        tensor.data_type = sent.get(TEXT_INPUTS[tensor.name], tensor.data_type)
     for client in ensemble.input:
         if client.name in _through(ensemble, contract):
             ragged = list(client.dims) != [1]

@@ -25,6 +25,7 @@ for _name, _spec in FIELDS.items():
 OTHERS = {
     "prompt_table_extra_id": ("prompt_table_extra_ids",),
     "return_perf_metrics": ("return_perf_metrics", "return_kv_cache_reuse_stats"),
+    "return_kv_cache_reuse_stats": ("return_kv_cache_reuse_stats", "return_perf_metrics"),
 }
 
 SKIP = "skip_special_tokens"
@@ -195,10 +196,13 @@ class EngineInputs:
     def _other(self, asked: Asked, client: str, array: np.ndarray, rows: int) -> None:
         """Flags, ids and tables, which need no check but that the release has them."""
         name = next((name for name in OTHERS.get(client, (client,)) if name in self.types), None)
+        if client == "exclude_input_in_output" and asked.streams:
+            array = np.ones((rows, 1), np.bool_)  # a stream has new tokens alone, whatever is said
         if name is not None:
-            asked.tensors[name] = self.cast(name, array.reshape(rows, -1))
+            sent = self.cast(name, array.reshape(rows, -1))
+            asked.tensors[name] = sent | asked.tensors[name] if name in asked.tensors else sent
         elif client == "exclude_input_in_output":
-            if (array != self.exclude_input).any():
+            if not asked.streams and (array != self.exclude_input).any():
                 fixed = str(self.exclude_input).lower()
                 raise InputError(
                     f"{client}: with this engine ({self.engine}) it is {fixed} for every request;"
@@ -206,8 +210,6 @@ class EngineInputs:
                 )
         elif not neutral(array):
             raise cannot(client, self.engine)
-        if client == "exclude_input_in_output" and asked.streams and not array.all():
-            raise InputError(f"{client}: a stream of this engine has no prompt; leave it out")
 
 
 def _shared(name: str, flags: np.ndarray | None) -> bool | None:
