@@ -74,6 +74,7 @@ def generate(
     timeout: float = 600,
     outputs: Sequence[str] = (),
     types: Mapping[str, str] | None = None,
+    model: str = "ensemble",
 ) -> Iterator[dict[str, np.ndarray]]:
     """The responses to one request as they come: output name -> array.
 
@@ -86,7 +87,7 @@ def generate(
     finished = False
     try:
         client.async_stream_infer(
-            "ensemble",
+            model,
             request_inputs(prompts, values, types),
             outputs=[triton.InferRequestedOutput(name) for name in outputs] or None,
             request_id=request_id,
