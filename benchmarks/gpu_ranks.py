@@ -228,19 +228,20 @@ async def stream_one(port: int, text: str, tokens: int) -> tuple[list[float], in
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
     times = [time.perf_counter()]
     writer.write(head.encode() + body)
-    last = b""
+    last, made = b"", 0
     while True:
         line = await reader.readline()
         if line.startswith(b"data:"):
             times.append(time.perf_counter())
             last = line
+            made += int(json.loads(line[5:]).get("num_output_tokens", 0))
         elif line == b"0\r\n" or not line:
             break
     writer.close()
     answer = json.loads(last[5:])
     if "error" in answer:
         raise RuntimeError(answer["error"])
-    return times, int(answer["num_output_tokens"])
+    return times, made
 
 
 # --- numbers ------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ import _venv  # noqa: F401  (first: it may go on in .venv)
 import click
 import numpy as np
 import tritonclient.grpc as triton
-from trellis.grpc_client import INPUTS, generate
+from trellis.grpc_client import INPUTS, generate, input_types
 from tritonclient.utils import InferenceServerException
 
-# Shown on standard error after the text, as the last response has them; of each token, all of them.
-LAST = ("num_input_tokens", "num_output_tokens", "finish_reason", "cum_log_probs")
+# Shown on standard error after the text, as the last response has them; of each token, all of them;
+# and what is counted in each response, added up.
+LAST = ("num_input_tokens", "finish_reason", "cum_log_probs")
 EACH = "output_log_probs"
+COUNT = "num_output_tokens"
 MANY = (
     "stop_words",
     "stop_token_ids",
@@ -59,7 +61,8 @@ def main(prompt: str, url: str, request_id: str, timeout: float, **values: Any) 
     try:
         with triton.InferenceServerClient(url, channel_args=[NO_PROXY]) as client:
             _look_for(client, url)
-            responses = generate(client, [text.encode()], given, request_id, timeout)
+            types = input_types(client)
+            responses = generate(client, [text.encode()], given, request_id, timeout, types=types)
             _print(responses, given)
     except InferenceServerException as error:
         raise click.ClickException(error.message()) from error
@@ -88,6 +91,8 @@ def _print(responses: Any, given: dict[str, Any]) -> None:
         extras.update((name, _values(last[name])) for name in LAST if name in last)
         if EACH in last:
             extras[EACH] = extras.get(EACH, []) + _values(last[EACH])
+        if COUNT in last:
+            extras[COUNT] = [sum(extras.get(COUNT, [])) + sum(_values(last[COUNT]))]
         texts = [text.decode() for text in last["text_output"].reshape(-1)]
         if one:
             print(texts[0], end="", flush=True)

@@ -63,7 +63,7 @@ def stream(url: str, question: str) -> None:
     first = tokens = 0.0
     for chunk in events(f"{url}/v2/models/ensemble/generate_stream", body):
         first = first or time.perf_counter() - begin
-        tokens = chunk["num_output_tokens"]
+        tokens += chunk["num_output_tokens"]
         console.print(chunk["text_output"], end="", style="cyan", markup=False)
     seconds = time.perf_counter() - begin
     console.print(

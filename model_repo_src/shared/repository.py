@@ -39,6 +39,7 @@ class ModelSettings:
     parameters: dict[str, str]
     outputs: dict[str, str]  # name -> data type: {"INPUT_ID": "TYPE_INT32"}
     max_batch_size: int
+    decoupled: bool = False  # whether a request may have many responses
 
     @classmethod
     def read(cls, args: dict[str, str]) -> "ModelSettings":
@@ -52,6 +53,7 @@ class ModelSettings:
             },
             outputs={output["name"]: output["data_type"] for output in config["output"]},
             max_batch_size=max(int(config.get("max_batch_size", 0)), 1),
+            decoupled=bool(config.get("model_transaction_policy", {}).get("decoupled", False)),
         )
 
     def text(self, key: str, default: str | None = None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 INT32_MAX = 2**31 - 1
+NOT_DECOUPLED = "stream: this repository was made with decoupled_mode:false; leave it out"
 
 
 class InputError(ValueError):

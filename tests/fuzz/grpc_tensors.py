@@ -15,7 +15,7 @@ STREAM_KEYS = (0, 1, 7, 2**63, 2**64 - 1)
 NEEDED = {
     "ensemble": {"text_input", "max_tokens"},
     "preprocessing": {"QUERY", "REQUEST_OUTPUT_LEN"},
-    "tensorrt_llm": {"input_ids", "input_lengths", "request_output_len", "stream_key"},
+    "tensorrt_llm": {"input_ids", "input_lengths", "request_output_len"},
     "postprocessing": {"TOKENS_BATCH", "STREAM_KEY", "STREAM_END"},
 }
 

@@ -59,7 +59,7 @@ def _lines(response: httpx.Response) -> Iterator[bytes]:
 
 
 def grpc_texts(client: triton.InferenceServerClient, prompts: list[str], **values: Any) -> Any:
-    """text_output of a request that does not stream, [rows, sequences] of str."""
+    """text_output of a request that does not stream, [rows x sequences] of str."""
     (response,) = generate(client, [prompt.encode() for prompt in prompts], values)
     return np.vectorize(bytes.decode)(response["text_output"])
 

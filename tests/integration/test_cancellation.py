@@ -212,7 +212,7 @@ def test_stop_ends_every_request_of_its_id_with_what_it_has(
         b"cancelled"
     ]
     assert chunks[-1]["finish_reason"].item() == b"cancelled"
-    assert chunks[-1]["num_output_tokens"].item() < 6000
+    assert sum(chunk["num_output_tokens"].item() for chunk in chunks) < 6000
     assert answer.status_code == 200
     assert answer.json()["finish_reason"] == "cancelled"
     assert len(answer.json()["text_output"]) > 10
@@ -336,8 +336,8 @@ def test_no_live_stream_is_dropped_while_processes_pause(server: Server, repo: P
             values = {"max_tokens": tokens, "end_id": -1, "stream": True}
             values["return_num_output_tokens"] = True
             for response in generate(client, [b"Stream %d" % number], values):
-                count = response["num_output_tokens"].item()
-                if number % 8 == 0 and count == 5:
+                count += response["num_output_tokens"].item()
+                if number % 8 == 0 and count >= 5:
                     paused.wait(60)  # a slow reader
         return count
 

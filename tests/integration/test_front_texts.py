@@ -86,12 +86,13 @@ def test_the_answer_is_the_one_that_the_ensemble_gives(
 
 
 def said(events: bytes) -> tuple[str, dict[str, Any]]:
-    """The text of a stream, and the rest of its last event."""
+    """The text of a stream, the tokens that its events count, and the rest of its last event."""
     found = [json.loads(line[6:]) for line in events.decode().split("\n\n") if line.strip()]
     text = "".join(event.pop("text_output", "") for event in found)
     for event in found:
         event.pop("output_log_probs", None)
-    return text, found[-1]
+    tokens = sum(event.pop("num_output_tokens", 0) for event in found)
+    return text, {**found[-1], "num_output_tokens": tokens}
 
 
 def test_no_chunk_of_one_sequence_goes_through_postprocessing(server: Server) -> None:

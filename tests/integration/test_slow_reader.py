@@ -49,7 +49,7 @@ def slow_http(server: Server) -> Iterator[Later]:
             lines = [line for line in events.split(b"\n") if line.startswith(b"data: ")]
             answers = [json.loads(line[6:]) for line in lines]
             texts = [answer["text_output"] for answer in answers]
-            return "".join(texts), answers[-1]["num_output_tokens"]
+            return "".join(texts), sum(answer["num_output_tokens"] for answer in answers)
 
         yield later
 
@@ -74,7 +74,7 @@ def slow_grpc(server: Server) -> Iterator[Later]:
                 assert not answer.error_message
                 outputs = _outputs(answer.infer_response)
                 text += outputs.get("text_output", b"")[4:].decode()
-                tokens = int.from_bytes(outputs.get("num_output_tokens", b""), "little") or tokens
+                tokens += int.from_bytes(outputs.get("num_output_tokens", b""), "little")
             return text, tokens
 
         yield later

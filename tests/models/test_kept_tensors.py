@@ -9,7 +9,7 @@ def test_a_short_text_is_sent_again_and_a_long_one_is_not_kept() -> None:
     short, long = text_tensors.text_tensor("안녕"), text_tensors.text_tensor("x" * 33)
     assert short is text_tensors.text_tensor("안녕")
     assert long is not text_tensors.text_tensor("x" * 33)
-    assert (short.array.tolist(), long.array.tolist()) == ([["안녕".encode()]], [[b"x" * 33]])
+    assert (short.array.tolist(), long.array.tolist()) == (["안녕".encode()], [b"x" * 33])
 
 
 def test_texts_are_kept_up_to_a_number() -> None:

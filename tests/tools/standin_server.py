@@ -16,7 +16,7 @@ from fake_engines import write_engine
 from trellis.assembler import Plan, assemble
 from trellis.contract import FOLDER
 from trellis.engine_folder import read_engine
-from trellis.grpc_client import generate, request_inputs
+from trellis.grpc_client import generate, input_types, request_inputs
 from trellis.model_config import parse_config
 from trellis.ports import free_ports
 from trellis.server import Server, ServerSettings
@@ -41,15 +41,20 @@ class Served:
     def ask(self, prompts: Sequence[str], request_id: str = "", **values: Any) -> list[Answer]:
         """Every response, over gRPC."""
         texts = [prompt.encode() for prompt in prompts]
-        return list(generate(self.client, texts, values, request_id, timeout=20))
+        types = input_types(self.client)
+        return list(generate(self.client, texts, values, request_id, timeout=20, types=types))
 
     def ask_with(
         self, prompts: Sequence[str], more: Sequence[tuple[str, str, np.ndarray]], **values: Any
     ) -> list[Answer]:
         """Like `ask`, with tensors that the client has no names for: (name, type, values)."""
         answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-        inputs = request_inputs([prompt.encode() for prompt in prompts], values)
+        texts = [prompt.encode() for prompt in prompts]
+        types = input_types(self.client)
+        inputs = request_inputs(texts, values, types)
         for name, kind, array in more:
+            if types.get(name) == "UINT32":
+                kind, array = "UINT32", array.astype(np.uint32)
             tensor = triton.InferInput(name, list(array.shape), kind)
             tensor.set_data_from_numpy(array)
             inputs.append(tensor)

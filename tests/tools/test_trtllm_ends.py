@@ -67,6 +67,8 @@ def test_the_first_is_the_end_id_and_the_others_are_stop_words(
     values, more = ENDS[case]
     takes_words = read_contract(served.release).input("stop_words_list") is not None
     asked = {"id": case, "text_input": "Say it", "max_tokens": 40} | values
+    if served.release in ("0.5.0", "0.6.1") and values.get("end_id") == -1:
+        asked["end_id"] = 2**32 - 1  # what -1 is among unsigned numbers
     answers = []
     for port in (served.server.settings.http_port, served.server.triton_port):
         before = len(came(served))

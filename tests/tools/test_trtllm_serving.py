@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from fake_engines import RELEASES
 from standin import Script
 from standin_server import Served, serve
 from trellis.contract import Contract, read_contract
+from trellis.grpc_client import input_types
 from tritonclient.utils import InferenceServerException
 
 from tokenizer_registry.core import Tokenizer, load
@@ -138,7 +140,8 @@ def test_beams_come_as_texts_of_one_answer(
     served: Served, llama: Tokenizer, answer: list[int]
 ) -> None:
     (response,) = served.ask([PROMPT], max_tokens=100, beam_width=3, length_penalty=1.5)
-    texts = [text.decode() for text in response["text_output"].reshape(-1)]
+    assert response["text_output"].shape == (3,)
+    texts = [text.decode() for text in response["text_output"]]
     assert texts == [whole(served, llama.decode(answer[: len(answer) - b])) for b in range(3)]
     message = refused(served, beam_width=2, stream=True)
     assert message == "stream: a search over beams is not streamed; leave out stream or beam_width"
@@ -294,8 +297,6 @@ def test_the_prompt_in_the_answer_is_a_matter_of_the_release(
     if contract.input("exclude_input_in_output") is not None:
         (text,) = served.text(PROMPT, max_tokens=100, exclude_input_in_output=False)
         assert text == f"{PROMPT} {TEXT}"
-        message = "exclude_input_in_output: a stream of this engine has no prompt; leave it out"
-        assert refused(served, exclude_input_in_output=False, stream=True) == message
         return
     fixed = served.release != "0.5.0"
     assert served.text(PROMPT, max_tokens=100, exclude_input_in_output=fixed) == [whole(served)]
@@ -303,6 +304,39 @@ def test_the_prompt_in_the_answer_is_a_matter_of_the_release(
         f"exclude_input_in_output: with this engine (TensorRT-LLM {served.release}) it is"
         f" {str(fixed).lower()} for every request; leave it out"
     )
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_a_stream_has_new_tokens_alone_whatever_is_said_of_the_prompt(
+    served: Served, exclude: bool
+) -> None:
+    asked = {"max_tokens": 100, "stream": True, "exclude_input_in_output": exclude}
+    chunks = served.text(PROMPT, "new tokens", **asked)
+    assert len(chunks) > 10
+    assert "".join(chunks) == TEXT
+
+
+def test_the_oldest_releases_take_unsigned_integers(served: Served, contract: Contract) -> None:
+    unsigned = contract.release in ("0.5.0", "0.6.1")
+    names = ["max_tokens", "end_id", "pad_id", "top_k", "min_length", "beam_width"]
+    types = input_types(served.client)
+    assert {types[name] for name in names} == {"UINT32" if unsigned else "INT32"}
+    values = dict.fromkeys(names, 1) | {"max_tokens": 100, "end_id": 7}
+    assert served.text(PROMPT, **values) == [whole(served)]  # as generate sends them
+    response = served.post(text_input=PROMPT, **values)
+    assert response.json()["text_output"] == whole(served), response.text
+
+
+def test_the_cache_is_asked_about_under_the_name_of_the_release(
+    served: Served, contract: Contract
+) -> None:
+    sent = [("return_kv_cache_reuse_stats", "BOOL", np.array([[True]]))]
+    if contract.input("return_kv_cache_reuse_stats", "return_perf_metrics") is None:
+        with pytest.raises(InferenceServerException, match="return_kv_cache_reuse_stats: this eng"):
+            served.ask_with([PROMPT], sent, max_tokens=5)
+        return
+    (response,) = served.ask_with([PROMPT], sent, max_tokens=5)
+    assert response["kv_cache_reused_blocks"].shape == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -412,3 +446,20 @@ def test_a_stop_of_an_id_that_nobody_has_is_answered_with_an_empty_text(served: 
     response = served.post(id="nobody", stop=True)
     assert response.status_code == 200, response.text
     assert response.json()["text_output"] == ""
+
+
+def test_preprocessing_gives_what_a_decoder_would_be_sent_from_0_11_on(
+    served: Served, contract: Contract
+) -> None:
+    query = triton.InferInput("QUERY", [1, 1], "BYTES")
+    query.set_data_from_numpy(np.array([[PROMPT.encode()]], np.object_))
+    unsigned = input_types(served.client)["max_tokens"] == "UINT32"
+    length = triton.InferInput("REQUEST_OUTPUT_LEN", [1, 1], "UINT32" if unsigned else "INT32")
+    length.set_data_from_numpy(np.array([[5]], np.uint32 if unsigned else np.int32))
+    given = served.client.infer("preprocessing", [query, length])
+    ids = given.as_numpy("DECODER_INPUT_ID")
+    if contract.input("decoder_input_ids") is None:
+        assert ids is None
+        return
+    assert (ids.dtype, ids.shape) == (np.int32, (1, 1))
+    assert given.as_numpy("REQUEST_DECODER_INPUT_LEN").tolist() == [[1]]

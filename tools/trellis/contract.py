@@ -12,6 +12,7 @@ for every release from 1.0 on.
 import functools
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class Contract:
     parameters: tuple[str, ...]
     placeholders: frozenset[str]
     client_outputs: frozenset[str]
+    client_types: Mapping[str, str]  # of the ensemble's inputs, by name
 
     def input(self, *names: str) -> TensorSpec | None:
         """The first of these inputs that the release has."""
@@ -108,6 +110,7 @@ def read_contract(release: str) -> Contract:
         parameters=tuple(model["parameters"]),
         placeholders=frozenset(model["placeholders"]),
         client_outputs=frozenset(tensor["name"] for tensor in data["ensemble"]["outputs"]),
+        client_types={tensor["name"]: tensor["dtype"] for tensor in data["ensemble"]["inputs"]},
     )
 
 

@@ -1,7 +1,7 @@
 """Talking to `ensemble` over gRPC: one prompt or a batch in, text out as it comes."""
 
 import queue
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,28 @@ INPUTS: dict[str, tuple[str, Any]] = {
 }
 
 
-def request_inputs(prompts: list[bytes], values: Mapping[str, Any]) -> list[triton.InferInput]:
-    """The tensors of one request, a row a prompt; a value is shared by all rows."""
+def input_types(client: triton.InferenceServerClient) -> dict[str, str]:
+    """Triton's types of the ensemble's inputs, by name: releases 0.5 and 0.6 have UINT32."""
+    metadata = client.get_model_metadata("ensemble")
+    return {tensor.name: tensor.datatype for tensor in metadata.inputs}
+
+
+def request_inputs(
+    prompts: list[bytes], values: Mapping[str, Any], types: Mapping[str, str] | None = None
+) -> list[triton.InferInput]:
+    """The tensors of one request, a row a prompt; a value is shared by all rows.
+
+    `types`: see `input_types`; without them those of INPUTS.
+    """
     inputs = [_tensor("text_input", "BYTES", np.array([[p] for p in prompts], np.object_))]
     for name, value in values.items():
         dtype, kind = INPUTS[name]
         items = value if isinstance(value, list | tuple) else [value]
         row = [item.encode() if isinstance(item, str) else item for item in items]
-        inputs.append(_tensor(name, dtype, np.array([row] * len(prompts), kind)))
+        array = np.array([row] * len(prompts), kind)
+        if types is not None and types.get(name) == "UINT32":
+            dtype, array = "UINT32", array.astype(np.uint32)  # -1, "none", is the largest number
+        inputs.append(_tensor(name, dtype, array))
     return inputs
 
 
@@ -58,9 +72,13 @@ def generate(
     values: Mapping[str, Any],
     request_id: str = "",
     timeout: float = 600,
+    outputs: Sequence[str] = (),
+    types: Mapping[str, str] | None = None,
+    model: str = "ensemble",
 ) -> Iterator[dict[str, np.ndarray]]:
     """The responses to one request as they come: output name -> array.
 
+    `outputs`: which to ask for; none: all that come. `types`: see `request_inputs`.
     Raises InferenceServerException for an error of this request, queue.Empty after `timeout`
     seconds of silence. Uses the client's one stream: one request at a time on a client.
     """
@@ -69,8 +87,9 @@ def generate(
     finished = False
     try:
         client.async_stream_infer(
-            "ensemble",
-            request_inputs(prompts, values),
+            model,
+            request_inputs(prompts, values, types),
+            outputs=[triton.InferRequestedOutput(name) for name in outputs] or None,
             request_id=request_id,
             enable_empty_final_response=True,
         )

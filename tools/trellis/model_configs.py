@@ -8,6 +8,8 @@ the templates wired to it.
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from trellis.contract import Contract, read_contract, release_for
 from trellis.engine_config import EngineConfig
 from trellis.engine_folder import EngineFolder
@@ -17,11 +19,13 @@ from trellis.placeholder import PlaceholderError, known_placeholders, translate
 from trellis.template import TemplateError, fill, placeholders_in, unknown_key
 from trellis.template_source import own_values, read_template
 from trellis.trtllm_config import config_text, engine_values, filled, settable, trtllm_config
-from trellis.wiring import wire_ensemble, wire_postprocessing, wire_preprocessing
+from trellis.wiring import client_types, wire_ensemble, wire_postprocessing, wire_preprocessing
 
 SOURCES = Path(__file__).resolve().parents[2] / "model_repo_src"
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble")
 GENERATED = "Written by `make repo` for an engine of TensorRT-LLM {version} (contract {release})."
+BLS, BLS_ALIAS = "tensorrt_llm_bls", "bls_alias"
+BLS_ABOUT = "`ensemble` under the name that NVIDIA's tools use. Written by `make repo`."
 IDS_ABOUT = "`ensemble` without `postprocessing`, for the HTTP front. Written by `make repo`."
 
 Texts = dict[str, str]
@@ -43,12 +47,12 @@ def model_configs(
     if engine.trtllm is not None:
         return _trtllm(engine.trtllm, values, settings, mount)
     templates = {model: read_template(SOURCES, model) for model in MODELS}
-    present = [name for text in templates.values() for name in placeholders_in(text)]
+    present = [name for text in templates.values() for name in placeholders_in(text)] + [BLS_ALIAS]
     chosen, notes = translate(settings, present)
     _check_known(chosen, present)
     values |= chosen
     texts = {model: _fill(text, values, model) for model, text in templates.items()}
-    return _with_ids(texts), [*notes, *_own_values(templates)]
+    return _with_ids(texts, values), [*notes, *_own_values(templates)]
 
 
 def _trtllm(
@@ -56,7 +60,7 @@ def _trtllm(
 ) -> tuple[Texts, list[str]]:
     contract = read_contract(release_for(engine.version))
     around = {model: read_template(SOURCES, model) for model in MODELS if model != "tensorrt_llm"}
-    present = settable(contract).union(*map(placeholders_in, around.values()))
+    present = settable(contract).union([BLS_ALIAS], *map(placeholders_in, around.values()))
     chosen, notes = translate(settings, present, contract.release)
     _check_known(chosen, present)
     values |= engine_values(engine, str(mount / "tensorrt_llm" / "1")) | chosen
@@ -80,7 +84,7 @@ def _wired(
     base = {
         model: parse_config(_fill(text, values, model), model) for model, text in around.items()
     }
-    clients = base["ensemble"]
+    clients = client_types(base["ensemble"], contract)
     try:
         configs = {
             "preprocessing": wire_preprocessing(
@@ -93,14 +97,23 @@ def _wired(
     except PlaceholderError as error:
         raise TemplateError(f"SET: {error}") from error
     about = GENERATED.format(version=engine.version, release=contract.release)
-    return _with_ids({model: config_text(config, about) for model, config in configs.items()})
+    texts = {model: config_text(config, about) for model, config in configs.items()}
+    return _with_ids(texts, values)
 
 
-def _with_ids(texts: Texts) -> Texts:
-    """With the ensemble that the HTTP front asks, which is made from the others."""
-    configs = [parse_config(texts[model], model) for model in ("ensemble", "postprocessing")]
-    config = ids_ensemble(*configs)
-    return {**texts, config.name: config_text(config, IDS_ABOUT)}
+def _with_ids(texts: Texts, values: Mapping[str, str]) -> Texts:
+    """With the ensembles that are made from the others: the HTTP front's, and the other name's."""
+    ensemble, last = (parse_config(texts[model], model) for model in ("ensemble", "postprocessing"))
+    made = {**texts}
+    if _filled(BLS_ALIAS, values) == "true":
+        alias = ModelConfig()
+        alias.CopyFrom(ensemble)
+        alias.name = BLS
+        made[BLS] = config_text(alias, BLS_ABOUT)
+        ids = ids_ensemble(alias, last)
+        made[ids.name] = config_text(ids, IDS_ABOUT)
+    config = ids_ensemble(ensemble, last)
+    return {**made, config.name: config_text(config, IDS_ABOUT)}
 
 
 def _found(engine: EngineFolder, tokenizer_type: str) -> dict[str, str]:

@@ -50,6 +50,11 @@ TEXT_OUTPUTS = {
     "OUT_END_ID": "end_id",
     "OUT_PAD_ID": "pad_id",
 }
+# What it gives besides to clients that ask the models one by one, as TensorRT-LLM's own does.
+DECODER_OUTPUTS = {
+    "DECODER_INPUT_ID": "decoder_input_ids",
+    "REQUEST_DECODER_INPUT_LEN": "decoder_input_lengths",
+}
 # Tables, texts and the wish to stop go to the engine as they are, where the release has them.
 DIRECT = (
     "stop",
@@ -76,6 +81,16 @@ def engine_input(contract: Contract, client: str) -> TensorSpec | None:
     return contract.input(*ENGINE_NAMES.get(client, (client,)))
 
 
+def client_types(base: pb.ModelConfig, contract: Contract) -> pb.ModelConfig:
+    """`ensemble` with the integers that the clients of a release send: 0.5 and 0.6 have UINT32."""
+    config = pb.ModelConfig()
+    config.CopyFrom(base)
+    for client in config.input:
+        if contract.client_types.get(client.name) == "TYPE_UINT32":
+            client.data_type = pb.TYPE_UINT32
+    return config
+
+
 def wire_preprocessing(
     base: pb.ModelConfig,
     ensemble: pb.ModelConfig,
@@ -86,12 +101,15 @@ def wire_preprocessing(
     """`preprocessing` for a release: `base` and every input that the client may send besides."""
     config = pb.ModelConfig()
     config.CopyFrom(base)
+    sent = {client.name: client.data_type for client in ensemble.input}
+    for tensor in config.input:
+        tensor.data_type = sent.get(TEXT_INPUTS[tensor.name], tensor.data_type)
     for client in ensemble.input:
         if client.name in _read(ensemble, contract):
             ragged = list(client.dims) != [1]
             config.input.append(_optional(client.name, client.data_type, client.dims, ragged))
     del config.output[:]
-    for name, target in TEXT_OUTPUTS.items():
+    for name, target in {**TEXT_OUTPUTS, **DECODER_OUTPUTS}.items():
         _add_output(config, name, contract.input(target), values)
     for client_name in _through(ensemble, contract):
         spec = engine_input(contract, client_name)
@@ -104,7 +122,8 @@ def wire_preprocessing(
     config.parameters["exclude_input_in_output"].string_value = excludes_input(contract, values)
     if GUIDES in contract.parameters:
         config.parameters[GUIDES].string_value = filled(GUIDES, values)
-    one_prompt = not contract.has_output("batch_index")
+    decoupled = values["decoupled_mode"] == "true"  # else a request has one response
+    one_prompt = not (decoupled and contract.has_output("batch_index"))
     config.parameters["prompts_per_request"].string_value = "1" if one_prompt else ""
     return config
 

@@ -81,17 +81,18 @@ class TritonPythonModel:
 
     def _text(self, arrays: dict[str, np.ndarray]) -> "str | np.ndarray":
         """The text of TOKENS_BATCH [1, 1, n]; of [rows, sequences, n] an array of UTF-8."""
-        try:
-            tokens = arrays["TOKENS_BATCH"]
-            key, ended = arrays["STREAM_KEY"].item(0), arrays["STREAM_END"].item(0)
-        except KeyError as name:  # where some are optional, Triton lets others be left out too
-            raise BadTensor(f"{name.args[0]}: missing") from None
+        tokens = arrays.get("TOKENS_BATCH")
+        if tokens is None:  # where some are optional, Triton lets others be left out too
+            raise BadTensor("TOKENS_BATCH: missing")
         cuts = arrays.get("TEXT_CUT")
         if cuts is not None and cuts.shape != tokens.shape[:2]:
             raise BadTensor(f"TEXT_CUT: {list(cuts.shape)}; send {list(tokens.shape[:2])}")
         flags = arrays.get("SKIP_SPECIAL_TOKENS")
         skip = None if flags is None else bool(flags.item(0))
-        if tokens.shape[:2] == (1, 1):  # what nearly every answer is
+        if tokens.shape[:2] == (1, 1) and "STREAM_KEY" in arrays:  # what nearly every answer is
+            if "STREAM_END" not in arrays:
+                raise BadTensor("STREAM_END: missing; a stream needs it in every chunk")
+            key, ended = arrays["STREAM_KEY"].item(0), arrays["STREAM_END"].item(0)
             text = self.streams.decode(key, tokens[0, 0].tolist(), ended, skip)
             return text if cuts is None else text[: len(text) - cuts.item(0)]
         texts = self._whole(tokens, _lengths(arrays, tokens.shape), cuts, skip)
@@ -126,8 +127,13 @@ def serve_counts(streams: StreamTable) -> CountsServer | None:
 
 
 def _lengths(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """SEQUENCE_LENGTH, [rows, sequences]. Raises BadTensor unless it fits TOKENS_BATCH."""
+    """SEQUENCE_LENGTH, [rows, sequences]; one sequence needs none. Raises BadTensor if it is wrong.
+
+    `shape`: of TOKENS_BATCH.
+    """
     lengths = arrays.get("SEQUENCE_LENGTH")
+    if lengths is None and shape[:2] == (1, 1):
+        return np.full((1, 1), shape[2])
     if lengths is None:
         raise BadTensor("SEQUENCE_LENGTH: missing; several sequences need it")
     if lengths.shape != shape[:2]:

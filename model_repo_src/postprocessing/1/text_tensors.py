@@ -1,4 +1,7 @@
-"""The tensors that `postprocessing` answers with.
+"""The tensors that `postprocessing` answers with: one dimension, as those of TensorRT-LLM's models.
+
+Triton sends a Python model's output as it is, so a batch dimension is not needed: clients of
+`text_output` get [rows x sequences], row after row.
 
 A stream says the same short texts over and over. Their tensors are made once and sent again: Triton
 writes a tensor to shared memory when it is sent first, reads it from there, and frees it when
@@ -16,17 +19,17 @@ SHORT = 32  # characters: a token, or a few
 
 
 def text_tensor(text: str) -> Any:
-    """OUTPUT, [1, 1]: one text."""
+    """OUTPUT, [1]: one text."""
     return _kept(text) if len(text) <= SHORT else _made(text)
 
 
 def texts_tensor(texts: np.ndarray) -> Any:
-    """OUTPUT, [rows, sequences], from an array of UTF-8."""
-    return pb_utils.Tensor("OUTPUT", texts)
+    """OUTPUT, [rows x sequences] in row-major order, from an array of UTF-8."""
+    return pb_utils.Tensor("OUTPUT", texts.reshape(-1))
 
 
 def _made(text: str) -> Any:
-    return pb_utils.Tensor("OUTPUT", np.array([[text.encode()]], np.object_))
+    return pb_utils.Tensor("OUTPUT", np.array([text.encode()], np.object_))
 
 
 _kept = lru_cache(KEPT)(_made)

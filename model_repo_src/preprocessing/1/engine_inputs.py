@@ -14,7 +14,7 @@ from guided_decoding import GuidedDecoding
 from prompts import CLIENT_NAMES, BadRequest, Prompts
 from repository import ModelSettings
 from request_limits import RequestLimits
-from sampling_fields import FIELDS, InputError, cannot, check_together, neutral, put
+from sampling_fields import FIELDS, NOT_DECOUPLED, InputError, cannot, check_together, neutral, put
 from tensor_types import numpy_type
 
 BY_CLIENT = {spec.client: spec for spec in FIELDS.values()}
@@ -26,6 +26,7 @@ for _name, _spec in FIELDS.items():
 OTHERS = {
     "prompt_table_extra_id": ("prompt_table_extra_ids",),
     "return_perf_metrics": ("return_perf_metrics", "return_kv_cache_reuse_stats"),
+    "return_kv_cache_reuse_stats": ("return_kv_cache_reuse_stats", "return_perf_metrics"),
 }
 
 SKIP = "skip_special_tokens"
@@ -75,7 +76,7 @@ class EngineInputs:
             )
         sent = {name: a for name, a in arrays.items() if name not in CLIENT_NAMES and a.size}
         asked = Asked(
-            streams=self._streams(sent), skip_special_tokens=_shared(sent.pop(SKIP, None))
+            streams=self._streams(sent), skip_special_tokens=_shared(SKIP, sent.pop(SKIP, None))
         )
         if self.guides is not None:
             self.guides.take(sent, rows)
@@ -149,9 +150,9 @@ class EngineInputs:
         return array.astype(numpy_type(self.types[name]), copy=False)
 
     def _streams(self, sent: Mapping[str, np.ndarray]) -> bool:
-        streams = "stream" in sent and bool(sent["stream"].any())
+        streams = bool(_shared("stream", sent.get("stream")))
         if streams and not self.decoupled:
-            raise BadRequest("stream: this repository was made with decoupled_mode:false")
+            raise BadRequest(NOT_DECOUPLED)
         return streams
 
     def _row(self, sent: Mapping[str, np.ndarray], row: int, max_tokens: int) -> Values:
@@ -166,6 +167,10 @@ class EngineInputs:
 
         self.limits.check_sequences("num_return_sequences", value("num_return_sequences", 1))
         beams = value("beam_width", 1)
+        if not self.decoupled and beams == 1 and value("num_return_sequences", 1) > 1:
+            raise InputError(
+                "num_return_sequences: this repository was made with decoupled_mode:false; send 1"
+            )
         if beams > self.max_beam_width:
             raise InputError(
                 f"beam_width: {beams} is more than this engine was built for, {self.max_beam_width}"
@@ -198,10 +203,13 @@ class EngineInputs:
     def _other(self, asked: Asked, client: str, array: np.ndarray, rows: int) -> None:
         """Flags, ids and tables, which need no check but that the release has them."""
         name = next((name for name in OTHERS.get(client, (client,)) if name in self.types), None)
+        if client == "exclude_input_in_output" and asked.streams:
+            array = np.ones((rows, 1), np.bool_)  # a stream has new tokens alone, whatever is said
         if name is not None:
-            asked.tensors[name] = self.cast(name, array.reshape(rows, -1))
+            sent = self.cast(name, array.reshape(rows, -1))
+            asked.tensors[name] = sent | asked.tensors[name] if name in asked.tensors else sent
         elif client == "exclude_input_in_output":
-            if (array != self.exclude_input).any():
+            if not asked.streams and (array != self.exclude_input).any():
                 fixed = str(self.exclude_input).lower()
                 raise InputError(
                     f"{client}: with this engine ({self.engine}) it is {fixed} for every request;"
@@ -209,14 +217,12 @@ class EngineInputs:
                 )
         elif not neutral(array):
             raise cannot(client, self.engine)
-        if client == "exclude_input_in_output" and asked.streams and not array.all():
-            raise InputError(f"{client}: a stream of this engine has no prompt; leave it out")
 
 
-def _shared(flags: np.ndarray | None) -> bool | None:
-    """What all rows say of special tokens, if anything. Raises BadRequest if they differ."""
+def _shared(name: str, flags: np.ndarray | None) -> bool | None:
+    """What all rows say, if anything. Raises BadRequest if they differ."""
     if flags is None:
         return None
     if flags.any() != flags.all():
-        raise BadRequest(f"{SKIP}: the prompts of one request must share it")
+        raise BadRequest(f"{name}: the prompts of one request must share it")
     return bool(flags.all())

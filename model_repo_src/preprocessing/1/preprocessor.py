@@ -146,6 +146,9 @@ class Preprocessor:
         pad_id = self.tokenizer.pad_id if prompts.pad_id is None else prompts.pad_id
         if pad_id is not None:
             columns["OUT_PAD_ID"] = [pad_id] * rows
+        # As TensorRT-LLM's own `preprocessing` says that there is no decoder's prompt.
+        columns["DECODER_INPUT_ID"] = [0 if pad_id is None else pad_id] * rows
+        columns["REQUEST_DECODER_INPUT_LEN"] = [1] * rows
         ends = self._further_ends(prompts, rows)
         if ends and "OUT_STOP_TOKEN_IDS" in types:
             arrays["OUT_STOP_TOKEN_IDS"] = filled_up(ends)

@@ -170,7 +170,8 @@ def _token_ids(tensor: str, arrays: Mapping[str, np.ndarray], limits: Limits) ->
     array = arrays.get(tensor)
     if array is None or not array.size:
         return None
-    return [limits.check_id(CLIENT_NAMES[tensor], value) for value in array.reshape(-1).tolist()]
+    values = array.reshape(-1).astype(np.int32).tolist()  # unsigned in the oldest releases
+    return [limits.check_id(CLIENT_NAMES[tensor], value) for value in values]
 
 
 def _pad_id(arrays: Mapping[str, np.ndarray], limits: Limits) -> int | None:

@@ -29,6 +29,7 @@ class Sequence:
 
     __slots__ = (
         "begun",
+        "counted",
         "cum_log_prob",
         "cut",
         "finish",
@@ -46,6 +47,7 @@ class Sequence:
         self.log_probs: list[float] = []
         self.cum_log_prob = 0.0
         self.total = 0
+        self.counted = 0  # of those, told in the responses so far
         self.cut = 0
         self.finish: FinishReason | None = None
         self.begun = self.sent = 0  # chunks: handed to Triton, and taken by it
@@ -132,12 +134,15 @@ class Answer:
         ensemble_step: bool = False,
         keyed: bool = True,
         skip_special_tokens: bool | None = None,
+        lengths: bool = False,
     ) -> None:
         """`returns`: of RETURNS, what was asked for. `client`: the token of its connection.
 
         `ensemble_step`: chunks go to `postprocessing`. `keyed`: somebody reads the stream's key.
         `skip_special_tokens`: what the client said, which `postprocessing` learns from the chunks:
         Triton has no input of an ensemble in a step that follows a decoupled one.
+        `lengths`: say how long each sequence is, also where it can be seen: TensorRT-LLM's clients
+        read that. It costs, so nobody else is told.
         """
         self.sender = sender
         self.rows = rows
@@ -146,6 +151,7 @@ class Answer:
         self.client = client
         self.ensemble_step = ensemble_step
         self._keyed = keyed
+        self._lengths = lengths
         self._counts = [name for name in COUNTS if name in returns]
         self._reasons = "finish_reason" in returns
         # None where nobody would read it.
@@ -270,7 +276,7 @@ class Answer:
                     tensors.append(_tensor("batch_index", [[row_index]], np.int32))
                     tensors.append(_tensor("sequence_index", [[index]], np.int32))
                 if self._counts:
-                    tensors.extend(self._count([row]))
+                    tensors.extend(self._count([row], [sequence]))
                 if self._reasons and sequence.finish is not None:
                     tensors.append(_reasons([[sequence]]))
                 yield tensors
@@ -282,6 +288,8 @@ class Answer:
             tensors.append(_tensor("stream_key", [[row.stream_key + index]], np.uint64))
         if self._keyed or sequence.done:
             tensors.append(pb_utils.Tensor("stream_end", ENDS[sequence.done]))
+        if self._lengths:
+            tensors.append(_tensor("sequence_length", [[len(sequence.ids)]], np.int32))
         if sequence.cut:
             tensors.append(_tensor("text_cut", [[sequence.cut]], np.int32))
         tensors.extend(self._passed_on(1))
@@ -302,7 +310,7 @@ class Answer:
                 _tensor("stream_key", [[row.stream_key] for row in self.rows], np.uint64)
             )
         tensors.append(_tensor("stream_end", [[True] for _ in self.rows], np.bool_))
-        if len(self.rows) > 1 or len(ids[0]) > 1:
+        if self._lengths or len(self.rows) > 1 or len(ids[0]) > 1:
             lengths = [[len(sequence) for sequence in row] for row in ids]
             tensors.append(_tensor("sequence_length", lengths, np.int32))
         if any(sequence.cut for row in self.rows for sequence in row.sequences):
@@ -313,18 +321,25 @@ class Answer:
             tensors.extend(_log_probs([row.sequences for row in self.rows]))
         if self._reasons:
             tensors.append(_reasons([row.sequences for row in self.rows]))
-        return tensors + self._count(self.rows)
+        return tensors + self._count(self.rows, *(row.sequences for row in self.rows))
 
     def _passed_on(self, rows: int) -> list[Any]:
         """What goes through this model to `postprocessing`, [rows, 1], if it was sent."""
         skip = self._skip_special_tokens
         return [] if skip is None else [_tensor("skip_special_tokens", [[skip]] * rows, np.bool_)]
 
-    def _count(self, rows: list[Row]) -> list[Any]:
-        """The token counts that were asked for, [rows, 1] each."""
+    def _count(self, rows: list[Row], *sequences: list[Sequence]) -> list[Any]:
+        """The token counts that were asked for, [rows, 1] int32 each.
+
+        Output tokens are those of this response's `sequences`, of each row: in a stream the counts
+        of its responses add up, as TensorRT-LLM's do.
+        """
+        made = [[sum(s.total - s.counted for s in of_row)] for of_row in sequences]
+        for sequence in (sequence for of_row in sequences for sequence in of_row):
+            sequence.counted = sequence.total
         counts = {
             "num_input_tokens": [[row.input_tokens] for row in rows],
-            "num_output_tokens": [[sum(s.total for s in row.sequences)] for row in rows],
+            "num_output_tokens": made,
         }
         return [_tensor(name, counts[name], np.int32) for name in self._counts]
 
@@ -340,12 +355,11 @@ def error_response(message: str, code: str) -> Any:
     return pb_utils.InferenceResponse(error=error)
 
 
-def empty_response(stream_keys: np.ndarray) -> Any:
-    """An answer without tokens: [rows, 1, 0] for the keys of a request, [rows, 1]."""
-    rows = len(stream_keys)
-    tensors = [
+def empty_response(rows: int, stream_keys: np.ndarray | None) -> Any:
+    """An answer without tokens: [rows, 1, 0]; `stream_keys` of the request, [rows, 1]."""
+    tensors = [] if stream_keys is None else [pb_utils.Tensor("stream_key", stream_keys)]
+    tensors += [
         pb_utils.Tensor("output_ids", np.zeros((rows, 1, 0), np.int32)),
-        pb_utils.Tensor("stream_key", stream_keys),
         pb_utils.Tensor("stream_end", np.ones((rows, 1), np.bool_)),
         pb_utils.Tensor("sequence_length", np.zeros((rows, 1), np.int32)),
     ]

@@ -37,7 +37,7 @@ from metrics import Metrics
 from refusals import Refusals
 from repository import ConfigError, ModelSettings, load_tokenizer
 from request_limits import RequestLimits
-from sampling_fields import InputError
+from sampling_fields import NOT_DECOUPLED, InputError
 from sampling_inputs import read_sampling, read_words
 from senders import Senders
 from server_lifetime import end_with_server
@@ -47,7 +47,8 @@ from waiting_line import Overloaded, WaitingLine
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
-NEEDED = ("input_ids", "input_lengths", "request_output_len", "stream_key")
+CLIENT_NAMES = {"streaming": "stream"}  # of flags, where the client's name is another
+NEEDED = ("input_ids", "input_lengths", "request_output_len")
 
 
 class TritonPythonModel:
@@ -63,6 +64,7 @@ class TritonPythonModel:
         self.max_seq_len = settings.integer("max_seq_len")
         self.kv_cache_tokens = settings.integer("max_tokens_in_paged_kv_cache")
         self.exclude_input = settings.flag("exclude_input_in_output", True)
+        self.decoupled = settings.decoupled
         self.tokenizer = load_tokenizer(settings)
         self.senders = Senders()
         self.refusals = Refusals()
@@ -103,26 +105,33 @@ class TritonPythonModel:
         request_id = _request_id(request)
         if _flag(arrays, "stop", False):
             self._stop(request_id)
-            sender.send(empty_response(arrays["stream_key"]), flags=final_flag())
+            response = empty_response(len(arrays["input_ids"]), arrays.get("stream_key"))
+            sender.send(response, flags=final_flag())
             return
+        streaming = _flag(arrays, "streaming", False)
+        if streaming and not self.decoupled:
+            raise Refused(NOT_DECOUPLED)
         prompts = read_prompts(arrays, self.vocab_size)
+        _check_decoder(arrays, len(prompts))
         rows = range(len(prompts))
         samplings = [self._sampling(arrays, row, len(prompts[row])) for row in rows]
         if len({sampling.sequences for sampling in samplings}) > 1:
             raise Refused("num_return_sequences: the prompts of one request must share it")
         skip = _choice(arrays, "skip_special_tokens")
         client, step = client_token(request), _flag(arrays, "ensemble_step", False)
+        keyed = "stream_key" in arrays and "stream_key" in request.requested_output_names()
         answer = Answer(
             sender,
             [self._row(arrays, row, samplings[row], prompts[row], skip) for row in rows],
-            streaming=_flag(arrays, "streaming", False),
+            streaming=streaming,
             returns=frozenset(name for name in RETURNS if _flag(arrays, f"return_{name}", False)),
             request_id=request_id,
             client=client,
             ensemble_step=step,
             # The HTTP front knows a stream by its connection; each tensor of a chunk costs.
-            keyed=(step or not client) and "stream_key" in request.requested_output_names(),
+            keyed=(step or not client) and keyed,
             skip_special_tokens=skip,
+            lengths=not step and not client,
         )
         self.loop.submit(
             [Admission(next(self.keys), prompts[row], samplings[row], answer, row) for row in rows]
@@ -142,7 +151,8 @@ class TritonPythonModel:
     def _sampling(self, arrays: dict[str, np.ndarray], row: int, length: int) -> Sampling:
         sampling = read_sampling(arrays, row, self.engine_type)
         self.limits.check_max_tokens(sampling.max_tokens)
-        self.limits.check_sequences("num_return_sequences", sampling.sequences)
+        several = "num_return_sequences" if sampling.beam_width == 1 else "beam_width"
+        self.limits.check_sequences(several, sampling.sequences)
         self.limits.check_words("bad_words", list(sampling.bad_words))
         more = set(sampling.stop_token_ids) - set(self.tokenizer.end_ids)  # the client's own
         self.limits.check_stop_token_ids(len(more))
@@ -181,7 +191,7 @@ class TritonPythonModel:
         exclude = _flag(arrays, "exclude_input_in_output", self.exclude_input)
         prefix = [] if exclude else prompt.tolist()
         return Row(
-            stream_key=int(arrays["stream_key"].reshape(-1)[row]),
+            stream_key=int(arrays["stream_key"].reshape(-1)[row]) if "stream_key" in arrays else 0,
             sampling=sampling,
             input_tokens=len(prompt),
             prefix=prefix,
@@ -241,6 +251,12 @@ def read_prompts(arrays: dict[str, np.ndarray], vocab_size: int | None) -> list[
     return prompts
 
 
+def _check_decoder(arrays: dict[str, np.ndarray], rows: int) -> None:
+    """Raise Refused for a decoder's prompt: one id a row is what clients send who have none."""
+    if "decoder_input_ids" in arrays and arrays["decoder_input_ids"].size > rows:
+        raise Refused("decoder_input_ids: this engine has no decoder prompt; leave it out")
+
+
 def _request_id(request: Any) -> str:
     try:
         return str(request.request_id())
@@ -265,5 +281,5 @@ def _choice(arrays: dict[str, np.ndarray], name: str) -> bool | None:
     if array is None or not array.size:
         return None
     if array.any() != array.all():
-        raise Refused(f"{name}: the prompts of one request must share it")
+        raise Refused(f"{CLIENT_NAMES.get(name, name)}: the prompts of one request must share it")
     return bool(array.reshape(-1)[0])

@@ -23,6 +23,7 @@ REFUSED = {
     "return_context_logits": "return_context_logits",
     "return_generation_logits": "return_generation_logits",
     "return_perf_metrics": "return_perf_metrics",
+    "return_kv_cache_reuse_stats": "return_kv_cache_reuse_stats",
     "prompt_embedding_table": "prompt_embedding_table",
     "prompt_table_extra_ids": "prompt_table_extra_id",
     "prompt_vocab_size": "prompt_vocab_size",

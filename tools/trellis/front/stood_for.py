@@ -15,10 +15,10 @@ DIGESTS = {
     "preprocessing/id_streams.py": "ea7f64c93e720fb80f7ebb7a8bd23900",
     "preprocessing/kept_tensors.py": "eeab1a6b7d5679c3f1f81c10b12a9e55",
     "preprocessing/model.py": "1222cd30305f552211526138459d7ca0",
-    "postprocessing/model.py": "ea0b634b6c0cb154c941838d0233093a",
+    "postprocessing/model.py": "5a4cf5535554413ffad6980b149bea68",
     "postprocessing/streams.py": "0874ce0c90acb25f6b875bab1ec960ff",
     "postprocessing/engine_answers.py": "ef9d77f05cb6c9a919d6e66039c04373",
-    "postprocessing/text_tensors.py": "bfba69cb59e1584568214d2ed703c4a8",
+    "postprocessing/text_tensors.py": "ea51af008a4bdd164c913442d6bdd137",
 }
 
 
