@@ -81,13 +81,14 @@ class StreamDecoder:
     stands in the sequence.
     """
 
-    __slots__ = ("_careful", "_errors", "_leading", "_piece", "_waiting")
+    __slots__ = ("_careful", "_errors", "_first", "_leading", "_piece", "_waiting")
 
     def __init__(self, table: TextTable, errors: str, leading: Leading = Leading.KEPT) -> None:
         self._piece = table.__getitem__
         self._errors = errors
         self._leading = leading
-        self._careful = leading is not Leading.KEPT
+        self._first = leading is not Leading.KEPT  # nothing has been said yet
+        self._careful = self._first
         self._waiting = b""
 
     def prime(self, ids: Iterable[int]) -> None:
@@ -106,48 +107,63 @@ class StreamDecoder:
         if len(ids) == 1:  # what a stream does nearly always
             piece = self._piece(ids[0])
             if self._careful or type(piece) is bytes:
-                return self._push_bytes([piece])
+                return self._push_bytes(piece if type(piece) is bytes else piece.encode())  # type: ignore[union-attr]
             return piece  # type: ignore[return-value]
         if not self._careful:
             try:
                 return "".join(map(self._piece, ids))  # type: ignore[arg-type]
             except TypeError:  # a token that is no whole characters
                 pass
-        return self._push_bytes(map(self._piece, ids))
+        pieces = [p if type(p) is bytes else p.encode() for p in map(self._piece, ids)]  # type: ignore[union-attr]
+        if self._first and self._leading is Leading.FIRST_TOKEN:
+            self._strip_first_token(pieces)
+        return self._push_bytes(b"".join(pieces))
 
     def end(self) -> str:
         """The sequence is over: incomplete bytes are dropped. Returns '' (`push(ids) + end()`)."""
         self._waiting = b""
-        self._careful = self._leading is not Leading.KEPT
+        self._careful = self._first
         return ""
 
-    def _push_bytes(self, pieces: "Iterable[str | bytes]") -> str:
-        parts = [p if type(p) is bytes else p.encode() for p in pieces]  # type: ignore[union-attr]
-        if self._leading is Leading.FIRST_TOKEN:
-            self._strip_first_token(parts)
-        data = b"".join(parts)
+    def _push_bytes(self, data: bytes) -> str:
+        if self._first:
+            return self._push_first(data)
         if self._waiting:
             data = self._waiting + data
         text, used = _decode(data, self._errors)
-        if text and self._leading is not Leading.KEPT:
+        if used == len(data):
+            self._careful = False
+            self._waiting = b""
+        else:
+            self._careful = True
+            self._waiting = data[used:]
+        return text
+
+    def _push_first(self, data: bytes) -> str:
+        """The first bytes of a text, without the spaces that are the tokenizer's own."""
+        if data and self._leading is Leading.FIRST_TOKEN:  # one token: special ones have no bytes
+            self._first = False
+            return self._push_bytes(data.lstrip(b" "))
+        data = self._waiting + data
+        text, used = _decode(data, self._errors)
+        self._waiting = data[used:]
+        if text:
             text = self._strip(text)
-        complete = used == len(data)
-        self._waiting = b"" if complete else data[used:]
-        self._careful = self._leading is not Leading.KEPT or not complete
+        self._careful = self._first or bool(self._waiting)
         return text
 
     def _strip_first_token(self, parts: list[bytes]) -> None:
         for index, part in enumerate(parts):
             if part:  # special tokens that are left out have no bytes
                 parts[index] = part.lstrip(b" ")
-                self._leading = Leading.KEPT
+                self._first = False
                 return
 
     def _strip(self, text: str) -> str:
         """A text without the spaces at its start that are the tokenizer's own."""
         if self._leading is Leading.ALL:
             text = text.lstrip(" ")
-            self._leading = Leading.KEPT if text else Leading.ALL
+            self._first = not text
             return text
-        self._leading = Leading.KEPT
+        self._first = False
         return text.removeprefix(" ")
