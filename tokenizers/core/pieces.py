@@ -149,10 +149,14 @@ class PieceEncoder:
         """The ids of each text, on all cores. Raises RuntimeError for a lone surrogate."""
         if len(texts) == 1 or any(map(self._parsed.pattern.search, texts)):
             return [self._encode(text) for text in texts]
-        if self._prefixed and any(text.startswith(self._prefixed) for text in texts):
-            return [self._beginning(text) for text in texts]
-        ids: list[list[int]] = self._whole.encode(texts)
-        return ids
+        has_own = [bool(self._prefixed) and text.startswith(self._prefixed) for text in texts]
+        if not any(has_own):
+            ids: list[list[int]] = self._whole.encode(texts)
+            return ids
+        pairs = list(zip(texts, has_own, strict=True))
+        whole = iter(self._whole.encode([text for text, own in pairs if not own]))
+        middle = iter(self._middle.encode([text for text, own in pairs if own]))
+        return [next(middle if own else whole) for own in has_own]
 
     def encode_fragment(self, text: str) -> list[int]:
         """The ids of text in the middle of a sequence; special tokens in it are parsed."""
