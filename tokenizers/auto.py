@@ -17,6 +17,7 @@ from typing import Any
 
 import tokenizers
 
+from tokenizer_registry import llama4
 from tokenizer_registry.core.chat import ChatTemplate, Template
 from tokenizer_registry.core.decoding import decodes_by_token
 from tokenizer_registry.core.errors import TokenizerError
@@ -30,7 +31,6 @@ from tokenizer_registry.core.spm import BPE, UNIGRAM, read_model
 from tokenizer_registry.core.stream import StreamDecoder, TextTable
 from tokenizer_registry.core.tokenizer import Tokenizer
 
-RANKS_OF_LLAMA_4 = 200_000
 # How vocabularies name the tokens that begin and end a text, for files that do not say.
 _BEGIN_AND_END = (
     ("<s>", "</s>"),
@@ -234,7 +234,7 @@ def _owner(folder: Path) -> str | None:
     if not path.is_file():
         return None
     if (count := count_ranks(path)) is not None:
-        return "llama4" if count == RANKS_OF_LLAMA_4 else "llama3"
+        return "llama4" if count == llama4.RANKS else "llama3"
     return "llama" if read_model(path).algorithm == BPE else None
 
 
@@ -248,19 +248,14 @@ def _open(folder: Path, config: Config, options: Options, trust_remote_code: boo
     opened = _auto_tokenizer(folder, trust_remote_code)
     chat = _chat(opened, folder)
     backend: Any = getattr(opened, "backend_tokenizer", None)
-    if backend is None or not decodes_by_token(backend):
-        return PythonTokenizer(
-            opened, chat, options.add_special_tokens, options.skip_special_tokens
-        )
-    roles = {k: str(v) for k, v in opened.special_tokens_map.items() if isinstance(v, str)}
-    known = replace(config, roles={**roles, **config.roles}, added=[])
-    made = finish(backend, known, options, Kind())
-    if not _decodes_alike(made, opened):  # a class may do more than its backend
-        return PythonTokenizer(
-            opened, chat, options.add_special_tokens, options.skip_special_tokens
-        )
-    made.chat = chat or made.chat
-    return made
+    if backend is not None and decodes_by_token(backend):
+        roles = {k: str(v) for k, v in opened.special_tokens_map.items() if isinstance(v, str)}
+        known = replace(config, roles={**roles, **config.roles}, added=[])
+        made = finish(backend, known, options, Kind())
+        if _decodes_alike(made, opened):  # a class may do more than its backend
+            made.chat = chat or made.chat
+            return made
+    return PythonTokenizer(opened, chat, options.add_special_tokens, options.skip_special_tokens)
 
 
 def _decodes_alike(made: Tokenizer, opened: Any) -> bool:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate, Plain
-from tokenizer_registry.core.errors import TokenizerError
+from tokenizer_registry.core.chat import ChatTemplate, Plain, with_headers
 from tokenizer_registry.core.fast import FastTokenizer, open_byte_level
 from tokenizer_registry.core.files import first_of, read_config
 from tokenizer_registry.core.opening import Kind, Options, finish
-from tokenizer_registry.core.ranks import ranked_backend, read_ranks
+from tokenizer_registry.core.ranks import ranked_backend, read_so_many
 
 _WORD = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -83,12 +82,7 @@ def load(
 def _open(path: Path) -> tokenizers.Tokenizer:
     if path.suffix == ".json":
         return open_byte_level(path)
-    ranks = read_ranks(path)
-    if len(ranks) != RANKS:
-        raise TokenizerError(
-            f"{path}: has {len(ranks)} tokens, not {RANKS} as Llama 3's; 200000 are Llama 4's, of"
-            " the type llama4"
-        )
+    ranks = read_so_many(path, RANKS, "Llama 3's", "200000 are Llama 4's, of the type llama4")
     return ranked_backend(ranks, _WORD, _SPECIAL)
 
 
@@ -97,10 +91,6 @@ def llama3(messages: Plain, add_generation_prompt: bool) -> str:
 
     <|start_header_id|>user<|end_header_id|>\\n\\nHello<|eot_id|>
     """
-    prompt = "<|begin_of_text|>"
-    for message in messages:
-        prompt += f"<|start_header_id|>{message['role']}<|end_header_id|>\n\n"
-        prompt += f"{message['content'].strip()}<|eot_id|>"
-    if add_generation_prompt:
-        prompt += "<|start_header_id|>assistant<|end_header_id|>\n\n"
-    return prompt
+    return with_headers(
+        messages, add_generation_prompt, "start_header_id", "end_header_id", "eot_id"
+    )

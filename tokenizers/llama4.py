@@ -11,12 +11,11 @@ from pathlib import Path
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate, Plain
-from tokenizer_registry.core.errors import TokenizerError
+from tokenizer_registry.core.chat import ChatTemplate, Plain, with_headers
 from tokenizer_registry.core.fast import FastTokenizer, open_byte_level
 from tokenizer_registry.core.files import first_of, read_config
 from tokenizer_registry.core.opening import Kind, Options, finish
-from tokenizer_registry.core.ranks import ranked_backend, read_ranks
+from tokenizer_registry.core.ranks import ranked_backend, read_so_many
 
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
@@ -89,12 +88,7 @@ def load(
 def _open(path: Path) -> tokenizers.Tokenizer:
     if path.suffix == ".json":
         return open_byte_level(path)
-    ranks = read_ranks(path)
-    if len(ranks) != RANKS:
-        raise TokenizerError(
-            f"{path}: has {len(ranks)} tokens, not {RANKS} as Llama 4's; 128000 are Llama 3's, of"
-            " the type llama3"
-        )
+    ranks = read_so_many(path, RANKS, "Llama 4's", "128000 are Llama 3's, of the type llama3")
     return ranked_backend(ranks, _WORD, _special())
 
 
@@ -103,10 +97,4 @@ def llama4(messages: Plain, add_generation_prompt: bool) -> str:
 
     <|header_start|>user<|header_end|>\\n\\nHello<|eot|>
     """
-    prompt = "<|begin_of_text|>"
-    for message in messages:
-        prompt += f"<|header_start|>{message['role']}<|header_end|>\n\n"
-        prompt += f"{message['content'].strip()}<|eot|>"
-    if add_generation_prompt:
-        prompt += "<|header_start|>assistant<|header_end|>\n\n"
-    return prompt
+    return with_headers(messages, add_generation_prompt, "header_start", "header_end", "eot")

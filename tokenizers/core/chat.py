@@ -293,6 +293,19 @@ def llama2(messages: Plain, *, bos: str = "<s>", eos: str = "</s>", space: str =
     return prompt
 
 
+def with_headers(
+    messages: Plain, add_generation_prompt: bool, start: str, end: str, turn: str
+) -> str:
+    """Meta's form from Llama 3 on: each message, stripped, under a header with its role.
+
+    start, end, turn: the names of the tokens around a role, and of that behind a message.
+    """
+    prompt = "<|begin_of_text|>"
+    for message in messages:
+        prompt += f"<|{start}|>{message['role']}<|{end}|>\n\n{message['content'].strip()}<|{turn}|>"
+    return prompt + f"<|{start}|>assistant<|{end}|>\n\n" if add_generation_prompt else prompt
+
+
 def take_turns(messages: Plain) -> tuple[str, list[Mapping[str, str]]]:
     """The system message, '' if there is none, and the others, which must alternate.
 

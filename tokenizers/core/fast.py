@@ -87,14 +87,13 @@ class FastTokenizer(Tokenizer):
         self._decoding = read_decoder(backend, where)
         self.decode_errors = self._decoding.errors
         self.leading = self._decoding.leading if leading is None else leading
+        added = backend.get_added_tokens_decoder()
         self._added = {
             token_id: self._added_bytes(token_id, str(token.content))
-            for token_id, token in backend.get_added_tokens_decoder().items()
+            for token_id, token in added.items()
         }
         self.special_tokens = {
-            token_id: self._added[token_id]
-            for token_id, token in backend.get_added_tokens_decoder().items()
-            if token.special
+            token_id: self._added[token_id] for token_id, token in added.items() if token.special
         }
         ids = set(backend.get_vocab(with_added_tokens=True).values())
         self.vocab_size = 1 + max(ids, default=-1)

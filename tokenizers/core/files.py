@@ -10,6 +10,7 @@ llama-tokenizer/
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,14 @@ class Config:
         roles: the special tokens that the type knows, {"bos_token": "<s>", ...}; the template
         may name these and all that the files name.
         """
-        templates = read_templates(self.folder, self.values)
-        return ChatTemplate.jinja(templates, {**roles, **self.named}) if templates else None
+        if not self.templates:
+            return None
+        return ChatTemplate.jinja(self.templates, {**roles, **self.named})
+
+    @cached_property
+    def templates(self) -> "dict[str, Template]":
+        """The folder's chat templates by name; see read_templates."""
+        return read_templates(self.folder, self.values)
 
 
 def read_config(folder: Path) -> Config:

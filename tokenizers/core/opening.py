@@ -19,7 +19,7 @@ from tokenizer_registry.core.fast import (
     add_tokens,
     post_processed,
 )
-from tokenizer_registry.core.files import Config, read_templates
+from tokenizer_registry.core.files import Config
 from tokenizer_registry.core.stream import Leading
 
 # Tokens that end a turn wherever a template names them. (<|end|> is none: in gpt-oss' template it
@@ -119,11 +119,11 @@ def finish(
 
 def _ends_of_turns(config: Config, kind: Kind) -> list[str]:
     """The tokens that end a turn, in the folder's templates or else in the type's own form."""
-    templates = read_templates(config.folder, config.values).values()
-    if not templates:
+    if not config.templates:
         return list(kind.ends)
+    sources = [template.source for template in config.templates.values()]
     known = dict.fromkeys((*kind.ends, *ENDS_OF_TURNS))
-    return [token for token in known if any(token in each.source for each in templates)]
+    return [token for token in known if any(token in source for source in sources)]
 
 
 def _around(

@@ -45,6 +45,19 @@ def read_ranks(path: Path) -> list[bytes]:
     return tokens
 
 
+def read_so_many(path: Path, count: int, whose: str, others: str) -> list[bytes]:
+    """The tokens of a file that must have so many.
+
+    Args:
+        whose: what an error calls files of that size: "Llama 3's".
+        others: which type other files are of, for the error.
+    """
+    ranks = read_ranks(path)
+    if len(ranks) != count:
+        raise TokenizerError(f"{path}: has {len(ranks)} tokens, not {count} as {whose}; {others}")
+    return ranks
+
+
 def count_ranks(path: Path) -> int | None:
     """How many tokens a tiktoken file has, None if a file is no such."""
     lines = read_bytes(path).split(b"\n")
