@@ -23,7 +23,7 @@ TYPES = {
 }  # fmt: skip
 
 # What a type refuses, by the words of the refusal.
-CUSTOM_CODE = "contains custom code"
+CUSTOM_CODE = "Python code of its own"
 REFUSED = {
     ("baichuan2", "auto"): CUSTOM_CODE,
     ("chatglm3", "auto"): CUSTOM_CODE,
