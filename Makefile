@@ -140,10 +140,7 @@ soak: $(VENV)/.dev ## SECONDS=1800 of mixed traffic with every text checked, and
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@MYPYPATH=.mypy:tools $(BIN)/mypy tools tokenizers
-	@for model in preprocessing tensorrt_llm postprocessing; do \
-	  MYPYPATH=.mypy:model_repo_src/shared:model_repo_src/$$model/1 $(BIN)/mypy model_repo_src/$$model/1 || exit 1; \
-	done
+	@$(BIN)/mypy src tokenizers tools
 
 format: $(VENV)/.dev ## let ruff format the sources
 	@$(BIN)/ruff format .
@@ -167,7 +164,7 @@ clean-venv: ## remove .venv and .venv-torch
 	rm -rf $(VENV) $(VENV_TORCH)
 
 # The file that is written last stands for both folders.
-smollm2-tokenizer/tokenizer_config.json: $(VENV)/.serve tools/trellis/demo_engine.py
+smollm2-tokenizer/tokenizer_config.json: $(VENV)/.serve src/trellis/demo/engine.py
 	@$(BIN)/python tools/lay_out_demo.py smollm2-out smollm2-tokenizer
 	@touch $@
 

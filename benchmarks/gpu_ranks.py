@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 # Beside this file lies tokenizers.py: its folder must not be where `import tokenizers` looks.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "model_repo_src" / "tensorrt_llm" / "1")]
+sys.path[:0] = [str(ROOT / "src")]
 
 VOCAB = 32000
 SIZES = {
@@ -104,8 +104,9 @@ def prompt(stream: int, length: int) -> str:
 def bare_rank(folder: Path, streams: int, tokens: int, prompt_tokens: int) -> Numbers | None:
     """One rank of the bare engine, its place in the environment; rank 0 has the numbers."""
     import numpy as np
-    from engines.engine import EngineSettings, Sampling
-    from engines.transformers import TransformersEngine
+
+    from trellis.engine_host.engines.engine import EngineSettings, Sampling
+    from trellis.engine_host.engines.transformers import TransformersEngine
 
     engine = TransformersEngine(
         EngineSettings(folder / "checkpoint", max_batch_size=64, enable_kv_cache_reuse=False)
@@ -149,8 +150,8 @@ def held(engine: Any) -> Numbers:
 
 def bare(options: argparse.Namespace) -> Numbers:
     """The bare engine on all ranks, in processes of their own."""
-    from trellis.ports import free_ports
-    from trellis.ranks import rank_environment
+    from trellis.ranks.options import rank_environment
+    from trellis.server.ports import free_ports
 
     arguments = [f"--{name}={getattr(options, name)}" for name in ("streams", "tokens")]
     arguments += [f"--prompt_tokens={options.prompt_tokens}", f"--folder={options.folder}"]
@@ -178,7 +179,7 @@ def bare(options: argparse.Namespace) -> Numbers:
 
 def served(options: argparse.Namespace) -> Numbers:
     """Launch the repository, stream from it as clients do, stop it."""
-    from trellis.ports import free_ports
+    from trellis.server.ports import free_ports
 
     http, grpc, metrics = free_ports(3)
     launch = [sys.executable, str(ROOT / "tools" / "launch_triton_server.py")]
@@ -299,7 +300,7 @@ def machine() -> dict[str, Any]:
 
 def estimate(options: argparse.Namespace) -> Numbers | None:
     """What preflight says that each rank will hold, in GiB; None without a GPU."""
-    from trellis.checkpoint_folder import read_checkpoint
+    from trellis.engine_files.checkpoint import read_checkpoint
     from trellis.preflight.checkpoint import cache_options
     from trellis.preflight.checkpoint_memory import estimate_checkpoint
     from trellis.preflight.gpus import visible_gpus

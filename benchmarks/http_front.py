@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-for folder in ("tools", "tests", "tests/tools", "tests/tokenizers"):
+for folder in ("src", "tests", "tests/tools", "tests/tokenizers"):
     sys.path.insert(0, str(ROOT / folder))
 
 from standin import build_standin  # noqa: E402

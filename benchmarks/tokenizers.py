@@ -86,7 +86,7 @@ class Contenders:
         import tokenizers
         from transformers import AutoTokenizer
 
-        from tokenizer_registry.core import load
+        from trellis.tokenizers import load
 
         corpus = importlib.import_module("tokenizer_corpus")
         kind = name.removesuffix("_json")
@@ -192,7 +192,7 @@ def weigh_here(contender: str, kind: str, folder: str) -> Numbers:
     before = resident()
     start = time.perf_counter()
     if contender == "ours":
-        from tokenizer_registry.core import load
+        from trellis.tokenizers import load
 
         tokenizer: Any = load(kind, folder)
     else:

@@ -1,20 +1,16 @@
 """What all tests share: the demo engine, a repository made from it, a real server on it."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from trellis.assembler import Plan, assemble  # noqa: E402
-from trellis.demo_engine import find_demo_model, lay_out  # noqa: E402
-from trellis.engine_folder import read_engine  # noqa: E402
-from trellis.ports import free_ports  # noqa: E402
-from trellis.server import Server, ServerSettings  # noqa: E402
+from trellis.demo.engine import find_demo_model, lay_out
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings
 
 
 @pytest.fixture(scope="session")

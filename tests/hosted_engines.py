@@ -1,20 +1,19 @@
 """What the tests of engines in processes of their own share: asking one, and a host to kill."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from engines.engine import Engine, EngineSettings, Failure, Sampling
+
+from trellis.engine_host.engines.engine import Engine, EngineSettings, Failure, Sampling
 
 HOST = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from engines.engine import EngineSettings, Sampling
-from engines.hosted import HostedEngine
+from trellis.engine_host.engines.engine import EngineSettings, Sampling
+from trellis.engine_host.engines.engine_process import HostedEngine
 settings = EngineSettings(Path(sys.argv[2]), 8, max_tokens_in_paged_kv_cache=512)
 engine = HostedEngine(sys.argv[1], settings)
 print(engine._process.pid, flush=True)
@@ -66,10 +65,8 @@ def start_host(
     engine_type: str, settings: EngineSettings, doing: str
 ) -> "tuple[subprocess.Popen[str], int]":
     """A process with a hosted engine, `busy` or `idle`, and the engine's process."""
-    modules = Path(sys.modules["engines.engine"].__file__ or "").parents[1]
     host = subprocess.Popen(
         [sys.executable, "-c", HOST, engine_type, str(settings.path), doing],
-        env={**os.environ, "PYTHONPATH": str(modules)},
         stdout=subprocess.PIPE,
         text=True,
     )

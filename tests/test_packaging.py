@@ -26,13 +26,13 @@ def test_from_the_repository_root() -> None:
 def test_inside_an_assembled_model(demo_repo: Path, model: str) -> None:
     version = demo_repo / model / "1"
     assert "site-packages" in found(version)
-    where = "import tokenizer_registry.core as core; print(core.__file__)"
+    where = "import trellis.tokenizers as core; print(core.__file__)"
     assert str(version) in found(version, where)
 
 
 def test_the_registry_loads_without_heavy_imports() -> None:
     code = (
-        "import sys, tokenizer_registry.core; "
+        "import sys, trellis.tokenizers; "
         "print([n for n in ('torch', 'transformers', 'pydantic') if n in sys.modules])"
     )
     assert found(ROOT / "tests", code).strip() == "[]"

@@ -17,19 +17,19 @@ from typing import Any
 
 import tokenizers
 
-from tokenizer_registry import llama4
-from tokenizer_registry.core.chat import ChatTemplate, Template
-from tokenizer_registry.core.decoding import decodes_by_token
-from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import open_tokenizer_json
-from tokenizer_registry.core.files import Config, read_config, read_templates
-from tokenizer_registry.core.opening import Kind, Options, finish
-from tokenizer_registry.core.pieces import finish_model
-from tokenizer_registry.core.ranks import count_ranks
-from tokenizer_registry.core.registry import load as load_type
-from tokenizer_registry.core.spm import BPE, UNIGRAM, read_model
-from tokenizer_registry.core.stream import StreamDecoder, TextTable
-from tokenizer_registry.core.tokenizer import Tokenizer
+from trellis.tokenizers.chat import ChatTemplate, Template
+from trellis.tokenizers.decoding import decodes_by_token
+from trellis.tokenizers.errors import TokenizerError
+from trellis.tokenizers.fast import open_tokenizer_json
+from trellis.tokenizers.files import Config, read_config, read_templates
+from trellis.tokenizers.opening import Kind, Options, finish
+from trellis.tokenizers.pieces import finish_model
+from trellis.tokenizers.ranks import count_ranks
+from trellis.tokenizers.registry import load as load_type
+from trellis.tokenizers.registry import type_module
+from trellis.tokenizers.spm import BPE, UNIGRAM, read_model
+from trellis.tokenizers.stream import StreamDecoder, TextTable
+from trellis.tokenizers.tokenizer import Tokenizer
 
 # How vocabularies name the tokens that begin and end a text, for files that do not say.
 _BEGIN_AND_END = (
@@ -234,7 +234,7 @@ def _owner(folder: Path) -> str | None:
     if not path.is_file():
         return None
     if (count := count_ranks(path)) is not None:
-        return "llama4" if count == llama4.RANKS else "llama3"
+        return "llama4" if count == type_module("llama4").RANKS else "llama3"
     return "llama" if read_model(path).algorithm == BPE else None
 
 

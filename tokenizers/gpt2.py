@@ -15,10 +15,10 @@ from pathlib import Path
 import tokenizers
 from tokenizers import pre_tokenizers
 
-from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import FastTokenizer, open_bpe, open_byte_level
-from tokenizer_registry.core.files import Config, first_of, read_config
-from tokenizer_registry.core.opening import Kind, Options, finish
+from trellis.tokenizers.errors import TokenizerError
+from trellis.tokenizers.fast import FastTokenizer, open_bpe, open_byte_level
+from trellis.tokenizers.files import Config, first_of, read_config
+from trellis.tokenizers.opening import Kind, Options, finish
 
 _END = "<|endoftext|>"
 _ROLES = {"bos_token": _END, "eos_token": _END, "unk_token": _END}

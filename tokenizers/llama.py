@@ -20,13 +20,13 @@ from pathlib import Path
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate, llama2
-from tokenizer_registry.core.decoding import decoder_kinds
-from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import FastTokenizer, open_tokenizer_json
-from tokenizer_registry.core.files import first_of, read_config
-from tokenizer_registry.core.opening import Kind, Options, finish
-from tokenizer_registry.core.pieces import finish_model
+from trellis.tokenizers.chat import ChatTemplate, llama2
+from trellis.tokenizers.decoding import decoder_kinds
+from trellis.tokenizers.errors import TokenizerError
+from trellis.tokenizers.fast import FastTokenizer, open_tokenizer_json
+from trellis.tokenizers.files import first_of, read_config
+from trellis.tokenizers.opening import Kind, Options, finish
+from trellis.tokenizers.pieces import finish_model
 
 _ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 

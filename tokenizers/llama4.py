@@ -11,11 +11,11 @@ from pathlib import Path
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate, Plain, with_headers
-from tokenizer_registry.core.fast import FastTokenizer, open_byte_level
-from tokenizer_registry.core.files import first_of, read_config
-from tokenizer_registry.core.opening import Kind, Options, finish
-from tokenizer_registry.core.ranks import ranked_backend, read_so_many
+from trellis.tokenizers.chat import ChatTemplate, Plain, with_headers
+from trellis.tokenizers.fast import FastTokenizer, open_byte_level
+from trellis.tokenizers.files import first_of, read_config
+from trellis.tokenizers.opening import Kind, Options, finish
+from trellis.tokenizers.ranks import ranked_backend, read_so_many
 
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"

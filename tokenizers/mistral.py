@@ -20,13 +20,13 @@ from typing import Any
 
 import tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate, Plain, take_turns
-from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import FastTokenizer, open_tokenizer_json
-from tokenizer_registry.core.files import first_of, read_config, read_json
-from tokenizer_registry.core.opening import Kind, Options, finish
-from tokenizer_registry.core.pieces import finish_model
-from tokenizer_registry.core.ranks import check_ranks, ranked_backend
+from trellis.tokenizers.chat import ChatTemplate, Plain, take_turns
+from trellis.tokenizers.errors import TokenizerError
+from trellis.tokenizers.fast import FastTokenizer, open_tokenizer_json
+from trellis.tokenizers.files import first_of, read_config, read_json
+from trellis.tokenizers.opening import Kind, Options, finish
+from trellis.tokenizers.pieces import finish_model
+from trellis.tokenizers.ranks import check_ranks, ranked_backend
 
 _TEKKEN_SPECIAL = [
     "<unk>",

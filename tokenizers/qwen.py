@@ -16,12 +16,12 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from tokenizer_registry.core.chat import ChatTemplate, Plain
-from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import FastTokenizer, open_bpe, open_byte_level
-from tokenizer_registry.core.files import Config, first_of, read_config
-from tokenizer_registry.core.opening import Kind, Options, finish
-from tokenizer_registry.core.ranks import ranked_backend, read_ranks
+from trellis.tokenizers.chat import ChatTemplate, Plain
+from trellis.tokenizers.errors import TokenizerError
+from trellis.tokenizers.fast import FastTokenizer, open_bpe, open_byte_level
+from trellis.tokenizers.files import Config, first_of, read_config
+from trellis.tokenizers.opening import Kind, Options, finish
+from trellis.tokenizers.ranks import ranked_backend, read_ranks
 
 _ROLES = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -16,12 +16,12 @@ from pathlib import Path
 import tokenizers
 from tokenizers import models
 
-from tokenizer_registry.core.errors import TokenizerError
-from tokenizer_registry.core.fast import FastTokenizer, open_tokenizer_json
-from tokenizer_registry.core.files import Config, first_of, read_config
-from tokenizer_registry.core.opening import Kind, Options, finish
-from tokenizer_registry.core.pieces import finish_model
-from tokenizer_registry.core.spm import UNIGRAM
+from trellis.tokenizers.errors import TokenizerError
+from trellis.tokenizers.fast import FastTokenizer, open_tokenizer_json
+from trellis.tokenizers.files import Config, first_of, read_config
+from trellis.tokenizers.opening import Kind, Options, finish
+from trellis.tokenizers.pieces import finish_model
+from trellis.tokenizers.spm import UNIGRAM
 
 _ROLES = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 

@@ -5,9 +5,11 @@ import os
 import sys
 from pathlib import Path
 
-_PYTHON = Path(__file__).resolve().parent.parent / ".venv" / "bin" / "python"
+_ROOT = Path(__file__).resolve().parent.parent
+_PYTHON = _ROOT / ".venv" / "bin" / "python"
 
 if importlib.util.find_spec("typer") is None:
     if not _PYTHON.exists():
         sys.exit("The Python packages of the tools are not installed; run `make setup` first.")
     os.execv(_PYTHON, [str(_PYTHON), *sys.argv])
+sys.path.insert(0, str(_ROOT / "src"))  # this checkout's, whatever else is installed

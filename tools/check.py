@@ -1,49 +1,9 @@
 """Know before launch that a repository will run: check.py --model_repo triton_model_repo."""
 
-import json
-import sys
-from pathlib import Path
-from typing import Annotated
-
 import _venv  # noqa: F401  (first: it may go on in .venv)
-import typer
-from _cli import run as run_cli
-from rich.console import Console
-from trellis.preflight import Listening, run_checks
-from trellis.preflight.report import show
-from trellis.ranks import RankOptions, RanksError, check_options
 
-
-def main(
-    model_repo: Annotated[Path, typer.Option("--model_repo", "--model-repo")] = Path(
-        "triton_model_repo"
-    ),
-    world_size: Annotated[int, typer.Option("--world_size", "--world-size", min=1)] = 1,
-    http_port: Annotated[int, typer.Option("--http_port", "--http-port")] = 8000,
-    grpc_port: Annotated[int, typer.Option("--grpc_port", "--grpc-port")] = 8001,
-    metrics_port: Annotated[int, typer.Option("--metrics_port", "--metrics-port")] = 8002,
-    address: Annotated[str, typer.Option(help="where the server is to listen")] = "127.0.0.1",
-    tritonserver: Annotated[str, typer.Option(help="path of the server binary")] = "",
-    hostfile: Annotated[Path | None, typer.Option(help="mpirun's host file")] = None,
-    nodes: Annotated[str, typer.Option(help="hosts for mpirun: a,b or a:4,b:4")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
-) -> None:
-    """Check a repository against this machine. Exit status 1 if anything would fail."""
-    listening = Listening(address, http_port, grpc_port, metrics_port)
-    ranks = RankOptions(world_size, hostfile=hostfile, nodes=nodes)
-    try:
-        check_options(ranks, no_mpi=False)
-    except RanksError as error:
-        print(f"check: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    checks = run_checks(model_repo, ranks, listening, tritonserver)
-    ok = all(check.ok for check in checks)
-    if as_json:
-        print(json.dumps({"ok": ok, "checks": [check.as_json() for check in checks]}, indent=1))
-    else:
-        show(checks, Console())
-    raise typer.Exit(0 if ok else 1)
-
+from trellis.cli.check import main
+from trellis.cli.run import run
 
 if __name__ == "__main__":
-    run_cli(main)
+    run(main)

@@ -1,8 +1,11 @@
 """Whether .venv can be made here, and what to install if not: python3 prerequisites.py."""
 
 import sys
+from pathlib import Path
 
-from trellis.prerequisites import VERSIONS, lacks, python_version, remedy
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from trellis.server.prerequisites import VERSIONS, lacks, python_version, remedy
 
 
 def main() -> int:

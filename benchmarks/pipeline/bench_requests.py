@@ -11,8 +11,9 @@ from jobs import ID
 from plan import Case
 from repositories import Pipeline
 from texts import Texts
-from trellis.grpc_client import INPUTS
 from tritonclient.grpc import service_pb2
+
+from trellis.grpc_client import INPUTS
 
 VARIANTS = 16  # prompts and lengths in one case, sent in turn
 FLOOR_IDS = list(range(1, 46))  # Triton alone has the same prompt, however long that of others is

@@ -16,7 +16,8 @@ from jobs import Job, Load
 from plan import Case
 from repositories import Pipeline
 from texts import Texts
-from trellis.server import Server
+
+from trellis.server.process import Server
 
 LOAD = Path(__file__).parent / "load_generator.py"
 PARTS = 10  # of a window within long streams

@@ -23,7 +23,8 @@ from measure import measure
 from repositories import PIPELINES
 from rounds import bench
 from texts import Texts
-from trellis.server import Server
+
+from trellis.server.process import Server
 
 SECONDS = 8  # each process, and perf
 RATE = 250

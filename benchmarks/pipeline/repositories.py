@@ -16,14 +16,14 @@ from fake_engines import write_engine
 from google.protobuf import text_format
 from standin import Script, write_contract, write_scripts
 from texts import Texts
-from trellis.assembler import Plan, assemble, find_tokenizer_dir
-from trellis.contract import FOLDER
-from trellis.engine_folder import EngineFolder, read_engine
-from trellis.model_config import parse_config
-from trellis.tokenizer_type import find_type
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tokenizer_registry.core import load
+from trellis.contract.release import FOLDER
+from trellis.engine_files.engine_folder import EngineFolder, read_engine
+from trellis.repository.assemble import Plan, assemble, find_tokenizer_dir
+from trellis.repository.model_config import parse_config
+from trellis.repository.tokenizer_type import find_type
+from trellis.tokenizers import load
 
 RELEASE = "0.17.0"  # the oldest whose `preprocessing` has the eleven tensors
 ELEVEN = (

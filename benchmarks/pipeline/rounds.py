@@ -14,8 +14,9 @@ from raw import tokens_per_cpu_second
 from repositories import PIPELINES, Pipeline, Setting, real_engine
 from standin import build_standin
 from texts import Folders, opened
-from trellis.ports import free_ports
-from trellis.server import Server, ServerFailed, ServerSettings
+
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerFailed, ServerSettings
 
 Measured = dict[str, dict[str, dict[str, Any]]]  # case -> pipeline -> figure -> value
 Say = Callable[[str], None]

@@ -12,7 +12,7 @@ from pathlib import Path
 import checkout  # noqa: F401  (first: it says where the next are)
 from tokenizer_folders import TYPE_OF, Folders
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.tokenizers import Tokenizer, load
 
 # Folders that transformers' AutoTokenizer opens too, one for each tokenizer_type with a real
 # vocabulary; `auto` is any of them.

@@ -19,7 +19,7 @@ from family_references import Auto, Mistral, Reference, SentencePiece, Tiktoken,
 from family_types import REFUSED, TEMPLATES, TYPES
 from fetch_families import FAMILIES
 
-from tokenizer_registry.core import Tokenizer, TokenizerError, load
+from trellis.tokenizers import Tokenizer, TokenizerError, load
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = Path(os.environ.get("FAMILIES", ROOT / ".families" / "folders"))

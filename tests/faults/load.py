@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 import tritonclient.grpc as triton
-from trellis.grpc_client import generate, texts
 from tritonclient.utils import InferenceServerException
+
+from trellis.grpc_client import generate, texts
 
 ENSEMBLE = "/v2/models/ensemble"
 THINGS = (

@@ -12,9 +12,10 @@ import pytest
 from launched import LAUNCHER, Launched
 from load import ENSEMBLE
 from small_disks import around, needed
-from trellis import server_folder
-from trellis.ports import free_ports
-from trellis.server import Server, ServerFailed, ServerSettings
+
+from trellis.server import folder as server_folder
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerFailed, ServerSettings
 
 SHM = Path("/dev/shm")
 

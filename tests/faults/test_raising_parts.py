@@ -15,8 +15,9 @@ import pytest
 from launched import Launched
 from load import ENSEMBLE
 from probes import add_probes, settled
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
+
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
 
 RAISING_STEPS = '''
 
@@ -40,7 +41,7 @@ OpenVinoEngine.step = _raising
 # A tokenizer_type of an outsider's: GPT-2's, with three faults.
 RAISING_TYPE = '''"""raising: gpt2, but for three words."""
 
-from tokenizer_registry.gpt2 import load as load_gpt2
+from trellis.tokenizers import load as load_type
 
 
 class Stream:
@@ -57,7 +58,7 @@ class Stream:
 
 
 def load(tokenizer_dir, *, add_bos_token: bool = False):
-    inner = load_gpt2(tokenizer_dir, add_bos_token=add_bos_token)
+    inner = load_type("gpt2", tokenizer_dir, {"add_bos_token": str(add_bos_token)})
     encode, batch, decode, stream = (
         inner.encode, inner.encode_batch, inner.decode, inner.stream_decoder
     )
@@ -126,7 +127,7 @@ class TestRaisingSteps:
     ) -> Iterator[tuple[Launched, Path]]:
         folder = tmp_path_factory.mktemp("steps")
         repo = make(demo_engine, folder, "gpt2", None)
-        source = repo / "tensorrt_llm" / "1" / "engines" / "openvino.py"
+        source = repo / "tensorrt_llm" / "1" / "trellis" / "engine_host" / "engines" / "openvino.py"
         text = source.read_text() + RAISING_STEPS
         source.unlink()
         source.write_text(text)
@@ -174,7 +175,7 @@ class TestRaisingSteps:
 
 
 def source_of(repo: Path) -> Path:
-    return repo / "tensorrt_llm" / "1" / "engines"
+    return repo / "tensorrt_llm" / "1" / "trellis" / "engine_host" / "engines"
 
 
 class TestRaisingTokenizer:

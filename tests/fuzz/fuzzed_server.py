@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 from probes import settled
-from trellis.ports import free_ports
-from trellis.server import Server, ServerSettings
+
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings
 
 KNOWN = {"text_input": "The capital of France is", "max_tokens": 8}
 # What the models log, or answer, about faults of their own: no input may bring that about.

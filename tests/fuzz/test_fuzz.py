@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from json_bodies import no_json, right_types, wrong_types
 from judged import Judge
 from probes import add_probes
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
 from tritonclient.grpc import service_pb2 as pb
+
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "500"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))

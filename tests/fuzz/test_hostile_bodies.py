@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from trellis.server import Server
+
+from trellis.server.process import Server
 
 ENSEMBLE = "/v2/models/ensemble"
 HEAD = b'{"text_input": "x", "max_tokens": 2, "more": '

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 import tritonclient.grpc as triton
+
 from trellis.grpc_client import generate
 
 ENSEMBLE = "/v2/models/ensemble"

@@ -7,7 +7,7 @@ import numpy as np
 import openvino
 import openvino_genai as genai
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.tokenizers import Tokenizer, load
 
 END = 2  # the demo model's end token
 NEUTRAL = {"max_new_tokens": 24, "min_new_tokens": 1, "do_sample": False}

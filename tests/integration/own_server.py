@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
-from trellis.ports import free_ports
-from trellis.server import Server, ServerSettings
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings
 
 
 @contextmanager

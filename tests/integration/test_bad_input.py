@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from asking import ask, refused, tensor
-from trellis.grpc_client import generate
-from trellis.server import Server
 from tritonclient.utils import InferenceServerException
+
+from trellis.grpc_client import generate
+from trellis.server.process import Server
 
 BAD_HTTP = {
     "empty prompt": ("text_input", {"text_input": ""}),

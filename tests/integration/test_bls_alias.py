@@ -7,10 +7,11 @@ import httpx
 import pytest
 import tritonclient.grpc as triton
 from asking import ask
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
+
+from trellis.engine_files.engine_folder import read_engine
 from trellis.grpc_client import generate, texts
-from trellis.server import Server
+from trellis.repository.assemble import Plan, assemble
+from trellis.server.process import Server
 
 PROMPT = "The capital of France is"
 MODELS = "/v2/models"

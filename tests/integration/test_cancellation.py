@@ -21,13 +21,14 @@ import tritonclient.grpc as triton
 from asking import ask, refused, tensor
 from probes import add_probes, settled, state
 from test_grpc import client_of
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
-from trellis.gone_clients import PARAMETER, GoneClients
-from trellis.grpc_client import generate, request_inputs
-from trellis.ports import free_ports
-from trellis.server import Server, ServerSettings
 from tritonclient.utils import InferenceServerException
+
+from trellis.engine_files.engine_folder import read_engine
+from trellis.grpc_client import generate, request_inputs
+from trellis.ipc.disconnects import PARAMETER, GoneClients
+from trellis.repository.assemble import Plan, assemble
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings
 
 LONG = {"max_tokens": 6000, "end_id": -1}
 ENSEMBLE = "/v2/models/ensemble"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import httpx
 from asking import KOREAN, ask
-from trellis.ports import free_ports
-from trellis.server import Server
+
+from trellis.server.ports import free_ports
+from trellis.server.process import Server
 
 CLIENT = Path(__file__).parents[2] / "tools" / "client.py"
 

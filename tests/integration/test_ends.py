@@ -12,10 +12,10 @@ import pytest
 import tritonclient.grpc as triton
 from asking import ask, chat, refused, stream, tensor
 from own_server import own_server
-from trellis.grpc_client import generate
-from trellis.server import Server
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.grpc_client import generate
+from trellis.server.process import Server
+from trellis.tokenizers import Tokenizer, load
 
 PROMPT = chat("What is the capital of France?")
 IM_END, ENDOFTEXT, VOCABULARY = 2, 0, 49152

@@ -3,8 +3,9 @@
 import httpx
 from asking import ask, chat
 from test_grpc import client_of, repeated
+
 from trellis.grpc_client import generate
-from trellis.server import Server
+from trellis.server.process import Server
 
 
 def test_the_end_of_max_tokens_is_length(http: httpx.Client) -> None:

@@ -16,9 +16,10 @@ import psutil
 import pytest
 from asking import ENSEMBLE, ask, refused
 from test_launcher import LAUNCHER, Launched, wait_for
-from trellis.front.settings import missing_package
-from trellis.ports import free_ports
-from trellis.server import Server, ServerSettings, has_front
+
+from trellis.gateway.settings import missing_package
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings, has_front
 from trellis.soak.measure import stuck
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from probes import add_probes, state
 
 LONG = {"text_input": "Once upon a time", "max_tokens": 6000, "end_id": -1}
-FRONT = "trellis.front"
+FRONT = "trellis.gateway"
 
 
 @pytest.fixture(scope="module")

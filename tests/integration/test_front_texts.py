@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 from asking import ENSEMBLE, KOREAN, chat
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
-from trellis.ports import free_ports
-from trellis.server import Server, ServerSettings
+
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings
 
 COUNTS = {f"return_{name}": True for name in ("num_input_tokens", "num_output_tokens")}
 CASES: dict[str, dict[str, Any]] = {

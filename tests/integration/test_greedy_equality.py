@@ -12,7 +12,8 @@ import pytest
 import tritonclient.grpc as triton
 from asking import ask, grpc_texts, stream
 from library import ENDING, Library, open_library
-from trellis.server import Server
+
+from trellis.server.process import Server
 
 MAX_TOKENS = 24
 PROMPTS = [

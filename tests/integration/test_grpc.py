@@ -10,8 +10,9 @@ import numpy as np
 import psutil
 import tritonclient.grpc as triton
 from asking import tensor
+
 from trellis.grpc_client import generate, texts
-from trellis.server import Server
+from trellis.server.process import Server
 
 THINGS = [
     "apple", "river", "stone", "paper", "cloud", "horse", "table", "glass", "bread", "tiger",

@@ -14,8 +14,9 @@ import httpx
 import psutil
 import pytest
 from asking import ENSEMBLE, ask
-from trellis.ports import free_ports
-from trellis.server_folder import LOCK, sweep
+
+from trellis.server.folder import LOCK, sweep
+from trellis.server.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "tools" / "launch_triton_server.py"

@@ -10,8 +10,9 @@ import pytest
 import tritonclient.grpc as triton
 from asking import ask, refused, tensor
 from own_server import own_server
-from trellis.server import Server
 from tritonclient.utils import InferenceServerException
+
+from trellis.server.process import Server
 
 LIMITS = {
     "max_prompt_bytes": "60",

@@ -9,9 +9,10 @@ import pytest
 import tritonclient.grpc as triton
 from asking import ask, tensor
 from httpx import Client
-from trellis.grpc_client import generate
-from trellis.server import Server
 from tritonclient.utils import InferenceServerException
+
+from trellis.grpc_client import generate
+from trellis.server.process import Server
 
 PROMPT = "The capital of France is"
 Arrays = dict[str, np.ndarray]

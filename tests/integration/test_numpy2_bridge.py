@@ -30,8 +30,9 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton
-from trellis import numpy2_bridge
-from trellis.numpy2_bridge import STUB, Numpy2Error, install_python_backend, stub_for_numpy_2
+
+from trellis.server import numpy2_bridge
+from trellis.server.numpy2_bridge import STUB, Numpy2Error, install_python_backend, stub_for_numpy_2
 
 NUMPY_MAJOR = int(np.__version__.split(".")[0])
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

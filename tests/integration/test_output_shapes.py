@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+
 from trellis.grpc_client import generate
-from trellis.server import Server
+from trellis.server.process import Server
 
 PROMPTS = [b"The capital of France is", b"Once upon a time", b"I have a"]
 

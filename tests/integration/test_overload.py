@@ -12,9 +12,10 @@ import httpx
 import pytest
 import tritonclient.grpc as triton
 from own_server import own_server
-from trellis.grpc_client import request_inputs
-from trellis.server import Server
 from tritonclient.utils import InferenceServerException
+
+from trellis.grpc_client import request_inputs
+from trellis.server.process import Server
 
 FLOOD = 200
 PLACES, QUEUE = 4, 6

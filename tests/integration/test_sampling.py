@@ -11,8 +11,9 @@ import pytest
 import tritonclient.grpc as triton
 from asking import ask, chat, refused, stream
 from library import ENDING, Library, open_library
+
 from trellis.grpc_client import generate
-from trellis.server import Server
+from trellis.server.process import Server
 
 STORY = "Once upon a time, in a village by the sea,"
 FACTS = "The capital of France is"

@@ -5,7 +5,8 @@ from typing import Any
 import httpx
 import tritonclient.grpc as triton
 from asking import ask, grpc_texts
-from trellis.server import Server
+
+from trellis.server.process import Server
 
 PROMPTS = [
     "Once upon a time,",

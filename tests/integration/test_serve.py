@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import httpx
-from trellis.ports import free_ports
+
+from trellis.server.ports import free_ports
 
 DEMO = Path(__file__).parents[2] / "tools" / "demo.py"
 

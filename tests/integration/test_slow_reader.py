@@ -11,11 +11,12 @@ import grpc
 import httpx
 import pytest
 from asking import KOREAN, stream
-from trellis.grpc_client import request_inputs
-from trellis.server import Server
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.grpc._utils import _get_inference_request
+
+from trellis.grpc_client import request_inputs
+from trellis.server.process import Server
 
 PROMPT = f"{KOREAN}\n" * 4
 LONG = 400  # tokens of a stream that is not read

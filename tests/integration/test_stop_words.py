@@ -6,8 +6,9 @@ import httpx
 import pytest
 import tritonclient.grpc as triton
 from asking import ask, chat, grpc_texts, stream
+
 from trellis.grpc_client import generate
-from trellis.server import Server
+from trellis.server.process import Server
 
 FACTS = "The capital of France is"
 LINE = "안녕하세요 세계 😀 one two three."

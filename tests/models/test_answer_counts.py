@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
-from answers import Answer, Row
-from engines.engine import Progress, Sampling
 from fake_triton import Sender
+
+from trellis.engine_host.answers import Answer, Row
+from trellis.engine_host.engines.engine import Progress, Sampling
 
 COUNTS = frozenset(("num_input_tokens", "num_output_tokens"))
 SEVERAL = {"num_return_sequences": 2, "sample": True}

@@ -4,21 +4,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from answers import Answer, Row, Sequence
-from engines.engine import Progress, Refused, Sampling
-from engines.hosted_messages import read_sampling as read_sent
-from engines.hosted_messages import sampling_values
 from fake_triton import Sender
 from hypothesis import given
 from hypothesis import strategies as st
-from preprocessor import Preprocessor
-from prompts import BadRequest
-from repository import ModelSettings
-from sampling_inputs import read_sampling
-from stop_strings import StopMatcher
 from test_stop_strings import Pieces
 
-from tokenizer_registry.core import Tokenizer
+from trellis.engine_host.answers import Answer, Row, Sequence
+from trellis.engine_host.engines.engine import Progress, Refused, Sampling
+from trellis.engine_host.engines.process_messages import read_sampling as read_sent
+from trellis.engine_host.engines.process_messages import sampling_values
+from trellis.engine_host.sampling_inputs import read_sampling
+from trellis.pipeline.encode import Preprocessor
+from trellis.pipeline.model_settings import ModelSettings
+from trellis.pipeline.prompts import BadRequest
+from trellis.pipeline.stop_strings import StopMatcher
+from trellis.tokenizers import Tokenizer
 
 
 def made(ids: list[int], finish: Any = None) -> Progress:

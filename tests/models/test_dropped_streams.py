@@ -4,9 +4,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
-from dropped_streams import STILL_SECONDS, DroppedStreams, Stream
 from hypothesis import given, settings
-from streams import StreamTable
+
+from trellis.engine_host.abandoned_streams import STILL_SECONDS, DroppedStreams, Stream
+from trellis.pipeline.streams import StreamTable
 
 ROUND = 0.025
 

@@ -4,8 +4,8 @@ import os
 import socket
 import threading
 
-from gone_clients import GoneClients
-from server_sockets import datagram_socket, server_address
+from trellis.engine_host.disconnects import GoneClients
+from trellis.ipc.sockets import datagram_socket, server_address
 
 
 def test_a_model_that_replaces_another_listens_once_that_is_unloaded() -> None:

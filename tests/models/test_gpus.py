@@ -1,7 +1,8 @@
 """gpu_device_ids counts among the GPUs that CUDA_VISIBLE_DEVICES leaves."""
 
 import pytest
-from engines.gpus import choose_gpus
+
+from trellis.engine_host.engines.gpus import choose_gpus
 
 
 @pytest.mark.parametrize(

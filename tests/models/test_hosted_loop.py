@@ -7,8 +7,10 @@ from multiprocessing import Pipe
 
 import numpy as np
 import pytest
-from engines.engine import Failure, Progress, Sampling
-from engines.hosted_messages import (
+
+from trellis.engine_host.engines.engine import Failure, Progress, Sampling
+from trellis.engine_host.engines.process_main import MAX_FAILED_STEPS, Loop
+from trellis.engine_host.engines.process_messages import (
     ADD,
     CANCEL,
     CLOSE,
@@ -20,9 +22,7 @@ from engines.hosted_messages import (
     sampling_values,
     send,
 )
-from engines.hosted_process import MAX_FAILED_STEPS, Loop
-
-from tokenizer_registry.core import interpreter
+from trellis.tokenizers import interpreter
 
 
 class Engine:

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from engines.engine import EngineSettings, Failure, Refused, Sampling
-from engines.hosted import WAIT_MILLISECONDS, HostedEngine
-from engines.openvino import KV_CACHE_FULL, OpenVinoEngine
-from engines.openvino_words import MAX_LISTS
 from hosted_engines import ids, run, start_host
 
-from tokenizer_registry.core import load
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Refused, Sampling
+from trellis.engine_host.engines.engine_process import WAIT_MILLISECONDS, HostedEngine
+from trellis.engine_host.engines.openvino import KV_CACHE_FULL, OpenVinoEngine
+from trellis.engine_host.engines.openvino_words import MAX_LISTS
+from trellis.tokenizers import load
 
 GREEDY = Sampling(max_tokens=16, end_id=2)
 RANDOM = replace(GREEDY, sample=True, temperature=1.5, seed=3)
@@ -134,7 +134,7 @@ def test_the_host_knows_how_many_lists_of_words_the_engine_keeps(
 ) -> None:
     known = replace(GREEDY, bad_words=("known",))
     ids(hosted, prompt, known)
-    monkeypatch.setattr("engines.openvino_words.MAX_LISTS", 1)
+    monkeypatch.setattr("trellis.engine_host.engines.openvino_words.MAX_LISTS", 1)
     assert MAX_LISTS > 1
     hosted.refuse(known)
     with pytest.raises(Refused, match=r"^bad_words: this engine \(openvino\) keeps every list"):

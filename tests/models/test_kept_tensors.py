@@ -1,8 +1,9 @@
 """Tensors that are sent again: the right ones, and no more of them than is said."""
 
-import kept_tensors
 import numpy as np
-import text_tensors
+
+from trellis.triton_models import tensor_cache as kept_tensors
+from trellis.triton_models import text_tensors
 
 
 def test_a_short_text_is_sent_again_and_a_long_one_is_not_kept() -> None:

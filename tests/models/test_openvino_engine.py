@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines.engine import EngineSettings, Failure, Sampling
-from engines.openvino import OpenVinoEngine
+
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
+from trellis.engine_host.engines.openvino import OpenVinoEngine
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines.engine import EngineSettings, Failure, Refused, Sampling
-from engines.openvino import OpenVinoEngine
-from engines.openvino_words import BLOCK, MAX_BYTES, MAX_LISTS, MAX_WORDS, TEXT, BadWords, _ranges
-from engines.word_automaton import without
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Refused, Sampling
+from trellis.engine_host.engines.openvino import OpenVinoEngine
+from trellis.engine_host.engines.openvino_words import (
+    BLOCK,
+    MAX_BYTES,
+    MAX_LISTS,
+    MAX_WORDS,
+    TEXT,
+    BadWords,
+    _ranges,
+)
+from trellis.engine_host.engines.word_automaton import without
+from trellis.tokenizers import Tokenizer, load
 
 PROMPTS = {
     "english": "The capital of France is",

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
-from answers import Answer, Row
-from engines.engine import Failure, Progress, Sampling
 from fake_triton import Sender
-from senders import Senders
-from step_loop import Admission, StepLoop
-from waiting_line import WaitingLine
+
+from trellis.engine_host.answers import Answer, Row
+from trellis.engine_host.engines.engine import Failure, Progress, Sampling
+from trellis.engine_host.queue import WaitingLine
+from trellis.engine_host.scheduler import Admission, StepLoop
+from trellis.engine_host.senders import Senders
 
 
 class Engine:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stop_strings import StopMatcher
+
+from trellis.pipeline.stop_strings import StopMatcher
 
 SPECIAL = ("<S>", "<|e|>")  # pieces that are special tokens
 

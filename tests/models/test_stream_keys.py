@@ -1,6 +1,6 @@
 """Keys never repeat, and leave room for the sequences of a prompt."""
 
-from stream_keys import SEQUENCE_BITS, StreamKeys
+from trellis.ipc.stream_keys import SEQUENCE_BITS, StreamKeys
 
 
 def test_keys_are_unique_and_spaced() -> None:

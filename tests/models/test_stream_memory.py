@@ -9,9 +9,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from streams import StreamTable
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.pipeline.streams import StreamTable
+from trellis.tokenizers import Tokenizer, load
 
 LIMIT, QUIET = 5, 10.0
 KEYS = st.integers(0, 12)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stream_notices import Announcer, Listener, Notice, id_digest
+
+from trellis.ipc.stream_announcements import Announcer, Listener, Notice, id_digest
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import StreamTable
+
+from trellis.pipeline.streams import StreamTable
 
 
 class Numbers:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from waiting_line import Overloaded, WaitingLine
+
+from trellis.engine_host.queue import Overloaded, WaitingLine
 
 
 class Prompt(NamedTuple):

@@ -1,17 +1,13 @@
 """What the tests of ranks share: the engine's modules, and repositories to serve."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "model_repo_src" / "tensorrt_llm" / "1"))
-
-from trellis.assembler import Plan, assemble  # noqa: E402
-from trellis.demo_engine import find_demo_model  # noqa: E402
-from trellis.engine_folder import read_engine  # noqa: E402
+from trellis.demo.engine import find_demo_model
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 import psutil
-from trellis.ports import free_ports
+
+from trellis.server.ports import free_ports
 
 LAUNCHER = Path(__file__).parents[2] / "tools" / "launch_triton_server.py"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import EngineFolderError, read_engine
+
+from trellis.engine_files.engine_folder import EngineFolderError, read_engine
+from trellis.repository.assemble import Plan, assemble
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

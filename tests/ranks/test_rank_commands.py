@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from engines.ranks import Place, sizes_that_divide
-from trellis.ranks import (
+
+from trellis.engine_host.engines.ranks import Place, sizes_that_divide
+from trellis.ranks.options import (
     Host,
     RankOptions,
     RanksError,
@@ -17,7 +18,7 @@ from trellis.ranks import (
     rank_settings,
     share,
 )
-from trellis.server import ServerSettings
+from trellis.server.process import ServerSettings
 
 SETTINGS = ServerSettings(Path("/repo"), http_port=9000, log_file=Path("/logs/triton.txt"))
 

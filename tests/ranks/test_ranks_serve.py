@@ -13,9 +13,9 @@ pytest.importorskip("torch", reason="needs torch: `make setup-torch`", exc_type=
 
 from asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
 from launched_ranks import Launched, command, wait_for
-from trellis.ports import free_ports
 
-from tokenizer_registry.core import load
+from trellis.server.ports import free_ports
+from trellis.tokenizers import load
 
 MPIRUN = ("--world_size", "2", "--oversubscribe")
 NO_MPI = ("--world_size", "2", "--no-mpi")

@@ -10,8 +10,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: `make setup-torch`", exc_type=ImportError)
 
 from checkpoints import random_llama  # noqa: E402
-from engines.engine import EngineSettings, Failure, Refused, Sampling  # noqa: E402
-from engines.transformers import TransformersEngine  # noqa: E402
+
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Refused, Sampling  # noqa: E402
+from trellis.engine_host.engines.transformers import TransformersEngine  # noqa: E402
 
 PROMPT = np.arange(7, 15)
 GREEDY = Sampling(max_tokens=16)

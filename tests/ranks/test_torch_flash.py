@@ -8,9 +8,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: `make setup-torch`", exc_type=ImportError)
 
 from checkpoints import random_llama  # noqa: E402
-from engines import transformers_attention  # noqa: E402
-from engines.engine import EngineSettings, Failure, Sampling  # noqa: E402
-from engines.transformers import TransformersEngine  # noqa: E402
+
+from trellis.engine_host.engines import transformers_attention  # noqa: E402
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling  # noqa: E402
+from trellis.engine_host.engines.transformers import TransformersEngine  # noqa: E402
 
 LENGTHS = (3, 70, 1, 200, 64, 130)  # of prompts: within a page of the cache, and over several
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from trellis.ports import free_ports
-from trellis.server import Server, ServerSettings
+
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings
 
 KNOWN = {"text_input": "The capital of France is", "max_tokens": 4}
 ENSEMBLE = "/v2/models/ensemble"

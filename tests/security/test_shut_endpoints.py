@@ -7,9 +7,10 @@ import httpx
 import psutil
 import pytest
 import tritonclient.grpc as triton
-from trellis.admin_endpoints import restrictions
-from trellis.server import Server
 from tritonclient.utils import InferenceServerException
+
+from trellis.server.admin_endpoints import restrictions
+from trellis.server.process import Server
 
 SHUT = [
     ("GET", "/v2/systemsharedmemory/status"),

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
 
-from tokenizer_registry.core import load
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
+from trellis.tokenizers import load
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("tools", "tokenizers", "model_repo_src")
+FOLDERS = ("src", "tools", "tokenizers", "model_repo_src")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 CALLS = {"eval", "exec", "compile", "os.system", "os.popen", "subprocess.getoutput", "yaml.load"}
@@ -69,8 +69,14 @@ def test_a_type_of_ones_own_is_copied_into_the_repository(
 ) -> None:
     engine, tokenizer = demo_engine
     mine = tmp_path / "mine.py"
-    mine.write_text('"""mine: gpt2."""\n\nfrom tokenizer_registry.gpt2 import load\n')
+    lines = [
+        "from trellis.tokenizers.registry import type_module",
+        'load = type_module("gpt2").load',
+    ]
+    mine.write_text("\n\n".join(['"""mine: gpt2."""', *lines, ""]))
     assemble(Plan(read_engine(engine), "mine", tokenizer, mine), tmp_path / "repo")
     mine.unlink()  # nothing outside the repository is needed, or read
     for model in ("preprocessing", "tensorrt_llm", "postprocessing"):
-        assert (tmp_path / "repo" / model / "1" / "tokenizer_registry" / "mine.py").is_file()
+        assert (
+            tmp_path / "repo" / model / "1" / "trellis" / "data" / "tokenizers" / "mine.py"
+        ).is_file()

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import tritonclient.grpc as triton
-from trellis.ports import free_ports
+
+from trellis.server.ports import free_ports
 
 from . import StandinBuildError, build_standin
 
-CONTRACTS = Path(__file__).parents[2] / "tools" / "trellis" / "contract"
+CONTRACTS = Path(__file__).parents[2] / "src" / "trellis" / "contract" / "releases"
 START_SECONDS = 60.0
 
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from chat_folders import chat_folder
 
-from tokenizer_registry.core import Tokenizer, TokenizerError, load
-from tokenizer_registry.core.template_process import (
+from trellis.tokenizers import Tokenizer, TokenizerError, load
+from trellis.tokenizers.template_process import (
     MEMORY_LIMIT,
     PROCESSES,
     TEXT_LIMIT,
@@ -155,7 +155,7 @@ def test_no_process_and_no_jinja_before_the_first_render(tmp_path: Path) -> None
     code = f"""
         import sys
         import psutil
-        from tokenizer_registry.core import load
+        from trellis.tokenizers import load
         tokenizer = load("gpt2", {str(chat_folder(tmp_path, "{{ messages[0].content }}"))!r})
         assert not psutil.Process().children()
         print(tokenizer.chat_prompt([{{"role": "user", "content": "x"}}]))
@@ -172,7 +172,7 @@ def test_no_process_and_no_jinja_before_the_first_render(tmp_path: Path) -> None
 def test_the_processes_end_with_a_parent_that_is_killed(busy: bool) -> None:
     code = f"""
         import os, sys, threading
-        from tokenizer_registry.core import template_process
+        from trellis.tokenizers import template_process
         template_process.TIME_LIMIT = 4.0
         template_process.render_template("{{{{ 1 }}}}", {{}})
         print([c.pid for c in __import__("psutil").Process().children()][0], flush=True)

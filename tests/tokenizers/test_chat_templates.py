@@ -9,7 +9,7 @@ import pytest
 from chat_folders import chat_folder
 from tokenizer_folders import Folders
 
-from tokenizer_registry.core import Tokenizer, TokenizerError, load
+from trellis.tokenizers import Tokenizer, TokenizerError, load
 
 OWN = ("add_generation_prompt", "tools", "documents", "continue_final_message")
 """What chat_prompt takes by name; the rest are a template's arguments."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tokenizer_folders import Folders, Loaded
 
-from tokenizer_registry.core import TokenizerError, load
+from trellis.tokenizers import TokenizerError, load
 
 SYSTEM = [{"role": "system", "content": "Answer very seriously"}]
 USER = [{"role": "user", "content": "x"}]

@@ -21,7 +21,7 @@ from tokenizers import (
     processors,
 )
 
-from tokenizer_registry.core import Tokenizer, TokenizerError, known_types, load
+from trellis.tokenizers import Tokenizer, TokenizerError, known_types, load
 
 quick = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

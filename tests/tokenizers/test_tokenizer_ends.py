@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tokenizer_folders import TYPE_OF, Folders
 
-from tokenizer_registry.core import Tokenizer, TokenizerError, load
+from trellis.tokenizers import Tokenizer, TokenizerError, load
 
 EVERY = [*TYPE_OF.items(), ("gpt2", "qwen"), ("smollm2", "auto")]
 ENDOFTEXT, IM_START, IM_END = 0, 1, 2  # of SmolLM2

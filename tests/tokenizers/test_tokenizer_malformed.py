@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizer_folders import Folders
 
-from tokenizer_registry.core import TokenizerError, load
+from trellis.tokenizers import TokenizerError, load
 
 HTML = "<!DOCTYPE html><html><body>Sign in to continue</body></html>"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 499723\n"

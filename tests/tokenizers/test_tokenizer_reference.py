@@ -17,7 +17,7 @@ import digest
 import pytest
 from tokenizer_folders import Folders, Loaded, package_file
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.tokenizers import Tokenizer, load
 
 
 def differing(lines: list[str], ours: list[Any], reference: list[Any]) -> list[str]:
@@ -148,7 +148,7 @@ def test_a_model_file_gives_the_same_ids_without_the_sentencepiece_library(
     code = f"""if True:
         import json, sys
         sys.modules["sentencepiece"] = None  # as where it is not installed
-        from tokenizer_registry.core import load
+        from trellis.tokenizers import load
         lines = json.load(sys.stdin)
         print(json.dumps(load({kind!r}, {str(folders[name])!r}).encode_batch(lines)))
     """
@@ -170,7 +170,7 @@ def test_a_model_with_pieces_of_the_users_own_is_refused_without_the_library(
     code = f"""if True:
         import sys
         sys.modules["sentencepiece"] = None  # as where it is not installed
-        from tokenizer_registry.core import TokenizerError, load
+        from trellis.tokenizers import TokenizerError, load
         try:
             load("mistral", {str(folders["mistral3"])!r})
         except TokenizerError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tokenizer_folders import Folders, Loaded
 
-from tokenizer_registry.core import TokenizerError, known_types, load
+from trellis.tokenizers import TokenizerError, known_types, load
 
 ROOT = Path(__file__).parents[2]
 TOY = '''
@@ -21,7 +21,7 @@ TOY = '''
 from pathlib import Path
 from typing import Literal
 
-from tokenizer_registry.core import Tokenizer
+from trellis.tokenizers import Tokenizer
 
 
 class Toy(Tokenizer):
@@ -49,14 +49,17 @@ def load(
     return Toy(f"{upper} {shift} {scale} {mode} {name}")
 '''
 
+TYPES = Path("trellis", "data", "tokenizers")  # in a version folder
+
 
 @pytest.fixture(scope="module")
 def outsider(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A version folder as the assembler makes it, with one file more in its registry."""
+    """A version folder as the assembler makes it, with one tokenizer_type more."""
     version = tmp_path_factory.mktemp("preprocessing") / "1"
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "tokenizers", version / "tokenizer_registry", ignore=ignore)
-    (version / "tokenizer_registry" / "toy.py").write_text(TOY)
+    shutil.copytree(ROOT / "src" / "trellis", version / "trellis", ignore=ignore)
+    shutil.copytree(ROOT / "tokenizers", version / TYPES, ignore=ignore)
+    (version / TYPES / "toy.py").write_text(TOY)
     return version
 
 
@@ -83,7 +86,7 @@ def test_known_types_are_the_files_of_the_folder() -> None:
 def test_a_file_dropped_into_the_folder_is_a_type(outsider: Path) -> None:
     printed = run(
         """
-        from tokenizer_registry.core import known_types, load, to_word_list
+        from trellis.tokenizers import known_types, load, to_word_list
         toy = load("toy", ".", {"upper": "YES", "shift": " 3 ", "mode": "slow", "name": ""})
         print("toy" in known_types(), "llama" in known_types(), toy.said)
         print(toy.decode(toy.encode("naïve 😀")), toy.word_ids("a"), toy.encode_batch(["a", "b"]))
@@ -109,7 +112,7 @@ def test_a_bad_option_is_an_error_that_says_what_can_be(
 ) -> None:
     printed = run(
         f"""
-        from tokenizer_registry.core import TokenizerError, load
+        from trellis.tokenizers import TokenizerError, load
         try:
             load("toy", ".", {options!r})
         except TokenizerError as error:
@@ -131,10 +134,10 @@ def test_a_bad_option_is_an_error_that_says_what_can_be(
     ],
 )
 def test_a_broken_type_file_is_named(source: str, complaint: str, outsider: Path) -> None:
-    (outsider / "tokenizer_registry" / "broken.py").write_text(source)
+    (outsider / TYPES / "broken.py").write_text(source)
     printed = run(
         """
-        from tokenizer_registry.core import TokenizerError, load
+        from trellis.tokenizers import TokenizerError, load
         try:
             load("broken", ".")
         except TokenizerError as error:
@@ -213,8 +216,8 @@ def test_the_name_tokenizers_stays_hugging_faces(outsider: Path) -> None:
 
 
 def test_an_assembled_model_uses_its_own_copy(outsider: Path) -> None:
-    printed = run("import tokenizer_registry.core as c; print(c.__file__)", outsider)
-    assert printed == str(outsider / "tokenizer_registry" / "core" / "__init__.py")
+    printed = run("import trellis.tokenizers as c; print(c.__file__)", outsider)
+    assert printed == str(outsider / "trellis" / "tokenizers" / "__init__.py")
 
 
 HEAVY = ("torch", "transformers", "pydantic", "mistral_common", "tiktoken")
@@ -227,7 +230,7 @@ def test_no_type_but_auto_imports_anything_heavy(kind: str, folder: str, folders
     printed = run(
         f"""
         import sys
-        from tokenizer_registry.core import load
+        from trellis.tokenizers import load
         tokenizer = load({kind!r}, {str(folders[folder])!r})
         assert tokenizer.decode(tokenizer.encode("the fox")) == "the fox"
         print([name for name in {HEAVY!r} if name in sys.modules])
@@ -242,10 +245,10 @@ def test_the_docs_example_of_a_type_works_as_written(outsider: Path, tmp_path: P
     marker = "<!-- example: own tokenizer -->"
     block = re.search(marker + r"\s*```python\n(.*?)```", page, re.DOTALL)
     assert block is not None
-    (outsider / "tokenizer_registry" / "mine.py").write_text(block[1])
+    (outsider / TYPES / "mine.py").write_text(block[1])
     printed = run(
         f"""
-        from tokenizer_registry.core import load
+        from trellis.tokenizers import load
         mine = load("mine", {str(tmp_path)!r})
         ids = mine.encode("naïve 😀")
         stream = mine.stream_decoder()

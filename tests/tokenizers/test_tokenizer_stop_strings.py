@@ -1,9 +1,7 @@
 """Stop strings with real vocabularies: the text ends before the first, wherever tokens end."""
 
 import random
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,10 +9,8 @@ from hypothesis import strategies as st
 from test_tokenizer_stream import cut, id_lists
 from tokenizer_folders import Folders
 
-from tokenizer_registry.core import Tokenizer, load
-
-sys.path.append(str(Path(__file__).parents[2] / "model_repo_src" / "tensorrt_llm" / "1"))
-from stop_strings import StopMatcher
+from trellis.pipeline.stop_strings import StopMatcher
+from trellis.tokenizers import Tokenizer, load
 
 # tokenizer_type -> the folders of it that are tried.
 FOLDERS = {

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from test_tokenizer_reference import tiktoken_gpt2
 from tokenizer_folders import Folders, Loaded
 
-from tokenizer_registry.core import Tokenizer, load
-from tokenizer_registry.core.stream import Leading
+from trellis.tokenizers import Tokenizer, load
+from trellis.tokenizers.registry import type_module
+from trellis.tokenizers.stream import Leading
 
 NAMES = ["gpt2", "smollm2", "llama", "mistral3", "llama3", "tekken", "t5"]
 quick = settings(
@@ -321,9 +322,8 @@ class Canine:
 def test_a_tokenizer_in_python_streams_its_own_text_to_the_end(
     text: str, rng: random.Random
 ) -> None:
-    from tokenizer_registry.auto import PythonTokenizer
-
-    tokenizer = PythonTokenizer(Canine(), None, True, True)
+    python_tokenizer = type_module("auto").PythonTokenizer
+    tokenizer = python_tokenizer(Canine(), None, True, True)
     ids = tokenizer.encode(text)
     decoder = tokenizer.stream_decoder()
     streamed = "".join([decoder.push(chunk) for chunk in cut(ids, rng)]) + decoder.end()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tokenizer_folders import Folders, Loaded
 
-from tokenizer_registry.core import TokenizerError, load, parse_words, to_word_list
+from trellis.tokenizers import TokenizerError, load, parse_words, to_word_list
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import tokenizer_corpus
-from trellis.demo_engine import find_demo_model, lay_out
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.demo.engine import find_demo_model, lay_out
+from trellis.tokenizers import Tokenizer, load
 
 
 def package_file(package: str, name: str) -> Path:

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import assemble
-import build_engine
-import check
-import fill_template
-import serve_docker
 import typer
 from typer.testing import CliRunner
 
+from trellis.cli import check, engine, fill, repo, serve_docker
+
 TOOLS = {
-    "assemble": assemble.main,
+    "assemble": repo.main,
     "check": check.main,
-    "fill_template": fill_template.main,
-    "build_engine": build_engine.main,
+    "fill_template": fill.main,
+    "build_engine": engine.main,
     "serve_docker": serve_docker.main,
 }
 

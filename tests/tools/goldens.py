@@ -1,17 +1,14 @@
 """Texts under golden/ that a reviewer has read: `python tests/tools/goldens.py` renews them."""
 
-import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT / "tools")]
-
 from fake_engines import write_engine  # noqa: E402
-from trellis.docker_commands import Build, Serving, build_commands, serve_command  # noqa: E402
-from trellis.engine_folder import read_engine  # noqa: E402
-from trellis.model_configs import model_configs  # noqa: E402
+
+from trellis.docker.commands import Build, Serving, build_commands, serve_command  # noqa: E402
+from trellis.engine_files.engine_folder import read_engine  # noqa: E402
+from trellis.repository.model_configs import model_configs  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG_RELEASES = ("0.5.0", "0.9.0", "1.x")

@@ -13,14 +13,15 @@ import httpx
 import numpy as np
 import tritonclient.grpc as triton
 from fake_engines import write_engine
-from trellis.assembler import Plan, assemble
-from trellis.contract import FOLDER
-from trellis.engine_folder import read_engine
+
+from trellis.contract.release import FOLDER
+from trellis.engine_files.engine_folder import read_engine
 from trellis.grpc_client import generate, input_types, request_inputs
-from trellis.model_config import parse_config
-from trellis.ports import free_ports
-from trellis.server import Server, ServerSettings
-from trellis.trtllm_config import config_text
+from trellis.repository.assemble import Plan, assemble
+from trellis.repository.model_config import parse_config
+from trellis.repository.trtllm_config import config_text
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

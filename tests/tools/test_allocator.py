@@ -6,10 +6,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from trellis import allocator
-from trellis.allocator import ALLOCATORS, AllocatorNotFound, preloaded
-from trellis.ports import free_ports
-from trellis.server import Server, ServerSettings
+
+from trellis.server.allocator import ALLOCATORS, AllocatorNotFound, preloaded
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings, allocator
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from cli import run
 from fake_engines import write_engine
-from trellis.assembler import Assembly, AssemblyError, Plan, assemble
-from trellis.engine_folder import read_engine
+
+from trellis.engine_files.engine_folder import read_engine
 from trellis.files import CopyMode, place
-from trellis.model_config import parameters, parse_config
+from trellis.repository.assemble import Assembly, AssemblyError, Plan, assemble
+from trellis.repository.model_config import parameters, parse_config
 
 
 @pytest.fixture
@@ -340,7 +341,7 @@ def prompt_ids(repository: Path, prompt: str) -> list[int]:
     texts = parameters(parse_config((repository / "preprocessing" / "config.pbtxt").read_text()))
     code = (
         "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from repository import ModelSettings, load_tokenizer\n"
+        "from trellis.pipeline.model_settings import ModelSettings, load_tokenizer\n"
         "settings = ModelSettings('p', Path(sys.argv[1]), json.loads(sys.argv[2]), {}, 1)\n"
         "print(load_tokenizer(settings).encode(sys.argv[3]))"
     )

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from cli import failing, run
-from trellis.assembler import Plan, assemble
-from trellis.checkpoint_folder import CheckpointError, read_checkpoint
-from trellis.engine_folder import read_engine
-from trellis.ports import free_ports
+
+from trellis.engine_files.checkpoint import CheckpointError, read_checkpoint
+from trellis.engine_files.engine_folder import read_engine
+from trellis.engine_files.safetensors_headers import SafetensorsError, read_tensors
 from trellis.preflight.checkpoint_memory import CacheOptions, estimate_checkpoint
 from trellis.preflight.gpus import visible_gpus
 from trellis.preflight.memory import GIB
-from trellis.safetensors_headers import SafetensorsError, read_tensors
+from trellis.repository.assemble import Plan, assemble
+from trellis.server.ports import free_ports
 
 MIB = 2**20
 LLAMA_7B: dict[str, Any] = {

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from cli import run
 from fake_engines import write_engine
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
+
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
 
 
 @pytest.fixture

@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pytest
 from fake_engines import RELEASES, VERSIONS, config, write_engine
-from trellis.contract import ReleaseError, read_contract, release_for, releases
-from trellis.engine_config import EngineConfig, missing_ranks, rank_files, read_engine_config
-from trellis.engine_folder import read_engine
-from trellis.model_config import parse_config
-from trellis.model_configs import model_configs
-from trellis.trtllm_config import settable
+
+from trellis.contract.release import ReleaseError, read_contract, release_for, releases
+from trellis.engine_files.engine_config import (
+    EngineConfig,
+    missing_ranks,
+    rank_files,
+    read_engine_config,
+)
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.model_config import parse_config
+from trellis.repository.model_configs import model_configs
+from trellis.repository.trtllm_config import settable
 
 
 def read(folder: Path, data: object) -> EngineConfig:

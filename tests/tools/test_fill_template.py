@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from cli import run
-from trellis.model_config import parameters, parse_config
-from trellis.placeholder import known_placeholders, translate
-from trellis.template import parse_substitutions, placeholders_in, split_escaped
+
+from trellis.contract.placeholder import known_placeholders, translate
+from trellis.repository.model_config import parameters, parse_config
+from trellis.repository.template import parse_substitutions, placeholders_in, split_escaped
 
 TEMPLATES = Path(__file__).parents[2] / "model_repo_src"
 PUBLISHED = (

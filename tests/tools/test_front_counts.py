@@ -13,10 +13,10 @@ import pytest
 from front_wire import ENSEMBLE, Wire, post, stream, wait_for
 from standin import Script
 from standin_server import Served, serve
-from trellis.front.counts import TELL_SECONDS, Counts
-from trellis.server import Server
 
-from tokenizer_registry.core import load
+from trellis.gateway.counts import TELL_SECONDS, Counts
+from trellis.server.process import Server
+from trellis.tokenizers import load
 
 ASKED = {"text_input": "Say it", "max_tokens": 4}
 

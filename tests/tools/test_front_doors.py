@@ -4,10 +4,11 @@ import pytest
 from fake_triton_http import FakeTriton
 from front_wire import ENSEMBLE, Wire, get, post
 from test_front_gone import front
-from trellis.front.doors import asked_path, check_inner, check_upgrade, origin_form, with_own_type
-from trellis.front.models import Model, read_model
-from trellis.front.replies import JSON, Refusal
-from trellis.ports import free_ports
+
+from trellis.gateway.doors import asked_path, check_inner, check_upgrade, origin_form, with_own_type
+from trellis.gateway.models import Model, read_model
+from trellis.gateway.replies import JSON, Refusal
+from trellis.server.ports import free_ports
 
 
 @pytest.mark.parametrize(

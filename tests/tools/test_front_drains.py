@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from fake_triton_http import Host
-from trellis.front import drains, notices
-from trellis.front.drains import Drains
-from trellis.front.notices import Notices
-from trellis.front.upstream import Upstream
+
+from trellis.gateway import abandoned_responses as drains
+from trellis.gateway import disconnects as notices
+from trellis.gateway.abandoned_responses import Drains
+from trellis.gateway.disconnects import Notices
+from trellis.gateway.upstream import Upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"%x\r\n%s\r\n" % (1000, b"x" * 1000)

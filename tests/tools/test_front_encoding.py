@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 from front_wire import post
-from trellis.front.connection import Connection
-from trellis.front.fields import Field
-from trellis.front.ids_way import IdsWay
-from trellis.front.models import Model
-from trellis.front.plugins import Texts
-from trellis.front.relay import Relay
-from trellis.front.replies import Refusal
-from trellis.front.settings import LONG_BODY, FrontSettings
-from trellis.front.text_answers import Source
+
+from trellis.gateway.connection import Connection
+from trellis.gateway.fields import Field
+from trellis.gateway.models import Model
+from trellis.gateway.plugins import Texts
+from trellis.gateway.replies import Refusal
+from trellis.gateway.routes import IdsWay
+from trellis.gateway.server import Relay
+from trellis.gateway.settings import LONG_BODY, FrontSettings
+from trellis.gateway.text_answers import Source
 
 PATH = "/v2/models/ensemble"
 SOURCE = Source("ensemble", "ensemble_ids", {}, frozenset(), False)

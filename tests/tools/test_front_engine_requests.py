@@ -14,10 +14,10 @@ import pytest
 from fake_engines import RELEASES
 from standin import Script, read_journal
 from standin_server import Served, serve
-from trellis.contract import read_contract
-from trellis.front.settings import LONG_BODY, MAX_ENGINE_BODY
 
-from tokenizer_registry.core import load
+from trellis.contract.release import read_contract
+from trellis.gateway.settings import LONG_BODY, MAX_ENGINE_BODY
+from trellis.tokenizers import load
 
 # No connection is kept: the server would wait for it to close.
 HTTP = httpx.Client(trust_env=False, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))

@@ -8,12 +8,13 @@ import pytest
 from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trellis.front.body import prepare
-from trellis.front.ids import RequestIds
-from trellis.front.models import Model, read_model, route
-from trellis.front.replies import Refusal
-from trellis.model_config import parse_config
-from trellis.model_configs import SOURCES
+
+from trellis.gateway.body import prepare
+from trellis.gateway.ids import RequestIds
+from trellis.gateway.models import Model, read_model, route
+from trellis.gateway.replies import Refusal
+from trellis.repository.model_config import parse_config
+from trellis.repository.model_configs import SOURCES
 
 TOKEN = "t" * 22
 GOOD = {"text_input": "Hi", "max_tokens": 4}

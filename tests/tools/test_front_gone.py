@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 from fake_triton_http import FakeTriton, Host
 from front_wire import Wire, stream, wait_for
-from trellis.front.settings import TOOLS, FrontSettings
-from trellis.ports import free_ports
+
+from trellis.gateway.settings import IMPORTED_FROM, FrontSettings
+from trellis.server.ports import free_ports
 
 ASKED = {"text_input": "x"}
 
@@ -22,7 +23,7 @@ def front(
     """A front before it: its port and process."""
     (port,) = free_ports(1)
     settings = FrontSettings("127.0.0.1", port, triton.port, pid, exit_timeout)
-    process = subprocess.Popen(settings.command(), cwd=TOOLS, stderr=subprocess.PIPE)
+    process = subprocess.Popen(settings.command(), cwd=IMPORTED_FROM, stderr=subprocess.PIPE)
     try:
         wait_for(lambda: _listens(port))
         yield port, process

@@ -9,13 +9,13 @@ import pytest
 from google.protobuf import json_format
 from standin import Script, read_journal
 from standin_server import Served, serve
-from trellis.contract import read_contract
-from trellis.front.replies import Refusal
-from trellis.front.responses import Responses
-from trellis.model_config import parse_config
-from trellis.model_configs import SOURCES
 
-from tokenizer_registry.core import load
+from trellis.contract.release import read_contract
+from trellis.gateway.replies import Refusal
+from trellis.gateway.responses import Responses
+from trellis.repository.model_config import parse_config
+from trellis.repository.model_configs import SOURCES
+from trellis.tokenizers import load
 
 RELEASES = ("0.9.0", "0.13.0", "1.x")
 SEVERAL: dict[str, dict[str, Any]] = {

@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 from fake_triton_http import FakeTriton
 from front_wire import get, stream
-from trellis.front import connection
-from trellis.front.connection import Connection
-from trellis.front.relay import Relay
-from trellis.front.replies import Refusal
-from trellis.front.settings import FrontSettings
+
+from trellis.gateway import connection
+from trellis.gateway.connection import Connection
+from trellis.gateway.replies import Refusal
+from trellis.gateway.server import Relay
+from trellis.gateway.settings import FrontSettings
 
 SMALL = 4096  # bytes of a socket's buffers, so that a client is soon behind
 LARGE = b"x" * 50_000  # more than they hold, and less than makes Triton wait

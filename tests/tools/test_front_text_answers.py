@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trellis.front.models import Models, read_model
-from trellis.front.plugins import Plugins, Texts
-from trellis.front.replies import quoted
-from trellis.front.text_answers import Source, TextAnswer
-from trellis.front.upstream import Upstream
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.gateway.models import Models, read_model
+from trellis.gateway.plugins import Plugins, Texts
+from trellis.gateway.replies import quoted
+from trellis.gateway.text_answers import Source, TextAnswer
+from trellis.gateway.upstream import Upstream
+from trellis.tokenizers import Tokenizer, load
 
 TEXT = '안녕하세요 세계 😀 naïve \x00\x1f"\\ — '
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n\r\n"

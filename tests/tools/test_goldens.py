@@ -6,7 +6,8 @@
 from pathlib import Path
 
 from goldens import GOLDEN, golden_texts
-from trellis.model_config import parse_config
+
+from trellis.repository.model_config import parse_config
 
 
 def test_the_configurations_and_commands_are_those_that_were_reviewed(tmp_path: Path) -> None:

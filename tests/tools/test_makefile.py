@@ -17,8 +17,8 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     demo = tmp_path / "smollm2-tokenizer"
     demo.mkdir()
-    (tmp_path / "tools" / "trellis").mkdir(parents=True)
-    (tmp_path / "tools" / "trellis" / "demo_engine.py").touch()
+    (tmp_path / "src" / "trellis" / "demo").mkdir(parents=True)
+    (tmp_path / "src" / "trellis" / "demo" / "engine.py").touch()
     for name in (".venv/bin/python", ".venv/.serve", ".venv/.dev"):
         (tmp_path / name).touch()
     (demo / "tokenizer_config.json").touch()
@@ -67,7 +67,7 @@ def test_make_clean_leaves_the_folders_of_the_user(checkout: Path) -> None:
         (checkout / name).mkdir(exist_ok=True)
     assert make(checkout, "clean").returncode == 0
     left = sorted(path.name for path in checkout.iterdir() if not path.name.startswith("."))
-    assert left == ["Makefile", *sorted([*kept, "pyproject.toml", "tools"])]
+    assert left == ["Makefile", *sorted([*kept, "pyproject.toml", "src"])]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from fake_engines import config
-from trellis.engine_config import EngineConfig, read_engine_config
+
+from trellis.engine_files.engine_config import EngineConfig, read_engine_config
 from trellis.preflight.memory import GIB, estimate_memory, kv_bytes_per_token
 
 

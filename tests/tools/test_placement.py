@@ -5,8 +5,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from trellis.placement import host_slots, is_here, place, ranks_here
-from trellis.ranks import RankOptions
+
+from trellis.ranks.options import RankOptions
+from trellis.ranks.placement import host_slots, is_here, place, ranks_here
 
 CORES = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
 ELSEWHERE = "192.0.2.7"  # kept for documentation: nobody's

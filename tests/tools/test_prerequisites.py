@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from trellis import prerequisites
-from trellis.prerequisites import Lack, apt_line, lacks, remedy
+
+from trellis.server import prerequisites
+from trellis.server.prerequisites import Lack, apt_line, lacks, remedy
 
 ROOT = Path(__file__).parents[2]
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -15,12 +15,13 @@ import pytest
 import tritonclient.grpc as triton
 from standin import Script
 from standin_server import serve
-from trellis.assembler import Plan, assemble
-from trellis.engine_folder import read_engine
-from trellis.grpc_client import generate, request_inputs
-from trellis.ports import free_ports
-from trellis.server import Server, ServerSettings
 from tritonclient.utils import InferenceServerException
+
+from trellis.engine_files.engine_folder import read_engine
+from trellis.grpc_client import generate, request_inputs
+from trellis.repository.assemble import Plan, assemble
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings
 
 LIMITS = {
     "decoupled_mode": "false",

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from trellis import server_folder
-from trellis.server_folder import LOCK, YOUNG_SECONDS, claim, make, remove, sweep
+
+from trellis.server import folder as server_folder
+from trellis.server.folder import LOCK, YOUNG_SECONDS, claim, make, remove, sweep
 
 LONG_AGO = time.time() - 2 * YOUNG_SECONDS
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trellis.shared_memory import claim, remove, sweep
+from trellis.server.shared_memory import claim, remove, sweep
 
 
 def test_only_what_nobody_holds_is_swept_away(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+
 from trellis.preflight.check import Check
 from trellis.preflight.report import show, verdict
-from trellis.shown_log import ShownLog
-from trellis.template import placeholders_in
+from trellis.repository.template import placeholders_in
+from trellis.server.shown_log import ShownLog
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "model_repo_src"

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from standin import Script, read_journal
 from standin_server import Served, serve
-from trellis.contract import read_contract
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.contract.release import read_contract
+from trellis.tokenizers import Tokenizer, load
 
 RELEASES = ["0.5.0", "0.6.1", "0.12.0", "1.x"]
 TEXT = "one two three four"

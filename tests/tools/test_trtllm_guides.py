@@ -13,7 +13,7 @@ from standin import Script, read_journal
 from standin_server import Served, serve
 from tritonclient.utils import InferenceServerException
 
-from tokenizer_registry.core import load
+from trellis.tokenizers import load
 
 TYPE, GUIDE = "guided_decoding_guide_type", "guided_decoding_guide"
 TYPES = "json, json_schema, regex, ebnf_grammar, structural_tag"

@@ -14,11 +14,11 @@ import tritonclient.grpc as triton
 from fake_engines import RELEASES
 from standin import Script
 from standin_server import Served, serve
-from trellis.contract import Contract, read_contract
-from trellis.grpc_client import input_types
 from tritonclient.utils import InferenceServerException
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.contract.release import Contract, read_contract
+from trellis.grpc_client import input_types
+from trellis.tokenizers import Tokenizer, load
 
 TEXT = "안녕하세요 세계 😀 naïve"
 PROMPT = "Say it in Korean"

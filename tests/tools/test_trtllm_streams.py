@@ -11,9 +11,9 @@ import pytest
 import tritonclient.grpc as triton
 from standin import Script
 from standin_server import Served, serve
-from trellis.grpc_client import generate, texts
 
-from tokenizer_registry.core import Tokenizer, load
+from trellis.grpc_client import generate, texts
+from trellis.tokenizers import Tokenizer, load
 
 TEXT = "안녕하세요 세계 😀 naïve — " * 4
 WORDS = ["apples", "bears", "cats", "dogs", "eels", "foxes", "geese", "hens"]

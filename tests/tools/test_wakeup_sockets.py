@@ -13,9 +13,9 @@ import psutil
 import pytest
 from standin import Script
 from standin_server import Served, serve
-from trellis.wakeup_sockets import ENOUGH, give_room, widen
 
-from tokenizer_registry.core import load
+from trellis.server.wakeup_sockets import ENOUGH, give_room, widen
+from trellis.tokenizers import load
 
 TEXT = " ".join(f"w{number}" for number in range(300))
 CHILD = """

@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 from cli import failing, run
 from fake_engines import config, write_engine
-from trellis.assembler import Plan, assemble
-from trellis.engine_config import read_engine_config
-from trellis.engine_folder import read_engine
-from trellis.model_config import parameters, parse_config
-from trellis.ports import free_ports
+
+from trellis.engine_files.engine_config import read_engine_config
+from trellis.engine_files.engine_folder import read_engine
 from trellis.preflight.heads import check_heads, fitting_sizes
 from trellis.preflight.shared_memory import check_shared_memory
 from trellis.preflight.vocabulary import check_ids, compare_vocabularies
-from trellis.template import fill, placeholders_in
-from trellis.tokenizer_type import TokenizerTypeError, find_type
+from trellis.repository.assemble import Plan, assemble
+from trellis.repository.model_config import parameters, parse_config
+from trellis.repository.template import fill, placeholders_in
+from trellis.repository.tokenizer_type import TokenizerTypeError, find_type
+from trellis.server.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "model_repo_src"
@@ -292,7 +293,7 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     folder = tmp_path / "checkout"
-    for name in ("model_repo_src", "tokenizers", "tools"):
+    for name in ("model_repo_src", "tokenizers", "tools", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return Checkout(folder)
 
@@ -711,10 +712,10 @@ def test_a_type_of_ones_own_is_found_by_its_name(
 
 def test_a_file_that_a_type_of_ones_own_imports_is_no_package(place: Place) -> None:
     file = place.folder / "mine.py"
-    file.write_text("import tokenizer_registry.more\n")
+    file.write_text("import trellis.more\n")
     env = of_type(place, str(file)).gpus(80)
     (found,) = failing(place.repository, *ports(), env=env)
-    assert "No module named 'tokenizer_registry.more'" in found["found"]
+    assert "No module named 'trellis.more'" in found["found"]
     assert "pip" not in found["remedy"]
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from engines.engine import EngineSettings, Progress, Sampling
+
+from trellis.engine_host.engines.engine import EngineSettings, Progress, Sampling
 
 
 class OpenVinoEngine:

@@ -1,0 +1,1 @@
+"""The command `trellis`, and the tools of the folder tools/."""

@@ -1,0 +1,115 @@
+"""Ask the ensemble over gRPC: client.py "The capital of France is" --max_tokens 20 --top_p 0.9."""
+
+import queue
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from trellis.grpc_client import INPUTS, generate, input_types
+
+# Shown on standard error after the text, as the last response has them; of each token, all of them;
+# and what is counted in each response, added up.
+LAST = ("num_input_tokens", "finish_reason", "cum_log_probs")
+EACH = "output_log_probs"
+COUNT = "num_output_tokens"
+MANY = (
+    "stop_words",
+    "stop_token_ids",
+    "bad_words",
+    "embedding_bias_words",
+    "embedding_bias_weights",
+)
+TYPES = {"INT32": int, "UINT64": int, "FP32": float, "BYTES": str, "BOOL": bool}
+NO_PROXY = ("grpc.enable_http_proxy", 0)  # an address given is the address meant
+CONNECT_SECONDS = 10.0
+DEFAULTS: dict[str, Any] = {"max_tokens": 128, "stream": True}
+
+
+def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for every input of the ensemble, under the input's own name."""
+    for name, (dtype, _) in reversed(INPUTS.items()):
+        option = click.option(
+            f"--{name}",
+            name,
+            type=TYPES[dtype],
+            default=DEFAULTS.get(name),
+            multiple=name in MANY,
+        )
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--url", default="localhost:8001", show_default=True, help="gRPC address")
+@click.option("--request_id", default="", help="needed for streams from the C++ backend")
+@click.option("--timeout", default=600.0, help="seconds of silence after which to give up")
+@sampling_options
+def main(prompt: str, url: str, request_id: str, timeout: float, **values: Any) -> None:
+    """Send PROMPT (- reads standard input), print the text as it comes."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    given = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None and value != ()
+    }
+    try:
+        with triton.InferenceServerClient(url, channel_args=[NO_PROXY]) as client:
+            _look_for(client, url)
+            types = input_types(client)
+            responses = generate(client, [text.encode()], given, request_id, timeout, types=types)
+            _print(responses, given)
+    except InferenceServerException as error:
+        raise click.ClickException(error.message()) from error
+    except queue.Empty:
+        raise click.ClickException(f"no answer within {timeout:g} s (--timeout)") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _look_for(client: Any, url: str) -> None:
+    """Raise ClickException where no server answers: a stream to nowhere may wait for ever."""
+    try:
+        client.is_server_live(client_timeout=CONNECT_SECONDS)
+    except InferenceServerException as error:
+        raise click.ClickException(
+            f"no server answers at {url} ({error.status()}): start one (make serve), or give --url"
+        ) from None
+
+
+def _print(responses: Any, given: dict[str, Any]) -> None:
+    """The text of one sequence as it comes; those of several one after another, at the end."""
+    one = given.get("num_return_sequences", 1) == 1 and given.get("beam_width", 1) == 1
+    extras: dict[str, list[Any]] = {}
+    whole: dict[int, str] = {}
+    for last in responses:
+        extras.update((name, _values(last[name])) for name in LAST if name in last)
+        if EACH in last:
+            extras[EACH] = extras.get(EACH, []) + _values(last[EACH])
+        if COUNT in last:
+            extras[COUNT] = [sum(extras.get(COUNT, [])) + sum(_values(last[COUNT]))]
+        texts = [text.decode() for text in last["text_output"].reshape(-1)]
+        if one:
+            print(texts[0], end="", flush=True)
+            continue
+        index = int(last.get("sequence_index", np.zeros(1, np.int32)).reshape(-1)[0])
+        for number, text in enumerate(texts, index):
+            whole[number] = whole.get(number, "") + text
+    if one:
+        print()
+    for number, text in sorted(whole.items()):
+        print(f"[{number}] {text}")
+    for name, values in extras.items():
+        print(f"{name}: {values}", file=sys.stderr)
+
+
+def _values(array: np.ndarray) -> list[Any]:
+    return [
+        value.decode() if isinstance(value, bytes) else value
+        for value in array.reshape(-1).tolist()
+    ]

@@ -1,0 +1,151 @@
+"""The demo: launch the repository, ask one question, stream another, show how fast, stop."""
+
+import contextlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+
+from trellis.cli.launch import preflight
+from trellis.preflight import Listening
+from trellis.preflight.repository import QUESTION, read_repository
+from trellis.ranks.options import RankOptions
+from trellis.server.numpy2_bridge import Numpy2Error
+from trellis.server.ports import PortTaken, check_ports
+from trellis.server.process import Server, ServerFailed, ServerSettings
+from trellis.server.readiness import wait_with_progress
+from trellis.server.signals import stop_signals
+from trellis.server.triton import TritonNotFound, serving_python
+
+console = Console(highlight=False)
+KOREAN = "Repeat after me: 안녕하세요 세계"
+LOG = Path("triton_log.txt")
+
+
+def chat(question: str) -> str:
+    """The prompt in the form that SmolLM2-Instruct was trained on."""
+    return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def ask(url: str, question: str) -> None:
+    """One question through /generate: the whole answer at once."""
+    body = {
+        "text_input": chat(question),
+        "parameters": {"max_tokens": 64, "return_num_output_tokens": True},
+    }
+    begin = time.perf_counter()
+    with httpx.Client(trust_env=False, timeout=120) as client:  # no proxy to this machine
+        response = client.post(f"{url}/v2/models/ensemble/generate", json=body)
+    seconds = time.perf_counter() - begin
+    answer = _checked(response.status_code, response.json())
+    tokens = answer["num_output_tokens"]
+    console.print(f"[bold]generate[/]         {question}")
+    console.print(f"                 {answer['text_output'].strip()}", style="cyan", markup=False)
+    console.print(f"                 [dim]{tokens} tokens, {tokens / seconds:.0f} tokens/s[/]\n")
+
+
+def stream(url: str, question: str) -> None:
+    """One question through /generate_stream: the answer as it is made."""
+    body = {
+        "text_input": chat(question),
+        "stream": True,
+        "parameters": {"max_tokens": 64, "return_num_output_tokens": True},
+    }
+    console.print(f"[bold]generate_stream[/]  {question}\n                 ", end="")
+    begin = time.perf_counter()
+    first = tokens = 0.0
+    for chunk in events(f"{url}/v2/models/ensemble/generate_stream", body):
+        first = first or time.perf_counter() - begin
+        tokens += chunk["num_output_tokens"]
+        console.print(chunk["text_output"], end="", style="cyan", markup=False)
+    seconds = time.perf_counter() - begin
+    console.print(
+        f"\n                 [dim]{tokens:.0f} tokens, {tokens / seconds:.0f} tokens/s,"
+        f" first token after {first * 1000:.0f} ms[/]\n"
+    )
+
+
+def events(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a server-sent event stream."""
+    with (
+        httpx.Client(trust_env=False, timeout=120) as client,
+        client.stream("POST", url, json=body) as response,
+    ):
+        for line in response.iter_lines():
+            if line.startswith("data:"):
+                yield _checked(response.status_code, json.loads(line[5:]))
+
+
+def _checked(status: int, answer: dict[str, Any]) -> dict[str, Any]:
+    if status != 200 or "error" in answer:
+        raise ServerFailed(f"the server answered {status}: {answer.get('error', answer)}")
+    return answer
+
+
+@contextlib.contextmanager
+def serving(settings: ServerSettings, stopped: Callable[[], bool]) -> Iterator[Server]:
+    """A ready server whose log goes to a file; the file's end is shown if it fails."""
+    with LOG.open("wb") as output, Server(settings, output) as server:
+        try:
+            seconds = wait_with_progress(server, console, stopped)
+            if seconds is not None:
+                console.print(f"tritonserver is ready after {seconds:.1f} s (its log: {LOG})\n")
+            yield server
+        except ServerFailed:
+            lines = [
+                line for line in LOG.read_text(errors="replace").splitlines() if "rror" in line
+            ]
+            console.print("\n".join(lines[-15:]), style="red", markup=False)
+            raise
+
+
+def serve(server: Server, settings: ServerSettings, stopped: Callable[[], bool]) -> None:
+    """Show what to paste, in the chat form of the model served; then stay until Ctrl-C."""
+    facts = read_repository(settings.model_repo, serving_python()).tokenizer
+    body = {"text_input": facts.get("chat", QUESTION), "parameters": {"max_tokens": 64}}
+    url = f"{settings.url.replace('127.0.0.1', 'localhost')}/v2/models/ensemble/generate"
+    console.print("Ask it:\n")
+    print(f"{shlex.join(['curl', '-X', 'POST', url, '-d', json.dumps(body)])}\n")
+    console.print("Ctrl-C stops it.")
+    died = server.watch(stopped)
+    if died:
+        server.stop(grace=0)
+        raise ServerFailed(f"{died}; stopped the server")
+
+
+def main(
+    model_repo: Annotated[Path, typer.Option("--model_repo")] = Path("triton_model_repo"),
+    http_port: Annotated[int, typer.Option("--http_port")] = 8000,
+    grpc_port: Annotated[int, typer.Option("--grpc_port")] = 8001,
+    metrics_port: Annotated[int, typer.Option("--metrics_port")] = 8002,
+    stay: Annotated[bool, typer.Option("--serve", help="stay until Ctrl-C")] = False,
+) -> None:
+    """Show a real model answering through a real Triton server."""
+    settings = ServerSettings(model_repo, http_port, grpc_port, metrics_port)
+    ports = {"HTTP_PORT": http_port, "GRPC_PORT": grpc_port, "METRICS_PORT": metrics_port}
+    try:
+        if stay:
+            listening = Listening(settings.address, http_port, grpc_port, metrics_port)
+            preflight(settings, RankOptions(1), no_mpi=False, listening=listening)
+        else:
+            check_ports(settings.address, ports)
+        # The signals are held from before the server starts until it is gone.
+        with stop_signals() as signals, serving(settings, lambda: bool(signals)) as server:
+            if stay and not signals:
+                serve(server, settings, lambda: bool(signals))
+            for show, question in () if stay else ((ask, QUESTION), (stream, KOREAN)):
+                if not signals:
+                    show(settings.url, question)
+        console.print("stopped")
+        if signals and not stay:
+            raise typer.Exit(130)
+    except (TritonNotFound, Numpy2Error, PortTaken, ServerFailed) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None

@@ -1,0 +1,220 @@
+"""Launch tritonserver on a model repository, and stay with it: everything started is stopped."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from trellis.preflight import Listening, run_checks
+from trellis.ranks.launch import run_ranks
+from trellis.ranks.options import RankOptions, RanksError, check_options
+from trellis.server.allocator import Allocator, AllocatorNotFound
+from trellis.server.loading import LOAD_TIMEOUT
+from trellis.server.numpy2_bridge import Numpy2Error
+from trellis.server.ports import PortTaken, check_ports
+from trellis.server.process import Server, ServerFailed, ServerSettings
+from trellis.server.readiness import wait_quietly
+from trellis.server.shown_log import ShownLog
+from trellis.server.signals import stop_signals
+from trellis.server.triton import TritonNotFound
+from trellis.server.triton_options import ExtraOptionError, check_extra
+
+
+def main(
+    world_size: Annotated[int, typer.Option("--world_size", "--world-size", min=1)] = 1,
+    model_repo: Annotated[
+        Path, typer.Option("--model_repo", "--model-repo", exists=True, file_okay=False)
+    ] = Path("triton_model_repo"),
+    tritonserver: Annotated[str, typer.Option(help="path of the server binary")] = "",
+    http_port: Annotated[int, typer.Option("--http_port", "--http-port")] = 8000,
+    grpc_port: Annotated[int, typer.Option("--grpc_port", "--grpc-port")] = 8001,
+    metrics_port: Annotated[int, typer.Option("--metrics_port", "--metrics-port")] = 8002,
+    address: Annotated[
+        str, typer.Option(help="where to listen; 0.0.0.0 for every interface")
+    ] = "127.0.0.1",
+    log: Annotated[bool, typer.Option("--log", help="verbose server log into --log-file")] = False,
+    log_file: Annotated[Path, typer.Option("--log-file", "--log_file")] = Path("triton_log.txt"),
+    force: Annotated[
+        bool, typer.Option("--force", help="launch without looking whether the ports are free")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="whether to check first that it will run")
+    ] = True,
+    no_mpi: Annotated[
+        bool, typer.Option("--no-mpi", "--no_mpi", help="start ranks here, without mpirun")
+    ] = False,
+    oversubscribe: Annotated[
+        bool, typer.Option("--oversubscribe", help="allow mpirun more ranks than cores")
+    ] = False,
+    hostfile: Annotated[Path | None, typer.Option(help="mpirun's host file")] = None,
+    nodes: Annotated[str, typer.Option(help="hosts for mpirun: a,b or a:4,b:4")] = "",
+    models: Annotated[
+        str,
+        typer.Option(
+            "--tensorrt_llm_model_name",
+            "--tensorrt-llm-model-name",
+            help="what ranks above 0 load; several with commas",
+        ),
+    ] = "tensorrt_llm",
+    multi_model: Annotated[
+        bool, typer.Option("--multi-model", help="several TensorRT-LLM models in one server")
+    ] = False,
+    disable_spawn_processes: Annotated[
+        bool,
+        typer.Option("--disable-spawn-processes", help="with --multi-model: workers on the ranks"),
+    ] = False,
+    http_front: Annotated[
+        bool,
+        typer.Option(
+            "--http_front/--no-http_front",
+            "--http-front/--no-http-front",
+            help="whether HTTP clients come through a relay that checks JSON and notices those"
+            " that hang up",
+        ),
+    ] = True,
+    front_decoding: Annotated[
+        bool,
+        typer.Option(
+            "--front_decoding/--no-front_decoding",
+            "--front-decoding/--no-front-decoding",
+            help="whether the relay does itself what the plugins do, at a third of the CPU a chunk",
+        ),
+    ] = True,
+    allocator: Annotated[
+        Allocator, typer.Option(help="malloc of the server's processes, if it is installed")
+    ] = Allocator.glibc,
+    allow_admin_endpoints: Annotated[
+        bool,
+        typer.Option(
+            "--allow_admin_endpoints",
+            "--allow-admin-endpoints",
+            help="let clients use shared memory, model control, log settings and traces",
+        ),
+    ] = False,
+    expose_inner_models: Annotated[
+        bool,
+        typer.Option(
+            "--expose_inner_models",
+            "--expose-inner-models",
+            help="let HTTP clients ask models that are no ensembles, such as preprocessing",
+        ),
+    ] = False,
+    exit_timeout: Annotated[
+        int, typer.Option("--exit_timeout", "--exit-timeout", min=0, help="seconds to end in")
+    ] = 5,
+    load_timeout: Annotated[
+        float,
+        typer.Option(
+            "--load_timeout",
+            "--load-timeout",
+            min=0,
+            help="seconds that the models may take to load; 0 for no limit",
+        ),
+    ] = LOAD_TIMEOUT,
+    triton_options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- OPTIONS]", help="options of tritonserver itself, after --: --log-info=0"
+        ),
+    ] = None,
+) -> None:
+    """Launch tritonserver, report when every model is ready, stop it with Ctrl-C or SIGTERM.
+
+    Exit status: 0 if it was asked to stop, 1 if the server or a model's process died.
+    """
+    options = RankOptions(
+        world_size=world_size,
+        models=tuple(name.strip() for name in models.split(",") if name.strip()),
+        oversubscribe=oversubscribe,
+        hostfile=hostfile,
+        nodes=nodes,
+        multi_model=multi_model,
+        spawn_processes=not disable_spawn_processes,
+    )
+    settings = ServerSettings(
+        model_repo=model_repo,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        address=address,
+        tritonserver=tritonserver,
+        log_verbose=3 if log else 0,
+        log_file=log_file if log else None,
+        exit_timeout=exit_timeout,
+        load_timeout=load_timeout,
+        extra=tuple(triton_options or ()),
+        http_front=http_front,
+        front_decoding=front_decoding,
+        allocator=allocator.value,
+        allow_admin_endpoints=allow_admin_endpoints,
+        expose_inner_models=expose_inner_models,
+    )
+    listening = None if force else Listening(address, http_port, grpc_port, metrics_port)
+    try:
+        check_options(options, no_mpi)
+        check_extra(settings.extra)
+        if check:
+            preflight(settings, options, no_mpi, listening)
+        elif listening is not None:
+            check_ports(address, listening.ports)
+        if world_size > 1:
+            with stop_signals() as stopped:
+                run_ranks(settings, options, no_mpi, lambda: bool(stopped))
+        else:
+            os.environ.update(options.environment())
+            run(settings)
+    except (
+        AllocatorNotFound,
+        ExtraOptionError,
+        TritonNotFound,
+        Numpy2Error,
+        PortTaken,
+        RanksError,
+        ServerFailed,
+    ) as error:
+        _fail(str(error))
+    except OSError as error:  # the disk is full, say
+        _fail(
+            f"the server could not be started: {error}; its temporary files are in"
+            f" {tempfile.gettempdir()}, TMPDIR chooses another place"
+        )
+
+
+def preflight(
+    settings: ServerSettings, ranks: RankOptions, no_mpi: bool, listening: Listening | None
+) -> None:
+    """Say all that would fail, and stop there."""
+    checks = run_checks(settings.model_repo, ranks, listening, settings.tritonserver, no_mpi)
+    failing = [check for check in checks if not check.ok]
+    for failed in failing:
+        print(f"launch_triton_server: {failed}", file=sys.stderr)
+    if failing:
+        _fail(f"{len(failing)} of {len(checks)} checks failed; --no-check launches all the same")
+
+
+def run(settings: ServerSettings) -> None:
+    """Start, wait for readiness, watch until asked to stop. Raises ServerFailed if it dies."""
+    console = Console(stderr=True)
+    with stop_signals() as stopped, ShownLog() as log, Server(settings, log.output) as server:
+        log.url = settings.url if server.front is not None else ""
+        seconds = wait_quietly(server, lambda: bool(stopped))
+        if seconds is not None:
+            console.print(
+                f"[green]ready[/] after {seconds:.1f} s: {settings.url}/v2/models/ensemble"
+            )
+        died = server.watch(lambda: bool(stopped))
+        if died:
+            server.stop(grace=0)
+            raise ServerFailed(
+                f"{died}; stopped the server, so that no client waits for an answer that"
+                " cannot come"
+            )
+
+
+def _fail(message: str) -> None:
+    print(f"launch_triton_server: {message}", file=sys.stderr)
+    raise typer.Exit(1)

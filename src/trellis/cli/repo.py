@@ -1,0 +1,92 @@
+"""Make a model repository: assemble.py --engine llama-out --tokenizer llama (see `make repo`)."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from trellis.contract.release import ReleaseError
+from trellis.engine_files.engine_config import EngineConfigError
+from trellis.engine_files.engine_folder import EngineFolderError, read_engine
+from trellis.engine_files.gguf import GgufError
+from trellis.files import CopyMode
+from trellis.repository.assemble import AssemblyError, Plan, assemble, find_tokenizer_dir
+from trellis.repository.model_config import ConfigTextError
+from trellis.repository.template import TemplateError, parse_substitutions
+from trellis.repository.tokenizer_type import TokenizerTypeError, find_type
+
+
+def main(
+    engine: Annotated[Path, typer.Option("--engine", help="folder of the engine")],
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", help="a tokenizer_type, or the path of a file with one")
+    ],
+    tokenizer_dir: Annotated[
+        str, typer.Option("--tokenizer_dir", "--tokenizer-dir", help="folder of its files")
+    ] = "",
+    model_repo: Annotated[
+        Path, typer.Option("--model_repo", "--model-repo", help="where to make the repository")
+    ] = Path("triton_model_repo"),
+    backend: Annotated[str, typer.Option("--backend", help="overrides what ENGINE holds")] = "",
+    settings: Annotated[
+        str, typer.Option("--set", help="placeholders by hand: key:value,key:value")
+    ] = "",
+    trtllm: Annotated[
+        str, typer.Option("--trtllm", help="TensorRT-LLM release, overrides config.json")
+    ] = "",
+    engine_copy: Annotated[
+        str, typer.Option("--engine_copy", "--engine-copy", help="link, copy or symlink")
+    ] = "link",
+    mount: Annotated[
+        str, typer.Option("--mount", help="absolute path that it will be served from")
+    ] = "",
+    replace: Annotated[
+        str, typer.Option("--replace", help="1: in the place of another engine's repository")
+    ] = "",
+) -> None:
+    """Assemble a repository that any Triton serves."""
+    try:
+        tokenizer_type, type_file = find_type(tokenizer)
+        given = Path(tokenizer_dir) if tokenizer_dir else None
+        plan = Plan(
+            engine=read_engine(engine, backend, trtllm),
+            tokenizer_type=tokenizer_type,
+            tokenizer_dir=find_tokenizer_dir(tokenizer_type, engine, given),
+            type_file=type_file,
+            settings=parse_substitutions(settings),
+            copy=copy_mode(engine_copy),
+            mount=Path(mount) if mount else None,
+            replace=replace not in ("", "0"),
+        )
+        assembly = assemble(plan, model_repo)
+    except (
+        OSError,
+        AssemblyError,
+        ConfigTextError,
+        EngineConfigError,
+        EngineFolderError,
+        GgufError,
+        ReleaseError,
+        TemplateError,
+        TokenizerTypeError,
+    ) as error:
+        print(f"assemble: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    for note in assembly.notes:
+        print(f"assemble: {note}", file=sys.stderr)
+    state = "ready" if assembly.changed else "unchanged"
+    what = plan.engine.trtllm or plan.engine.engine_type
+    print(
+        f"{model_repo}: {state} (engine {engine}: {what}; tokenizer {tokenizer_type} from"
+        f" {plan.tokenizer_dir})"
+    )
+
+
+def copy_mode(text: str) -> CopyMode:
+    """ENGINE_COPY. Raises AssemblyError for anything but its three values."""
+    if text not in get_args(CopyMode):
+        known = ", ".join(get_args(CopyMode))
+        raise AssemblyError(f"ENGINE_COPY={text}: not known; known: {known}")
+    mode: CopyMode = text  # type: ignore[assignment]
+    return mode

@@ -1,0 +1,53 @@
+"""Print, and run where it can, the container command that serves a repository."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trellis.docker.commands import DockerError, Serving, run_or_print, serve_command
+from trellis.preflight.repository import RepositoryError, read_repository
+
+
+def main(
+    model_repo: Annotated[Path, typer.Option("--model_repo", "--model-repo")] = Path(
+        "triton_model_repo"
+    ),
+    http_port: Annotated[int, typer.Option("--http_port", "--http-port")] = 8000,
+    grpc_port: Annotated[int, typer.Option("--grpc_port", "--grpc-port")] = 8001,
+    metrics_port: Annotated[int, typer.Option("--metrics_port", "--metrics-port")] = 8002,
+    address: Annotated[str, typer.Option(help="of this machine, to listen on")] = "127.0.0.1",
+    image: Annotated[str, typer.Option(help="container, if it should be another")] = "",
+    run: Annotated[str, typer.Option(help="1 runs it, 0 does not")] = "",
+) -> None:
+    """The command for the release of the engine in the repository."""
+    try:
+        repository = read_repository(model_repo)
+        if repository.engine is None:
+            raise DockerError(f"{model_repo}: its engine needs no container; `make launch` it")
+        engine = repository.engine
+        if any(file.is_symlink() for file in repository.engine_folder.iterdir()):
+            raise DockerError(
+                f"{model_repo}: its engine is a symbolic link, which leads nowhere in a container;"
+                " `make repo ENGINE_COPY=link`"
+            )
+        mount = mount_of(repository.parameter("tensorrt_llm", "gpt_model_path"))
+        ports = (http_port, grpc_port, metrics_port)
+        serving = Serving(model_repo, mount, engine.version, engine.world_size, address, ports)
+        command = serve_command(serving, image)
+    except (DockerError, RepositoryError) as error:
+        print(f"serve_docker: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    raise typer.Exit(run_or_print([command], run))
+
+
+def mount_of(engine_dir: str) -> Path:
+    """Where the repository has to be mounted for the engine to be found there."""
+    path = Path(engine_dir)
+    if path.parts[-2:] != ("tensorrt_llm", "1"):
+        raise DockerError(
+            f"engine_dir is {engine_dir}, which is not in the repository; `make repo` without"
+            " SET=engine_dir"
+        )
+    return path.parents[1]

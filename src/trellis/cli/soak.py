@@ -1,0 +1,146 @@
+"""Soak a server: mixed traffic for a long time, every text checked, then what it still holds.
+
+Exit status 1 if a text was wrong, a request failed or hung, or something leaked.
+"""
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import psutil
+import typer
+from rich.console import Console
+
+from trellis.demo.engine import find_demo_model, lay_out
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
+from trellis.server.ports import free_ports
+from trellis.server.process import Server, ServerSettings
+from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
+from trellis.soak.measure import grown, look, settle, stuck, touch
+from trellis.soak.prompts import decoded, right_texts
+from trellis.soak.report import show
+from trellis.soak.traffic import ENSEMBLE, Traffic
+
+KV_CACHE_TOKENS = 16384  # of the demo engine: soon used up, so that what grows later is a leak
+WARM_SHARE, WARM_SECONDS = 0.2, 60.0  # of the time, at most: caches fill before the first look
+
+
+def main(
+    seconds: Annotated[float, typer.Option(min=1)] = 1800,
+    clients: Annotated[int, typer.Option(min=1)] = 16,
+    seed: Annotated[int, typer.Option(help="which requests come when")] = 1,
+    model_repo: Annotated[
+        Path | None,
+        typer.Option(
+            "--model_repo",
+            "--model-repo",
+            help="of a Python engine; default: the demo engine's, made anew",
+        ),
+    ] = None,
+) -> None:
+    """Soak the demo engine, or a repository of your own."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        repo = model_repo or demo_repo(Path(folder))
+        log = Path(folder) / "triton.log"
+        problems = soak(console, repo, log, seconds, clients, seed)
+        if problems:
+            console.print("the end of the server's log:", log.read_text(errors="replace")[-3000:])
+    for problem in problems:
+        console.print(f"[red]{problem}")
+    if problems:
+        raise typer.Exit(1)
+    console.print("[green]every text right, nothing leaked, nothing hung")
+
+
+def demo_repo(folder: Path) -> Path:
+    """A repository of the demo engine."""
+    lay_out(find_demo_model(), folder / "smollm2-out", folder / "smollm2-tokenizer")
+    engine = read_engine(folder / "smollm2-out")
+    settings = {"max_tokens_in_paged_kv_cache": str(KV_CACHE_TOKENS)}
+    plan = Plan(engine, "gpt2", folder / "smollm2-tokenizer", settings=settings)
+    assemble(plan, folder / "repo")
+    return folder / "repo"
+
+
+def soak(
+    console: Console, repo: Path, log: Path, seconds: float, clients: int, seed: int
+) -> list[str]:
+    """Run it; what was wrong, nothing if all was well."""
+    http, grpc, metrics = free_ports(3)
+    with log.open("wb") as output:
+        server = Server(ServerSettings(repo, http, grpc, metrics), output)
+    over = threading.Event()
+    died: list[str] = []
+    try:
+        server.wait_ready()
+        watch = threading.Thread(target=_watch, args=(server, over, died), daemon=True)
+        watch.start()
+        address = f"127.0.0.1:{grpc}"
+        right = right_texts(lambda text, tokens: ask(server, text, tokens))
+        problems = [
+            f"{script}: {right[script].text!r} is not the decoder's text of its ids, {text!r}"
+            for script, text in decoded(repo, address, right).items()
+            if text != right[script].text
+        ]
+        touch(server, lambda text: ask(server, text, 1))
+        traffic = Traffic(server.settings.url, address, right, clients, seed)
+        warm = min(seconds * WARM_SHARE, WARM_SECONDS)
+        _wait(warm, died)
+        start = look(server)
+        with console.status(f"soaking for {seconds:.0f} s with {clients} clients"):
+            _wait(seconds - warm, died)
+        hung = traffic.stop()
+        settle(server)
+        end = look(server)
+        over.set()
+        watch.join()
+        tree = psutil.Process().children(recursive=True)
+    finally:
+        over.set()
+        server.stop()
+    left = leftovers(server, tree)
+    show(console, traffic.tally, start, end, left)
+    problems += [*died, *grown(start, end), *(f"left: {item}" for item in left)]
+    problems += stuck(log.read_text(errors="replace"), traffic.tally.cancelled)
+    if hung:
+        problems.append(f"{hung} clients hang")
+    if traffic.tally.faults:
+        problems.append(f"{traffic.tally.faults} requests did not end as they had to")
+        problems += traffic.tally.examples
+    return problems
+
+
+def ask(server: Server, text: str, tokens: int) -> tuple[str, list[float]]:
+    """A greedy text of so many tokens, and their log probabilities."""
+    body = {"text_input": text, "max_tokens": tokens, "end_id": -1, "return_log_probs": True}
+    response = httpx.post(f"{server.settings.url}{ENSEMBLE}/generate", json=body, timeout=120)
+    response.raise_for_status()
+    answer = response.json()
+    log_probs = answer["output_log_probs"]
+    return answer["text_output"], log_probs if isinstance(log_probs, list) else [log_probs]
+
+
+def leftovers(server: Server, tree: list[psutil.Process]) -> list[str]:
+    """Processes and files that outlived the server."""
+    _, alive = psutil.wait_procs(tree, timeout=5)
+    files = [*SHARED_MEMORY.glob(f"{server.prefix}*"), *([server.folder] * server.folder.exists())]
+    return [f"process {process.pid}" for process in alive] + list(map(str, files))
+
+
+def _watch(server: Server, over: threading.Event, died: list[str]) -> None:
+    """End the server if a part of it dies, as the launcher does."""
+    reason = server.watch(over.is_set)
+    if reason:
+        died.append(reason)
+        server.stop(grace=0)
+
+
+def _wait(seconds: float, died: list[str]) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not died:
+        time.sleep(0.2)

@@ -1,0 +1,1 @@
+"""The tensors that clients and engines exchange: TensorRT-LLM's names and types, by release."""

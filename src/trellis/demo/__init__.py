@@ -1,0 +1,1 @@
+"""The demo's engine: SmolLM2-135M, from a package."""

@@ -1,0 +1,1 @@
+"""The container commands that build an engine or serve a repository."""

@@ -1,0 +1,178 @@
+"""What is in an engine folder, read from its files instead of asked.
+
+`config.json` and `*.engine` are TensorRT-LLM's, `config.json` and `*.safetensors` are served by
+transformers, `*.gguf` or OpenVINO IR by OpenVINO.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trellis.contract.containers import installed_runtime
+from trellis.contract.release import release_for
+from trellis.engine_files.checkpoint import CheckpointError, looks_like_checkpoint, read_checkpoint
+from trellis.engine_files.engine_config import (
+    EngineConfig,
+    looks_like_trtllm,
+    missing_ranks,
+    rank_files,
+    read_engine_config,
+)
+from trellis.files import read_json
+
+# The releases whose config.json does not say which of them wrote it.
+UNNAMED = ("0.5.", "0.6.", "0.7.")
+ENGINE_TYPES = ("tensorrtllm", "openvino", "transformers")
+
+
+class EngineFolderError(ValueError):
+    """A folder that no engine can be served from; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class EngineFolder:
+    """An engine: its type, its files and the sizes that its own metadata gives."""
+
+    path: Path
+    engine_type: str
+    files: tuple[Path, ...]
+    max_seq_len: int | None = None
+    vocab_size: int | None = None
+    trtllm: EngineConfig | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def max_input_len(self) -> int | None:
+        """Longest prompt in tokens, if the engine says: one token less than its context."""
+        if self.trtllm is not None:
+            return self.trtllm.max_input_len
+        return self.max_seq_len - 1 if self.max_seq_len else None
+
+
+def read_engine(path: Path, backend: str = "", release: str = "") -> EngineFolder:
+    """Find out what `path` holds.
+
+    `backend` and `release` (of TensorRT-LLM) override what is found. Raises EngineFolderError with
+    what was looked for, EngineConfigError for a config.json that cannot be used.
+    """
+    if not path.is_dir():
+        raise EngineFolderError(f"ENGINE={path}: no such folder")
+    engine_type = backend or _detect(path)
+    if engine_type not in ENGINE_TYPES:
+        known = ", ".join(ENGINE_TYPES)
+        raise EngineFolderError(f"BACKEND={engine_type}: not known; known: {known}")
+    if engine_type == "tensorrtllm":
+        return _trtllm(path, release)
+    if release:
+        raise EngineFolderError(f"TRTLLM={release}: ENGINE={path} is no engine of TensorRT-LLM")
+    if engine_type == "transformers":
+        return _checkpoint(path)
+    files = tuple(sorted(file for file in path.iterdir() if file.is_file()))
+    if any(path.glob("*.gguf")):
+        return _gguf(path, files)
+    return _openvino_ir(path, files)
+
+
+def _detect(path: Path) -> str:
+    if any(path.glob("*.gguf")) or any(path.glob("*openvino*model*.xml")):
+        return "openvino"
+    config = path / "config.json"
+    if any(path.glob("*.engine")) or (config.is_file() and looks_like_trtllm(config)):
+        return "tensorrtllm"
+    if looks_like_checkpoint(path):
+        return "transformers"
+    raise EngineFolderError(
+        f"ENGINE={path}: found no engine; looked for config.json with *.engine or *.safetensors,"
+        " *.gguf and openvino_model.xml"
+    )
+
+
+def _checkpoint(path: Path) -> EngineFolder:
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError as error:
+        raise EngineFolderError(f"ENGINE={error}") from error
+    return EngineFolder(
+        path=path,
+        engine_type="transformers",
+        files=checkpoint.files,
+        max_seq_len=checkpoint.max_seq_len,
+        vocab_size=checkpoint.vocab_size,
+    )
+
+
+def _trtllm(path: Path, release: str) -> EngineFolder:
+    config_file = path / "config.json"
+    if not config_file.is_file():
+        raise EngineFolderError(f"ENGINE={path}: *.engine without config.json; copy it from there")
+    config = read_engine_config(config_file, release)
+    here = installed_runtime().version
+    if not config.version_named and here.startswith(UNNAMED):
+        config = read_engine_config(config_file, here)  # it can only serve engines of its own
+    contract = release_for(config.version)
+    missing = missing_ranks(path, config.world_size, config.tensor_parallel)
+    if missing:
+        raise EngineFolderError(
+            f"ENGINE={path}: no engine file for rank {', '.join(map(str, missing))} of"
+            f" {config.world_size} (TP {config.tensor_parallel} x PP {config.pipeline_parallel})"
+        )
+    ranks = rank_files(path, config.tensor_parallel)
+    weights = sorted(path.glob("rank*_managed_weights*"))
+    files = [config_file, *(ranks[rank] for rank in range(config.world_size)), *weights]
+    return EngineFolder(
+        path=path,
+        engine_type="tensorrtllm",
+        files=tuple(files),
+        max_seq_len=config.max_seq_len,
+        vocab_size=config.vocab_size,
+        trtllm=config,
+        notes=tuple(_notes(config, contract)),
+    )
+
+
+def _notes(config: EngineConfig, contract: str) -> list[str]:
+    """What the reader took for granted, and a user may know better."""
+    notes = []
+    if not config.version_named:
+        notes.append(
+            f"config.json does not name its TensorRT-LLM release; its keys look like"
+            f" {config.version}: set TRTLLM= if it is another"
+        )
+    if config.version.split(".")[:2] != contract.split(".")[:2] and contract != "1.x":
+        notes.append(
+            f"no contract of TensorRT-LLM {config.version} is known; took that of {contract}"
+        )
+    return notes
+
+
+def _gguf(path: Path, files: tuple[Path, ...]) -> EngineFolder:
+    models = [file for file in files if file.suffix == ".gguf"]
+    if len(models) > 1:
+        names = ", ".join(file.name for file in models)
+        raise EngineFolderError(f"ENGINE={path}: more than one GGUF file ({names}); keep one")
+    from trellis.engine_files.gguf import read_gguf
+
+    metadata = read_gguf(models[0])
+    return EngineFolder(
+        path=path,
+        engine_type="openvino",
+        files=(models[0],),
+        max_seq_len=metadata.context_length,
+        vocab_size=len(metadata.tokens),
+    )
+
+
+def _openvino_ir(path: Path, files: tuple[Path, ...]) -> EngineFolder:
+    if not any(path.glob("*openvino*model*.xml")):
+        raise EngineFolderError(f"ENGINE={path}: found no *.gguf and no openvino_model.xml")
+    config_file = path / "config.json"
+    try:
+        config = read_json(config_file) if config_file.exists() else {}
+    except ValueError as error:
+        raise EngineFolderError(str(error)) from error
+    return EngineFolder(
+        path=path,
+        engine_type="openvino",
+        files=files,
+        max_seq_len=config.get("max_position_embeddings"),
+        vocab_size=config.get("vocab_size"),
+    )

@@ -1,0 +1,1 @@
+"""A Python engine behind `tensorrt_llm`: queue, scheduler, answers, and the engines themselves."""

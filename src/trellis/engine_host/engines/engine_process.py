@@ -1,0 +1,219 @@
+"""An engine in a process of its own: this side of it, in Triton's.
+
+In one process the engine shares Python's lock with the threads that send its responses and take
+new requests. `transformers`, bound by Python between its kernels, lost a fifth of its speed to it;
+OpenVINO's `step` keeps the lock for as long as it takes, and all else waited for it. Here it has an
+interpreter to itself: it steps on by itself, and sends what each step made as one message.
+
+The engine's process never outlives this one. If it dies, whatever runs in it ends with an error,
+and then this process ends too, which the launcher sees and reports.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Progress, Sampling
+from trellis.engine_host.engines.kinds import limits
+from trellis.engine_host.engines.process_messages import (
+    ADD,
+    CANCEL,
+    CLOSE,
+    EVENTS,
+    FAILED,
+    LEFT,
+    read_event,
+    receive,
+    sampling_values,
+    send,
+)
+from trellis.tokenizers.interpreter import find_python
+
+log = logging.getLogger("trellis.hosted")
+
+# Isolated (-I): beside the engine's modules lies transformers.py, which must not be `transformers`.
+BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from trellis.engine_host.engines.process_main import main; main(*sys.argv[2:])"
+)
+WAIT_MILLISECONDS = 200  # for a step to end, unless `wake` comes first
+WAKES = 4096  # calls of `wake` that one step answers
+CLOSE_SECONDS = 3.0  # of the 5 that a server has to end in
+LAST_WORDS_SECONDS = 1.0  # for the step loop to tell the clients
+
+
+class EngineDied(RuntimeError):
+    """The engine's process ended by itself."""
+
+
+class HostedEngine:
+    """An Engine that passes everything on to the one in the other process."""
+
+    def __init__(self, engine_type: str, settings: EngineSettings) -> None:
+        """Start it and wait until it is loaded. Raises RuntimeError with what kept it from that."""
+        self._leader_left = settings.leader_left
+        self._running: dict[int, int] = {}  # key -> sequences that did not end yet
+        self._left = self._closing = False
+        self._process, self._pipe = _start(engine_type, settings)
+        facts = self._wait_ready()
+        self.follows: bool = facts["follows"]
+        self._limits = limits(engine_type, facts["facts"])
+        self._bell, self._ear = socket.socketpair()
+        self._poll = select.poll()
+        for end in (self._bell, self._ear):
+            end.setblocking(False)
+        for descriptor in (self._pipe.fileno(), self._ear.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+        self._watcher = threading.Thread(target=self._watch, name="engine-watch", daemon=True)
+        self._watcher.start()
+
+    def _wait_ready(self) -> dict[str, Any]:
+        """What the engine says of itself once it is loaded. Raises RuntimeError with its error."""
+        try:
+            kind, facts = receive(self._pipe)
+        except (EOFError, OSError):
+            raise EngineDied(_status(self._process.wait())) from None
+        if kind == FAILED:
+            self._process.wait()
+            raise RuntimeError(facts)
+        return dict(facts)
+
+    def refuse(self, sampling: Sampling) -> None:
+        """Raise Refused for what the engine does not have, by the input's name."""
+        self._limits.refuse(sampling)
+
+    def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
+        """Send a prompt; it enters the batch with the step after the one under way."""
+        self._send(ADD, key, ids.tolist(), sampling_values(sampling))
+        self._running[key] = sampling.sequences
+        self._limits.given(sampling)
+
+    def cancel(self, key: int) -> None:
+        """Have the engine forget a request; what it already sent for it is dropped here."""
+        self._running.pop(key, None)
+        with contextlib.suppress(EngineDied):
+            self._send(CANCEL, key)
+
+    def step(self) -> Iterable[Progress | Failure]:
+        """What the next step made, as soon as it comes; nothing if it doesn't for a moment.
+
+        Raises EngineDied once the engine's process is gone, every time.
+        """
+        ready = [descriptor for descriptor, _ in self._poll.poll(WAIT_MILLISECONDS)]
+        if self._ear.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._ear.recv(WAKES)
+        if self._pipe.fileno() not in ready:
+            return
+        try:
+            kind, *rest = receive(self._pipe)
+        except (EOFError, OSError):
+            raise EngineDied(
+                "the engine's process is gone; its last lines are in the log"
+            ) from None
+        if kind == EVENTS:
+            for values in rest[0]:
+                event = read_event(values)
+                if event.key in self._running:
+                    self._count(event)
+                    yield event
+        elif kind == LEFT:
+            self._left = True
+            self._leader_left()
+
+    def wake(self) -> None:
+        """Have a `step` that waits return, or the next one. Any thread, at any time."""
+        with contextlib.suppress(OSError):  # enough calls already, or closed
+            self._bell.send(b"\0")
+
+    def _count(self, event: Progress | Failure) -> None:
+        if isinstance(event, Failure) or (self._running[event.key] == 1 and event.finish):
+            del self._running[event.key]
+        elif event.finish:
+            self._running[event.key] -= 1
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs; a follower always is busy, until rank 0 left."""
+        return not self._left if self.follows else bool(self._running)
+
+    def close(self) -> None:
+        """Have the engine tell the other ranks and end; end it if it does not."""
+        self._closing = True
+        if not self.follows:
+            with contextlib.suppress(EngineDied):
+                self._send(CLOSE)
+        self._watcher.join(CLOSE_SECONDS)
+        if self._watcher.is_alive():
+            log.warning("the engine's process did not end by itself; killed it")
+            self._process.kill()
+            self._watcher.join()
+        for each in (self._bell, self._ear, self._pipe):
+            each.close()
+
+    def _send(self, *message: Any) -> None:
+        try:
+            send(self._pipe, *message)
+        except OSError:
+            raise EngineDied("the engine's process is gone") from None
+
+    def _watch(self) -> None:
+        """End this process after the engine's, which nobody would notice while nothing runs."""
+        status = self._process.wait()
+        if status == 0 or self._closing:
+            return
+        log.error("%s; ending this one too", _status(status))
+        time.sleep(LAST_WORDS_SECONDS)
+        os._exit(1)
+
+
+def _start(
+    engine_type: str, settings: EngineSettings
+) -> "tuple[subprocess.Popen[bytes], Connection[Any, Any]]":
+    """The engine's process, loading, and this end of the pipe to it."""
+    values = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name != "leader_left"
+    }
+    arguments = (
+        json.dumps(sys.path),
+        engine_type,
+        json.dumps(values, default=str),
+        str(os.getpid()),
+    )
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [find_python(), "-I", "-c", BOOT, *arguments, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env=_without_allocator(os.environ),
+        )
+    return process, Connection(ours.detach())
+
+
+def _without_allocator(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the launcher's `--allocator`: OpenVINO's libraries abort under another malloc."""
+    preloaded = environment.get("LD_PRELOAD", "").split()
+    allocator = environment.get("TRELLIS_ALLOCATOR", "")
+    kept = " ".join(name for name in preloaded if name != allocator)
+    return {**environment, "LD_PRELOAD": kept}
+
+
+def _status(status: int) -> str:
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    return f"the engine's process {how}"

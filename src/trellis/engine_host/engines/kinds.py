@@ -1,0 +1,51 @@
+"""The engines there are, by `engine_type`: how each is loaded, and what each refuses."""
+
+from typing import Any, Protocol
+
+from trellis.engine_host.engines.engine import Engine, EngineSettings, Sampling
+
+ENGINE_TYPES = ("openvino", "transformers")
+
+
+class Limits(Protocol):
+    """What an engine cannot do, known where the engine is not."""
+
+    def refuse(self, sampling: Sampling) -> None:
+        """Raise Refused for what this engine does not have, by the input's name. Any thread."""
+
+    def given(self, sampling: Sampling) -> None:
+        """Note what the engine was given."""
+
+
+class LoadedEngine(Engine, Protocol):
+    """An engine in its own process."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether another rank decides what it does."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its limits are made of."""
+
+
+def load(engine_type: str, settings: EngineSettings) -> LoadedEngine:
+    """Load an engine; imports its library, which no other part of the model does."""
+    if engine_type == "openvino":
+        from trellis.engine_host.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(settings)
+    from trellis.engine_host.engines.transformers import TransformersEngine
+
+    return TransformersEngine(settings)
+
+
+def limits(engine_type: str, facts: dict[str, Any]) -> Limits:
+    """The limits of an engine that says this of itself."""
+    if engine_type == "openvino":
+        from trellis.engine_host.engines.openvino_limits import OpenVinoLimits
+
+        return OpenVinoLimits()
+    from trellis.engine_host.engines.transformers_limits import TransformersLimits
+
+    return TransformersLimits(**facts)

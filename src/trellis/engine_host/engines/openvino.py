@@ -1,0 +1,171 @@
+"""OpenVINO's continuous batching pipeline: GGUF files and OpenVINO IR, on a CPU.
+
+In-flight batching, a paged KV cache and prefix caching are the library's own. What it does not
+do (logit bias) or not together (beams and penalties) is refused by the input's name.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import openvino
+import openvino_genai as genai
+
+from trellis.engine_host.engines.engine import (
+    EngineSettings,
+    Failure,
+    FinishReason,
+    Progress,
+    Sampling,
+)
+from trellis.engine_host.engines.openvino_limits import OpenVinoLimits
+
+KV_BLOCK_TOKENS = 32  # what the CPU plugin pages the cache in
+DEFAULT_CACHE_GIB = 1
+KV_CACHE_FULL = (
+    "max_tokens: the KV cache has no room for this prompt and its completion; send a shorter"
+    " prompt or a smaller max_tokens, or raise max_tokens_in_paged_kv_cache"
+)
+
+
+class OpenVinoEngine:
+    """One pipeline and the handles of what runs in it."""
+
+    follows = False  # no other ranks
+
+    def __init__(self, settings: EngineSettings) -> None:
+        scheduler = genai.SchedulerConfig()
+        scheduler.max_num_seqs = settings.max_batch_size
+        scheduler.enable_prefix_caching = settings.enable_kv_cache_reuse
+        if settings.max_tokens_in_paged_kv_cache:
+            blocks = -(-settings.max_tokens_in_paged_kv_cache // KV_BLOCK_TOKENS)
+            scheduler.num_kv_blocks = blocks
+        else:
+            scheduler.cache_size = DEFAULT_CACHE_GIB
+        file = _model_file(settings)
+        try:
+            self._pipeline = genai.ContinuousBatchingPipeline(
+                str(file), scheduler, "CPU", {"PERFORMANCE_HINT": "LATENCY"}
+            )
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise RuntimeError(f"gpt_model_path: OpenVINO cannot load {file}: {reason}") from error
+        self._running: dict[int, _Running] = {}
+        self._limits = OpenVinoLimits()
+        self.facts: dict[str, Any] = {}
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """The first step compiles kernels: take it before the first client waits for it."""
+        self.add(0, np.zeros(1, np.int64), Sampling(max_tokens=2))
+        while self.busy:
+            list(self.step())
+
+    def refuse(self, sampling: Sampling) -> None:
+        """Raise Refused for what the pipeline does not have, by the input's name."""
+        self._limits.refuse(sampling)
+
+    def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
+        """Queue a prompt; the pipeline schedules it into its next batch."""
+        tensor = openvino.Tensor(np.ascontiguousarray(ids, np.int64).reshape(1, -1))
+        config = generation_config(sampling)
+        if sampling.bad_words:
+            config.structured_output_config = genai.StructuredOutputConfig(
+                grammar=self._limits.bad_words.grammar(
+                    sampling.bad_words, ends=bool(sampling.end_ids)
+                )
+            )
+        handle = self._pipeline.add_request(key, tensor, config)
+        self._running[key] = _Running(handle, sampling.beam_width > 1)
+
+    def step(self) -> Iterable[Progress | Failure]:
+        """One forward pass of the batch, then what each request made of it."""
+        self._pipeline.step()
+        for key, running in list(self._running.items()):
+            if key in self._running:  # not cancelled by what an earlier one yielded
+                yield from self._drain(key, *running)
+
+    def _drain(self, key: int, handle: Any, beams: bool) -> Iterable[Progress | Failure]:
+        finished = handle.get_status() != genai.GenerationStatus.RUNNING
+        while handle.can_read():
+            outputs = [output for _, output in sorted(handle.read().items())]
+            if beams:  # all at once, at the end: the best first
+                outputs.sort(key=lambda output: -output.score)
+            for index, output in enumerate(outputs):
+                log_probs = list(output.generated_log_probs)
+                yield Progress(
+                    key,
+                    index,
+                    list(output.generated_ids),
+                    _finish_reason(output.finish_reason),
+                    log_probs,
+                    sum(log_probs) if beams else output.score,
+                )
+        if finished:
+            self._running.pop(key, None)
+            if handle.get_status() == genai.GenerationStatus.IGNORED:
+                yield Failure(key, KV_CACHE_FULL)
+
+    def cancel(self, key: int) -> None:
+        """Free the request's place in the batch and its cache blocks at the next step."""
+        running = self._running.pop(key, None)
+        if running is not None:
+            running.handle.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the pipeline holds unfinished or just cancelled requests."""
+        return bool(self._running) or self._pipeline.has_non_finished_requests()
+
+    def close(self) -> None:
+        """Cancel what runs; the pipeline frees its memory when it is collected."""
+        for key in list(self._running):
+            self.cancel(key)
+
+
+class _Running(NamedTuple):
+    """One request in the pipeline."""
+
+    handle: Any
+    beams: bool
+
+
+def generation_config(sampling: Sampling) -> Any:
+    """The library's GenerationConfig for one request."""
+    config = genai.GenerationConfig()
+    config.max_new_tokens = sampling.max_tokens
+    config.min_new_tokens = sampling.min_tokens
+    if ends := sampling.end_ids:
+        config.eos_token_id = ends[0]  # without one the library takes the model's own
+        config.stop_token_ids = set(ends)
+    else:
+        config.ignore_eos = True
+    config.repetition_penalty = sampling.repetition_penalty
+    config.presence_penalty = sampling.presence_penalty
+    config.frequency_penalty = sampling.frequency_penalty
+    config.num_return_sequences = sampling.num_return_sequences
+    config.logprobs = 1 if sampling.log_probs else 0
+    if sampling.beam_width > 1:
+        config.num_beams = config.num_return_sequences = sampling.beam_width
+        config.length_penalty = sampling.length_penalty
+    config.do_sample = sampling.sample
+    if sampling.sample:
+        config.temperature = sampling.temperature
+        config.rng_seed = sampling.seed
+        if 0 < sampling.top_p < 1:
+            config.top_p = sampling.top_p
+        if sampling.top_k > 0:
+            config.top_k = sampling.top_k
+    return config
+
+
+def _finish_reason(reason: Any) -> FinishReason | None:
+    if reason == genai.GenerationFinishReason.STOP:
+        return "stop"
+    return "length" if reason == genai.GenerationFinishReason.LENGTH else None
+
+
+def _model_file(settings: EngineSettings) -> Any:
+    """The GGUF file of an engine folder, or the folder itself when it holds OpenVINO IR."""
+    files = sorted(settings.path.glob("*.gguf"))
+    return files[0] if files else settings.path

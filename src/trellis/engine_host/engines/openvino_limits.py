@@ -1,0 +1,57 @@
+"""What the OpenVINO engine cannot do, known without loading it."""
+
+from trellis.engine_host.engines.engine import Refused, Sampling
+from trellis.engine_host.engines.openvino_words import BadWords
+
+MAX_BEAMS = 16
+MAX_PENALTY = 2
+
+
+class OpenVinoLimits:
+    """Refuses by the input's name; knows which lists of bad words the engine was given."""
+
+    def __init__(self) -> None:
+        self.bad_words = BadWords()
+
+    def refuse(self, sampling: Sampling) -> None:
+        """Raise Refused for what the pipeline does not have, by the input's name."""
+        for name in ("presence_penalty", "frequency_penalty"):
+            if abs(getattr(sampling, name)) > MAX_PENALTY:
+                raise Refused(
+                    f"{name}: this engine (openvino) takes -{MAX_PENALTY} to {MAX_PENALTY}"
+                )
+        if sampling.beam_width > 1:
+            _refuse_beams(sampling)
+        if sampling.bad_words:
+            if sampling.num_return_sequences > 1:  # the library has one automaton a request
+                raise Refused(
+                    "num_return_sequences: this engine (openvino) makes one sequence a request"
+                    " where it has bad_words; send several requests"
+                )
+            self.bad_words.refuse(sampling.bad_words)
+
+    def given(self, sampling: Sampling) -> None:
+        """Note what the engine was given."""
+        if sampling.bad_words:
+            self.bad_words.given(sampling.bad_words)
+
+
+def _refuse_beams(sampling: Sampling) -> None:
+    """Raise Refused for what the library does not do in a search over beams."""
+    if sampling.beam_width > MAX_BEAMS:
+        raise Refused(f"beam_width: this engine (openvino) takes 1 to {MAX_BEAMS}")
+    others = {
+        "temperature, top_k or top_p": sampling.sample,
+        "num_return_sequences": sampling.num_return_sequences > 1,
+        "repetition_penalty": sampling.repetition_penalty != 1.0,
+        "presence_penalty": sampling.presence_penalty != 0.0,
+        "frequency_penalty": sampling.frequency_penalty != 0.0,
+        "bad_words": bool(sampling.bad_words),
+        "min_tokens above 1": sampling.min_tokens > 1,
+    }
+    for name, asked in others.items():
+        if asked:
+            raise Refused(
+                f"beam_width: a search over beams has no {name} in this engine (openvino);"
+                " leave out one of them"
+            )

@@ -1,0 +1,168 @@
+"""The process that an engine runs in: its main loop, started by `hosted.py`.
+
+A thread reads what the host sends, so that the host never waits for a step to end. When the host is
+gone, so is this process: the pipe breaks, and the kernel kills it should it not notice.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trellis.engine_host.engines.engine import Engine, EngineSettings, Failure, Progress
+from trellis.engine_host.engines.kinds import LoadedEngine, load
+from trellis.engine_host.engines.process_messages import (
+    ADD,
+    CANCEL,
+    CLOSE,
+    EVENTS,
+    FAILED,
+    LEFT,
+    READY,
+    event_values,
+    read_sampling,
+    receive,
+    send,
+)
+
+MAX_FAILED_STEPS = 3  # in a row
+PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger("trellis.engine")
+
+
+def main(engine_type: str, settings: str, parent: str, descriptor: str) -> None:
+    """Load the engine and run it until the host closes it. Never returns."""
+    _die_with(int(parent))
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    pipe = Connection(int(descriptor))
+    try:
+        engine = _load(engine_type, json.loads(settings), pipe)
+    except Exception as error:
+        log.error(
+            "the engine could not be loaded: %s",
+            error,
+            exc_info=not isinstance(error, RuntimeError),
+        )
+        send(pipe, FAILED, f"{error}")
+        os._exit(1)
+    try:
+        Loop(engine, pipe, engine.follows, host_gone=lambda: os._exit(1)).run()
+        engine.close()
+    except BaseException:
+        log.exception("the engine's loop failed")
+        os._exit(1)
+    # Not through the interpreter's end: it would look through all that torch made, for seconds.
+    logging.shutdown()
+    os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before that
+        os._exit(1)
+
+
+def _load(engine_type: str, values: dict[str, Any], pipe: "Connection[Any, Any]") -> LoadedEngine:
+    values["path"] = Path(values["path"])
+    settings = EngineSettings(**values, leader_left=lambda: send(pipe, LEFT))
+    engine = load(engine_type, settings)
+    send(pipe, READY, {"follows": engine.follows, "facts": engine.facts})
+    return engine
+
+
+class Loop:
+    """Runs an engine for a host at the other end of a pipe."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pipe: "Connection[Any, Any]",
+        follows: bool,
+        host_gone: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._host_gone = host_gone
+        self._pipe = pipe
+        self._follows = follows
+        self._refused: list[Failure] = []
+        self._inbox: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        self._running: dict[int, int] = {}  # key -> sequences that did not end yet
+        self._failed_steps = 0
+        threading.Thread(target=self._read, name="host", daemon=True).start()
+
+    def run(self) -> None:
+        """Step until the host says to close, or as a follower until rank 0 left."""
+        while self._admit():
+            events = [*self._refused, *self._step()]
+            if events:
+                send(self._pipe, EVENTS, [event_values(event) for event in events])
+            if self._failed_steps >= MAX_FAILED_STEPS:
+                raise RuntimeError(f"{MAX_FAILED_STEPS} steps in a row failed")
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._inbox.put(receive(self._pipe))
+        except (EOFError, OSError):
+            self._host_gone()
+
+    def _admit(self) -> bool:
+        """Take what the host sent; wait for something while there is nothing to do."""
+        self._refused.clear()
+        while not self._follows or self._engine.busy:
+            try:
+                kind, *rest = self._inbox.get(block=not (self._engine.busy or self._refused))
+            except queue.Empty:
+                return True
+            if kind == CLOSE:
+                return False
+            if kind == ADD:
+                self._add(*rest)
+            elif kind == CANCEL:
+                self._running.pop(rest[0], None)
+                self._engine.cancel(rest[0])
+        return False
+
+    def _add(self, key: int, ids: list[int], sampling: list[Any]) -> None:
+        settings = read_sampling(sampling)
+        try:
+            self._engine.add(key, np.array(ids, np.int64), settings)
+            self._running[key] = settings.sequences
+        except Exception as error:
+            log.exception("the engine refused a request")
+            self._refused.append(Failure(key, f"the engine refused the request: {error}"))
+
+    def _step(self) -> Iterable[Progress | Failure]:
+        """One step; one that fails ends all that runs, each with its error."""
+        try:
+            events = list(self._engine.step())
+            if events:  # not after a step that made nothing: failures may alternate with those
+                self._failed_steps = 0
+        except Exception as error:
+            log.exception("an engine step failed")
+            self._failed_steps += 1
+            events = [Failure(key, f"the engine failed: {error}") for key in self._running]
+            for failure in events:
+                self._engine.cancel(failure.key)
+        for event in events:
+            self._count(event)
+        return events
+
+    def _count(self, event: Progress | Failure) -> None:
+        if event.key not in self._running:
+            return
+        self._running[event.key] -= isinstance(event, Progress) and bool(event.finish)
+        if isinstance(event, Failure) or not self._running[event.key]:
+            del self._running[event.key]

@@ -1,0 +1,63 @@
+"""What the engine's process and its host say to each other: JSON arrays, one a message.
+
+    host -> engine   [ADD, key, [ids], [sampling]]   [CANCEL, key]   [CLOSE]
+    engine -> host   [READY, facts]   [FAILED, message]   [EVENTS, [event, ...]]   [LEFT]
+
+JSON writes named tuples as arrays by itself: an event of two members is a Failure, of six a
+Progress; of three the beginning of a Progress that says no more, as nearly all do. Messages travel
+as `multiprocessing.connection.Connection` frames them.
+"""
+
+import json
+from dataclasses import fields
+from multiprocessing.connection import Connection
+from typing import Any
+
+from trellis.engine_host.engines.engine import Failure, Progress, Sampling
+
+ADD, CANCEL, CLOSE = "add", "cancel", "close"
+READY, FAILED, EVENTS, LEFT = "ready", "failed", "events", "left"
+
+FAILURE_MEMBERS, PLAIN_MEMBERS = len(Failure._fields), 3
+SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+
+
+def send(pipe: "Connection[Any, Any]", *message: Any) -> None:
+    """Raises OSError if nobody is there any more."""
+    pipe.send_bytes(_encode(message).encode())
+
+
+def receive(pipe: "Connection[Any, Any]") -> list[Any]:
+    """Wait for a message. Raises EOFError or OSError if nobody is there any more."""
+    message: list[Any] = _decode(pipe.recv_bytes().decode())
+    return message
+
+
+def sampling_values(sampling: Sampling) -> list[Any]:
+    """A Sampling as its fields' values, in their order."""
+    return [getattr(sampling, name) for name in SAMPLING_FIELDS]
+
+
+def read_sampling(values: list[Any]) -> Sampling:
+    """A Sampling of such values; JSON has lists for its tuples."""
+    members: Any = (tuple(value) if isinstance(value, list) else value for value in values)
+    return Sampling(*members)
+
+
+def event_values(event: Progress | Failure) -> Any:
+    """An event without what goes without saying."""
+    if isinstance(event, Failure) or event.finish or event.log_probs:
+        return event
+    return event[:PLAIN_MEMBERS]
+
+
+def read_event(values: list[Any]) -> Progress | Failure:
+    """An event as the engine made it."""
+    if len(values) == FAILURE_MEMBERS:
+        return Failure(*values)
+    if len(values) == PLAIN_MEMBERS:
+        return Progress(values[0], values[1], values[2], None, [], 0.0)
+    return Progress(*values)

@@ -1,0 +1,73 @@
+"""Threads that send responses, so that the step loop never waits for Triton.
+
+An answer is in the queue at most once: what its stream makes while it waits leaves with it, as one
+chunk. One slow stream occupies one thread for one send, never the loop.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+
+from trellis.engine_host.answers import Answer
+
+log = logging.getLogger("trellis.senders")
+
+
+class Senders:
+    """A small pool of sender threads."""
+
+    def __init__(self, threads: int = 2) -> None:
+        self._queue: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"sender-{index}", daemon=True)
+            for index in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def schedule(self, answer: Answer) -> None:
+        """Have a sender flush this answer soon; once, however often this is called until then."""
+        with self._lock:
+            if answer.scheduled:
+                answer.again = True
+                return
+            answer.scheduled = True
+        self._queue.put(answer)
+
+    def close(self) -> None:
+        """Send what is queued, then end the threads."""
+        self._queue.put(None)
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while (answer := self._queue.get()) is not None:
+            self._flush(answer)
+            if self._fed_again(answer):
+                self._queue.put(answer)  # behind the others: nobody waits for one busy stream
+        self._drain()
+        self._queue.put(None)  # for the next thread
+
+    def _drain(self) -> None:
+        """At the end: what stands behind the sign to stop is sent too."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                answer = self._queue.get_nowait()
+                while answer is not None:
+                    self._flush(answer)
+                    answer = answer if self._fed_again(answer) else None
+
+    def _flush(self, answer: Answer) -> None:
+        try:
+            answer.flush()
+        except Exception as error:
+            log.exception("a response could not be sent")
+            answer.abort(f"the response could not be sent: {error}")
+
+    def _fed_again(self, answer: Answer) -> bool:
+        with self._lock:
+            answer.scheduled = answer.again
+            answer.again = False
+            return answer.scheduled

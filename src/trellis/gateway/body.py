@@ -1,0 +1,201 @@
+"""The JSON body of `/generate` and `/generate_stream`: checked, and given what the server needs.
+
+What Triton does with a body that it does not understand is no help: status 500 without the name of
+the field, or nothing at all for a key that is mistyped.
+"""
+
+import difflib
+import json
+from typing import Any, NamedTuple
+
+from trellis.gateway.fields import Field
+from trellis.gateway.ids import RequestIds
+from trellis.gateway.models import Model
+from trellis.gateway.replies import Refusal
+from trellis.ipc.disconnects import PARAMETER
+
+BOM = b"\xef\xbb\xbf"
+NESTED = "parameters"
+ID = "id"
+PROMPT = "text_input"
+STOP = "stop"
+SKIP = "skip_special_tokens"
+SEQUENCES = ("num_return_sequences", "beam_width")
+LARGE = ("return_context_logits", "return_generation_logits")  # megabytes of JSON
+
+
+class Prepared(NamedTuple):
+    """A body as it goes to Triton."""
+
+    body: bytes
+    request_id: str  # that was taken for it; '' for none
+    one_text: bool  # whether it is answered with one sequence of one prompt, and little beside
+    values: dict[str, Any]  # the inputs that were sent
+    stops: bool  # whether it ends another request
+    sent_id: str  # the id that goes to Triton; '' for none
+
+    @property
+    def skip_special_tokens(self) -> bool | None:
+        """Whether the one text leaves special tokens out; None if the request does not say."""
+        value = self.values.get(SKIP)
+        said: bool | None = value[0] if isinstance(value, list) else value
+        return said
+
+
+def prepare(model: Model, body: bytes, token: str, ids: RequestIds, once: bool = False) -> Prepared:
+    """The body as it goes to Triton.
+
+    The client's token goes in, and an id where the engine knows requests by nothing else; all
+    else stays as it was sent. Raises Refusal with the field and what to do.
+
+    `once`: it is answered with one response or not at all, as `/generate` does.
+    """
+    body = body.removeprefix(BOM)
+    asked = read(body)
+    values = flat(model, asked)
+    stops = _stops(values.get(STOP))
+    escaped = b"\\u" in body
+    if _unnest(model, asked, values):
+        body = json.dumps(asked).encode()
+    rows = check(model, values, escaped, prompt=not stops)
+    if stops and not asked.get(ID):
+        raise Refusal(
+            400, f'{STOP}: needs the "{ID}" of the request to end; send it at the top level'
+        )
+    if once and not stops:
+        model.responses.check_one(values, rows)
+    added = f'"{PARAMETER}":"{token}"'
+    request_id = ""
+    if model.known_by_id and not stops:
+        request_id = ids.take(asked.get(ID, ""))
+        if ID not in asked:
+            added += f',"{ID}":"{request_id}"'
+        elif asked[ID] != request_id:
+            body = json.dumps(asked | {ID: request_id}).encode()
+    brace = body.index(b"{") + 1
+    body = b"%s%s,%s" % (body[:brace], added.encode(), body[brace:])
+    one = values[STOP] in (True, [True]) if stops else rows == 1 and _one_sequence(values)
+    sent_id = request_id or asked.get(ID, "")
+    return Prepared(body, request_id, one, values, stops, sent_id)
+
+
+def stop_body(request_id: str) -> bytes:
+    """The body of a request that ends another."""
+    return json.dumps({ID: request_id, STOP: True}).encode()
+
+
+def read(body: bytes) -> dict[str, Any]:
+    """A JSON object, each key once. Raises Refusal for anything else."""
+    try:
+        asked = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_constant)
+    except UnicodeDecodeError as error:
+        raise Refusal(
+            400, f"the body is not valid UTF-8 at byte {error.start} ({error.reason})"
+        ) from error
+    except RecursionError as error:
+        raise Refusal(400, "the body is nested too deeply") from error
+    except ValueError as error:
+        raise Refusal(400, f"the body is not JSON: {error}") from error
+    if not isinstance(asked, dict):
+        raise Refusal(400, 'the body is not a JSON object; send {"text_input": "...", ...}')
+    return asked
+
+
+def flat(model: Model, asked: dict[str, Any]) -> dict[str, Any]:
+    """The inputs, from the top level and from "parameters"; all keys are known ones."""
+    values = {}
+    nested = asked.get(NESTED, {})
+    if not isinstance(nested, dict):
+        raise Refusal(400, f'{NESTED}: not an object; send {{"max_tokens": 16, ...}}')
+    for place in (asked, nested):
+        for key, value in place.items():
+            if place is asked and key == NESTED:
+                continue
+            if place is asked and key == ID:
+                if not isinstance(value, str):
+                    raise Refusal(400, f"{ID}: not a string; send a string")
+                continue
+            if key not in model.fields:
+                raise Refusal(400, _unknown(key, model))
+            if key in values:
+                raise Refusal(400, f"{key}: given at the top level and in {NESTED}; send it once")
+            values[key] = value
+    return values
+
+
+def check(model: Model, values: dict[str, Any], escaped: bool, prompt: bool = True) -> int:
+    """Types, ranges and numbers of values; how many prompts there are.
+
+    Raises Refusal for the first that is wrong.
+
+    `prompt`: there has to be one.
+    """
+    rows = {name: model.fields[name].rows(value, escaped) for name, value in values.items()}
+    if not prompt:
+        return 0
+    if PROMPT not in rows:
+        raise Refusal(400, f"{PROMPT}: missing; send the prompt")
+    for name, count in rows.items():
+        if count != rows[PROMPT]:
+            raise Refusal(400, _uneven(model.fields[name], count, rows[PROMPT]))
+    return rows[PROMPT]
+
+
+def _unnest(model: Model, asked: dict[str, Any], values: dict[str, Any]) -> bool:
+    """Have one list where lists of lists were sent, in both; whether there were any."""
+    changed = {}
+    for name, value in values.items():
+        one = model.fields[name].one_list(value)
+        if one is not value:
+            changed[name] = one
+    for name, one in changed.items():
+        values[name] = one
+        (asked if name in asked else asked[NESTED])[name] = one
+    return bool(changed)
+
+
+def _one_sequence(values: dict[str, Any]) -> bool:
+    several = any(values.get(name, 1) not in (1, [1]) for name in SEQUENCES)
+    return not several and not any(values.get(name) for name in LARGE)
+
+
+def _stops(value: Any) -> bool:
+    """Whether a request ends another: then its id is in use, and it needs no prompt."""
+    return value is True or (isinstance(value, list) and True in value)
+
+
+def _uneven(field: Field, rows: int, prompts: int) -> str:
+    if field.open_ended:
+        return (
+            f"{field.name}: not possible for a list of {prompts} prompts by /generate; send them"
+            " one by one, or by gRPC"
+        )
+    return (
+        f"{field.name}: values for {rows}, but text_input has {prompts}; send a list with a value"
+        " for each prompt"
+    )
+
+
+def _unknown(key: str, model: Model) -> str:
+    name = key if len(key) <= 64 else key[:61] + "..."
+    if key == PARAMETER:
+        return f"{PARAMETER}: only the server sets this; leave it out"
+    if key == ID:
+        return f"{ID}: goes to the top level, not into {NESTED}"
+    near = difflib.get_close_matches(key, model.fields, n=1) if len(key) <= 64 else []
+    if near:
+        return f"{name}: no input of {model.name}; did you mean {near[0]}?"
+    return f"{name}: no input of {model.name}; leave it out (it has {', '.join(model.fields)})"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise Refusal(400, f"{twice}: given twice; send it once")
+    return made
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")

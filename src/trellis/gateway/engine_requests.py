@@ -1,0 +1,80 @@
+"""Requests that go to the engine itself: the front does what `preprocessing` would have done.
+
+It runs the code of the repository's own `preprocessing`, so the engine gets the same tensors. Left
+to the ensemble is what would be much JSON: long prompts, a bias for each id.
+
+Triton takes one list for a tensor, whatever its dims are, and deals it out: of a word list [2, n],
+the ids of all words and then where each one ends.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trellis.gateway.fields import Field
+from trellis.gateway.settings import LONG_BODY, MAX_ENGINE_BODY, STEP_MARK
+from trellis.ipc.disconnects import PARAMETER
+
+if TYPE_CHECKING:
+    from trellis.pipeline.encode import Preprocessor
+
+Step = Mapping[str, Any]  # of an ensemble, as in its configuration
+BIAS, BIAS_WORDS = "EMBEDDING_BIAS", "embedding_bias_words"  # of `preprocessing`, of the client
+
+
+class EngineRequests:
+    """Makes bodies for the engine's `/generate` of what a client asks the ensemble."""
+
+    def __init__(
+        self,
+        preprocessor: "Preprocessor",
+        types: Callable[[str], Any],
+        steps: tuple[Step, Step],
+        fields: Mapping[str, Field],
+    ) -> None:
+        """`types`: numpy's for a data type of Triton's; `steps`: `preprocessing` and the engine."""
+        before, engine = steps
+        self._preprocessor = preprocessor
+        self._read = {
+            name: (client, types(f"TYPE_{fields[client].kind}"))
+            for name, client in before["input_map"].items()
+            if client in fields
+        }
+        wires = {wire: name for name, wire in before["output_map"].items() if name != STEP_MARK}
+        inputs = engine["input_map"]
+        self._made = {name: wires[wire] for name, wire in inputs.items() if wire in wires}
+        self._passed = {name: client for name, client in inputs.items() if client in fields}
+        self._has_bias = BIAS in self._made.values()
+
+    def body(
+        self, values: Mapping[str, Any], request_id: str, token: str, size: int
+    ) -> bytes | None:
+        """The engine's body for the checked `values` of one prompt; None if it is not for here.
+
+        `size`: of the client's body, in bytes. Raises what `preprocessing` answers: BadRequest.
+        """
+        one_thread = size > LONG_BODY and not self._preprocessor.thread_safe
+        if one_thread or size > MAX_ENGINE_BODY or (self._has_bias and BIAS_WORDS in values):
+            return None
+        arrays = {}
+        for name, (client, dtype) in self._read.items():
+            if client in values:
+                value = values[client]
+                row = value if isinstance(value, list) else [value]
+                arrays[name] = np.array([row], dtype)
+        prompts = self._preprocessor.read(arrays, lambda: request_id)
+        made = self._preprocessor.outputs(prompts, self._preprocessor.encode(prompts.texts))
+        body: dict[str, Any] = {PARAMETER: token}
+        if request_id:
+            body["id"] = request_id
+        for name, output in self._made.items():
+            if output in made.arrays:
+                body[name] = made.arrays[output][0].reshape(-1).tolist()
+            elif output in made.columns:
+                body[name] = made.columns[output][0]
+        for name, client in self._passed.items():
+            if client in values:
+                body[name] = values[client]
+        return json.dumps(body, separators=(",", ":")).encode()

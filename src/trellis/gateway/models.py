@@ -1,0 +1,189 @@
+"""Which requests are checked, and against what: the models' configurations, as Triton has them."""
+
+import asyncio
+import json
+import re
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from trellis.gateway.fields import Field
+from trellis.gateway.plugins import Plugins
+from trellis.gateway.replies import Refusal, unreachable
+from trellis.gateway.responses import Responses
+from trellis.gateway.routes import IdsWay, ids_way
+
+GENERATE = re.compile(
+    rb"(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?].*)?",
+    re.DOTALL,
+)
+LOADING = re.compile(rb"/v2/repository/(?:[^?#]*/)?(?:un)?load(?:[?#]|$)")
+MAX_KNOWN = 1024  # paths; some have many names
+FRESH_SECONDS = 30.0
+FETCH_SECONDS = 5.0
+# The server is on this machine: no proxy of the environment stands between.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+Config = dict[str, Any]
+
+
+def route(method: bytes, target: bytes) -> str:
+    """The path of the model that a request asks to generate, '' for every other request.
+
+    >>> route(b"POST", b"/v2/models/ensemble/versions/1/generate_stream?x=1")
+    '/v2/models/ensemble/versions/1'
+    >>> route(b"POST", b"/v2/models/ensemble/infer")
+    ''
+    """
+    found = GENERATE.fullmatch(target) if method == b"POST" else None
+    return found[1].decode("latin-1") if found else ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of a model: an ensemble that takes `text_input` is checked, others are not."""
+
+    name: str
+    fields: dict[str, Field] = field(default_factory=dict)
+    known_by_id: bool = False  # its engine tells requests apart by ids alone: TensorRT-LLM's own
+    ids_way: IdsWay | None = None  # past its plugins
+    is_ensemble: bool = False
+    responses: Responses = field(default_factory=Responses)  # how many it gives to a request
+
+    @property
+    def checked(self) -> bool:
+        """Whether requests for it are looked at."""
+        return bool(self.fields)
+
+    @property
+    def stops_by_id(self) -> bool:
+        """Whether a second request ends one that is in flight, by its id."""
+        return self.known_by_id and "stop" in self.fields
+
+
+def read_model(
+    config: Config,
+    config_of: Callable[[str], Config],
+    load: Callable[[Config, Config], Plugins] = lambda *_: Plugins(),
+) -> Model:
+    """A model by its configuration; `config_of` gives those of an ensemble's steps.
+
+    `load` gives the plugins that its first and its last step are.
+    """
+    inputs = {tensor["name"]: tensor for tensor in config.get("input", [])}
+    is_ensemble = config.get("platform") == "ensemble"
+    if not is_ensemble or "text_input" not in inputs:
+        return Model(config["name"], is_ensemble=is_ensemble)
+    batched = config.get("max_batch_size", 0) > 0
+    fields = {name: Field.of(tensor, batched) for name, tensor in inputs.items()}
+    steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
+    by_id = any(step.get("backend") == "tensorrtllm" for step in steps)
+    way = ids_way(config, config_of, fields, load)
+    return Model(config["name"], fields, by_id, way, True, Responses.of(steps))
+
+
+class Models:
+    """The models of the server behind, asked for once and again when they may have changed."""
+
+    def __init__(self, triton_port: int, model_repo: str = "") -> None:
+        """`model_repo`: the repository that ids are made text of; "": none."""
+        self._url = f"http://127.0.0.1:{triton_port}"
+        self._repository = Path(model_repo) if model_repo else None
+        self._plugins: dict[str, Plugins] = {}  # by the configurations that they were loaded by
+        self._loading = threading.Lock()
+        self._loads = 0  # how often models may have changed
+        self._known: dict[str, tuple[float, Model]] = {}
+        self._asking: dict[str, asyncio.Future[Model | Refusal]] = {}
+
+    def heed(self, method: bytes, target: bytes) -> None:
+        """A request that may load other models passes by, or has been answered."""
+        if method == b"POST" and LOADING.search(target):
+            self._loads += 1
+            self._known.clear()
+            self._plugins.clear()  # files may be others, too
+
+    def known(self, path: str) -> Model | None:
+        """The model, if it is known for not too long."""
+        since, model = self._known.get(path, (0.0, None))
+        return model if model and time.monotonic() - since < FRESH_SECONDS else None
+
+    async def find(self, path: str) -> Model | Refusal:
+        """The model; or why it cannot be asked now, if Triton does not show its configuration."""
+        known = self.known(path)
+        if known is not None:
+            return known
+        loads = self._loads
+        if path not in self._asking:
+            loop = asyncio.get_running_loop()
+            self._asking[path] = loop.run_in_executor(None, self._ask, path)
+        try:
+            model = await asyncio.shield(self._asking[path])
+        finally:
+            self._asking.pop(path, None)
+        if isinstance(model, Model) and loads == self._loads:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[path] = (time.monotonic(), model)
+        return model
+
+    def _ask(self, path: str) -> Model | Refusal:
+        try:
+            return read_model(
+                self._config(path), lambda step: self._config(f"/v2/models/{step}"), self._load
+            )
+        except urllib.error.HTTPError as error:
+            return Refusal(404, f"{_reason(error)}; ask /v2/models/ensemble")
+        except OSError:
+            return unreachable()
+        except (HTTPException, ValueError, KeyError, TypeError):
+            return Refusal(502, f"the configuration of {path} could not be read")
+
+    def _load(self, before: Config, last: Config) -> Plugins:
+        """The plugins of two models, loaded once; none where these have to do it."""
+        key = json.dumps([before, last])
+        with self._loading:
+            if self._repository is None:
+                return Plugins()
+            loads, plugins = self._loads, self._plugins.get(key)
+            if plugins is None:
+                plugins = _load_or_say(before, last, self._repository)
+                if loads == self._loads:
+                    self._plugins[key] = plugins
+            return plugins
+
+    def _config(self, path: str) -> Config:
+        with _DIRECT.open(f"{self._url}{path}/config", timeout=FETCH_SECONDS) as response:
+            config: Config = json.load(response)
+        return config
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """Why Triton does not show a configuration, in its own words."""
+    try:
+        return str(json.load(error)["error"])
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return f"the model cannot be asked (status {error.code})"
+
+
+def _load_or_say(before: Config, last: Config, repository: Path) -> Plugins:
+    try:
+        from trellis.gateway.plugin_loading import load_plugins
+
+        plugins = load_plugins(before, last, repository)
+    except Exception as error:  # whatever a tokenizer_type raises: the other way is still there
+        plugins = Plugins(why_not=str(error))
+    if plugins.why_not:
+        models = "`preprocessing`" if plugins.texts else "`preprocessing` and `postprocessing`"
+        print(
+            f"HTTP front: requests go through {models}, at more CPU: {plugins.why_not}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return plugins

@@ -1,0 +1,1 @@
+"""The way of a prompt and of an answer, from text to ids and back, without Triton and HTTP."""

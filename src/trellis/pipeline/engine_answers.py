@@ -1,0 +1,101 @@
+"""The answers of TensorRT-LLM's own engine, which carry no key and no end of stream.
+
+A response belongs to a stream if `preprocessing` announced its request's id as one; then its place
+in the answer (prompt, sequence) and the id's generation are the key of its state. Any other is a
+whole answer: decoded at once, [1, beams].
+"""
+
+import logging
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trellis.ipc.stream_announcements import Listener, id_digest
+from trellis.pipeline.answer_ids import padding_of, without_padding
+from trellis.pipeline.model_settings import ModelSettings
+from trellis.pipeline.streams import StreamTable
+
+if TYPE_CHECKING:
+    from trellis.tokenizers import Tokenizer
+
+log = logging.getLogger("trellis.postprocessing")
+
+SHORT_ID = 64  # characters: digests of longer ids are not kept, for the keys' sake
+_digest = lru_cache(4096)(id_digest)
+
+
+class EngineAnswers:
+    """Texts of responses that are known by their request's id."""
+
+    def __init__(self, tokenizer: "Tokenizer", settings: ModelSettings) -> None:
+        most = settings.integer("max_streams") or 65536
+        quiet = settings.integer("stream_quiet_seconds") or 600
+        self._decode = tokenizer.decode
+        self._streams = StreamTable(tokenizer.stream_decoder, most, quiet)
+        self._listener = Listener(settings.folder.parent.parent, most)
+        self._padding = padding_of(tokenizer)
+        self._warned = False
+
+    def begin_batch(self) -> None:
+        """Learn of the streams that began, before their first tokens are decoded."""
+        self._listener.drain()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()
+
+    def text(self, request_id: str, arrays: dict[str, np.ndarray]) -> "str | np.ndarray":
+        """The text of TOKENS_BATCH [1, 1, n]; of [rows, beams, n] an array of UTF-8."""
+        tokens = arrays["TOKENS_BATCH"]
+        lengths = arrays.get("SEQUENCE_LENGTH")
+        stream, skip = self._stream(request_id, arrays) if request_id else (None, None)
+        if tokens.shape[:2] == (1, 1):  # what nearly every answer is
+            length = None if lengths is None else lengths.item(0)
+            ids = without_padding(tokens[0, 0].tolist(), length, self._padding)
+            return self._one(stream, (0, 0), ids, skip)
+        texts = np.empty(tokens.shape[:2], np.object_)
+        for at in np.ndindex(tokens.shape[:2]):
+            length = None if lengths is None else int(lengths[at])
+            ids = without_padding(tokens[at].tolist(), length, self._padding)
+            texts[at] = self._one(stream, at, ids, skip).encode()
+        return texts
+
+    def _stream(
+        self, request_id: str, arrays: dict[str, np.ndarray]
+    ) -> tuple[tuple[Hashable, ...] | None, bool | None]:
+        """What the streams of a response have in common; None where its request does not stream.
+
+        And whether its text leaves special tokens out, if its request says.
+        """
+        digest = _digest(request_id) if len(request_id) <= SHORT_ID else id_digest(request_id)
+        generation, skip = self._listener.begun(digest)
+        if not self._listener.heard:
+            self._warn()
+        if generation is None:
+            return None, skip
+        places = _index(arrays, "BATCH_INDEX"), _index(arrays, "SEQUENCE_INDEX")
+        return (digest, generation, *places), skip
+
+    def _one(
+        self,
+        stream: tuple[Hashable, ...] | None,
+        at: tuple[int, ...],
+        ids: list[int],
+        skip: bool | None,
+    ) -> str:
+        """The text of one sequence's ids."""
+        if stream is not None:
+            return self._streams.decode(stream + at, ids, False, skip)
+        return self._decode(ids) if skip is None else self._decode(ids, skip)
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning("no notice of new streams came: an id used again within minutes garbles")
+
+
+def _index(arrays: dict[str, np.ndarray], name: str) -> int:
+    array = arrays.get(name)
+    return 0 if array is None or not array.size else int(array.item(0))

@@ -1,0 +1,237 @@
+"""Sampling inputs on their way to TensorRT-LLM's own engine: checked, merged, renamed, cast.
+
+The client's names are the same for every release; the names and types that the engine behind has
+are those of this model's outputs. Only what was sent is given out. Left out on purpose: the seed's
+default and the like, which are the engine's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trellis.contract.sampling_fields import (
+    FIELDS,
+    NOT_DECOUPLED,
+    InputError,
+    cannot,
+    check_together,
+    neutral,
+    put,
+)
+from trellis.contract.tensor_types import numpy_type
+from trellis.pipeline.guided_decoding import GuidedDecoding
+from trellis.pipeline.limits import RequestLimits
+from trellis.pipeline.model_settings import ModelSettings
+from trellis.pipeline.prompts import CLIENT_NAMES, BadRequest, Prompts
+
+BY_CLIENT = {spec.client: spec for spec in FIELDS.values()}
+# Field of the table -> names of the engine's input, the newest first.
+ENGINE_NAMES: dict[str, list[str]] = {}
+for _name, _spec in FIELDS.items():
+    ENGINE_NAMES.setdefault(_spec.target, []).append(_name)
+# Inputs that are no sampling: client's name -> names of the engine's input.
+OTHERS = {
+    "prompt_table_extra_id": ("prompt_table_extra_ids",),
+    "return_perf_metrics": ("return_perf_metrics", "return_kv_cache_reuse_stats"),
+    "return_kv_cache_reuse_stats": ("return_kv_cache_reuse_stats", "return_perf_metrics"),
+}
+
+SKIP = "skip_special_tokens"
+GUIDES = "guided_decoding_backend"  # parameter, of releases that have guided decoding
+
+Values = dict[str, tuple[str, Any]]  # field's target -> (the client's name, value)
+
+
+@dataclass(slots=True)
+class Asked:
+    """What one request asks of the engine, under its names, and whether it streams."""
+
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    columns: dict[str, list[Any]] = field(default_factory=dict)  # one value a row
+    streams: bool = False
+    request_id: str = ""
+    skip_special_tokens: bool | None = None  # for `postprocessing`; None: as it was loaded
+    unheard: bool = False  # `postprocessing` could not be told of that
+
+
+class EngineInputs:
+    """Reads the sampling inputs of requests for the release that the configuration is of."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self.engine = settings.text("engine")
+        self.types = settings.outputs
+        self.limits = RequestLimits.read(settings)
+        self.max_seq_len = settings.integer("max_seq_len")
+        self.max_beam_width = settings.integer("max_beam_width") or 1
+        self.prompts_per_request = settings.integer("prompts_per_request")
+        self.decoupled = settings.flag("decoupled", True)
+        self.exclude_input = settings.flag("exclude_input_in_output", False)
+        self.guides: GuidedDecoding | None = None  # the release has none
+        if GUIDES in settings.parameters:
+            self.guides = GuidedDecoding(settings.text(GUIDES, ""))
+
+    def read(self, arrays: Mapping[str, np.ndarray], max_tokens: list[int]) -> Asked:
+        """What goes to the engine. Raises BadRequest naming the input.
+
+        `max_tokens`: of each row, checked already.
+        """
+        rows = len(max_tokens)
+        if self.prompts_per_request and rows > self.prompts_per_request:
+            raise BadRequest(
+                f"text_input: this engine ({self.engine}) takes one prompt a request; send {rows}"
+                " requests"
+            )
+        sent = {name: a for name, a in arrays.items() if name not in CLIENT_NAMES and a.size}
+        asked = Asked(
+            streams=self._streams(sent), skip_special_tokens=_shared(SKIP, sent.pop(SKIP, None))
+        )
+        if self.guides is not None:
+            self.guides.take(sent, rows)
+        if not sent:
+            return asked
+        try:
+            self._sampling(asked, [self._row(sent, row, max_tokens[row]) for row in range(rows)])
+            for name, array in sent.items():
+                if name not in BY_CLIENT and name != "stream":
+                    self._other(asked, name, array, rows)
+        except InputError as error:
+            raise BadRequest(str(error)) from None
+        return asked
+
+    def check_texts(self, prompts: Prompts) -> None:
+        """Raise BadRequest for word lists and biases that the release does not take."""
+        texts = (
+            ("BAD_WORDS_IDS", "bad_words", prompts.bad_words),
+            ("STOP_WORDS_IDS", "stop_words", prompts.stop_words),
+            ("STOP_WORDS_IDS", "stop_token_ids", prompts.stop_token_ids),
+            ("EMBEDDING_BIAS", "embedding_bias_words", prompts.bias),
+        )
+        for output, client, sent in texts:
+            if sent and output not in self.types:
+                raise BadRequest(str(cannot(client, self.engine)))
+
+    def check_special_tokens(self, asked: Asked, skips: bool) -> None:
+        """Raise BadRequest where `postprocessing` cannot know what a request says.
+
+        `skips`: what it does by itself.
+        """
+        if asked.skip_special_tokens in (None, skips) or asked.request_id:
+            return
+        raise BadRequest(
+            f'{SKIP}: needs an id with this engine ({self.engine}); send it as "id" at the top'
+            " level, over gRPC as request_id"
+        )
+
+    def finish(self, asked: Asked, ids: list[list[int]], max_tokens: list[int]) -> None:
+        """What depends on the tokens of the prompts, and on who heard. Raises BadRequest."""
+        if asked.unheard:
+            raise BadRequest(f"{SKIP}: postprocessing cannot be reached; leave it out")
+        for row, limit in zip(ids, max_tokens, strict=True):
+            if self.max_seq_len and len(row) + limit > self.max_seq_len:
+                raise BadRequest(
+                    f"max_tokens: {limit} and a prompt of {len(row)} tokens do not fit in the"
+                    f" {self.max_seq_len} tokens of this engine's context; send at most"
+                    f" {max(self.max_seq_len - len(row), 0)}"
+                )
+        if "prompt_table_extra_ids" in asked.tensors:  # an id a token; those of text have none
+            width = max(map(len, ids))
+            asked.tensors["prompt_table_extra_ids"] = np.zeros((len(ids), width), np.uint64)
+
+    def add(
+        self, asked: Asked, arrays: dict[str, np.ndarray], columns: dict[str, list[Any]]
+    ) -> None:
+        """Add what was asked to what was read as text; leave out what the release has not."""
+        rows = len(columns["REQUEST_INPUT_LEN"])
+        for name, values in list(columns.items()):
+            if self.types.get(name, "").startswith("TYPE_UINT") and min(values) < 0:
+                del columns[name]  # -1, "none", is no unsigned number
+        for name in arrays.keys() & self.types.keys():
+            arrays[name] = self.cast(name, arrays[name])
+        if asked.streams:
+            columns["streaming"] = [True] * rows
+        arrays |= asked.tensors
+        columns |= asked.columns
+
+    def cast(self, name: str, array: np.ndarray) -> np.ndarray:
+        """An array as the type that this release has for the output of that name."""
+        return array.astype(numpy_type(self.types[name]), copy=False)
+
+    def _streams(self, sent: Mapping[str, np.ndarray]) -> bool:
+        streams = bool(_shared("stream", sent.get("stream")))
+        if streams and not self.decoupled:
+            raise BadRequest(NOT_DECOUPLED)
+        return streams
+
+    def _row(self, sent: Mapping[str, np.ndarray], row: int, max_tokens: int) -> Values:
+        """The checked values of one row."""
+        values: Values = {}
+        for name, array in sent.items():
+            if name in BY_CLIENT:
+                put(values, BY_CLIENT[name], array.reshape(array.shape[0], -1)[row, 0].item())
+
+        def value(target: str, default: Any) -> Any:
+            return values.get(target, ("", default))[1]
+
+        self.limits.check_sequences("num_return_sequences", value("num_return_sequences", 1))
+        beams = value("beam_width", 1)
+        if not self.decoupled and beams == 1 and value("num_return_sequences", 1) > 1:
+            raise InputError(
+                "num_return_sequences: this repository was made with decoupled_mode:false; send 1"
+            )
+        if beams > self.max_beam_width:
+            raise InputError(
+                f"beam_width: {beams} is more than this engine was built for, {self.max_beam_width}"
+            )
+        check_together(max_tokens, value("min_tokens", 0), value("length_penalty", 1.0), beams)
+        if value("temperature", 1.0) == 0:  # releases divide by it: say greedy in another way
+            values["top_k"] = ("temperature", 1)
+            del values["temperature"]
+        if value("top_p", None) == 0:  # "none", which newer releases refuse: say it as they do
+            values["top_p"] = ("top_p", 1.0)
+            values["top_k"] = ("top_k", value("top_k", 0) or 1)
+        return values
+
+    def _sampling(self, asked: Asked, rows: list[Values]) -> None:
+        """Gather what the rows ask for; a row without a value gets the neutral one."""
+        for target in dict.fromkeys(target for values in rows for target in values):
+            spec = FIELDS[ENGINE_NAMES[target][0]]
+            client = next(values[target][0] for values in rows if target in values)
+            column = [values.get(target, ("", spec.neutral))[1] for values in rows]
+            name = next((name for name in ENGINE_NAMES[target] if name in self.types), None)
+            if name is not None:
+                asked.columns[name] = column
+            elif any(value != spec.neutral for value in column):
+                raise cannot(client, self.engine)
+            if target == "beam_width" and asked.streams and max(column) > 1:
+                raise InputError(
+                    "stream: a search over beams is not streamed; leave out stream or beam_width"
+                )
+
+    def _other(self, asked: Asked, client: str, array: np.ndarray, rows: int) -> None:
+        """Flags, ids and tables, which need no check but that the release has them."""
+        name = next((name for name in OTHERS.get(client, (client,)) if name in self.types), None)
+        if client == "exclude_input_in_output" and asked.streams:
+            array = np.ones((rows, 1), np.bool_)  # a stream has new tokens alone, whatever is said
+        if name is not None:
+            sent = self.cast(name, array.reshape(rows, -1))
+            asked.tensors[name] = sent | asked.tensors[name] if name in asked.tensors else sent
+        elif client == "exclude_input_in_output":
+            if not asked.streams and (array != self.exclude_input).any():
+                fixed = str(self.exclude_input).lower()
+                raise InputError(
+                    f"{client}: with this engine ({self.engine}) it is {fixed} for every request;"
+                    " leave it out"
+                )
+        elif not neutral(array):
+            raise cannot(client, self.engine)
+
+
+def _shared(name: str, flags: np.ndarray | None) -> bool | None:
+    """What all rows say, if anything. Raises BadRequest if they differ."""
+    if flags is None:
+        return None
+    if flags.any() != flags.all():
+        raise BadRequest(f"{name}: the prompts of one request must share it")
+    return bool(flags.all())

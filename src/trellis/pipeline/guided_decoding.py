@@ -1,0 +1,58 @@
+"""Guided decoding: what holds an answer to a schema, a grammar or an expression, checked by name.
+
+TensorRT-LLM's own engine takes these inputs as they are. What it does not understand it ignores,
+or answers with an error that names nothing.
+"""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import numpy as np
+
+from trellis.pipeline.prompts import BadRequest
+
+TYPE, GUIDE = "guided_decoding_guide_type", "guided_decoding_guide"
+NEED_GUIDE = ("json_schema", "regex", "ebnf_grammar", "structural_tag")
+TYPES = ("json", *NEED_GUIDE)
+SHOWN = 40  # characters of a wrong type
+
+
+class GuidedDecoding:
+    """Checks the guides of requests for a release that has guided decoding."""
+
+    def __init__(self, backend: str) -> None:
+        """`backend`: what the engine was configured with; '': nothing."""
+        self.backend = backend
+
+    def take(self, sent: MutableMapping[str, np.ndarray], rows: int) -> None:
+        """Take both inputs, [rows, 1] each, out of `sent`. Raises BadRequest naming the input."""
+        kinds, guides = (_texts(sent.pop(name, None), rows) for name in (TYPE, GUIDE))
+        for kind, guide in zip(kinds, guides, strict=True):
+            self._check(kind, guide)
+
+    def _check(self, kind: str | None, guide: str | None) -> None:
+        if kind is None and not guide:
+            return
+        if not self.backend:
+            raise BadRequest(
+                f"{GUIDE if kind is None else TYPE}: this repository was made without guided"
+                " decoding; leave it out (SET=guided_decoding_backend:xgrammar)"
+            )
+        if kind is None:
+            raise BadRequest(f"{TYPE}: missing beside {GUIDE}; send one of {', '.join(TYPES)}")
+        if kind not in TYPES:
+            shown = kind if len(kind) <= SHOWN else kind[: SHOWN - 3] + "..."
+            raise BadRequest(f"{TYPE}: {shown!r} is not known; send one of {', '.join(TYPES)}")
+        if kind in NEED_GUIDE and not guide:
+            raise BadRequest(f"{GUIDE}: missing; {TYPE} {kind} needs it")
+
+
+def _texts(array: np.ndarray | None, rows: int) -> list[str | None]:
+    """The text of each row; None where nothing was sent."""
+    if array is None:
+        return [None] * rows
+    return [_text(value) for value in array.reshape(rows, -1)[:, 0].tolist()]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

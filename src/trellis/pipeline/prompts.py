@@ -1,0 +1,236 @@
+"""What a client asked of `preprocessing`, read from the request's tensors and checked.
+
+Messages name the ensemble's inputs (`text_input`, `max_tokens`), which is what the client sent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trellis.contract.sampling_fields import InputError
+from trellis.pipeline.limits import RequestLimits
+from trellis.pipeline.model_settings import ModelSettings
+from trellis.tokenizers import parse_words
+
+if TYPE_CHECKING:
+    from trellis.pipeline.engine_inputs import Asked
+
+# What the client calls the inputs of this model.
+CLIENT_NAMES = {
+    "QUERY": "text_input",
+    "DECODER_QUERY": "decoder_text_input",
+    "REQUEST_OUTPUT_LEN": "max_tokens",
+    "BAD_WORDS_DICT": "bad_words",
+    "STOP_WORDS_DICT": "stop_words",
+    "EMBEDDING_BIAS_WORDS": "embedding_bias_words",
+    "EMBEDDING_BIAS_WEIGHTS": "embedding_bias_weights",
+    "END_ID": "end_id",
+    "PAD_ID": "pad_id",
+    "STOP_TOKEN_IDS": "stop_token_ids",
+}
+
+
+class BadRequest(ValueError):
+    """A request that cannot be served; the message begins with the name of the input."""
+
+
+@dataclass(slots=True)
+class Prompts:
+    """One request: a row for each prompt of the client's batch."""
+
+    texts: list[str]
+    max_tokens: list[int]  # one a row
+    end_ids: list[int] | None  # one a row, -1 for none; None: the tokenizer's
+    pad_id: int | None
+    stop_token_ids: list[list[int]] = field(default_factory=list)  # of each row, besides those
+    bad_words: list[list[str]] = field(default_factory=list)
+    stop_words: list[list[str]] = field(default_factory=list)
+    bias: list[list[tuple[str, float]]] = field(default_factory=list)
+    asked: "Asked | None" = None  # of TensorRT-LLM's own engine
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may ask. `None` is no limit."""
+
+    vocab_size: int
+    max_input_len: int | None = None
+    max_prompt_bytes: int | None = None
+    request: RequestLimits = field(default_factory=RequestLimits)
+
+    @classmethod
+    def read(cls, settings: ModelSettings, vocab_size: int) -> "Limits":
+        """The limits of config.pbtxt. Raises ConfigError for one that is no whole number."""
+        return cls(
+            vocab_size=vocab_size,
+            max_input_len=settings.integer("max_input_len"),
+            max_prompt_bytes=settings.integer("max_prompt_bytes"),
+            request=RequestLimits.read(settings),
+        )
+
+    def check_text(self, text: bytes) -> str:
+        """Decode one prompt. Raises BadRequest if it is empty, too long or not UTF-8."""
+        if not text:
+            raise BadRequest("text_input: the prompt is empty; send some text")
+        if self.max_prompt_bytes is not None and len(text) > self.max_prompt_bytes:
+            raise BadRequest(
+                f"text_input: the prompt has {len(text)} bytes; send at most"
+                f" {self.max_prompt_bytes} (max_prompt_bytes)"
+            )
+        return decode_utf8("text_input", text)
+
+    def check_ids(self, ids: "list[int] | Exception") -> list[int]:
+        """Check one encoded prompt. Raises BadRequest if it has no tokens or too many."""
+        if isinstance(ids, Exception):
+            raise BadRequest(f"text_input: the tokenizer failed: {ids}") from ids
+        if not ids:
+            raise BadRequest("text_input: the prompt has no tokens; send some text")
+        if self.max_input_len and len(ids) > self.max_input_len:
+            raise BadRequest(
+                f"text_input: the prompt has {len(ids)} tokens, this engine takes at most"
+                f" {self.max_input_len} (max_input_len); shorten the prompt"
+            )
+        return ids
+
+    def check_id(self, name: str, value: int) -> int:
+        """Check a token id; -1 stands for "none", as TensorRT-LLM takes it."""
+        if not -1 <= value < self.vocab_size:
+            raise BadRequest(
+                f"{name}: {value} is not in the vocabulary; use 0 to {self.vocab_size - 1},"
+                " or -1 for none"
+            )
+        return value
+
+
+def read_prompts(arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
+    """Read and check one request. Raises BadRequest naming the input that is wrong."""
+    query = arrays.get("QUERY")
+    if query is None or not query.size:
+        raise BadRequest("text_input: missing; send the prompt")
+    try:
+        limits.request.check_prompts(query.size)
+        prompts = _read(query, arrays, limits)
+        limits.request.check_max_tokens(max(prompts.max_tokens))
+        limits.request.check_stop_token_ids(max(map(len, prompts.stop_token_ids), default=0))
+        for name, rows in (("bad_words", prompts.bad_words), ("stop_words", prompts.stop_words)):
+            for words in rows:
+                limits.request.check_words(name, words)
+        for pairs in prompts.bias:
+            limits.request.check_words("embedding_bias_words", [word for word, _ in pairs])
+    except InputError as error:
+        raise BadRequest(str(error)) from None
+    return prompts
+
+
+def _read(query: np.ndarray, arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
+    texts = [limits.check_text(_bytes(text)) for text in query.reshape(-1).tolist()]
+    rows = len(texts)
+    decoder_query = arrays.get("DECODER_QUERY")
+    if decoder_query is not None and any(_bytes(text) for text in decoder_query.reshape(-1)):
+        raise BadRequest("decoder_text_input: this engine has no decoder prompt; leave it out")
+    return Prompts(
+        texts=texts,
+        max_tokens=_max_tokens(arrays.get("REQUEST_OUTPUT_LEN"), rows),
+        end_ids=_token_ids("END_ID", arrays, limits),
+        pad_id=_pad_id(arrays, limits),
+        stop_token_ids=_stop_token_ids(arrays, rows, limits),
+        bad_words=_words("BAD_WORDS_DICT", arrays, rows),
+        stop_words=_words("STOP_WORDS_DICT", arrays, rows),
+        bias=_bias(arrays, rows),
+    )
+
+
+def decode_utf8(name: str, value: bytes) -> str:
+    """UTF-8 to text. Raises BadRequest that says where the first wrong byte is."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            f"{name}: not valid UTF-8 at byte {error.start} ({error.reason})"
+        ) from error
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
+def _max_tokens(array: np.ndarray | None, rows: int) -> list[int]:
+    if array is None or not array.size:
+        raise BadRequest("max_tokens: missing; send the number of tokens to generate")
+    values: list[int] = [row[0] for row in array.reshape(rows, -1).tolist()]
+    if min(values) < 1:
+        raise BadRequest(f"max_tokens: {min(values)} is not allowed; send 1 or more")
+    return values
+
+
+def _token_ids(tensor: str, arrays: Mapping[str, np.ndarray], limits: Limits) -> list[int] | None:
+    """One id a row, -1 for none; None if there are none at all."""
+    array = arrays.get(tensor)
+    if array is None or not array.size:
+        return None
+    values = array.reshape(-1).astype(np.int32).tolist()  # unsigned in the oldest releases
+    return [limits.check_id(CLIENT_NAMES[tensor], value) for value in values]
+
+
+def _pad_id(arrays: Mapping[str, np.ndarray], limits: Limits) -> int | None:
+    values = _token_ids("PAD_ID", arrays, limits)
+    if values and len(set(values)) > 1:
+        raise BadRequest(
+            f"pad_id: the prompts of one request must share it; got {sorted(set(values))}"
+        )
+    return values[0] if values else None
+
+
+def _stop_token_ids(arrays: Mapping[str, np.ndarray], rows: int, limits: Limits) -> list[list[int]]:
+    """One list of ids a row, each once; an empty list if there are none at all."""
+    array = arrays.get("STOP_TOKEN_IDS")
+    if array is None or not array.size:
+        return []
+    ids: list[list[int]] = [list(dict.fromkeys(row)) for row in array.reshape(rows, -1).tolist()]
+    for value in (value for row in ids for value in row):
+        if not 0 <= value < limits.vocab_size:
+            raise BadRequest(
+                f"stop_token_ids: {value} is not in the vocabulary; use 0 to"
+                f" {limits.vocab_size - 1}"
+            )
+    return ids
+
+
+def _words(tensor: str, arrays: Mapping[str, np.ndarray], rows: int) -> list[list[str]]:
+    """One list of words a row; an empty list if no row has any."""
+    array = arrays.get(tensor)
+    if array is None or not array.size:
+        return []
+    name = CLIENT_NAMES[tensor]
+    words = [
+        parse_words([decode_utf8(name, _bytes(word)) for word in row])
+        for row in array.reshape(rows, -1)
+    ]
+    return words if any(words) else []
+
+
+def _bias(arrays: Mapping[str, np.ndarray], rows: int) -> list[list[tuple[str, float]]]:
+    words = arrays.get("EMBEDDING_BIAS_WORDS")
+    weights = arrays.get("EMBEDDING_BIAS_WEIGHTS")
+    if words is None or not any(_bytes(word) for word in words.reshape(-1)):
+        return []
+    if weights is None or weights.size != words.size:
+        got = 0 if weights is None else weights.size
+        raise BadRequest(
+            f"embedding_bias_weights: {got} weights for {words.size} embedding_bias_words;"
+            " send one for each"
+        )
+    if not np.isfinite(weights).all():
+        raise BadRequest("embedding_bias_weights: must be finite numbers")
+    return [
+        [
+            (decode_utf8("embedding_bias_words", _bytes(word)), float(weight))
+            for word, weight in zip(word_row, weight_row, strict=True)
+            if _bytes(word)
+        ]
+        for word_row, weight_row in zip(
+            words.reshape(rows, -1), weights.reshape(rows, -1), strict=True
+        )
+    ]

@@ -1,0 +1,92 @@
+"""Preflight: whether a repository will run here, found out before anything is launched.
+
+One file a check. Each has a function that gives one or more `Check`s; `run_checks` asks them all.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from trellis.preflight.check import Check
+from trellis.preflight.checkpoint import check_checkpoint_gpus, check_python_ranks
+from trellis.preflight.configuration import check_configuration
+from trellis.preflight.engine_path import check_engine_path
+from trellis.preflight.gpus import check_gpus
+from trellis.preflight.heads import check_heads
+from trellis.preflight.inflight import check_inflight
+from trellis.preflight.large_files import check_large_files
+from trellis.preflight.listening import Listening, check_listening
+from trellis.preflight.packages import check_packages
+from trellis.preflight.ranks import check_ranks
+from trellis.preflight.release import check_release
+from trellis.preflight.repository import Repository, RepositoryError, read_repository
+from trellis.preflight.server_binary import check_server
+from trellis.preflight.shared_memory import check_shared_memory
+from trellis.preflight.vocabulary import check_vocabulary
+from trellis.preflight.world_size import check_world_size
+from trellis.ranks.options import RankOptions
+from trellis.ranks.placement import ranks_here
+from trellis.server.triton import serving_python
+
+__all__ = ["Check", "Listening", "run_checks"]
+
+Here = Callable[[int], int]  # how many of so many ranks run on this host
+
+
+def run_checks(
+    model_repo: Path,
+    ranks: RankOptions,
+    listening: Listening | None,
+    tritonserver: str = "",
+    no_mpi: bool = False,
+) -> list[Check]:
+    """Every check that applies to what the repository holds; `listening` None leaves ports out."""
+
+    def here(world_size: int) -> int:
+        return ranks_here(ranks, world_size, no_mpi)
+
+    return list(_checks(model_repo, ranks.world_size, here, listening, tritonserver))
+
+
+def _checks(
+    model_repo: Path,
+    world_size: int,
+    here: Here,
+    listening: Listening | None,
+    tritonserver: str,
+) -> Iterator[Check]:
+    try:
+        repository = read_repository(model_repo, serving_python(tritonserver))
+    except RepositoryError as error:
+        yield Check("repository", str(error), "a repository of `make repo`", False, error.remedy)
+        return
+    configuration = check_configuration(repository)
+    yield configuration
+    if not configuration.ok:
+        return  # the others would read numbers where there are none
+    yield check_ranks(repository)
+    yield from check_large_files(repository)
+    yield from check_vocabulary(repository)
+    if repository.engine is not None:
+        yield from _trtllm(repository, world_size, here)
+    else:
+        yield check_server(tritonserver)
+        yield check_packages(repository)
+        ranks = check_python_ranks(repository, world_size)
+        yield ranks
+        if ranks.ok:
+            yield from check_checkpoint_gpus(repository, world_size, here(world_size))
+    yield check_shared_memory(here(world_size))
+    if listening is not None:
+        yield from check_listening(listening)
+
+
+def _trtllm(repository: Repository, world_size: int, here: Here) -> Iterator[Check]:
+    """What only TensorRT-LLM's own engines need."""
+    engine = repository.engine
+    assert engine is not None
+    yield check_world_size(engine.tensor_parallel, engine.pipeline_parallel, world_size)
+    yield check_heads(engine)
+    yield check_inflight(repository, engine)
+    yield check_engine_path(repository)
+    yield check_release(engine)
+    yield from check_gpus(repository, engine, here(engine.world_size))

@@ -1,0 +1,1 @@
+"""Several ranks of one server, on this machine or on many."""

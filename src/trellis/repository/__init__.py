@@ -1,0 +1,1 @@
+"""Model repositories: templates, wiring, and how `make repo` puts them together."""

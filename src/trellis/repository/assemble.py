@@ -1,0 +1,252 @@
+"""Putting a model repository together: sources, tokenizer, engine, filled configuration.
+
+The result is self-contained: every Python model's version folder carries the part of this
+package that it runs, and the files of tokenizer and engine lie inside. It is built beside its
+place and moved there whole; building it again changes nothing, and what Trellis did not make is
+never touched.
+"""
+
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trellis.data_folders import data_folder
+from trellis.engine_files.checkpoint import WEIGHTS
+from trellis.engine_files.engine_folder import EngineFolder
+from trellis.files import CopyMode, link_or_copy, place
+from trellis.repository.folder_swap import recover, staging_folder, swap
+from trellis.repository.manifest import (
+    MANIFEST,
+    PACKAGE,
+    digest,
+    digests,
+    read_manifest,
+    write_manifest,
+)
+from trellis.repository.model_configs import MODELS, SOURCES, model_configs
+
+TYPES = data_folder("tokenizers")
+# The parts of the package that an assembled model runs; `tensorrt_llm` runs `engine_host` too.
+CARRIED = (
+    "__init__.py",
+    "data_folders.py",
+    "contract",
+    "tokenizers",
+    "pipeline",
+    "ipc",
+    "triton_models",
+)
+HOST = "engine_host"
+ENGINE_NAME = ".trellis_engine"  # the engine's folder, relative to where the repository lies
+END_IDS = "generation_config.json"
+TEMPLATES = "additional_chat_templates"
+
+
+class AssemblyError(ValueError):
+    """A repository that cannot be made as asked; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a repository is made from."""
+
+    engine: EngineFolder
+    tokenizer_type: str
+    tokenizer_dir: Path
+    type_file: Path | None = None  # a tokenizer_type of the user's own
+    settings: Mapping[str, str] = field(default_factory=dict)  # placeholders set by hand
+    copy: CopyMode = "link"  # how the engine's files come into the repository
+    mount: Path | None = None  # where it will be served from, if not where it is made
+    replace: bool = False  # whether a repository of another engine may be replaced
+
+    @property
+    def python_models(self) -> tuple[str, ...]:
+        """The models that carry Python code: not TensorRT-LLM's own engine, not the ensemble."""
+        own = ("tensorrt_llm",) if self.engine.trtllm is not None else ()
+        return tuple(model for model in MODELS if model not in (*own, "ensemble"))
+
+
+def find_tokenizer_dir(tokenizer_type: str, engine: Path, given: Path | None) -> Path:
+    """The folder of the tokenizer's files.
+
+    Given, or `<engine>-tokenizer/` beside `<engine>-out/`, or `<type>-tokenizer/`, or the engine
+    folder itself. Raises AssemblyError if a given one does not exist.
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise AssemblyError(f"TOKENIZER_DIR={given}: no such folder")
+        return given
+    folder = engine.resolve()
+    beside = folder.parent / (folder.name.removesuffix("-out") + "-tokenizer")
+    for candidate in (beside, Path(f"{tokenizer_type}-tokenizer")):
+        if candidate.is_dir():
+            return candidate
+    return engine
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What came of it: whether anything changed, and what the user should know."""
+
+    changed: bool
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.changed
+
+
+def assemble(plan: Plan, target: Path) -> Assembly:
+    """Make `target`, or bring it up to date; false if nothing had to change.
+
+    Raises AssemblyError if `target` holds something that Trellis did not make, or that was
+    edited since; TemplateError for settings that no model has.
+    """
+    folder = target.resolve()  # a link to a repository stays a link
+    for name, source in (("ENGINE", plan.engine.path), ("TOKENIZER_DIR", plan.tokenizer_dir)):
+        if source.resolve().is_relative_to(folder):
+            raise AssemblyError(f"{name}={source}: lies inside REPO={target}; keep it outside")
+    recover(folder)
+    _check_engine(plan, target, folder)
+    made = _made_before(folder, _sources(plan))
+    if plan.mount is not None and not plan.mount.is_absolute():
+        raise AssemblyError(f"MOUNT={plan.mount}: give an absolute path, such as /{plan.mount}")
+    texts, notes = model_configs(
+        plan.engine, plan.tokenizer_type, plan.settings, plan.mount or target.absolute()
+    )
+    return Assembly(_make(plan, folder, texts, made), (*plan.engine.notes, *notes))
+
+
+def _engine_name(plan: Plan, folder: Path) -> str:
+    return os.path.relpath(plan.engine.path.resolve(), folder.parent)
+
+
+def _check_engine(plan: Plan, target: Path, folder: Path) -> None:
+    """Raise AssemblyError for a repository of another engine, unless it may be replaced."""
+    named = folder / ENGINE_NAME
+    if plan.replace or not named.is_file():
+        return
+    there = named.read_text(encoding="utf-8", errors="surrogateescape").strip()
+    if there != _engine_name(plan, folder):
+        raise AssemblyError(
+            f"REPO={target}: was made for another engine, ENGINE={there}; choose another REPO=, or"
+            " say REPLACE=1 to replace it"
+        )
+
+
+def _make(
+    plan: Plan, target: Path, texts: Mapping[str, str], made: Mapping[str, str] | None
+) -> bool:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with staging_folder(target) as staging:
+        _build(plan, staging, target, texts)
+        name = _engine_name(plan, target)
+        (staging / ENGINE_NAME).write_text(f"{name}\n", encoding="utf-8", errors="surrogateescape")
+        hashes = digests(staging)
+        if made == hashes:
+            return False
+        write_manifest(staging, hashes)
+        staging.chmod(0o755)
+        try:
+            swap(staging, target, {*(made or ()), MANIFEST})
+        except FileExistsError as error:
+            raise AssemblyError(f"REPO={target}: {error}") from error
+        return True
+
+
+def _build(plan: Plan, staging: Path, target: Path, texts: Mapping[str, str]) -> None:
+    for model, text in texts.items():
+        version = staging / model / "1"
+        version.mkdir(parents=True)
+        (staging / model / "config.pbtxt").write_text(text, encoding="utf-8")
+        if model in plan.python_models:
+            _add_python(model, version, plan)
+    for file in plan.engine.files:
+        name = Path("tensorrt_llm", "1", file.name)
+        place(file, staging / name, plan.copy, target / name)
+
+
+def _add_python(model: str, version: Path, plan: Plan) -> None:
+    """Code, the tokenizer_types and the tokenizer's files of one Python model."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.json")
+    shutil.copytree(SOURCES / model / "1", version, dirs_exist_ok=True, ignore=ignore)
+    package = version / "trellis"
+    package.mkdir()
+    for name in (*CARRIED, HOST) if model == "tensorrt_llm" else CARRIED:
+        source = PACKAGE / name
+        if source.is_dir():
+            shutil.copytree(source, package / name, ignore=ignore)
+        else:
+            shutil.copy(source, package / name)
+    types = package / "data" / "tokenizers"
+    shutil.copytree(TYPES, types, ignore=ignore)
+    if plan.type_file is not None:
+        shutil.copy(plan.type_file, types / plan.type_file.name)
+    files = version / "tokenizer"
+    files.mkdir()
+    for name, file in sorted(_tokenizer_files(plan).items()):
+        (files / name).parent.mkdir(exist_ok=True)
+        link_or_copy(file, files / name)
+
+
+def _tokenizer_files(plan: Plan) -> dict[str, Path]:
+    """What is in the tokenizer's folder, by its name there, and what names the ends of answers.
+
+    That may be a file of the engine's, and lie in its folder.
+    """
+    folder = plan.tokenizer_dir
+    engine = {file for file in plan.engine.files if _only_the_engines(file)}
+    files = [file for file in folder.iterdir() if file not in engine]
+    files += (folder / TEMPLATES).glob("*.jinja")
+    found = {str(file.relative_to(folder)): file for file in files}
+    for place_of_ends in (plan.engine.path, folder):
+        if (place_of_ends / END_IDS).is_file():
+            found[END_IDS] = place_of_ends / END_IDS
+    return {
+        name: file for name, file in found.items() if file.is_file() and file.suffix not in WEIGHTS
+    }
+
+
+def _only_the_engines(file: Path) -> bool:
+    """Whether a file of an engine's folder cannot be its tokenizer's, which may lie there too."""
+    return file.name == "config.json" or file.suffix in (".bin", ".engine", ".gguf", ".xml")
+
+
+def _sources(plan: Plan) -> set[tuple[int, int]]:
+    """The files that the repository may link to, by device and inode."""
+    files = [*plan.engine.files, *_tokenizer_files(plan).values()]
+    return {_identity(file) for file in files if file.exists()}
+
+
+def _made_before(target: Path, sources: Collection[tuple[int, int]]) -> dict[str, str] | None:
+    """The manifest of an earlier assembly, or None where there is nothing yet.
+
+    A link to one of `sources` that has another content by now was not edited in the repository:
+    the engine was built again.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return None
+    if not (target / MANIFEST).is_file():
+        raise AssemblyError(
+            f"REPO={target}: exists and was not made by `make repo`; name another folder"
+        )
+    made = read_manifest(target)
+    edited = [
+        name
+        for name, value in made.items()
+        if (target / name).is_file()
+        and digest(target / name) != value
+        and _identity(target / name) not in sources
+    ]
+    if edited:
+        raise AssemblyError(
+            f"REPO={target}: edited since it was made: {', '.join(edited)}; keep your changes with"
+            " SET=key:value or in model_repo_src/, then delete these files"
+        )
+    return {name: value for name, value in made.items() if (target / name).is_file()}
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_dev, stat.st_ino

@@ -1,0 +1,84 @@
+"""What `make repo` made of a repository, and whether its code is still this release's."""
+
+import filecmp
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import trellis
+
+MANIFEST = ".trellis.json"
+PACKAGE = Path(trellis.__file__).resolve().parent
+# All of a Python model's 1/model.py: the gateway does what the adapter does, and nothing beside it.
+ENTRY = '''"""Loads the adapter of `{model}`: trellis/triton_models/{model}.py in this folder."""
+
+import sys
+from pathlib import Path
+
+# The embedded interpreter searches site-packages before this folder: the copy made here wins.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from trellis.triton_models.{model} import TritonPythonModel
+
+__all__ = ["TritonPythonModel"]
+'''
+
+
+def write_manifest(folder: Path, digests: Mapping[str, str]) -> None:
+    """Note the files of a repository that was just made, by their paths in it."""
+    text = json.dumps({"trellis": trellis.__version__, "files": digests}, indent=1, sort_keys=True)
+    (folder / MANIFEST).write_text(text)
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """The digests of the files that were made, by their paths. Raises OSError if it is missing."""
+    data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    files: dict[str, str] = data.get("files", data)  # 0.1.0 wrote nothing but the files
+    return files
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The digest of every file of a folder, by its path there; byte code is none of it."""
+    return {str(path.relative_to(folder)): digest(path) for path in _files(folder)}
+
+
+def digest(path: Path) -> str:
+    """Of a small file its content; of one above 16 MiB, which is linked, its size and time."""
+    kind = "symlink:" if path.is_symlink() else ""
+    stat = path.stat()
+    if stat.st_size > 1 << 24:
+        return f"{kind}{stat.st_size}:{stat.st_mtime_ns}"
+    return kind + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def foreign_code(version: Path) -> list[str]:
+    """The files of a Python model's version folder that are not this release's code, sorted.
+
+    Changed or added since `make repo`, or of another release. The tokenizer's files and the
+    tokenizer_types are data here: whoever stands for the model reads them from the folder too.
+    """
+    names = [path.relative_to(version) for path in _files(version)]
+    return sorted(
+        str(name)
+        for name in names
+        if name.parts[0] != "tokenizer"
+        and name.parts[:2] != ("trellis", "data")
+        and not _is_ours(version, name)
+    )
+
+
+def _is_ours(version: Path, name: Path) -> bool:
+    file = version / name
+    if name == Path("model.py"):
+        return file.read_bytes() == ENTRY.format(model=version.parent.name).encode()
+    own = PACKAGE.parent / name
+    return name.parts[0] == PACKAGE.name and own.is_file() and filecmp.cmp(file, own, False)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    )

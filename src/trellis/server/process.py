@@ -1,0 +1,395 @@
+"""One tritonserver: started, watched, stopped, with nothing left behind.
+
+Triton leaves a client waiting for ever when the process of a Python model dies under its request.
+So the watch ends the whole server when a model's process dies: clients get a closed connection,
+readiness fails, and whoever supervises the launcher sees its exit status.
+"""
+
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from trellis.gateway.settings import IMPORTED_FROM, FrontSettings, missing_package
+from trellis.server import folder as server_folder
+from trellis.server import shared_memory
+from trellis.server.admin_endpoints import restrictions
+from trellis.server.allocator import preloaded
+from trellis.server.loading import LOAD_TIMEOUT, Loading
+from trellis.server.ports import free_ports
+from trellis.server.triton import Triton, find_triton
+from trellis.server.wakeup_sockets import give_room
+
+# The server is on this machine: no proxy of the environment stands between.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+STUB = "triton_python_backend_stub"
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+
+
+class ServerFailed(RuntimeError):
+    """The server did not start, or ended by itself; the message says why."""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What a server is started with. Addresses are loopback unless asked otherwise."""
+
+    model_repo: Path
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    address: str = "127.0.0.1"
+    tritonserver: str = ""
+    log_verbose: int = 0
+    log_file: Path | None = None
+    extra: tuple[str, ...] = ()
+    serves: bool = True  # whether it listens to clients; ranks above 0 do not
+    models: tuple[str, ...] = ()  # load these alone; (): all of the repository
+    exit_timeout: int = 5  # seconds that models have to end in
+    name: str = ""  # goes into the names of its temporary files
+    allow_admin_endpoints: bool = False  # shared memory, model control, log settings, traces
+    http_front: bool = True  # whether HTTP clients come through trellis.gateway
+    allocator: str = "glibc"  # or jemalloc, tcmalloc: see trellis.server.allocator
+    front_decoding: bool = True  # whether the front makes text of ids, or `postprocessing`
+    load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
+    expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
+
+    @property
+    def url(self) -> str:
+        """Where HTTP clients on this machine reach the server."""
+        host = "127.0.0.1" if self.address == "0.0.0.0" else self.address
+        return f"http://{host}:{self.http_port}"
+
+    def arguments(self, prefix: str, behind: int = 0, models: Path | None = None) -> list[str]:
+        """The command line of tritonserver, but for the backends.
+
+        `behind`: its HTTP port if it is behind a front, which listens on `http_port`.
+        `models`: a link to the repository, where Triton cannot take its own path.
+        """
+        arguments = [f"--model-repository={models or self.model_repo.resolve()}"]
+        for name in ("http", "grpc", "metrics"):
+            if not self.serves:
+                arguments.append(f"--allow-{name}=false")
+                continue
+            address, port = self.address, getattr(self, f"{name}_port")
+            if name == "http" and behind:
+                address, port = "127.0.0.1", behind
+            arguments += [f"--{name}-address={address}", f"--{name}-port={port}"]
+        if self.models:
+            arguments.append("--model-control-mode=explicit")
+            arguments += [f"--load-model={model}" for model in self.models]
+        arguments += [
+            f"--exit-timeout-secs={self.exit_timeout}",
+            "--disable-auto-complete-config",
+            f"--backend-config=python,shm-region-prefix-name={prefix}",
+            f"--log-verbose={self.log_verbose}",
+        ]
+        if self.log_file is not None:
+            arguments.append(f"--log-file={self.log_file.resolve()}")
+        return [*arguments, *self.extra]
+
+
+class Server:
+    """A running tritonserver and its tree of processes. Use as a context manager."""
+
+    def __init__(self, settings: ServerSettings, output: IO[bytes] | None = None) -> None:
+        self.settings = settings
+        triton = find_triton(settings.tritonserver)
+        self.folder = server_folder.make(settings.name)
+        self.prefix = f"{self.folder.name}_"
+        self._locks = claim_files(self.folder, self.prefix)
+        self._seen: set[psutil.Process] = set()
+        self.front: subprocess.Popen[bytes] | None = None
+        behind = free_ports(1)[0] if has_front(settings) else 0
+        self.triton_port = behind or settings.http_port  # where Triton itself listens for HTTP
+        try:
+            self.process = self._start(triton, output, behind)
+            if behind:
+                self.front = self._start_front(output, behind)
+        except BaseException:
+            self.stop(grace=0) if hasattr(self, "process") else self._remove_files()
+            raise
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(
+        self, triton: Triton, output: IO[bytes] | None, behind: int
+    ) -> "subprocess.Popen[bytes]":
+        backends = triton.lay_out_backends(self.folder / "backends")
+        models = server_folder.plain_path(self.folder, self.settings.model_repo)
+        arguments = self.settings.arguments(self.prefix, behind, models)
+        command = [str(triton.binary), *backends, *arguments]
+        if self.settings.serves and not self.settings.allow_admin_endpoints:
+            command += restrictions(triton.binary)
+        lifeline, writing = os.pipe()  # see model_repo_src/shared/server_lifetime.py
+        os.close(lifeline)
+        try:
+            environment = {**triton.environment, "TRELLIS_LIFELINE": str(writing)}
+            environment |= preloaded(self.settings.allocator)
+            # The stubs search the working folder for modules first.
+            inherited = (writing, *self._locks)
+            return self._spawn(command, output, self.folder, environment, inherited)
+        finally:
+            os.close(writing)
+
+    def _start_front(self, output: IO[bytes] | None, behind: int) -> "subprocess.Popen[bytes]":
+        settings = self.settings
+        front = FrontSettings(
+            settings.address,
+            settings.http_port,
+            behind,
+            self.process.pid,
+            settings.exit_timeout,
+            str(settings.model_repo.resolve()) if settings.front_decoding else "",
+            settings.expose_inner_models,
+        )
+        return self._spawn(front.command(), output, IMPORTED_FROM, {})
+
+    def _spawn(
+        self,
+        command: list[str],
+        output: IO[bytes] | None,
+        folder: Path,
+        environment: Mapping[str, str],
+        inherited: tuple[int, ...] = (),
+    ) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if output is not None else None,
+            start_new_session=True,  # Ctrl-C in a terminal reaches the launcher alone
+            preexec_fn=die_with_parent,
+            pass_fds=inherited,
+        )
+
+    def wait_ready(self, on_wait: Callable[[float], None] = lambda _: None) -> float:
+        """Seconds until every model was ready. Raises ServerFailed if it cannot be any more.
+
+        `on_wait` is called ten times a second with the seconds so far.
+        """
+        begin = time.monotonic()
+        loading = Loading(self.process.pid, self.stubs, self.settings.load_timeout)
+        while True:
+            self._check_loading(loading)
+            if self.ready():
+                break
+            time.sleep(0.1)
+            on_wait(time.monotonic() - begin)
+        if self.settings.serves:
+            give_room(self.process.pid)
+        return time.monotonic() - begin
+
+    def _check_loading(self, loading: Loading) -> None:
+        log = self.settings.log_file or "the log above"
+        if self.process.poll() is not None:
+            raise ServerFailed(
+                f"tritonserver ended with status {self.process.returncode} before it was ready;"
+                f" {log} says why: look for 'failed to load'"
+            )
+        if self.front is not None and self.front.poll() is not None:
+            raise ServerFailed(f"the HTTP front ended with status {self.front.returncode}")
+        failure = loading.failure()
+        if failure:
+            raise ServerFailed(f"{failure} before the server was ready; {log} says more")
+
+    def ready(self) -> bool:
+        """Whether the server says that it and every model are ready."""
+        return _get(f"{self.settings.url}/v2/health/ready") is not None
+
+    def models_ready(self) -> dict[str, bool]:
+        """Which models are loaded by now, by name."""
+        models = sorted(
+            path.parent.name for path in self.settings.model_repo.glob("*/config.pbtxt")
+        )
+        return {
+            name: _get(f"{self.settings.url}/v2/models/{name}/ready") is not None for name in models
+        }
+
+    def stubs(self) -> dict[int, str]:
+        """The processes of the Python models: pid -> model."""
+        found = {}
+        for child in self._tree():
+            with contextlib.suppress(psutil.Error):
+                command = child.cmdline()
+                if len(command) > 1 and command[0].endswith(STUB):
+                    found[child.pid] = Path(command[1]).parent.parent.name
+        return found
+
+    def watch(self, stopping: Callable[[], bool]) -> str | None:
+        """Wait until `stopping()`, or until something dies; then say what (None if asked to)."""
+        loading = Loading(self.process.pid, self.stubs, limit=0)  # nobody else waits for a rank
+        with _Watched() as watched:
+            watched.add(self.process.pid, "tritonserver")
+            if self.front is not None:
+                watched.add(self.front.pid, "the HTTP front")
+            while not stopping():
+                for pid, model in self.stubs().items():
+                    watched.add(pid, f"the process of {model}")
+                died = watched.wait(0.5)
+                if died and not stopping():
+                    return self._describe(*died)
+                if not self.settings.serves and (failure := loading.failure()):
+                    return failure
+        return None
+
+    def _describe(self, pid: int, name: str) -> str:
+        status = ""
+        for process in (self.process, self.front):
+            if process is not None and pid == process.pid:
+                status = f" with status {process.wait()}"
+        return f"{name} (pid {pid}) died{status}"
+
+    def stop(self, grace: float | None = None) -> None:
+        """End the whole tree: politely, then not; remove what it left. Safe to call twice.
+
+        `grace` in seconds; by default what the models have to end in, and 2 more.
+        """
+        grace = self.settings.exit_timeout + 2.0 if grace is None else grace
+        self._tree()
+        if self.front is not None and self.front.poll() is None and grace:
+            self.front.terminate()  # it takes no more requests, and passes the last answers on
+        if self.process.poll() is None and grace:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(grace)
+        tree = self._tree()  # with what it started meanwhile
+        psutil.wait_procs(tree, timeout=1.0 if grace else 0)
+        for process in tree:
+            if process.is_running():
+                _quietly(process.kill)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._end_front(grace)
+        psutil.wait_procs(tree, timeout=2.0)
+        self._remove_files()
+
+    def _remove_files(self) -> None:
+        server_folder.remove(self.folder)
+        shared_memory.remove(self.prefix)
+        while self._locks:
+            os.close(self._locks.pop())
+
+    def _end_front(self, grace: float) -> None:
+        if self.front is None:
+            return
+        if grace:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.front.wait(1.0)  # nothing is behind it any more
+        self.front.kill()
+        self.front.wait()
+
+    def _tree(self) -> list[psutil.Process]:
+        """All that the server is known to have started; psutil tells reused pids apart."""
+        if self.process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                self._seen.update(psutil.Process(self.process.pid).children(recursive=True))
+        return list(self._seen)
+
+
+class _Watched:
+    """Processes whose end wakes a poll, by Linux's pidfds, or is looked for where those are not."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._pids: dict[int, tuple[int, str]] = {}  # fd -> (pid, name)
+        self._unpolled: dict[int, tuple[psutil.Process, str]] = {}  # pid -> (process, name)
+
+    def __enter__(self) -> "_Watched":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._pids:
+            os.close(descriptor)
+
+    def add(self, pid: int, name: str) -> None:
+        if pid in self._unpolled or any(pid == known for known, _ in self._pids.values()):
+            return
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        except OSError:  # an old kernel, or a container that forbids the call
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._unpolled[pid] = (psutil.Process(pid), name)
+            return
+        self._pids[descriptor] = (pid, name)
+        self._poll.register(descriptor, select.POLLIN)
+
+    def wait(self, seconds: float) -> tuple[int, str] | None:
+        """The first that ended, if any did within `seconds`."""
+        for descriptor, _ in self._poll.poll(seconds * 1000):
+            return self._pids[descriptor]
+        for pid, (process, name) in self._unpolled.items():
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return pid, name
+        return None
+
+
+def has_front(settings: ServerSettings) -> bool:
+    """Whether HTTP clients come through a front; says so where it is wanted and cannot be."""
+    if not (settings.serves and settings.http_front):
+        return False
+    missing = missing_package()
+    if missing:
+        print(
+            f"no HTTP front: the package {missing} is not installed (pip install {missing} uvloop);"
+            " HTTP goes straight to Triton, so that the requests of clients that hang up run to"
+            " their end, and JSON of the wrong type is refused without the field's name",
+            file=sys.stderr,
+        )
+    return not missing
+
+
+def claim_files(folder: Path, prefix: str) -> list[int]:
+    """Remove what servers that were killed left, and mark this one's files as in use."""
+    locks = []
+    with contextlib.suppress(OSError):  # full, or not there: Triton will say so
+        shared_memory.sweep()
+        locks.append(shared_memory.claim(prefix))
+    with contextlib.suppress(OSError):
+        server_folder.sweep()
+        locks.append(server_folder.claim(folder))
+    return locks
+
+
+def die_with_parent() -> None:
+    """Have the kernel end the server should the launcher be killed outright."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # no setuid program gives it more rights
+
+
+def _quietly(action: Callable[[], object]) -> None:
+    with contextlib.suppress(psutil.Error):
+        action()
+
+
+def _get(url: str) -> object:
+    """The JSON (or empty) answer of a GET, None if there is none."""
+    try:
+        with _DIRECT.open(url, timeout=2) as response:
+            body = response.read()
+            return json.loads(body) if body else {}
+    except (OSError, http.client.HTTPException, ValueError):
+        return None

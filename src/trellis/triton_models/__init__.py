@@ -1,0 +1,1 @@
+"""The adapters between Triton and the rest: what each `1/model.py` imports."""

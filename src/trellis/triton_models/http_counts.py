@@ -1,0 +1,81 @@
+"""HTTP requests that the front answered past their ensemble, on Triton's metrics page.
+
+Triton counts a request for the models that it was asked, and the front asks the engine itself. So
+it tells here, by datagrams `{"ensemble": 3}`, how many answers more each ensemble has given. This
+model hears it because every ensemble has it, whatever its engine is.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import select
+import socket
+import threading
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from trellis.ipc.sockets import datagram_socket, receive, server_address
+
+PURPOSE = "http_counts"
+MAX_DATAGRAM_BYTES = 8192
+LOOK_SECONDS = 0.5
+log = logging.getLogger("trellis.preprocessing")
+
+
+class HttpCounts:
+    """Listens on a thread; of several instances of the model one at a time hears."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, Any] = {}
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        try:
+            self._family = pb_utils.MetricFamily(
+                name="trellis_http_requests_total",
+                description="HTTP requests answered by the front for an ensemble, past Triton's own"
+                " count of it",
+                kind=pb_utils.MetricFamily.COUNTER,
+            )
+        except Exception as error:  # a server without metrics serves all the same
+            log.warning("HTTP requests are not counted: %s", error)
+            return
+        self._socket = datagram_socket()
+        self._socket.setblocking(False)
+        self._bound = False
+        self._thread = threading.Thread(target=self._run, name="http-counts", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            self._closed.set()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)  # wakes the thread
+            self._thread.join(timeout=2)
+            self._socket.close()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._bound = self._bound or self._bind()
+            readable, _, _ = select.select([self._socket], [], [], LOOK_SECONDS)
+            if readable and not self._closed.is_set():
+                self._take(receive(self._socket, MAX_DATAGRAM_BYTES)[0])
+
+    def _bind(self) -> bool:
+        """Whether the address is ours; another instance has it for as long as it lives."""
+        try:
+            self._socket.bind(server_address(PURPOSE, os.getppid()))
+        except OSError:
+            return False
+        return True
+
+    def _take(self, data: bytes) -> None:
+        try:
+            for model, count in json.loads(data).items():
+                if model not in self._metrics:
+                    self._metrics[model] = self._family.Metric(labels={"model": model})
+                self._metrics[model].increment(count)
+        except Exception:  # the thread hears the next ones
+            log.exception("counts of HTTP requests could not be read")

@@ -1,0 +1,139 @@
+"""`postprocessing`: token ids to text, for whole answers and for streams.
+
+The last step of the ensemble. Each chunk of a stream is decoded with the state its key names, so
+that the chunks, joined, are the text of all the tokens decoded at once. TensorRT-LLM's own engine
+passes no key on: for its answers see `engine_answers.py`.
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from trellis.ipc.chunk_counts import CountsServer
+from trellis.ipc.server_lifetime import end_with_server
+from trellis.pipeline.engine_answers import EngineAnswers
+from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
+from trellis.pipeline.streams import StreamTable
+from trellis.triton_models.text_tensors import text_tensor, texts_tensor
+
+log = logging.getLogger("trellis.postprocessing")
+
+
+class BadTensor(ValueError):
+    """An input that fits the configuration but not the others; the message begins with its name."""
+
+
+class TritonPythonModel:
+    """Triton's entry point. One instance only: the streams' state lives in its process."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the tokenizer named in the parameters; raises with the parameter's name."""
+        end_with_server()
+        settings = ModelSettings.read(args)
+        self.tokenizer = load_tokenizer(settings)
+        self.streams = StreamTable(
+            self.tokenizer.stream_decoder,
+            max_streams=settings.integer("max_streams") or 65536,
+            quiet_seconds=settings.integer("stream_quiet_seconds") or 600,
+        )
+        own_engine = settings.text("engine", "")  # set where TensorRT-LLM itself is before this
+        self.engine_answers = EngineAnswers(self.tokenizer, settings) if own_engine else None
+        self.counts = None if own_engine else serve_counts(self.streams)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer every request, in order."""
+        if self.engine_answers is not None:
+            self.engine_answers.begin_batch()
+        with self.streams.lock:
+            return [self._answer(request) for request in requests]
+
+    def finalize(self) -> None:
+        """End the threads that listen, if there are any."""
+        if self.engine_answers is not None:
+            self.engine_answers.close()
+        if self.counts is not None:
+            self.counts.close()
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            if self.engine_answers is not None:
+                text = self.engine_answers.text(request.request_id(), arrays)
+            else:
+                text = self._text(arrays)
+            tensor = text_tensor(text) if isinstance(text, str) else texts_tensor(text)
+            return pb_utils.InferenceResponse([tensor])
+        except BadTensor as bad:
+            return pb_utils.InferenceResponse(
+                error=pb_utils.TritonError(str(bad), pb_utils.TritonError.INVALID_ARG)
+            )
+        except Exception as error:
+            log.exception("tokens could not be decoded")
+            return pb_utils.InferenceResponse(
+                error=pb_utils.TritonError(f"the tokens could not be decoded: {error}")
+            )
+
+    def _text(self, arrays: dict[str, np.ndarray]) -> "str | np.ndarray":
+        """The text of TOKENS_BATCH [1, 1, n]; of [rows, sequences, n] an array of UTF-8."""
+        tokens = arrays.get("TOKENS_BATCH")
+        if tokens is None:  # where some are optional, Triton lets others be left out too
+            raise BadTensor("TOKENS_BATCH: missing")
+        cuts = arrays.get("TEXT_CUT")
+        if cuts is not None and cuts.shape != tokens.shape[:2]:
+            raise BadTensor(f"TEXT_CUT: {list(cuts.shape)}; send {list(tokens.shape[:2])}")
+        flags = arrays.get("SKIP_SPECIAL_TOKENS")
+        skip = None if flags is None else bool(flags.item(0))
+        if tokens.shape[:2] == (1, 1) and "STREAM_KEY" in arrays:  # what nearly every answer is
+            if "STREAM_END" not in arrays:
+                raise BadTensor("STREAM_END: missing; a stream needs it in every chunk")
+            key, ended = arrays["STREAM_KEY"].item(0), arrays["STREAM_END"].item(0)
+            text = self.streams.decode(key, tokens[0, 0].tolist(), ended, skip)
+            return text if cuts is None else text[: len(text) - cuts.item(0)]
+        texts = self._whole(tokens, _lengths(arrays, tokens.shape), cuts, skip)
+        array = np.empty(tokens.shape[:2], np.object_)
+        array.reshape(-1)[:] = [text.encode() for text in texts]
+        return array
+
+    def _whole(
+        self,
+        tokens: np.ndarray,
+        lengths: np.ndarray,
+        cuts: np.ndarray | None,
+        skip: bool | None,
+    ) -> list[str]:
+        """The texts of an answer that came in one piece."""
+        asked = () if skip is None else (skip,)
+        texts = []
+        for row, sequence in np.ndindex(tokens.shape[:2]):
+            ids = tokens[row, sequence, : lengths[row, sequence]].tolist()
+            text = self.tokenizer.decode(ids, *asked)
+            texts.append(text if cuts is None else text[: len(text) - int(cuts[row, sequence])])
+        return texts
+
+
+def serve_counts(streams: StreamTable) -> CountsServer | None:
+    """Have the engine host learn which streams come through; None, with a warning, if it cannot."""
+    try:
+        return CountsServer(streams)
+    except OSError as error:
+        log.warning("streams that nobody reads will not be noticed (%s)", error)
+        return None
+
+
+def _lengths(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """SEQUENCE_LENGTH, [rows, sequences]; one sequence needs none. Raises BadTensor if it is wrong.
+
+    `shape`: of TOKENS_BATCH.
+    """
+    lengths = arrays.get("SEQUENCE_LENGTH")
+    if lengths is None and shape[:2] == (1, 1):
+        return np.full((1, 1), shape[2])
+    if lengths is None:
+        raise BadTensor("SEQUENCE_LENGTH: missing; several sequences need it")
+    if lengths.shape != shape[:2]:
+        raise BadTensor(f"SEQUENCE_LENGTH: {list(lengths.shape)}; send {list(shape[:2])}")
+    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= shape[2]:
+        raise BadTensor(f"SEQUENCE_LENGTH: {lengths.tolist()}; send 0 to {shape[2]}")
+    return lengths

@@ -1,0 +1,81 @@
+"""`preprocessing`: text to token ids, a whole dynamic batch at a time.
+
+The first step of the ensemble. It turns the client's text, word lists and ids into the tensors of
+`tensorrt_llm` and gives every row a `stream_key` under which `postprocessing` keeps its state.
+TensorRT-LLM's own engines pass no key on: for them see `engine_inputs.py` and `id_streams.py`.
+A bad request is answered with an error that names its field; the others of its batch go on.
+"""
+
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from trellis.ipc.server_lifetime import end_with_server
+from trellis.pipeline.announced_streams import IdStreams
+from trellis.pipeline.encode import Outputs, Preprocessor, Row, Stop
+from trellis.pipeline.model_settings import ModelSettings
+from trellis.pipeline.prompts import BadRequest, Prompts
+from trellis.triton_models.http_counts import HttpCounts
+from trellis.triton_models.tensor_cache import column
+
+
+class TritonPythonModel:
+    """Triton's entry point: `initialize` once, `execute` a batch of requests."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the tokenizer named in the parameters; raises with the parameter's name."""
+        end_with_server()
+        settings = ModelSettings.read(args)
+        self.preprocessor = Preprocessor(settings)
+        own_engine = self.preprocessor.engine_inputs is not None
+        self.id_streams = IdStreams(settings.folder.parent.parent) if own_engine else None
+        self.http_counts = HttpCounts()
+
+    def finalize(self) -> None:
+        """End what listens."""
+        self.http_counts.close()
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer every request, in order, with its tensors or its own error."""
+        read = [self._read(request) for request in requests]
+        texts = [text for item in read if not isinstance(item, BadRequest) for text in item.texts]
+        encoded = iter(self.preprocessor.encode(texts))
+        if self.id_streams is not None:
+            self.id_streams.begin(read)
+        return [
+            _error(item)
+            if isinstance(item, BadRequest)
+            else self._respond(item, [next(encoded) for _ in item.texts])
+            for item in read
+        ]
+
+    def _read(self, request: Any) -> Prompts | Stop | BadRequest:
+        try:
+            arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            return self.preprocessor.read(arrays, request.request_id)
+        except BadRequest as bad:
+            return bad
+        except Exception as error:  # this request's alone, whatever it is
+            return BadRequest(f"the request could not be read: {error}")
+
+    def _respond(self, prompts: Prompts | Stop, rows: list[Row]) -> Any:
+        try:
+            outputs = self.preprocessor.outputs(prompts, rows)
+            return pb_utils.InferenceResponse(self._tensors(outputs))
+        except BadRequest as bad:
+            return _error(bad)
+        except Exception as error:  # this request's alone, whatever it is
+            return _error(BadRequest(f"the request could not be prepared: {error}"))
+
+    def _tensors(self, outputs: Outputs) -> list[Any]:
+        types = self.preprocessor.types
+        return [
+            *(pb_utils.Tensor(name, array) for name, array in outputs.arrays.items()),
+            *(column(name, values, types[name]) for name, values in outputs.columns.items()),
+        ]
+
+
+def _error(bad: BadRequest) -> Any:
+    return pb_utils.InferenceResponse(
+        error=pb_utils.TritonError(str(bad), pb_utils.TritonError.INVALID_ARG)
+    )

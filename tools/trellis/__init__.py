@@ -1,1 +1,0 @@
-"""What the command-line tools share: templates, assembling, the server, the launcher."""
