@@ -110,13 +110,14 @@ def test_all_gpus_of_the_group_are_ranks() -> None:
         assert int(option(container["args"], "--world_size")) == gpus * group["size"]
 
 
-def test_the_image_copies_what_exists_and_starts_the_launcher() -> None:
+def test_the_image_is_made_of_the_wheel_of_what_exists_and_starts_the_launcher() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
-    sources = [source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]]
-    assert {"tools/", "tokenizers/", "model_repo_src/"} <= set(sources)
+    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY")]
+    sources = [source for copy in copies if "--from=wheel" not in copy for source in copy]
+    assert {"src/", "tokenizers/", "model_repo_src/"} <= set(sources)
     assert [source for source in sources if not (ROOT / source).exists()] == []
     (entry,) = [line for line in lines if line.startswith("ENTRYPOINT")]
-    assert "/opt/trellis/tools/launch_triton_server.py" in entry
+    assert '["trellis", "launch", ' in entry
 
 
 def test_compose_mounts_the_repository_and_has_shared_memory() -> None:
