@@ -7,9 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from trellis.server import allocator
 from trellis.server.allocator import ALLOCATORS, AllocatorNotFound, preloaded
 from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings, allocator
+from trellis.server.process import Server, ServerSettings
 
 ROOT = Path(__file__).parents[2]
 
