@@ -17,7 +17,7 @@ import pytest
 from asking import ENSEMBLE, ask, refused
 from test_launcher import LAUNCHER, Launched, wait_for
 
-from trellis.gateway.settings import missing_package
+from trellis.server.gateway_settings import missing_package
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerSettings, has_front
 from trellis.soak.measure import stuck

@@ -15,9 +15,10 @@ from trellis.gateway.models import Model
 from trellis.gateway.plugins import Texts
 from trellis.gateway.replies import Refusal
 from trellis.gateway.routes import IdsWay
-from trellis.gateway.server import Relay
-from trellis.gateway.settings import LONG_BODY, FrontSettings
+from trellis.gateway.settings import LONG_BODY
+from trellis.gateway.state import State
 from trellis.gateway.text_answers import Source
+from trellis.server.gateway_settings import GatewaySettings
 
 PATH = "/v2/models/ensemble"
 SOURCE = Source("ensemble", "ensemble_ids", {}, frozenset(), False)
@@ -61,10 +62,10 @@ class Transport:
 
 
 @pytest.fixture
-def relay() -> Iterator[Relay]:
+def state() -> Iterator[State]:
     """A front before no Triton, which knows one model."""
     loop = asyncio.new_event_loop()
-    made = Relay(FrontSettings("127.0.0.1", 1, 1, 1, 1.0), loop)
+    made = State(GatewaySettings("127.0.0.1", 1, 1, 1, 1.0), loop)
     string, flag = ({"name": n, "data_type": t, "dims": [1]} for n, t in KINDS)
     fields = {tensor["name"]: Field.of(tensor, True) for tensor in (string, flag)}
     way = Way(Texts(lambda _: "", lambda: None, lambda ids, _: ids), SOURCE)  # type: ignore[arg-type, return-value]
@@ -80,14 +81,14 @@ def relay() -> Iterator[Relay]:
 KINDS = (("text_input", "TYPE_STRING"), ("stop", "TYPE_BOOL"))
 
 
-def way_of(relay: Relay) -> Way:
-    way = relay.models._known[PATH][1].ids_way
+def way_of(state: State) -> Way:
+    way = state.models._known[PATH][1].ids_way
     assert isinstance(way, Way)
     return way
 
 
-def connected(relay: Relay) -> tuple[Connection, Transport]:
-    client, transport = Connection(relay), Transport()
+def connected(state: State) -> tuple[Connection, Transport]:
+    client, transport = Connection(state), Transport()
     client.connection_made(transport)  # type: ignore[arg-type]
     return client, transport
 
@@ -96,52 +97,52 @@ def asked(text: str) -> bytes:
     return post({"text_input": text, "id": "7"}, target=f"{PATH}/generate")
 
 
-def turn(relay: Relay, until: Any) -> None:
+def turn(state: State, until: Any) -> None:
     async def wait() -> None:
         async with asyncio.timeout(20):
             while not until():
                 await asyncio.sleep(0.005)
 
-    relay.loop.run_until_complete(wait())
+    state.loop.run_until_complete(wait())
 
 
-def test_others_are_answered_meanwhile_and_what_it_says_comes_then(relay: Relay) -> None:
-    way = way_of(relay)
+def test_others_are_answered_meanwhile_and_what_it_says_comes_then(state: State) -> None:
+    way = way_of(state)
     way.__dict__["gives"] = Refusal(400, "too long")
-    (first, slow), (second, quick) = connected(relay), connected(relay)
-    relay.loop.call_soon(first.data_received, asked(LONG))
-    turn(relay, way.begun.is_set)
+    (first, slow), (second, quick) = connected(state), connected(state)
+    state.loop.call_soon(first.data_received, asked(LONG))
+    turn(state, way.begun.is_set)
     second.data_received(asked("short"))
     assert b"too long" in quick.written
     assert not slow.written
     way.go_on.set()
-    turn(relay, lambda: b"too long" in slow.written)
-    assert not relay.ids._used
+    turn(state, lambda: b"too long" in slow.written)
+    assert not state.ids._used
 
 
-def test_a_client_that_leaves_meanwhile_leaves_nothing(relay: Relay) -> None:
-    way = way_of(relay)
-    client, transport = connected(relay)
-    relay.loop.call_soon(client.data_received, asked(LONG))
-    turn(relay, way.begun.is_set)
-    assert relay.ids._used == {"7"}
+def test_a_client_that_leaves_meanwhile_leaves_nothing(state: State) -> None:
+    way = way_of(state)
+    client, transport = connected(state)
+    state.loop.call_soon(client.data_received, asked(LONG))
+    turn(state, way.begun.is_set)
+    assert state.ids._used == {"7"}
     client.connection_lost(None)
-    assert not relay.ids._used
+    assert not state.ids._used
     way.go_on.set()
-    turn(relay, lambda: client._task is None)
+    turn(state, lambda: client._task is None)
     assert not transport.written
 
 
 def test_a_tokenizer_that_raises_at_the_start_of_an_answer_is_that_requests_alone(
-    relay: Relay,
+    state: State,
 ) -> None:
     def raises() -> Any:
         raise ValueError("no table")
 
-    way = way_of(relay)
+    way = way_of(state)
     way.__dict__["texts"] = Texts(lambda _: "", raises, lambda ids, _: ids)
-    client, transport = connected(relay)
+    client, transport = connected(state)
     for _ in range(2):
         client.data_received(asked("short"))
     assert transport.written.count(b"the tokens could not be decoded: no table") == 2
-    assert not relay.ids._used
+    assert not state.ids._used

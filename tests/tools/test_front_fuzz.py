@@ -9,7 +9,7 @@ from front_wire import ENSEMBLE, Wire, descriptors, get, post, stream, wait_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trellis.gateway.settings import IMPORTED_FROM, FrontSettings
+from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.ports import free_ports
 from trellis.server.process import Server
 
@@ -43,7 +43,7 @@ def front(server: Server) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
 
     command = psutil.Process(server.process.pid).cmdline()
     behind = next(int(part.split("=")[1]) for part in command if part.startswith("--http-port="))
-    settings = FrontSettings("127.0.0.1", public, behind, server.process.pid, 5.0)
+    settings = GatewaySettings("127.0.0.1", public, behind, server.process.pid, 5.0)
     process = subprocess.Popen(settings.command(), cwd=IMPORTED_FROM)
     try:
         wait_for(lambda: _answers(public))

@@ -10,7 +10,7 @@ import pytest
 from fake_triton_http import FakeTriton, Host
 from front_wire import Wire, stream, wait_for
 
-from trellis.gateway.settings import IMPORTED_FROM, FrontSettings
+from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.ports import free_ports
 
 ASKED = {"text_input": "x"}
@@ -22,7 +22,7 @@ def front(
 ) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
     """A front before it: its port and process."""
     (port,) = free_ports(1)
-    settings = FrontSettings("127.0.0.1", port, triton.port, pid, exit_timeout)
+    settings = GatewaySettings("127.0.0.1", port, triton.port, pid, exit_timeout)
     process = subprocess.Popen(settings.command(), cwd=IMPORTED_FROM, stderr=subprocess.PIPE)
     try:
         wait_for(lambda: _listens(port))

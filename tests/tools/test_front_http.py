@@ -25,7 +25,8 @@ from front_wire import (
 from standin import Script, read_journal
 from standin_server import Served, serve
 
-from trellis.gateway.settings import IMPORTED_FROM, MAX_BODY_BYTES, MAX_HEAD_BYTES, FrontSettings
+from trellis.gateway.settings import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.ports import free_ports
 from trellis.soak.measure import stuck
 from trellis.tokenizers import Tokenizer, load
@@ -451,7 +452,7 @@ def test_a_client_cannot_set_its_own_token(port: int, body: dict[str, object]) -
 
 def test_a_server_that_cannot_be_reached_is_a_503_that_says_so() -> None:
     public, nobody = free_ports(2)
-    front = FrontSettings("127.0.0.1", public, nobody, 1, 1.0)
+    front = GatewaySettings("127.0.0.1", public, nobody, 1, 1.0)
     process = subprocess.Popen(front.command(), cwd=IMPORTED_FROM)
     try:
         wait_for(lambda: listens(public))
@@ -470,7 +471,7 @@ def test_a_server_that_cannot_be_reached_is_a_503_that_says_so() -> None:
 def test_a_front_that_is_asked_to_stop_finishes_what_is_in_flight(served: Served) -> None:
     (public,) = free_ports(1)
     behind = served.server.triton_port
-    front = FrontSettings("127.0.0.1", public, behind, served.server.process.pid, 20.0)
+    front = GatewaySettings("127.0.0.1", public, behind, served.server.process.pid, 20.0)
     process = subprocess.Popen(front.command(), cwd=IMPORTED_FROM)
     try:
         wait_for(lambda: listens(public))

@@ -13,8 +13,8 @@ from front_wire import get, stream
 from trellis.gateway import connection
 from trellis.gateway.connection import Connection
 from trellis.gateway.replies import Refusal
-from trellis.gateway.server import Relay
-from trellis.gateway.settings import FrontSettings
+from trellis.gateway.state import State
+from trellis.server.gateway_settings import GatewaySettings
 
 SMALL = 4096  # bytes of a socket's buffers, so that a client is soon behind
 LARGE = b"x" * 50_000  # more than they hold, and less than makes Triton wait
@@ -66,28 +66,28 @@ class Client:
 
 
 @asynccontextmanager
-async def front(triton: FakeTriton) -> AsyncIterator[tuple[Relay, Client]]:
+async def front(triton: FakeTriton) -> AsyncIterator[tuple[State, Client]]:
     """A front in this process, and a client of it."""
     loop = asyncio.get_running_loop()
-    relay = Relay(FrontSettings("127.0.0.1", 0, triton.port, os.getpid(), 1.0), loop)
-    server = await loop.create_server(lambda: Connection(relay), "127.0.0.1", 0)
+    state = State(GatewaySettings("127.0.0.1", 0, triton.port, os.getpid(), 1.0), loop)
+    server = await loop.create_server(lambda: Connection(state), "127.0.0.1", 0)
     with socket.socket() as end:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         end.setblocking(False)
         client = Client(end, loop)
         await loop.sock_connect(end, server.sockets[0].getsockname())
-        await eventually(lambda: bool(relay.connections))
-        (client.front,) = relay.connections
+        await eventually(lambda: bool(state.connections))
+        (client.front,) = state.connections
         client.front.transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL
         )
         try:
-            yield relay, client
+            yield state, client
         finally:
             client.front.transport.abort()
             server.close()
             await asyncio.sleep(0.05)
-            relay.drains.close()
+            state.drains.close()
 
 
 async def eventually(true: Callable[[], bool]) -> None:
@@ -149,10 +149,10 @@ def test_who_never_reads_an_answer_before_a_close_is_given_up(
     async def body() -> None:
         with FakeTriton() as triton:
             triton.large = LARGE
-            async with front(triton) as (relay, client):
+            async with front(triton) as (state, client):
                 await client.send(get("/large", "Connection: close"))
                 await eventually(lambda: client.unsent > 0)
-                await eventually(lambda: not relay.connections)
+                await eventually(lambda: not state.connections)
 
     run(body())
 
@@ -162,7 +162,7 @@ def test_a_connection_that_is_being_closed_can_be_given_up(how: str, run: Run) -
     async def body() -> None:
         with FakeTriton() as triton:
             triton.large = LARGE
-            async with front(triton) as (relay, client):
+            async with front(triton) as (state, client):
                 if how == "refused":
                     await client.send(b"no HTTP\r\n\r\n")
                     await client.read()
@@ -172,6 +172,6 @@ def test_a_connection_that_is_being_closed_can_be_given_up(how: str, run: Run) -
                     await eventually(lambda: client.unsent > 0)
                     await asyncio.sleep(0.1)
                 client.front.give_up(Refusal(408, "it took too long"))
-                await eventually(lambda: not relay.connections)
+                await eventually(lambda: not state.connections)
 
     run(body())

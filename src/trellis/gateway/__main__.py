@@ -5,13 +5,13 @@ import gc
 import json
 import sys
 
-from trellis.gateway.server import Relay
-from trellis.gateway.settings import FrontSettings
+from trellis.gateway.server import Server
+from trellis.server.gateway_settings import GatewaySettings
 
 
 def main() -> int:
     """Run the front; the exit status."""
-    settings = FrontSettings(**json.loads(sys.argv[1]))
+    settings = GatewaySettings(**json.loads(sys.argv[1]))
     try:
         import uvloop  # a third of the CPU; without it asyncio's own loop does
 
@@ -21,7 +21,7 @@ def main() -> int:
     asyncio.set_event_loop(loop)
     gc.freeze()  # what is imported stays
     try:
-        loop.run_until_complete(Relay(settings, loop).run())
+        loop.run_until_complete(Server(settings, loop).run())
     except OSError as error:
         print(f"HTTP front: {settings.address}:{settings.port}: {error}", file=sys.stderr)
         return 1

@@ -6,11 +6,12 @@ the field, or nothing at all for a key that is mistyped.
 
 import difflib
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 from trellis.gateway.fields import Field
 from trellis.gateway.ids import RequestIds
 from trellis.gateway.models import Model
+from trellis.gateway.prepared import Prepared
 from trellis.gateway.replies import Refusal
 from trellis.ipc.disconnects import PARAMETER
 
@@ -19,27 +20,8 @@ NESTED = "parameters"
 ID = "id"
 PROMPT = "text_input"
 STOP = "stop"
-SKIP = "skip_special_tokens"
 SEQUENCES = ("num_return_sequences", "beam_width")
 LARGE = ("return_context_logits", "return_generation_logits")  # megabytes of JSON
-
-
-class Prepared(NamedTuple):
-    """A body as it goes to Triton."""
-
-    body: bytes
-    request_id: str  # that was taken for it; '' for none
-    one_text: bool  # whether it is answered with one sequence of one prompt, and little beside
-    values: dict[str, Any]  # the inputs that were sent
-    stops: bool  # whether it ends another request
-    sent_id: str  # the id that goes to Triton; '' for none
-
-    @property
-    def skip_special_tokens(self) -> bool | None:
-        """Whether the one text leaves special tokens out; None if the request does not say."""
-        value = self.values.get(SKIP)
-        said: bool | None = value[0] if isinstance(value, list) else value
-        return said
 
 
 def prepare(model: Model, body: bytes, token: str, ids: RequestIds, once: bool = False) -> Prepared:

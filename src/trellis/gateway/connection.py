@@ -8,21 +8,19 @@ and Go's servers take it so too. Any other answer is still delivered then.
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
 
 from trellis.gateway import replies
-from trellis.gateway.body import Prepared, prepare
+from trellis.gateway.body import prepare
 from trellis.gateway.doors import check_inner
 from trellis.gateway.models import Model
 from trellis.gateway.nesting import Nesting
+from trellis.gateway.prepared import Prepared
 from trellis.gateway.replies import JSON, Refusal
 from trellis.gateway.requests import Request, RequestReader
 from trellis.gateway.routes import IdsWay
 from trellis.gateway.settings import MAX_AHEAD_BYTES, STALL_SECONDS
+from trellis.gateway.state import State
 from trellis.gateway.upstream import Upstream
-
-if TYPE_CHECKING:
-    from trellis.gateway.server import Relay
 
 log = logging.getLogger("trellis.gateway")
 LINGER_SECONDS = 2.0  # for a client to read a refusal while it still sends
@@ -34,8 +32,8 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, relay: "Relay") -> None:
-        self._relay = relay
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._reader = RequestReader()
         self._line: deque[Request] = deque()
         self._ahead = 0  # bytes sent before the answer to the first in line
@@ -48,20 +46,20 @@ class Connection(asyncio.Protocol):
         self._half_closed = False  # the client sends no more
         self._deaf = False  # what the client sends is thrown away
         self._behind = False  # the client reads more slowly than it is answered
-        self.progress = relay.now()  # when a request last went on
+        self.progress = state.now()  # when a request last went on
 
     # The client's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client came."""
         self.transport = transport  # type: ignore[assignment]
-        self._relay.connections.add(self)
+        self._state.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         """It sent something."""
         if self._deaf:
             return
-        self.progress = self._relay.now()
+        self.progress = self._state.now()
         if self._line and self._line[0].complete:
             self._ahead += len(data)
             self._hold(AHEAD, self._ahead > MAX_AHEAD_BYTES)
@@ -84,7 +82,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """It is gone."""
         self._leave()
-        self._relay.connections.discard(self)
+        self._state.connections.discard(self)
 
     def pause_writing(self) -> None:
         """It reads more slowly than Triton answers: Triton waits, for this client alone."""
@@ -152,19 +150,19 @@ class Connection(asyncio.Protocol):
                 request.expects = False
                 self.transport.write(replies.CONTINUE)
         else:
-            model = self._relay.models.known(request.asked_path)
+            model = self._state.models.known(request.asked_path)
             if model is not None:
                 self._let_in(request, model)
             else:
                 self._hold(LOOKUP, not request.complete)
-                self._task = self._relay.loop.create_task(self._find_model(request))
+                self._task = self._state.loop.create_task(self._find_model(request))
 
     def _done(self, request: Request) -> None:
         self._line.popleft()
         if not request.model_path:
-            self._relay.models.heed(request.method, request.target)
+            self._state.models.heed(request.method, request.target)
         if request.text_answer is not None and request.text_answer.success_of:
-            self._relay.counts.add(request.text_answer.success_of)
+            self._state.counts.add(request.text_answer.success_of)
         self._release(request)
         if len(self._line) <= 1:
             self._ahead = 0
@@ -176,7 +174,7 @@ class Connection(asyncio.Protocol):
 
     async def _find_model(self, request: Request) -> None:
         try:
-            model = await self._relay.models.find(request.asked_path)
+            model = await self._state.models.find(request.asked_path)
             self._task = None
             if not self._deaf:
                 self._hold(LOOKUP, False)
@@ -191,7 +189,7 @@ class Connection(asyncio.Protocol):
     def _let_in(self, request: Request, model: Model | Refusal) -> None:
         """Send what asks a model that clients may ask, and have all else refused."""
         try:
-            if not self._relay.exposes_inner_models:
+            if not self._state.exposes_inner_models:
                 check_inner(model)
         except Refusal as refusal:
             refusal.close |= not request.complete
@@ -208,10 +206,10 @@ class Connection(asyncio.Protocol):
         request.body.clear()
         try:
             if model is not None and model.checked:
-                self._token = self._token or self._relay.new_token()
+                self._token = self._token or self._state.new_token()
                 _check_encoding(request)
                 once = request.answer_type == JSON
-                asked = prepare(model, body, self._token, self._relay.ids, once)
+                asked = prepare(model, body, self._token, self._state.ids, once)
                 body, request.request_id = asked.body, asked.request_id
                 request.token, request.stops_by_id = self._token, model.stops_by_id
                 way = model.ids_way
@@ -228,13 +226,17 @@ class Connection(asyncio.Protocol):
     def _ask_for_ids(self, request: Request, asked: Prepared, way: IdsWay) -> None:
         """Have it answered past the plugins. A long prompt is encoded beside what else goes on."""
         if way.is_long(asked):
-            self._task = self._relay.loop.create_task(self._encode(request, asked, way))
+            self._task = self._state.loop.create_task(self._encode(request, asked, way))
         else:
-            self._send_for_ids(request, asked, way, way.body(asked, request))
+            self._send_for_ids(
+                request, asked, way, way.body(asked, request.token, request.answer_type)
+            )
 
     async def _encode(self, request: Request, asked: Prepared, way: IdsWay) -> None:
-        loop, encoders = self._relay.loop, self._relay.encoders
-        body = await loop.run_in_executor(encoders, way.body, asked, request)
+        loop, encoders = self._state.loop, self._state.encoders
+        body = await loop.run_in_executor(
+            encoders, way.body, asked, request.token, request.answer_type
+        )
         self._task = None
         if not self._deaf:
             self._send_for_ids(request, asked, way, body)
@@ -266,7 +268,7 @@ class Connection(asyncio.Protocol):
         """Send what has come of a request that is not looked at."""
         data = b""
         if not request.begun:
-            self._relay.models.heed(request.method, request.target)
+            self._state.models.heed(request.method, request.target)
             data = request.head()
         if request.body:
             body = b"".join(request.body)
@@ -295,11 +297,11 @@ class Connection(asyncio.Protocol):
         self._unsent.append(data)
         if self._task is None:
             self._hold(UPLOAD, True)
-            self._task = self._relay.loop.create_task(self._connect(request))
+            self._task = self._state.loop.create_task(self._connect(request))
 
     async def _connect(self, request: Request) -> None:
         try:
-            _, upstream = await self._relay.connect(self)
+            _, upstream = await self._state.connect(self)
         except OSError:
             if not self._deaf:
                 self._refuse(replies.unreachable(), keep_alive=False)
@@ -366,12 +368,12 @@ class Connection(asyncio.Protocol):
         upstream = None
         if request.token:  # it is stopped otherwise than by closing
             upstream, self._upstream = self._upstream, None
-        self._relay.gone(request, upstream)
+        self._state.gone(request, upstream)
         self._release(request, dropped=True)
 
     def _release(self, request: Request, dropped: bool = False) -> None:
         if request.request_id:
-            self._relay.ids.release(request.request_id, dropped)
+            self._state.ids.release(request.request_id, dropped)
             request.request_id = ""
 
     def _close(self) -> None:
@@ -388,17 +390,17 @@ class Connection(asyncio.Protocol):
         if self._held:
             self._held.clear()
             self.transport.resume_reading()
-        self.progress = self._relay.now()
+        self.progress = self._state.now()
         unsent = self.transport.get_write_buffer_size()
-        self._relay.loop.call_later(LINGER_SECONDS, self._end_lingering, unsent)
+        self._state.loop.call_later(LINGER_SECONDS, self._end_lingering, unsent)
 
     def _end_lingering(self, unsent: int) -> None:
         """End it a moment after the last byte was sent, or once the client takes no more."""
-        left, now = self.transport.get_write_buffer_size(), self._relay.now()
+        left, now = self.transport.get_write_buffer_size(), self._state.now()
         if left < unsent:
             self.progress = now
         if unsent and self.progress > now - STALL_SECONDS:
-            self._relay.loop.call_later(LINGER_SECONDS, self._end_lingering, left)
+            self._state.loop.call_later(LINGER_SECONDS, self._end_lingering, left)
         else:
             self.transport.abort()
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trellis.contract.wiring_names import STEP_MARK
 from trellis.gateway.fields import Field
-from trellis.gateway.settings import LONG_BODY, MAX_ENGINE_BODY, STEP_MARK
+from trellis.gateway.settings import LONG_BODY, MAX_ENGINE_BODY
 from trellis.ipc.disconnects import PARAMETER
 
 if TYPE_CHECKING:

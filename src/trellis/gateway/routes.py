@@ -1,25 +1,23 @@
-"""How the ids of an ensemble's answer are had without its last step, or its first.
+"""Chooses the route of a request: the engine directly, `ensemble_ids`, or `ensemble`.
 
 Most requests go to the engine itself. For those that cannot, the assembler writes an ensemble that
 ends at the engine, `ensemble_ids`. Both are only for the three steps that `make repo` wires, with
-the plugins that the front knows (see stood_for.py); what else somebody put there is asked as it is.
+the plugins of this release (see plugin_loading.py); what else somebody put there is asked as it is.
 """
 
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from trellis.contract.wiring_names import IDS_SUFFIX, STEP_MARK
 from trellis.gateway.engine_requests import EngineRequests
 from trellis.gateway.fields import Field
 from trellis.gateway.plugins import Plugins, Texts
+from trellis.gateway.prepared import Prepared
 from trellis.gateway.replies import Refusal
-from trellis.gateway.settings import IDS_SUFFIX, LONG_BODY, MAX_ENGINE_BODY, STEP_MARK
+from trellis.gateway.settings import LONG_BODY, MAX_ENGINE_BODY
 from trellis.gateway.text_answers import Source
-
-if TYPE_CHECKING:
-    from trellis.gateway.body import Prepared
-    from trellis.gateway.requests import Request
 
 Config = dict[str, Any]
 log = logging.getLogger("trellis.gateway")
@@ -39,20 +37,23 @@ class IdsWay:
     requests: EngineRequests | None = None  # to the engine
     refusal: type[Exception] = ValueError  # what those raise
 
-    def is_long(self, asked: "Prepared") -> bool:
+    def is_long(self, asked: Prepared) -> bool:
         """Whether to make its body takes so long that others should not wait for it."""
         return self.requests is not None and LONG_BODY < len(asked.body) <= MAX_ENGINE_BODY
 
-    def body(self, asked: "Prepared", request: "Request") -> bytes | Refusal | None:
-        """What the engine is sent; None if the ensemble has to be asked. Any thread's."""
+    def body(self, asked: Prepared, token: str, answer_type: bytes) -> bytes | Refusal | None:
+        """What the engine is sent; None if the ensemble has to be asked. Any thread's.
+
+        `token`: the client's; `answer_type`: the content type that it is answered with.
+        """
         if self.requests is None or asked.stops:
             return None
         try:
             size = len(asked.body)
-            return self.requests.body(asked.values, asked.sent_id, request.token, size)
+            return self.requests.body(asked.values, asked.sent_id, token, size)
         except self.refusal as bad:  # what `preprocessing` would have said
             message = f"in ensemble '{self.ensemble.ensemble}', {bad}"
-            return Refusal(400, message, content_type=request.answer_type)
+            return Refusal(400, message, content_type=answer_type)
         except Exception:  # the models are still there
             log.exception("a request could not be made for the engine")
             return None

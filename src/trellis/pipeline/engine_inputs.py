@@ -6,7 +6,6 @@ default and the like, which are the engine's.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from trellis.contract.tensor_types import numpy_type
 from trellis.pipeline.guided_decoding import GuidedDecoding
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
-from trellis.pipeline.prompts import CLIENT_NAMES, BadRequest, Prompts
+from trellis.pipeline.prompts import CLIENT_NAMES, Asked, BadRequest, Prompts
 
 BY_CLIENT = {spec.client: spec for spec in FIELDS.values()}
 # Field of the table -> names of the engine's input, the newest first.
@@ -42,18 +41,6 @@ SKIP = "skip_special_tokens"
 GUIDES = "guided_decoding_backend"  # parameter, of releases that have guided decoding
 
 Values = dict[str, tuple[str, Any]]  # field's target -> (the client's name, value)
-
-
-@dataclass(slots=True)
-class Asked:
-    """What one request asks of the engine, under its names, and whether it streams."""
-
-    tensors: dict[str, np.ndarray] = field(default_factory=dict)
-    columns: dict[str, list[Any]] = field(default_factory=dict)  # one value a row
-    streams: bool = False
-    request_id: str = ""
-    skip_special_tokens: bool | None = None  # for `postprocessing`; None: as it was loaded
-    unheard: bool = False  # `postprocessing` could not be told of that
 
 
 class EngineInputs:

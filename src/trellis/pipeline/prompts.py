@@ -5,7 +5,7 @@ Messages name the ensemble's inputs (`text_input`, `max_tokens`), which is what 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from trellis.contract.sampling_fields import InputError
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
 from trellis.tokenizers import parse_words
-
-if TYPE_CHECKING:
-    from trellis.pipeline.engine_inputs import Asked
 
 # What the client calls the inputs of this model.
 CLIENT_NAMES = {
@@ -37,6 +34,18 @@ class BadRequest(ValueError):
 
 
 @dataclass(slots=True)
+class Asked:
+    """What one request asks of the engine, under its names, and whether it streams."""
+
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    columns: dict[str, list[Any]] = field(default_factory=dict)  # one value a row
+    streams: bool = False
+    request_id: str = ""
+    skip_special_tokens: bool | None = None  # for `postprocessing`; None: as it was loaded
+    unheard: bool = False  # `postprocessing` could not be told of that
+
+
+@dataclass(slots=True)
 class Prompts:
     """One request: a row for each prompt of the client's batch."""
 
@@ -48,7 +57,7 @@ class Prompts:
     bad_words: list[list[str]] = field(default_factory=list)
     stop_words: list[list[str]] = field(default_factory=list)
     bias: list[list[tuple[str, float]]] = field(default_factory=list)
-    asked: "Asked | None" = None  # of TensorRT-LLM's own engine
+    asked: Asked | None = None  # of TensorRT-LLM's own engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ gRPC, and clients that reach Triton without the front, go on to `ensemble`.
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from trellis.gateway.settings import IDS_SUFFIX, STEP_MARK
+from trellis.contract.wiring_names import IDS_SUFFIX, STEP_MARK
 
 # Inputs of `postprocessing` that make one text; they leave under the names of the engine's outputs.
 TOKENS = ("TOKENS_BATCH", "SEQUENCE_LENGTH", "TEXT_CUT", "STREAM_END")

@@ -23,11 +23,11 @@ from typing import IO
 
 import psutil
 
-from trellis.gateway.settings import IMPORTED_FROM, FrontSettings, missing_package
 from trellis.server import folder as server_folder
 from trellis.server import shared_memory
 from trellis.server.admin_endpoints import restrictions
 from trellis.server.allocator import preloaded
+from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings, missing_package
 from trellis.server.loading import LOAD_TIMEOUT, Loading
 from trellis.server.ports import free_ports
 from trellis.server.triton import Triton, find_triton
@@ -151,7 +151,7 @@ class Server:
 
     def _start_front(self, output: IO[bytes] | None, behind: int) -> "subprocess.Popen[bytes]":
         settings = self.settings
-        front = FrontSettings(
+        front = GatewaySettings(
             settings.address,
             settings.http_port,
             behind,

@@ -1,0 +1,23 @@
+"""A body of `/generate` or `/generate_stream` that was checked."""
+
+from typing import Any, NamedTuple
+
+SKIP = "skip_special_tokens"
+
+
+class Prepared(NamedTuple):
+    """A body as it goes to Triton."""
+
+    body: bytes
+    request_id: str  # that was taken for it; '' for none
+    one_text: bool  # whether it is answered with one sequence of one prompt, and little beside
+    values: dict[str, Any]  # the inputs that were sent
+    stops: bool  # whether it ends another request
+    sent_id: str  # the id that goes to Triton; '' for none
+
+    @property
+    def skip_special_tokens(self) -> bool | None:
+        """Whether the one text leaves special tokens out; None if the request does not say."""
+        value = self.values.get(SKIP)
+        said: bool | None = value[0] if isinstance(value, list) else value
+        return said
