@@ -92,7 +92,10 @@ def python_repository(setting: Setting, target: Path) -> None:
     """What `make repo` makes for a Python engine, with one that answers at once."""
     python_engine(setting, target, triton_max_batch_size="256")  # a place for every stream
     version = target / "tensorrt_llm" / "1"
-    shutil.copy(MODELS / "instant" / "openvino.py", version / "engines" / "openvino.py")
+    shutil.copy(
+        MODELS / "instant" / "openvino.py",
+        version / "trellis" / "engine_host" / "engines" / "openvino.py",
+    )
     (version / "scripts").symlink_to(setting.scripts)
 
 

@@ -230,7 +230,7 @@ def test_a_foreign_file_in_the_way_of_a_new_one_is_named_not_replaced(
     assemble(plan, target)
     manifest = target / ".trellis.json"
     made = json.loads(manifest.read_text())
-    made.pop("preprocessing/1/model.py")  # as if an older Trellis had not had it
+    made["files"].pop("preprocessing/1/model.py")  # as if an older Trellis had not had it
     manifest.write_text(json.dumps(made))
     (target / "preprocessing" / "1" / "model.py").write_text("mine")
     with pytest.raises(AssemblyError, match=r"preprocessing/1/model\.py was put there"):

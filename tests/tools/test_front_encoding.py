@@ -33,7 +33,7 @@ class Way(IdsWay):
     def is_long(self, asked: Any) -> bool:
         return len(asked.body) > LONG_BODY
 
-    def body(self, asked: Any, request: Any) -> Any:
+    def body(self, asked: Any, token: str, answer_type: bytes) -> Any:
         if self.is_long(asked):
             self.begun.set()
             assert self.go_on.wait(20)

@@ -6,22 +6,20 @@ A copy that was cut short is what a library answers with a crash instead of a me
 import re
 from collections.abc import Iterator
 
-from trellis.files import read_json
 from trellis.preflight.check import Check
 from trellis.preflight.repository import Repository
-from trellis.repository.manifest import MANIFEST
+from trellis.repository.manifest import MANIFEST, read_manifest
 
 SIZE = re.compile(r"(?:symlink:)?(\d+):\d+")  # how the manifest notes what is too large to hash
 
 
 def check_large_files(repository: Repository) -> Iterator[Check]:
     """One failing check for each that has another size, or one good one for all."""
-    manifest = repository.path / MANIFEST
-    if not manifest.is_file():
+    if not (repository.path / MANIFEST).is_file():
         return  # filled by hand: nothing is known of its files
     sizes = {
         name: int(match[1])
-        for name, noted in read_json(manifest).items()
+        for name, noted in read_manifest(repository.path).items()
         if (match := SIZE.fullmatch(noted))
     }
     wrong = False
