@@ -1,5 +1,6 @@
 """What the repository's own files name is there: paths, make targets, links, their anchors."""
 
+import ast
 import re
 import subprocess
 from collections.abc import Iterator
@@ -76,6 +77,20 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_next_readme_is_short() -> None:
     assert len((ROOT / "docs" / "README.next.md").read_text().splitlines()) <= 150
+
+
+SOURCES = [
+    file
+    for folder in ("src/trellis", "tools", "tokenizers", "model_repo_src")
+    for file in listed(f"{folder}/*.py")
+]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name_of)
+def test_every_source_begins_with_its_licence(source: Path) -> None:
+    text = source.read_text()
+    assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
+    assert ast.get_docstring(ast.parse(text)), "the module's docstring follows"
 
 
 @pytest.mark.parametrize("name", STANDARD)
