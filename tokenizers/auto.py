@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """auto: the type that a folder's files ask for.
 
 A tokenizer.json is read as it says: its ids are those of the library `tokenizers`, and of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """gpt2: byte-level BPE, from tokenizer.json, or vocab.json with merges.txt.
 
     'Hello world'                      -> [15496, 995]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """llama: Llama-2 style SentencePiece, from tokenizer.json or tokenizer.model.
 
 A tokenizer.json is read as it says: its ids are those of the library `tokenizers`, and of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """llama3: Llama 3's byte-level BPE, from tokenizer.json or Meta's tokenizer.model.
 
     'Hello world'                       -> [128000, 9906, 1917]

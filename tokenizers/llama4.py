@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """llama4: Llama 4's byte-level BPE, from tokenizer.json or Meta's tokenizer.model.
 
     'Hello world'                       -> [200000, 19556, 2817]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """mistral: Mistral's tokenizers, from tekken.json, tokenizer.json or a SentencePiece model.
 
 The ids of mistral-common, for SentencePiece v1 to v7 (v7m1 too) and tekken; the version is read

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """qwen: Qwen's byte-level BPE, from tokenizer.json, vocab.json with merges.txt, or *.tiktoken.
 
 A tokenizer.json is read as it says. With the other files, text is composed (NFC) first and digits

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """t5: T5's SentencePiece unigram model, from tokenizer.json or spiece.model.
 
 There is no BOS; EOS ends every input, as the encoder was trained:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lets `python tools/x.py` work with any python3: it goes on in .venv where it must."""
 
 import importlib.util

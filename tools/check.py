@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Know before launch that a repository will run: check.py --model_repo triton_model_repo."""
 
 import _venv  # noqa: F401  (first: it may go on in .venv)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether .venv can be made here, and what to install if not: python3 prerequisites.py."""
 
 import sys

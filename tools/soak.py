@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Soak a server: mixed traffic for a long time, every text checked, then what it still holds."""
 
 import _venv  # noqa: F401  (first: it may go on in .venv)

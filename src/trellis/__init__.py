@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LLMs behind Triton: what the plugins of a model repository, the gateway and the tools share.
 
 ARCHITECTURE.md says what lies where. An assembled repository carries the part of this package that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the model sources and the tokenizer_types lie, however the package came here."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files written whole or not at all, and files shared instead of copied."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Talking to `ensemble` over gRPC: one prompt or a batch in, text out as it comes."""
 
 import queue

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loads the adapter of `postprocessing`: trellis/triton_models/postprocessing.py in this folder."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loads the adapter of `preprocessing`: trellis/triton_models/preprocessing.py in this folder."""
 
 import sys

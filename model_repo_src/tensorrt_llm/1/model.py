@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loads the adapter of `tensorrt_llm`: trellis/triton_models/tensorrt_llm.py in this folder."""
 
 import sys

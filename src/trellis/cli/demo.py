@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo: launch the repository, ask one question, stream another, show how fast, stop."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print, and run where it can, the container command that builds an engine (see `make engine`)."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fill the placeholders of a config.pbtxt: fill_template.py -i FILE key:value,key:value."""
 
 import os

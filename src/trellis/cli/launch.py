@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch tritonserver on a model repository, and stay with it: everything started is stopped."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lay out the demo engine and its tokenizer: lay_out_demo.py smollm2-out smollm2-tokenizer."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command `trellis`: one subcommand a tool, imported when it is asked for."""
 
 import importlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the tools read their options: by typer, with a --help that cuts nothing short."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Soak a server: mixed traffic for a long time, every text checked, then what it still holds.
 
 Exit status 1 if a text was wrong, a request failed or hung, or something leaked.

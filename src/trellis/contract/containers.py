@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NVIDIA's Triton containers and the TensorRT-LLM in each; and the one that is here, if any."""
 
 import importlib.metadata

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What may stand for each `${name}` of a template: type, default, meaning, and its history."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tensor contract of one TensorRT-LLM release: what its Triton backend takes and returns.
 
 The data in `releases/` was read from the releases' public config.pbtxt files; `1.x.json` stands

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sampling inputs of TensorRT-LLM's contract, old names and new, 0.5.0 to 1.x: one table.
 
 Python engines read them in `tensorrt_llm`; for TensorRT-LLM's own engines `preprocessing` checks

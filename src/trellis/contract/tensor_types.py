@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The data types of Triton's configurations as numpy has them."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names in the wiring of an assembled repository that several parts must agree on."""
 
 # Input of a Python engine: its chunks go to `postprocessing`, where streams nobody reads are found.

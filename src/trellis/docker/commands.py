@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Container commands: building an engine of a release, and serving a repository of it.
 
 They are text until somebody has Docker and a GPU; `run_or_print` decides. Lengths are in tokens.

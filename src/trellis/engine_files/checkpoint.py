@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Hugging Face checkpoint folder: which of its files the engine needs, and its sizes.
 
 `config.json` and `*.safetensors`. The tokenizer's files may lie beside them and are no part of it.

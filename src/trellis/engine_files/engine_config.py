@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A TensorRT-LLM engine's `config.json`, in every form that it has had.
 
 0.5 to 0.7 wrote `builder_config` and `plugin_config` and no version; from 0.8 there are `version`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is in an engine folder, read from its files instead of asked.
 
 `config.json` and `*.engine` are TensorRT-LLM's, `config.json` and `*.safetensors` are served by

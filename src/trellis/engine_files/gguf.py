@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The part of a GGUF file's metadata that serving needs, read by the `gguf` library."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tensors a safetensors file holds, read from its header alone.
 
 The file begins with the header's length (8 bytes, little-endian) and the header, JSON: each

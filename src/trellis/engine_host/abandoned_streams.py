@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Streams that nobody reads any more, told by the chunks that `postprocessing` did not get.
 
 Triton tells no step of an ensemble that its client left; it only starts no further steps. So the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What goes back to one request: tokens gathered, turned into responses, sent.
 
 The step loop feeds an `Answer`; a sender thread sends what has queued up since it last looked, as

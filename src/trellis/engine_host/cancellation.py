@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clients that went away: their requests leave the engine, their slots are free.
 
 Asking Triton whether a request is cancelled costs a round trip between processes, so one thread

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clients that the HTTP front saw leave: which of them, and what is to be done about it.
 
 Triton tells no step of an ensemble that its HTTP client hung up. The front does: each request

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Triton's metrics page shows of the engine host, beside Triton's own figures."""
 
 import triton_python_backend_utils as pb_utils

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests that wait for a place in the engine's batch: first come, first served, within bounds.
 
 A server that takes everything answers nothing in time. So the line has a length, beyond which a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Refusals, sent from threads of their own: a flood of them holds up neither answers nor requests.
 
 Sending waits for Triton, and for Python's lock, which an engine may keep for as long as a step

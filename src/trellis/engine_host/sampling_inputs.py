@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sampling inputs of a request: read, checked, gathered into `Sampling`.
 
 `sampling_fields.py` has the table of them. What no Python engine does is refused by name, unless

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one thread that owns the engine: admits requests, steps, hands out what each step made."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks `postprocessing` which streams come through, and ends those that nobody reads.
 
 `dropped_streams.py` judges. The step loop asks after a step and reads the answer after a later one:

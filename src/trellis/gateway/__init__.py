@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP front: a thin relay before tritonserver's HTTP port, in a process of its own.
 
 It notices a client that hangs up and has its request stopped, checks the JSON of `/generate` and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """python -m trellis.gateway SETTINGS: run the front, its settings as JSON, until SIGTERM."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connections to Triton whose clients are gone, until the answers that were stopped have ended."""
 
 import asyncio

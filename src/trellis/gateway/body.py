@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The JSON body of `/generate` and `/generate_stream`: checked, and given what the server needs.
 
 What Triton does with a body that it does not understand is no help: status 500 without the name of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One client's connection: its requests one after another, each passed on or refused.
 
 A client is gone when its connection is lost, or closed for sending while `/generate` or

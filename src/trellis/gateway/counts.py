@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many requests each ensemble was answered past Triton's own count of it.
 
 `preprocessing` hears it, and shows it on Triton's metrics page: see its http_counts.py.

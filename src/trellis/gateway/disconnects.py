@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which clients are gone, told to the engine host until it has stopped what they asked for.
 
 A datagram may find a full queue, nobody who listens yet, or a host that is about to be replaced.

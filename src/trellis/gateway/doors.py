@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Three doors for requests: which targets, which headers and which models are let in.
 
 Triton 24.10 ends by a form of some megabytes, and any client may call a body a form: `curl -d` does

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests that go to the engine itself: the front does what `preprocessing` would have done.
 
 It runs the code of the repository's own `preprocessing`, so the engine gets the same tensors. Left

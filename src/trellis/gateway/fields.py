@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of one value of a `/generate` body against the tensor that Triton makes of it."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ids of streams in flight, where the engine knows a stream by nothing else."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which requests are checked, and against what: the models' configurations, as Triton has them."""
 
 import asyncio

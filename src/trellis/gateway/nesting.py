@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How deep a JSON body goes, found without parsing it: Triton 24.10 dies of a million brackets.
 
 Its parser recurses, and a body of a few megabytes exhausts its stack. Bodies that are read here

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loads a repository's plugins into the gateway: its tokenizer, and what `preprocessing` reads.
 
 The code is this package's, and the repository's is the same, or its models are asked. Tokenizer

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the gateway runs of a repository's plugins; see plugin_loading.py for how it is loaded."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A body of `/generate` or `/generate_stream` that was checked."""
 
 from typing import Any, NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answers that the front gives itself, in the form of Triton's: {"error": "..."}."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP/1.1 requests, parsed strictly: what the server behind reads is what was checked here.
 
 httptools (llhttp) parses; heads are written anew from what it found, so that no two readings of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many responses the engine of an ensemble gives to a request, by what its wiring says.
 
 Triton's `/generate` takes one response. Of several it lets the engine make them all, and then

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chooses the route of a request: the engine directly, `ensemble_ids`, or `ensemble`.
 
 Most requests go to the engine itself. For those that cannot, the assembler writes an ensemble that

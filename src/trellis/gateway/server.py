@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gateway as a whole: it listens, and ends without cutting answers off."""
 
 import asyncio

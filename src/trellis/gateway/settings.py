@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The limits of the gateway."""
 
 MAX_HEAD_BYTES = 64 * 1024

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the connections of the gateway share, as uvicorn's ServerState is shared."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From an answer that holds token ids to the one that `ensemble` would have given.
 
 Triton's bytes are parsed and written anew: ids become text under the state of their stream, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The connection to Triton behind one client's: its bytes go to the client as they come.
 
 Answers are parsed only to know where they end. That of a client that left is read to its end all

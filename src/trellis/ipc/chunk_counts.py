@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many chunks of each stream `postprocessing` got: asked by the engine host, now and then.
 
 Nothing is sent for a chunk. `postprocessing` counts in the state that it keeps for a stream anyway,

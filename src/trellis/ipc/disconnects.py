@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Telling the engine host of a server which clients are gone, so that their requests stop.
 
 Triton's HTTP front end does not notice a client that hangs up on an ensemble. Who stands before it

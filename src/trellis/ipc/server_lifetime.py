@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model's process ends with its server, however that ended.
 
 Triton's Python backend does not see to it: a server that is killed in the midst of requests leaves

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sockets between the processes of one tritonserver, and from the launcher's to them.
 
 Unix datagram sockets in Linux's abstract namespace, named after the server's process: nothing to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How `preprocessing` tells `postprocessing` that a request of some id begins.
 
 Only used with TensorRT-LLM's own engines, which pass nothing through: there a stream is known by

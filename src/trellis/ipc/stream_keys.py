@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys that join what the ensemble keeps apart.
 
 Triton gives `postprocessing` nothing but the engine's tensors, so each row carries a key from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Streams of TensorRT-LLM's own engine, which are known by the id of their request.
 
 A stream without an id cannot be told from others behind that engine: it is answered in one piece.

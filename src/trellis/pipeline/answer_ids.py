@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ids of one sequence in an engine's answer, without what only fills its array."""
 
 from typing import TYPE_CHECKING

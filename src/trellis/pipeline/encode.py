@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From what a client sent to what the engine gets: all of `preprocessing` but Triton's part.
 
 `model.py` runs it between Triton's tensors; the HTTP front runs it on what it reads as JSON, so

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The answers of TensorRT-LLM's own engine, which carry no key and no end of stream.
 
 A response belongs to a stream if `preprocessing` announced its request's id as one; then its place

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sampling inputs on their way to TensorRT-LLM's own engine: checked, merged, renamed, cast.
 
 The client's names are the same for every release; the names and types that the engine behind has

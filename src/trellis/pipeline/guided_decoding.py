@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guided decoding: what holds an answer to a schema, a grammar or an expression, checked by name.
 
 TensorRT-LLM's own engine takes these inputs as they are. What it does not understand it ignores,

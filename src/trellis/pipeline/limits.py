@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much one request may ask: the limits of config.pbtxt, checked with the field's name.
 
 `preprocessing` checks what comes through the ensemble, whatever engine is behind it; a Python

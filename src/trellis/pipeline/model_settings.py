@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an assembled model knows of itself: parameters, paths and its tokenizer.
 
 Relative paths are relative to the model's version folder, so that a repository works wherever it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a client asked of `preprocessing`, read from the request's tensors and checked.
 
 Messages name the ensemble's inputs (`text_input`, `max_tokens`), which is what the client sent.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ending a text before a stop string, however it falls on token borders.
 
 The matcher sees ids one at a time and lets them pass only when no stop string can begin in their

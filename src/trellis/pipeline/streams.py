@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state of the streams in flight: one decoder a key, in a bounded table that forgets.
 
 A stream that ends takes its state with it. One that its client or its engine abandoned is dropped

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lists of ids to the tensors of the contract, padded to the longest row of a request."""
 
 from array import array

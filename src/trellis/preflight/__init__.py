@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preflight: whether a repository will run here, found out before anything is launched.
 
 One file a check. Each has a function that gives one or more `Check`s; `run_checks` asks them all.

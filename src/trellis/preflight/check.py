@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a check found out: one line of the table."""
 
 from dataclasses import asdict, dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Python engines: ranks, one but for a Hugging Face checkpoint, which is split by heads; its GPUs.
 
 Without a GPU a checkpoint runs on the CPU, so none is needed; where there are some, each rank takes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much memory of a GPU the `transformers` engine will hold, on each of its ranks.
 
     held = weights + runtime + KV cache, and while a step runs, steps

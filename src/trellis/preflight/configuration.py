@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Placeholders that were never filled in: they reach the engine as literal text."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`gpt_model_path`: the C++ backend takes an absolute path, so a repository has to be there."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GPUs: as many as ranks, and on each enough memory for weights, activations and KV cache."""
 
 import os

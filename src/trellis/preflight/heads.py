@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attention heads: tensor parallelism gives every rank as many."""
 
 from trellis.engine_files.engine_config import EngineConfig

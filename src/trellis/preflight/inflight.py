@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """In-flight batching needs an engine that was built for it."""
 
 from trellis.engine_files.engine_config import EngineConfig

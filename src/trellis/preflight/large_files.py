@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that are large, engines and weights: whole, as `make repo` put them there.
 
 A copy that was cut short is what a library answers with a crash instead of a message.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ports: free, and different from each other."""
 
 from collections.abc import Iterator

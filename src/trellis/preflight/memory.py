@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much memory of a GPU an engine will hold.
 
     held = weights + runtime + activations + KV cache

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Python engine's packages: those that `tensorrt_llm` imports, where the server will look."""
 
 import json

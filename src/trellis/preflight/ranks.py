@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine's files: one for every rank, none empty, no link that leads nowhere."""
 
 from trellis.engine_files.engine_config import EngineConfigError, missing_ranks, rank_bytes

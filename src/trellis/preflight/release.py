@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The release that built the engine against the one that is to run it."""
 
 from trellis.contract.containers import containers_for, image, installed_runtime

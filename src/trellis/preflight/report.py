@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks for people: one table, and one line that says what comes of it."""
 
 from collections.abc import Sequence

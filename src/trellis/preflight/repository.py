@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What there is to check: an assembled repository, read as Triton would."""
 
 import json

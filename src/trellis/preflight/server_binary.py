@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The server itself: whether one can be started here."""
 
 from trellis.preflight.check import Check

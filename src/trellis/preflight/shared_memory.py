@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """/dev/shm: through it Triton talks to its Python models, and ranks talk to each other."""
 
 import os

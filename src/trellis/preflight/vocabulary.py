@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tokenizer: its packages are here, and it fits the engine, vocabulary and special ids."""
 
 from collections.abc import Iterator, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ranks: what the engine was built for, and what was asked."""
 
 from trellis.preflight.check import Check

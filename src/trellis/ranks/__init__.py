@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several ranks of one server, on this machine or on many."""

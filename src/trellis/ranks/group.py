@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ranks of this machine, started together and stopped together."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launching more than one rank: with mpirun, or as this host's share of them without."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ranks: who starts them, with what command, and what each is told.
 
 A rank is one process of `trellis.ranks.run`, which runs one tritonserver and watches it. Rank 0

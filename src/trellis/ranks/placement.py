@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many of the ranks run on this host: only these need its GPUs and its /dev/shm.
 
 Slurm and a LeaderWorkerSet give each host its share. mpirun fills the hosts of --hostfile or

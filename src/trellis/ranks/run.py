@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One rank: a tritonserver, its log prefixed with the rank, watched until it ends.
 
 Started by `launch_triton_server.py` or by the mpirun that it starts, with the server's settings as

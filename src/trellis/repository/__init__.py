@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Model repositories: templates, wiring, and how `make repo` puts them together."""

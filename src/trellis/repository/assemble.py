@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Putting a model repository together: sources, tokenizer, engine, filled configuration.
 
 The result is self-contained: every Python model's version folder carries the part of this

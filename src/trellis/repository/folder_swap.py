@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A folder replaced by a new one in one step, keeping in it what somebody else put there."""
 
 import contextlib

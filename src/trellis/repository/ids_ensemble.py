@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`ensemble_ids`: the same ensemble without its last step, token ids out.
 
 A chunk's hop through `postprocessing` costs more than all else on its way, and what is done there

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `make repo` made of a repository, and whether its code is still this release's."""
 
 import filecmp
@@ -11,7 +12,8 @@ import trellis
 MANIFEST = ".trellis.json"
 PACKAGE = Path(trellis.__file__).resolve().parent
 # All of a Python model's 1/model.py: the gateway does what the adapter does, and nothing beside it.
-ENTRY = '''"""Loads the adapter of `{model}`: trellis/triton_models/{model}.py in this folder."""
+ENTRY = '''# SPDX-License-Identifier: Apache-2.0
+"""Loads the adapter of `{model}`: trellis/triton_models/{model}.py in this folder."""
 
 import sys
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """config.pbtxt as what it is: Triton's ModelConfig protobuf, read by protobuf's own parser."""
 
 from google.protobuf import text_format

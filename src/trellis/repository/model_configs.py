@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every config.pbtxt of a repository, from an engine, a tokenizer and what was set by hand.
 
 For a Python engine they are the templates of model_repo_src/, filled. For an engine of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Filling `${...}` placeholders: nothing mistyped, nothing forgotten, nothing unparsable.
 
 >>> parse_substitutions(r"engine_dir:/a\:b,max_beam_width:")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading the templates of model_repo_src/, and noticing one that was filled in place.
 
 A literal in the place of one placeholder is a fork's right, and worth a word, since what `make

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From what TOKENIZER= says to a tokenizer_type: a shipped one, or a file of the user's own."""
 
 import difflib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `tensorrt_llm` model for NVIDIA's C++ backend: exactly what one release takes.
 
 Tensors and parameters come from the contract of the release; nothing is added and nothing left

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The models around TensorRT-LLM's own engine: the same client names in front of every release.
 
 `preprocessing` takes every sampling input under the client's name, checks it, and gives it out

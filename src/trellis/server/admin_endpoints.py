@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Triton's endpoints that clients have no business with: shut, by a key that nobody is told.
 
 Shared memory (a client names memory of this machine that Triton reads and writes), model control,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Another malloc for the server: a quarter of what a chunk costs is allocation, in tritonserver."""
 
 import os

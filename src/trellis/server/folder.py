@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server's folder in the temporary directory, told apart from those of servers that are no more.
 
 A launcher that is killed outright leaves its folder behind. In each lies a file that is locked as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can go wrong while models load, beside the server's own end: a limit, and dead processes.
 
 Triton waits for ever for a Python model's process that died before it said its first word. Nobody

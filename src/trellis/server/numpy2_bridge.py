@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make the embedded Triton's Python backend work with numpy 2.
 
 Why

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ports: whether they are free, and who has them if not."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the machine itself has to have before anything is downloaded, and the line that installs it.
 
 Imports nothing but the standard library: it runs with the Python that .venv will be made with.

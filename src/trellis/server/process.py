@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One tritonserver: started, watched, stopped, with nothing left behind.
 
 Triton leaves a client waiting for ever when the process of a Python model dies under its request.

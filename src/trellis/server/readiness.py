@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for readiness where a person watches: which models are loaded, and for how long."""
 
 from collections.abc import Callable

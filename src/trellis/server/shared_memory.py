@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server's files in /dev/shm, told apart from those of servers that are no more.
 
 Triton's Python backend leaves its files behind when the server is killed outright together with its

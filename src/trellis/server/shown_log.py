@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Triton's log where a person reads it: passed on as it is, but for the port behind the front."""
 
 import contextlib

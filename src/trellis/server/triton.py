@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finding a Triton server: the container's, or the one inside the package `nvidia-pytriton`."""
 
 import importlib.metadata

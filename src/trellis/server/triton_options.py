@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of tritonserver itself, passed on as they are, but for those that the launcher sets."""
 
 from collections.abc import Sequence

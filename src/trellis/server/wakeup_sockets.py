@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """More room in the sockets over which Triton wakes the threads of its HTTP server.
 
 A response reaches its connection's thread as a message on a Unix socket that does not block, and

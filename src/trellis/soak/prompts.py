@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prompts in twelve scripts, and the one right text of each.
 
 Greedy text may depend in the last digits on what else is in the batch. So each prompt is a line

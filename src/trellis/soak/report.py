@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables that a soak ends with."""
 
 from rich.console import Console

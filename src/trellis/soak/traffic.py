@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clients of every kind, one request after another: each knows what it must get back."""
 
 import json

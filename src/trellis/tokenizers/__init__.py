@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every tokenizer_type shares: the interface, the registry, decoding, word lists, chat.
 
 >>> from trellis.tokenizers import load

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chat messages to a prompt: the tokenizer's own `chat_template`, or a form built in here.
 
 >>> llama2([{"role": "user", "content": "Hello"}], bos="<s>", eos="</s>")

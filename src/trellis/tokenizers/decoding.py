@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the decoder that a tokenizer.json declares makes of one token.
 
 A stream cannot wait for the whole text, so each token's bytes are looked up in a table:

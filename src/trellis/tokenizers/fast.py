@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tokenizer around Hugging Face's `tokenizers` library: byte-level BPE and SentencePiece kinds.
 
 The library turns text into ids, as the file says. Ids into text is done here, from a table of each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading a tokenizer's folder, with errors that name the file and what is wrong with it.
 
 llama-tokenizer/

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text in the middle of a sequence: the ids of a stop word where it stands inside an answer.
 
     'stop'     -> st | op       (a prompt 'stop' would be '▁stop': the tokenizer puts a space first)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Python to start a process with, from inside an interpreter that may be embedded.
 
 Triton's stub embeds Python: `sys.executable` may then be empty, or name another Python than the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The last steps of opening a folder, the same for every tokenizer_type.
 
 What the files say comes first; what a type knows of its kind fills in what they leave open; an

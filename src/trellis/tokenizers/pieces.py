@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encoding with the sentencepiece library: the model's own words, and sooner than `tokenizers`.
 
 The library normalizes as the model says, and puts '▁' before every text it is given. A prompt with

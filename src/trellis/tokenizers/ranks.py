@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Byte-level BPE from ranked byte strings: tiktoken's files, Llama 3's and Qwen's, and tekken.
 
 Such a file holds tokens only, by rank; two neighbours whose sum is a token may be merged, the

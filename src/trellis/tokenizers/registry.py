@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the name of a tokenizer_type and its options, all strings, to a tokenizer.
 
 A type is a file of the folder tokenizers/: `llama.py` is the type `llama`. It is loaded by its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading a SentencePiece model file, and the `tokenizers` equivalent of one.
 
 A model is a protobuf message: pieces (field 1: text, score, type), the trainer's settings (2)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Token ids to text, piece by piece, without a wrong byte and without taking one back.
 
 The text of a sequence is its tokens' bytes, joined and decoded as UTF-8. Bytes that cannot be

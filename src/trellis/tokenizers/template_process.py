@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Renders chat templates in processes of their own, within a time and a memory.
 
 >>> render_template("{{ messages[0].content }}", {"messages": [{"content": "Hello"}]})

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process that renders chat templates, so that no template can hold up or fill its server.
 
 It is started by `template_process` and never imported. Standard input is one end of a socket;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interface of a tokenizer. A type of your own needs `encode`, `token_bytes` and the ids.
 
     class Bytes(Tokenizer):

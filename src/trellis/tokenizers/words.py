@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stop words and bad words: from a request to the arrays that an engine takes.
 
 >>> parse_words(["</s>", "User:"])            # a list

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP requests that the front answered past their ensemble, on Triton's metrics page.
 
 Triton counts a request for the models that it was asked, and the front asks the engine itself. So

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`postprocessing`: token ids to text, for whole answers and for streams.
 
 The last step of the ensemble. Each chunk of a stream is decoded with the state its key names, so

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`preprocessing`: text to token ids, a whole dynamic batch at a time.
 
 The first step of the ensemble. It turns the client's text, word lists and ids into the tensors of

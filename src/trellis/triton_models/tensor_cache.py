@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tensors of one number, which are made once and sent again.
 
 End and padding ids, limits, lengths and sampling values are the same in request after request.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`tensorrt_llm` for Python engines: requests in, streams of token ids out.
 
 Only used where the engine is not TensorRT-LLM itself (then this model is configuration only). All

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tensors that `postprocessing` answers with: one dimension, as those of TensorRT-LLM's models.
 
 Triton sends a Python model's output as it is, so a batch dimension is not needed: clients of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every Python engine implements, and the words it is spoken to in.
 
 An engine knows nothing of Triton: it takes token ids and sampling settings under a key, and each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine in a process of its own: this side of it, in Triton's.
 
 In one process the engine shares Python's lock with the threads that send its responses and take

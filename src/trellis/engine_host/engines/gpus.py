@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which GPUs an engine may see: `gpu_device_ids`, within CUDA_VISIBLE_DEVICES.
 
 choose_gpus("1,2", {"CUDA_VISIBLE_DEVICES": "4,5,6"}) -> "5,6"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engines there are, by `engine_type`: how each is loaded, and what each refuses."""
 
 from typing import Any, Protocol

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenVINO's continuous batching pipeline: GGUF files and OpenVINO IR, on a CPU.
 
 In-flight batching, a paged KV cache and prefix caching are the library's own. What it does not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bad words for the OpenVINO engine: the pipeline's structured output, told what must not appear.
 
 The grammar is an automaton's, a rule for each of its states, and leaves no token possible that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The process that an engine runs in: its main loop, started by `hosted.py`.
 
 A thread reads what the host sends, so that the host never waits for a step to end. When the host is

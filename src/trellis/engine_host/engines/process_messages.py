@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the engine's process and its host say to each other: JSON arrays, one a message.
 
     host -> engine   [ADD, key, [ids], [sampling]]   [CANCEL, key]   [CLOSE]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which rank this process is, of how many, and where rank 0 is.
 
 Read from what `launch_triton_server.py` or `mpirun` sets: torch's own names first, then Open MPI's.

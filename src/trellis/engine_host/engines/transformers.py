@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """transformers' continuous batching on torch: Hugging Face checkpoints, on a CPU or on GPUs.
 
 Paged cache, scheduling and the forward pass are the library's own. Its background thread is not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attention on GPUs for the `transformers` engine, by the flash kernel that torch itself has.
 
 Without the package flash-attn the library would take sdpa, with one mask for the whole batch: every

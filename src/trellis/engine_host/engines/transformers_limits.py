@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the `transformers` engine cannot do, known without loading it."""
 
 from trellis.engine_host.engines.engine import Refused, Sampling

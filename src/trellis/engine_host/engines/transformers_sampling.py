@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Choosing tokens for the `transformers` engine, each request by its own settings.
 
 The library's continuous batching samples a whole batch one way. This takes its place as the one

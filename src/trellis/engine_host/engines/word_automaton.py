@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Texts without certain words, as an automaton over characters (Aho and Corasick's).
 
 A state is what of a word the text may have begun: the longest of its ends that begins one. So it
