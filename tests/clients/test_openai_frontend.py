@@ -22,7 +22,7 @@ from trellis.ports import free_ports
 from trellis.server import ServerSettings
 from trellis.triton import Triton, find_triton
 
-READY_SECONDS = 90
+READY_SECONDS = 180  # on a busy machine
 # PROMPT as the demo model's own chat template writes it.
 CHAT = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
