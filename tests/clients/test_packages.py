@@ -29,17 +29,11 @@ def test_litellm_completes_and_streams_the_text_that_curl_gets(
     streams: ServerSettings, text: str
 ) -> None:
     url = f"{streams.url}/v2/models/ensemble/generate"
-    answer = ask(venv("venv"), "ask_litellm.py", url, PROMPT, str(TOKENS), "stream")
+    answer = ask(venv("venv"), "ask_litellm.py", url, PROMPT, str(TOKENS))
     assert answer["whole"] == text
     assert "".join(answer["chunks"]) == text
     assert answer["finish_reason"] == "stop"
     assert len([chunk for chunk in answer["chunks"] if chunk]) == TOKENS
-
-
-@pytest.mark.client("LiteLLM", "HTTP")
-def test_litellm_asks_by_infer_too(whole: ServerSettings, text: str) -> None:
-    url = f"{whole.url}/v2/models/ensemble/infer"
-    assert ask(venv("venv"), "ask_litellm.py", url, PROMPT, str(TOKENS))["whole"] == text
 
 
 @pytest.mark.client("LangChain", "gRPC")
