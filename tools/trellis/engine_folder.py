@@ -41,6 +41,7 @@ class EngineFolder:
     vocab_size: int | None = None
     trtllm: EngineConfig | None = None
     notes: tuple[str, ...] = ()
+    end_ids: tuple[int, ...] = ()  # ids that end an answer, of a file that names several
 
     @property
     def max_input_len(self) -> int | None:
@@ -199,6 +200,7 @@ def _gguf(path: Path, files: tuple[Path, ...]) -> EngineFolder:
         files=(models[0],),
         max_seq_len=metadata.context_length,
         vocab_size=len(metadata.tokens),
+        end_ids=metadata.end_ids,
     )
 
 
