@@ -189,9 +189,9 @@ class TritonPythonModel:
     ) -> Row:
         words = read_words("stop_words", arrays, row)
         self.limits.check_words("stop_words", words)
-        # A stream has new tokens alone, as the C++ backend's; NVIDIA's clients check for it.
-        exclude = streaming or _flag(arrays, "exclude_input_in_output", self.exclude_input)
-        prefix = [] if exclude else prompt.tolist()
+        exclude = _flag(arrays, "exclude_input_in_output", self.exclude_input)
+        # A stream has new tokens alone, as that of TensorRT-LLM's own engine.
+        prefix = [] if exclude or streaming else prompt.tolist()
         return Row(
             stream_key=int(arrays["stream_key"].reshape(-1)[row]) if "stream_key" in arrays else 0,
             sampling=sampling,

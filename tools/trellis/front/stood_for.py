@@ -12,12 +12,12 @@ import hashlib
 from pathlib import Path
 
 DIGESTS = {
-    "preprocessing/id_streams.py": "ea7f64c93e720fb80f7ebb7a8bd23900",
+    "preprocessing/id_streams.py": "a266a2fa2cd346f36219274c5d91b3eb",
     "preprocessing/kept_tensors.py": "eeab1a6b7d5679c3f1f81c10b12a9e55",
-    "preprocessing/model.py": "1222cd30305f552211526138459d7ca0",
-    "postprocessing/model.py": "5a4cf5535554413ffad6980b149bea68",
+    "preprocessing/model.py": "77f52eeea3576c9a550b9424da431640",
+    "postprocessing/model.py": "af27487d0f524d1ca69a6d39e9f83800",
     "postprocessing/streams.py": "0874ce0c90acb25f6b875bab1ec960ff",
-    "postprocessing/engine_answers.py": "ef9d77f05cb6c9a919d6e66039c04373",
+    "postprocessing/engine_answers.py": "851068b4777ff6c301a06f9a7badd044",
     "postprocessing/text_tensors.py": "ea51af008a4bdd164c913442d6bdd137",
 }
 
