@@ -16,6 +16,8 @@ from trellis.engine_folder import read_engine  # noqa: E402
 from trellis.ports import free_ports  # noqa: E402
 from trellis.server import Server, ServerSettings  # noqa: E402
 
+pytest_plugins = ["allowed_skips"]  # --strict-skips
+
 
 @pytest.fixture(scope="session")
 def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

@@ -773,6 +773,29 @@ def test_a_file_that_a_type_of_ones_own_imports_is_no_package(place: Place) -> N
     assert "pip" not in found["remedy"]
 
 
+def test_a_large_file_that_was_cut_short_is_named(place: Place) -> None:
+    (engine,) = place.engine.glob("*.engine")
+    os.truncate(engine, 20 << 20)
+    env = made(place).gpus(80)
+    assert failing(place.repository, *ports(), env=env) == []
+    os.truncate(engine, 1 << 20)  # a hard link of the one in the repository
+    (found,) = failing(place.repository, *ports(), env=env)
+    assert found["what"] == "large files"
+    assert found["found"] == f"tensorrt_llm/1/{engine.name}: {1 << 20} bytes"
+    assert found["needed"] == f"{20 << 20} bytes, as it was made"
+    assert found["remedy"] == "copy the repository again, or `make repo`"
+
+
+def test_the_check_leaves_nothing_in_the_repository(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    env = made(place).gpus(80)
+    before = sorted(place.repository.rglob("*"))
+    assert failing(place.repository, *ports(), env=env) == []
+    assert sorted(place.repository.rglob("*")) == before
+
+
 def test_what_only_makes_a_tokenizer_faster_is_not_needed(place: Place) -> None:
     env = of_type(place, "llama").gpus(80) | hidden(place, "sentencepiece")
     assert failing(place.repository, *ports(), env=env) == []
