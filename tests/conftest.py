@@ -12,6 +12,8 @@ from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerSettings
 
+pytest_plugins = ["allowed_skips"]  # --strict-skips
+
 
 @pytest.fixture(scope="session")
 def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

@@ -3,9 +3,11 @@
 
 A tokenizer.json is read as it says: its ids are those of the library `tokenizers`, and of
 transformers 4.57's AutoTokenizer. tekken.json, Meta's and Qwen's rank files and SentencePiece
-models are read by the types that own them. What is left, a folder with code of its own for one, is
-opened by transformers' AutoTokenizer (seconds, and some hundred megabytes with torch beside it); if
-that tokenizer is written in Python, it decodes streams itself, a few tokens at a time.
+models are read by the types that own them; so are vocab.json and merges.txt, where the
+tokenizer_class of tokenizer_config.json is GPT-2's or Qwen's. What is left, a folder with code of
+its own for one, is opened by transformers' AutoTokenizer (seconds, and some hundred megabytes with
+torch beside it); if that tokenizer is written in Python, it decodes streams itself, a few tokens at
+a time.
 
     trust_remote_code=true lets the folder's own Python code run: only for folders you trust.
 """
@@ -28,7 +30,7 @@ from trellis.tokenizers.pieces import finish_model
 from trellis.tokenizers.ranks import count_ranks
 from trellis.tokenizers.registry import load as load_type
 from trellis.tokenizers.registry import type_module
-from trellis.tokenizers.spm import BPE, UNIGRAM, read_model
+from trellis.tokenizers.spm import BPE, UNIGRAM, read_algorithm
 from trellis.tokenizers.stream import StreamDecoder, TextTable
 from trellis.tokenizers.tokenizer import Tokenizer
 
@@ -39,6 +41,10 @@ _BEGIN_AND_END = (
     ("<bos>", "<eos>"),
     ("<|endoftext|>", "<|endoftext|>"),
 )
+
+# A byte-level BPE in two files, and the types that read it for a tokenizer_class.
+_MERGES = {"vocab.json", "merges.txt"}
+_MERGED_BY = {"GPT2Tokenizer": "gpt2", "Qwen2Tokenizer": "qwen", "Qwen3_5Tokenizer": "qwen"}
 
 
 def load(
@@ -86,7 +92,7 @@ def _reader(folder: Path, config: Config) -> Callable[[Options], Tokenizer] | No
         kind = Kind(roles=_roles(backend))
         whole = decodes_by_token(backend)
         return partial(finish, backend, config, kind=kind) if whole else None
-    owner = _owner(folder)
+    owner = _owner(folder, config)
     if owner is not None:
         return partial(_load_type, owner, folder)
     path = folder / "tokenizer.model"
@@ -222,7 +228,7 @@ def _roles(backend: tokenizers.Tokenizer) -> dict[str, str]:
     return dict(zip(("bos_token", "eos_token"), next(known, ()), strict=False))
 
 
-def _owner(folder: Path) -> str | None:
+def _owner(folder: Path, config: Config) -> str | None:
     """The type that owns the files of a folder, None if there is none."""
     names = [path.name for path in folder.iterdir() if path.is_file()]
     if "tekken.json" in names or any(".model.v" in name for name in names):
@@ -230,13 +236,20 @@ def _owner(folder: Path) -> str | None:
     if any(name.endswith(".tiktoken") for name in names):
         return "qwen"
     if "spiece.model" in names:
-        return "t5" if read_model(folder / "spiece.model").algorithm == UNIGRAM else None
+        return "t5" if read_algorithm(folder / "spiece.model") == UNIGRAM else None
+    if set(names) >= _MERGES:
+        return _MERGED_BY.get(_class_of(config))
     path = folder / "tokenizer.model"
     if not path.is_file():
         return None
     if (count := count_ranks(path)) is not None:
         return "llama4" if count == type_module("llama4").RANKS else "llama3"
-    return "llama" if read_model(path).algorithm == BPE else None
+    return "llama" if read_algorithm(path) == BPE else None
+
+
+def _class_of(config: Config) -> str:
+    """tokenizer_class, of a slow tokenizer and a fast one the same; '' if it is not named."""
+    return str(config.values.get("tokenizer_class") or "").removesuffix("Fast")
 
 
 def _open(folder: Path, config: Config, options: Options, trust_remote_code: bool) -> Tokenizer:
@@ -245,6 +258,12 @@ def _open(folder: Path, config: Config, options: Options, trust_remote_code: boo
         raise TokenizerError(
             f"{folder}: its tokenizer is Python code of its own, which runs only if you say so:"
             " SET=trust_remote_code:true, for a folder that you trust"
+        )
+    merges = all((folder / name).is_file() for name in _MERGES)
+    if merges and not (_class_of(config) or (folder / "config.json").is_file()):
+        raise TokenizerError(
+            f"{folder}: vocab.json and merges.txt do not say how a text is cut into words; name the"
+            " tokenizer_class in tokenizer_config.json, or choose the type: gpt2, qwen"
         )
     opened = _auto_tokenizer(folder, trust_remote_code)
     chat = _chat(opened, folder)

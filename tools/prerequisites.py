@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether .venv can be made here, and what to install if not: python3 prerequisites.py."""
+"""Whether .venv can be made here, and what to install if not: python3 prerequisites.py [--tests].
+
+With `--tests` also whether the tests can run.
+"""
 
 import sys
 from pathlib import Path
@@ -16,7 +19,7 @@ def main() -> int:
         wanted = " to ".join(".".join(map(str, version)) for version in VERSIONS)
         print(f"Python {wanted} is needed, {sys.executable} is {python_version()}; set PYTHON=")
         return 1
-    found = lacks()
+    found = lacks(tests="--tests" in sys.argv[1:])
     if not found:
         return 0
     print(f"missing here: {', '.join(lack.what for lack in found)}")

@@ -36,6 +36,7 @@ INPUTS: dict[str, tuple[str, Any]] = {
     "return_finish_reason": ("BOOL", np.bool_),
     "stop": ("BOOL", np.bool_),
     "stop_words": ("BYTES", np.object_),
+    "decoder_text_input": ("BYTES", np.object_),
     "bad_words": ("BYTES", np.object_),
     "embedding_bias_words": ("BYTES", np.object_),
     "embedding_bias_weights": ("FP32", np.float32),

@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
+import pytest
 from asking import KOREAN, ask
 
+from trellis.cli.ask import _print as print_answer
 from trellis.server.ports import free_ports
 from trellis.server.process import Server
 
@@ -61,8 +65,41 @@ def test_without_a_server_it_says_so_in_one_line() -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_several_samples_are_printed_one_after_another(server: Server) -> None:
-    sampling = ("--num_return_sequences", "3", "--temperature", "0.9", "--seed", "3")
-    result = run(server, "Once upon", "--max_tokens", "8", "--end_id", "-1", *sampling)
-    numbers = [line[:3] for line in result.stdout.splitlines() if line.startswith("[")]
-    assert numbers == ["[0]", "[1]", "[2]"]
+def test_several_samples_are_the_models_one_after_another(
+    server: Server, http: httpx.Client
+) -> None:
+    sampling = {"num_return_sequences": 3, "temperature": 0.9, "seed": 3, "end_id": -1}
+    expected = ask(http, "Once upon", max_tokens=8, **sampling)["text_output"]
+    assert len(set(expected)) > 1
+    arguments = [text for name, value in sampling.items() for text in (f"--{name}", str(value))]
+    result = run(server, "Once upon", "--max_tokens", "8", *arguments)
+    assert result.stdout == "".join(f"[{n}] {text}\n" for n, text in enumerate(expected))
+
+
+def chunk(text: str, sequence: int | None = None) -> dict[str, np.ndarray]:
+    """A response as the engines give it: one sequence's new text."""
+    arrays = {"text_output": np.array([text.encode()], np.object_)}
+    if sequence is not None:
+        arrays["sequence_index"] = np.array([[sequence]], np.int32)
+    return arrays
+
+
+def test_chunks_of_samples_that_come_by_turns_are_not_mixed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = {0: ["a", "b", "c"], 1: ["1", "2"], 2: ["x\n", "y", "z"]}
+    turns = [chunk(texts[s][n], s) for n in range(3) for s in (2, 0, 1) if n < len(texts[s])]
+    print_answer(iter(turns), {"num_return_sequences": 3})
+    assert capsys.readouterr().out == "[0] abc\n[1] 12\n[2] x\nyz\n"
+
+
+def test_the_chunks_of_one_sample_are_printed_as_they_come(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def responses() -> Iterator[dict[str, np.ndarray]]:
+        for text in ("Paris", " is"):
+            yield chunk(text)
+            assert capsys.readouterr().out == text
+
+    print_answer(responses(), {})
+    assert capsys.readouterr().out == "\n"

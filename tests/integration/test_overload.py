@@ -72,7 +72,10 @@ def test_a_flood_is_answered_right_or_refused_and_the_server_is_well_after(small
         responses = asyncio.run(flood(small, FLOOD))
         statuses = Counter(response.status_code for response in responses)
         assert set(statuses) == {200, 503}, statuses
-        assert statuses[200] >= PLACES + QUEUE
+        # A machine that is busy may not get to all that wait in time: they are told so.
+        late = sum("waited 3 s without a place" in response.text for response in responses)
+        assert statuses[200] >= PLACES
+        assert statuses[200] + late >= PLACES + QUEUE
         for number, response in enumerate(responses):
             if response.status_code == 200:
                 assert text_of(response) == expected(number)

@@ -45,3 +45,12 @@ def test_a_stream_that_is_not_asked_to_stream_is_one_chunk(http: httpx.Client) -
     body = {"text_input": "Once upon a time", "max_tokens": 10}
     with http.stream("POST", "/v2/models/ensemble/generate_stream", json=body) as response:
         assert response.read().count(b"data:") == 1
+
+
+def test_a_stream_has_new_text_alone_also_with_the_prompt_asked_for(http: httpx.Client) -> None:
+    # What NVIDIA's end_to_end_grpc_client.py sends, and expects of a stream.
+    whole = ask(http, "The capital of France is", max_tokens=8)["text_output"]
+    values = {"max_tokens": 8, "exclude_input_in_output": False}
+    assert b"".join(stream(http, "The capital of France is", **values)).decode() == whole
+    prompted = ask(http, "The capital of France is", **values)["text_output"]
+    assert prompted == f"The capital of France is{whole}"

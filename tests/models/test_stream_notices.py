@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trellis.ipc.stream_announcements import Announcer, Listener, Notice, id_digest
+from trellis.ipc.stream_announcements import Announcer, CountedPrompt, Listener, Notice, id_digest
 
 
 @pytest.fixture
@@ -50,7 +50,50 @@ def test_what_a_request_says_of_special_tokens_is_heard(
     begun = listener.begun(id_digest("a"))
     assert begun.skip_special_tokens is skip
     assert (begun.generation is not None) == streams
-    assert listener.begun(id_digest("b")) == (0, None)
+    assert listener.begun(id_digest("b"))[:2] == (0, None)
+
+
+def test_what_is_counted_is_heard_between_notices_without_counts(
+    tmp_path: Path, listener: Listener
+) -> None:
+    prompts = (CountedPrompt(9, 9, 5, (2, -1)), CountedPrompt(4, 0, 2**31 - 1))
+    notices = [Notice("a", True), Notice("b", False, True, 5, prompts), Notice("c", True)]
+    assert Announcer(tmp_path).announce(notices)
+    listener.drain()
+    begun = listener.begun(id_digest("b"))
+    assert begun == (None, True, 5, prompts, False)
+    assert [listener.begun(id_digest(name)).asked for name in "ac"] == [0, 0]
+    assert generation(listener, "c") not in (None, 0)
+
+
+def test_a_stop_marks_the_request_of_its_id_until_that_is_used_again(
+    tmp_path: Path, listener: Listener
+) -> None:
+    announcer = Announcer(tmp_path)
+    announcer.announce([Notice("a", True), Notice("b", True)])
+    listener.drain()
+    before = generation(listener, "a")
+    announcer.announce([Notice("a", False, cancels=True), Notice("c", False, cancels=True)])
+    listener.drain()
+    assert listener.begun(id_digest("a"))[:1] == (before,)
+    assert [listener.begun(id_digest(name)).cancelled for name in "abc"] == [True, False, False]
+    announcer.announce([Notice("a", True)])
+    listener.drain()
+    assert not listener.begun(id_digest("a")).cancelled
+
+
+def test_more_than_fits_in_a_datagram_is_said_not_to_be_heard(
+    tmp_path: Path, listener: Listener
+) -> None:
+    prompts = (CountedPrompt(1, 0, 1, tuple(range(255))),) * 200
+    announcer = Announcer(tmp_path)
+    assert not announcer.announce([Notice("a", False, None, 1, prompts), Notice("b", True)])
+    listener.drain()
+    assert generation(listener, "a") == 0
+    assert generation(listener, "b") not in (None, 0)
+    assert announcer.announce([Notice(f"{n}", False, None, 1, prompts[:50]) for n in range(4)])
+    listener.drain()
+    assert listener.begun(id_digest("3")).prompts == prompts[:50]
 
 
 def test_only_so_many_ids_are_remembered_the_last_used_ones(

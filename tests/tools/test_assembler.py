@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from cli import run
 from fake_engines import write_engine
+from gguf import GGUFWriter
 
 from trellis.engine_files.engine_folder import read_engine
 from trellis.files import CopyMode, place
 from trellis.repository.assemble import Assembly, AssemblyError, Plan, assemble
 from trellis.repository.model_config import parameters, parse_config
+from trellis.tokenizers import load
 
 
 @pytest.fixture
@@ -349,3 +351,36 @@ def prompt_ids(repository: Path, prompt: str) -> list[int]:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     ids: list[int] = json.loads(done.stdout)
     return ids
+
+
+@pytest.mark.parametrize(
+    ("eos", "eot", "ends"), [(2, 3, [2, 3]), (2, 2, None), (2, None, None), (None, 3, [3])]
+)
+def test_a_ggufs_end_of_turn_ends_an_answer_beside_its_end_of_text(
+    target: Path,
+    tmp_path: Path,
+    llama_folder: Path,
+    eos: int | None,
+    eot: int | None,
+    ends: list[int] | None,
+) -> None:
+    folder = tmp_path / "gguf-out"
+    folder.mkdir()
+    writer = GGUFWriter(folder / "model.gguf", "llama")
+    writer.add_context_length(512)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([f"t{number}" for number in range(32_000)])
+    if eos is not None:
+        writer.add_eos_token_id(eos)
+    if eot is not None:
+        writer.add_eot_token_id(eot)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assemble(Plan(read_engine(folder), "llama", llama_folder), target)
+    for model in ("preprocessing", "postprocessing", "tensorrt_llm"):
+        made = target / model / "1" / "tokenizer" / "generation_config.json"
+        assert (json.loads(made.read_text())["eos_token_id"] if made.exists() else None) == ends
+    tokenizer = load("llama", target / "preprocessing" / "1" / "tokenizer")
+    assert tokenizer.end_ids == tuple(dict.fromkeys([2, *(ends or [])]))
+    assert not assemble(Plan(read_engine(folder), "llama", llama_folder), target).changed

@@ -99,6 +99,11 @@ CASES: dict[str, tuple[list[bytes], dict[str, Any], str | tuple[str, ...]]] = {
         {"num_return_sequences": 0},
         "num_return_sequences: 0 is not allowed; send 1 to 64",
     ),
+    "decoder prompt": (
+        [b"Hi"],
+        {"decoder_text_input": b"Ho"},
+        "decoder_text_input: this engine has no decoder prompt; leave it out",
+    ),
     "stop": ([b"Hi"], {"stop": True}, "stop: needs the id of the request to end; send it as"),
 }
 

@@ -279,12 +279,12 @@ def test_what_the_release_lacks_is_refused_by_name_unless_it_is_neutral(
     served: Served, contract: Contract
 ) -> None:
     tail = f"this engine (TensorRT-LLM {engine_version(served)}) cannot do it; leave it out"
-    for name in ("frequency_penalty", "return_num_input_tokens"):
-        if contract.input(name) is None:
-            assert refused(served, **{name: 1}) == f"{name}: {tail}"
-            assert served.text(PROMPT, max_tokens=100, **{name: 0}) == [whole(served)]
-        else:
-            assert served.text(PROMPT, max_tokens=100, **{name: 1}) == [whole(served)]
+    name = "frequency_penalty"
+    if contract.input(name) is None:
+        assert refused(served, **{name: 1}) == f"{name}: {tail}"
+        assert served.text(PROMPT, max_tokens=100, **{name: 0}) == [whole(served)]
+    else:
+        assert served.text(PROMPT, max_tokens=100, **{name: 1}) == [whole(served)]
 
 
 def engine_version(served: Served) -> str:
@@ -413,12 +413,68 @@ def test_guided_decoding_goes_to_the_engine_or_is_refused(
     assert got["guided_decoding_guide"] == ["[0-9]+"]
 
 
-def test_a_finish_reason_is_refused_unless_it_is_not_wanted(served: Served) -> None:
-    assert refused(served, return_finish_reason=True) == (
-        f"return_finish_reason: this engine (TensorRT-LLM {engine_version(served)}) cannot do it;"
-        " leave it out"
+COUNTS = {"return_num_input_tokens": True, "return_num_output_tokens": True}
+
+
+def test_tokens_are_counted_of_each_response(
+    served: Served, llama: Tokenizer, answer: list[int]
+) -> None:
+    prompt = len(llama.encode(PROMPT))
+    (response,) = served.ask([PROMPT], "counted", max_tokens=100, **COUNTS)
+    assert counts(response) == [(prompt, len(answer))]
+    assert response["num_output_tokens"].dtype == np.int32
+    chunks = served.ask([PROMPT], "counted", max_tokens=100, stream=True, **COUNTS)
+    assert len(chunks) > 10
+    found = [count for chunk in chunks for count in counts(chunk)]
+    assert {count[0] for count in found} == {prompt}
+    assert sum(count[1] for count in found) == len(answer)
+    (response,) = served.ask([PROMPT], "counted", max_tokens=100)
+    assert not response.keys() & {"num_input_tokens", "num_output_tokens", "finish_reason"}
+
+
+def test_tokens_are_counted_over_http_as_over_grpc(
+    served: Served, llama: Tokenizer, answer: list[int]
+) -> None:
+    response = served.post(text_input=PROMPT, max_tokens=100, **COUNTS)
+    assert response.status_code == 200, response.text
+    said = response.json()
+    found = (said["num_input_tokens"], said["num_output_tokens"])
+    assert found == (len(llama.encode(PROMPT)), len(answer))
+    assert said["text_output"] == whole(served)
+
+
+def counts(response: dict[str, np.ndarray]) -> list[tuple[int, int]]:
+    """What a response says of input and output tokens, of each row."""
+    both = (response["num_input_tokens"], response["num_output_tokens"])
+    assert [array.shape for array in both] == [(1, 1), (1, 1)]
+    return list(zip(*(array.reshape(-1).tolist() for array in both), strict=True))
+
+
+def test_a_whole_answer_says_why_it_ended(served: Served, answer: list[int]) -> None:
+    for most, reason in ((100, b"stop"), (len(answer), b"length"), (3, b"length")):
+        asked = {"max_tokens": most, "return_finish_reason": True}
+        (response,) = served.ask([PROMPT], "why", **asked)
+        assert response["finish_reason"].tolist() == [[reason]]
+        said = served.post(text_input=PROMPT, **asked)
+        assert said.json()["finish_reason"] == reason.decode(), said.text
+    (response,) = served.ask([PROMPT], max_tokens=100, return_finish_reason=False)
+    assert "finish_reason" not in response
+
+
+def test_a_stream_without_its_last_chunk_known_has_no_finish_reason(served: Served) -> None:
+    message = refused(served, return_finish_reason=True, stream=True)
+    assert message == (
+        f"return_finish_reason: this engine (TensorRT-LLM {engine_version(served)}) does not say"
+        " which chunk of a stream is its last; leave out stream or return_finish_reason"
     )
-    assert served.text(PROMPT, max_tokens=100, return_finish_reason=False) == [whole(served)]
+
+
+def test_what_is_counted_beside_the_engine_needs_an_id(served: Served, contract: Contract) -> None:
+    for name in (*COUNTS, "return_finish_reason"):
+        if contract.input(name) is None:
+            assert refused(served, **{name: True}).startswith(
+                f"{name}: needs an id with this engine (TensorRT-LLM {engine_version(served)});"
+            )
 
 
 def test_a_stop_without_an_id_is_refused_before_the_engine(served: Served) -> None:

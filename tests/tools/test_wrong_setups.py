@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cli import failing, run
 from fake_engines import config, write_engine
+from gguf import GGUFWriter
 
 from trellis.engine_files.engine_config import read_engine_config
 from trellis.engine_files.engine_folder import read_engine
@@ -156,6 +157,42 @@ def broken_gguf(place: Place) -> dict[str, str]:
     return {}
 
 
+def two_halves(place: Place) -> dict[str, str]:
+    """As TensorRT-LLM's example of T5 and BART builds them."""
+    no_engine(place)
+    for half in ("encoder", "decoder"):
+        write_engine(place.engine / half, RELEASE, architecture=f"{half.title()}Model")
+    return {}
+
+
+def encoder_in_openvino(place: Place) -> dict[str, str]:
+    no_engine(place)
+    for half in ("encoder", "decoder"):
+        (place.engine / f"openvino_{half}_model.xml").write_text("<net/>")
+    return {}
+
+
+def checkpoint_of_t5(place: Place) -> dict[str, str]:
+    no_engine(place)
+    config = {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}
+    (place.engine / "config.json").write_text(json.dumps(config))
+    (place.engine / "model.safetensors").write_bytes(b"")
+    return {}
+
+
+def gguf_of_t5(place: Place) -> dict[str, str]:
+    no_engine(place)
+    writer = GGUFWriter(place.engine / "t5.gguf", "t5")
+    writer.add_context_length(512)
+    writer.add_tokenizer_model("t5")
+    writer.add_token_list(["a", "b"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return {}
+
+
+HALF = "an encoder-decoder model ({}), which is not served: its prompt goes to the encoder and"
 TWO_RANKS = {"mapping": {"world_size": 2, "tp_size": 2, "pp_size": 1}}
 
 REPO_SETUPS: dict[str, tuple[Breaks, str]] = {
@@ -182,6 +219,24 @@ REPO_SETUPS: dict[str, tuple[Breaks, str]] = {
     "no config.json": (removed("config.json"), "*.engine without config.json"),
     "rank file missing": (config_of(**TWO_RANKS), "no engine file for rank 1 of 2 (TP 2 x PP 1)"),
     "rank file empty": (file_of("rank0.engine"), "no engine file for rank 0 of 1"),
+    "encoder and decoder": (two_halves, HALF.format("it holds encoder/ and decoder/")),
+    "a decoder alone": (
+        config_of(architecture="DecoderModel"),
+        HALF.format("config.json says pretrained_config.architecture DecoderModel"),
+    ),
+    "cross attention": (
+        config_of("0.7.2", cross_attention=True),
+        HALF.format("config.json says builder_config.cross_attention"),
+    ),
+    "an encoder for OpenVINO": (
+        encoder_in_openvino,
+        HALF.format("it holds openvino_encoder_model.xml"),
+    ),
+    "a checkpoint of T5": (
+        checkpoint_of_t5,
+        HALF.format("config.json says is_encoder_decoder"),
+    ),
+    "a GGUF of T5": (gguf_of_t5, HALF.format("t5.gguf says general.architecture t5")),
     "release too old": (options(trtllm="0.4.1"), "TensorRT-LLM 0.4.1 is not supported; known:"),
     "release too new": (options(trtllm="2.0.0"), "TensorRT-LLM 2.0.0 is not supported; known:"),
     "no release at all": (options(trtllm="newest"), "'newest' is no TensorRT-LLM release; known:"),
@@ -717,6 +772,29 @@ def test_a_file_that_a_type_of_ones_own_imports_is_no_package(place: Place) -> N
     (found,) = failing(place.repository, *ports(), env=env)
     assert "No module named 'trellis.more'" in found["found"]
     assert "pip" not in found["remedy"]
+
+
+def test_a_large_file_that_was_cut_short_is_named(place: Place) -> None:
+    (engine,) = place.engine.glob("*.engine")
+    os.truncate(engine, 20 << 20)
+    env = made(place).gpus(80)
+    assert failing(place.repository, *ports(), env=env) == []
+    os.truncate(engine, 1 << 20)  # a hard link of the one in the repository
+    (found,) = failing(place.repository, *ports(), env=env)
+    assert found["what"] == "large files"
+    assert found["found"] == f"tensorrt_llm/1/{engine.name}: {1 << 20} bytes"
+    assert found["needed"] == f"{20 << 20} bytes, as it was made"
+    assert found["remedy"] == "copy the repository again, or `make repo`"
+
+
+def test_the_check_leaves_nothing_in_the_repository(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    env = made(place).gpus(80)
+    before = sorted(place.repository.rglob("*"))
+    assert failing(place.repository, *ports(), env=env) == []
+    assert sorted(place.repository.rglob("*")) == before
 
 
 def test_what_only_makes_a_tokenizer_faster_is_not_needed(place: Place) -> None:

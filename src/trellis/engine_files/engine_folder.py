@@ -23,6 +23,8 @@ from trellis.files import read_json
 # The releases whose config.json does not say which of them wrote it.
 UNNAMED = ("0.5.", "0.6.", "0.7.")
 ENGINE_TYPES = ("tensorrtllm", "openvino", "transformers")
+# What TensorRT-LLM's builder calls the halves of an encoder-decoder model.
+HALVES = ("EncoderModel", "DecoderModel", "WhisperEncoder")
 
 
 class EngineFolderError(ValueError):
@@ -40,6 +42,7 @@ class EngineFolder:
     vocab_size: int | None = None
     trtllm: EngineConfig | None = None
     notes: tuple[str, ...] = ()
+    end_ids: tuple[int, ...] = ()  # ids that end an answer, of a file that names several
 
     @property
     def max_input_len(self) -> int | None:
@@ -57,6 +60,8 @@ def read_engine(path: Path, backend: str = "", release: str = "") -> EngineFolde
     """
     if not path.is_dir():
         raise EngineFolderError(f"ENGINE={path}: no such folder")
+    if halves := _encoder_decoder(path):
+        raise EngineFolderError(_no_encoder_decoder(path, halves))
     engine_type = backend or _detect(path)
     if engine_type not in ENGINE_TYPES:
         known = ", ".join(ENGINE_TYPES)
@@ -71,6 +76,40 @@ def read_engine(path: Path, backend: str = "", release: str = "") -> EngineFolde
     if any(path.glob("*.gguf")):
         return _gguf(path, files)
     return _openvino_ir(path, files)
+
+
+def _encoder_decoder(path: Path) -> str:
+    """What shows that a folder holds an encoder-decoder model (T5, BART, Whisper); '' if nothing.
+
+    Files that cannot be read show nothing: whoever reads them says why.
+    """
+    if all((path / half / "config.json").is_file() for half in ("encoder", "decoder")):
+        return "it holds encoder/ and decoder/"
+    if (path / "openvino_encoder_model.xml").is_file():
+        return "it holds openvino_encoder_model.xml"
+    try:
+        config = read_json(path / "config.json")
+    except (OSError, ValueError):
+        return ""
+    if config.get("is_encoder_decoder") is True:
+        return "config.json says is_encoder_decoder"
+    for section in ("pretrained_config", "builder_config"):
+        values = config.get(section)
+        if not isinstance(values, dict):
+            continue
+        if values.get("architecture") in HALVES:
+            return f"config.json says {section}.architecture {values['architecture']}"
+        if values.get("cross_attention") is True:
+            return f"config.json says {section}.cross_attention"
+    return ""
+
+
+def _no_encoder_decoder(path: Path, why: str) -> str:
+    return (
+        f"ENGINE={path}: an encoder-decoder model ({why}), which is not served: its prompt goes to"
+        " the encoder and decoder_text_input to the decoder, and no engine here is given both;"
+        " take a decoder-only model, or NVIDIA's own repository for this one"
+    )
 
 
 def _detect(path: Path) -> str:
@@ -153,12 +192,16 @@ def _gguf(path: Path, files: tuple[Path, ...]) -> EngineFolder:
     from trellis.engine_files.gguf import read_gguf
 
     metadata = read_gguf(models[0])
+    if metadata.architecture.startswith("t5"):
+        why = f"{models[0].name} says general.architecture {metadata.architecture}"
+        raise EngineFolderError(_no_encoder_decoder(path, why))
     return EngineFolder(
         path=path,
         engine_type="openvino",
         files=(models[0],),
         max_seq_len=metadata.context_length,
         vocab_size=len(metadata.tokens),
+        end_ids=metadata.end_ids,
     )
 
 

@@ -23,10 +23,18 @@ class GgufMetadata:
     merges: list[str]
     bos_id: int | None
     eos_id: int | None
+    eot_id: int | None  # ends a turn
     pad_id: int | None
     unk_id: int | None
     add_bos_token: bool
     chat_template: str | None
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The ends of a text and of a turn, where these are two; else ()."""
+        if self.eot_id is None or self.eot_id == self.eos_id:
+            return ()
+        return (self.eot_id,) if self.eos_id is None else (self.eos_id, self.eot_id)
 
 
 def read_gguf(path: Path) -> GgufMetadata:
@@ -57,6 +65,7 @@ def read_gguf(path: Path) -> GgufMetadata:
         merges=get("tokenizer.ggml.merges", []),
         bos_id=get("tokenizer.ggml.bos_token_id"),
         eos_id=get("tokenizer.ggml.eos_token_id"),
+        eot_id=get("tokenizer.ggml.eot_token_id"),
         pad_id=get("tokenizer.ggml.padding_token_id"),
         unk_id=get("tokenizer.ggml.unknown_token_id"),
         add_bos_token=bool(get("tokenizer.ggml.add_bos_token", False)),

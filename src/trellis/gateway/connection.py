@@ -214,7 +214,7 @@ class Connection(asyncio.Protocol):
                 body, request.request_id = asked.body, asked.request_id
                 request.token, request.stops_by_id = self._token, model.stops_by_id
                 way = model.ids_way
-                if way is not None and asked.one_text and _is_plain(request):
+                if way is not None and way.fits(asked) and _is_plain(request):
                     self._ask_for_ids(request, asked, way)
                     return
             else:

@@ -22,7 +22,9 @@ from trellis.gateway.text_answers import Source
 
 Config = dict[str, Any]
 log = logging.getLogger("trellis.gateway")
-TEXT = {"OUTPUT": "text_output"}  # all that the last step gives
+OUTPUT, TEXT = "OUTPUT", "text_output"  # of the last step, of the ensemble
+# What the last step may tell besides, to requests that ask for it, which go to the ensemble.
+TOLD = frozenset(("NUM_INPUT_TOKENS", "NUM_OUTPUT_TOKENS", "FINISH_REASON"))
 IDS = "output_ids"  # the engine's output that it makes it of
 LATEST = (-1, "-1")  # of a model's versions, as Triton or protobuf write it
 ONE_VERSION = {"latest": {"num_versions": 1}}
@@ -37,6 +39,12 @@ class IdsWay:
     engine: Source | None = None
     requests: EngineRequests | None = None  # to the engine
     refusal: type[Exception] = ValueError  # what those raise
+    told: frozenset[str] = frozenset()  # what asks for something that only the last step tells
+
+    def fits(self, asked: "Prepared") -> bool:
+        """Whether a request can be answered in this way."""
+        asks = any(asked.values.get(name) not in (None, False, [False]) for name in self.told)
+        return asked.one_text and not asks
 
     def is_long(self, asked: Prepared) -> bool:
         """Whether to make its body takes so long that others should not wait for it."""
@@ -86,7 +94,8 @@ def ids_way(
         return None
     shown = {tensor["name"] for tensor in config["output"]}
     same = {tensor["name"]: tensor["name"] for tensor in ids["output"]}
-    way = IdsWay(plugins.texts, _source(config, ids, same, shown))
+    told = frozenset(f"return_{name}" for name in _given(steps[2]) - {TEXT})
+    way = IdsWay(plugins.texts, _source(config, ids, same, shown), told=told)
     if plugins.preprocessor is None:
         return way
     requests = EngineRequests(plugins.preprocessor, plugins.types, (steps[0], steps[1]), fields)
@@ -120,17 +129,23 @@ def _is_the_same(config: Config, ids: Config) -> bool:
     steps, first = (c["ensemble_scheduling"]["step"] for c in (config, ids))
     outputs = steps[1]["output_map"]
     shown, shown_ids = ({tensor["name"] for tensor in c["output"]} for c in (config, ids))
-    others = shown - set(TEXT.values())
+    others = shown - _given(steps[2])
+    told = {name: name.lower() for name in TOLD & set(steps[2]["output_map"])}
     return (
         config["input"] == ids["input"]
         and len(first) == 2
         and all(map(_same_step, steps, first))
-        and steps[2]["output_map"] == TEXT
+        and steps[2]["output_map"] == {OUTPUT: TEXT} | told
         and steps[2].get("model_version", -1) in LATEST
         and set(steps[2]["input_map"].values()) | others <= set(outputs.values())
         and others <= shown_ids
         and outputs.get(IDS) not in (None, *others)
     )
+
+
+def _given(step: Config) -> set[str]:
+    """The ensemble's tensors that a step gives."""
+    return set(step["output_map"].values())
 
 
 def _same_step(one: Config, other: Config) -> bool:

@@ -4,7 +4,7 @@
 Nothing is sent for a chunk. `postprocessing` counts in the state that it keeps for a stream anyway,
 and a thread of it answers questions; the engine host asks while streams are in flight, and says
 which ones end without a last chunk. Both are datagrams between processes of one server, see
-`server_sockets.py`.
+`sockets.py`.
 """
 
 import contextlib

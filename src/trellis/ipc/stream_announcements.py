@@ -3,9 +3,9 @@
 
 Only used with TensorRT-LLM's own engines, which pass nothing through: there a stream is known by
 its request's id, and only the first step knows that an id is used again, that its request does
-not stream, or what it says of special tokens. A datagram goes through a Unix socket in Linux's
-abstract namespace, named after the tritonserver that both processes are children of; it arrives
-before the request does, and there is no file to clean up.
+not stream, what it says of special tokens, or how long its prompts are. A datagram goes through a
+Unix socket in Linux's abstract namespace, named after the tritonserver that both processes are
+children of; it arrives before the request does, and there is no file to clean up.
 """
 
 import contextlib
@@ -14,20 +14,45 @@ import logging
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 log = logging.getLogger("trellis.stream_notices")
 
 DIGEST_BYTES = 16
-NOTICE_BYTES = DIGEST_BYTES + 1
-NOTICES_PER_DATAGRAM = 2048
+HEAD_BYTES = DIGEST_BYTES + 1
+DATAGRAM_BYTES = 131072
 SEND_SECONDS = 2.0
 WAKE_SECONDS = 0.005
+
+
+# Bits of a notice's flags.
+STREAMS, SKIP_SAID, SKIP, COUNTED, CANCELS = 1, 2, 4, 8, 16
+# What a request may ask to be told of its answer, a bit each.
+NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, FINISH_REASON = 1, 2, 4
+_COUNTED = struct.Struct("<BH")  # what is asked, how many prompts
+_PROMPT = struct.Struct("<IIIB")  # of a CountedPrompt; the last: how many ends, 4 bytes each
+MAX_ENDS = 255
+
+
+class CountedPrompt(NamedTuple):
+    """What has to be known of a prompt to count its answer's tokens."""
+
+    tokens: int
+    in_front: int  # tokens of it that its answer begins with
+    max_tokens: int
+    ends: tuple[int, ...] = ()  # ids that end the answer
+
+    def encode(self) -> bytes:
+        """As it is in a notice."""
+        ends = self.ends[:MAX_ENDS]
+        head = _PROMPT.pack(self.tokens, self.in_front, self.max_tokens, len(ends))
+        return head + struct.pack(f"<{len(ends)}i", *ends)
 
 
 class Notice(NamedTuple):
@@ -36,11 +61,20 @@ class Notice(NamedTuple):
     request_id: str
     streams: bool
     skip_special_tokens: bool | None = None  # None: as the repository was made
+    asked: int = 0  # what is to be told of its answer: NUM_INPUT_TOKENS | ...
+    prompts: tuple[CountedPrompt, ...] = ()
+    cancels: bool = False  # it only ends the request of that id
 
-    def flags(self) -> int:
-        """One byte: bit 0 streams, bit 1 a choice was made, bit 2 that choice."""
+    def encode(self) -> bytes:
+        """The digest of the id, flags, and the prompts if they are to be counted."""
         skip = self.skip_special_tokens
-        return self.streams | (0 if skip is None else 2 | skip << 2)
+        flags = self.streams | (0 if skip is None else SKIP_SAID | skip * SKIP)
+        flags |= self.cancels * CANCELS | bool(self.asked) * COUNTED
+        head = id_digest(self.request_id) + bytes([flags])
+        if not self.asked:
+            return head
+        prompts = b"".join(prompt.encode() for prompt in self.prompts)
+        return head + _COUNTED.pack(self.asked, len(self.prompts)) + prompts
 
 
 class Begun(NamedTuple):
@@ -48,6 +82,9 @@ class Begun(NamedTuple):
 
     generation: int | None = 0  # which use of the id it is; None if it does not stream
     skip_special_tokens: bool | None = None
+    asked: int = 0
+    prompts: tuple[CountedPrompt, ...] = ()
+    cancelled: bool = False
 
 
 UNKNOWN = Begun()
@@ -76,12 +113,12 @@ class Announcer:
 
     def announce(self, begun: Iterable[Notice]) -> bool:
         """Say that these requests begin; False if nobody heard all of it. Never raises."""
-        notices = [id_digest(notice.request_id) + bytes([notice.flags()]) for notice in begun]
         heard = True
-        for start in range(0, len(notices), NOTICES_PER_DATAGRAM):
+        for datagram in _datagrams(notice.encode() for notice in begun):
             try:
-                chunk = notices[start : start + NOTICES_PER_DATAGRAM]
-                self._socket.sendto(b"".join(chunk), self._address)
+                if len(datagram) > DATAGRAM_BYTES:
+                    raise OSError(f"a notice of {len(datagram)} bytes is too large")
+                self._socket.sendto(datagram, self._address)
             except OSError as error:
                 heard = False
                 self._warn(error)
@@ -108,7 +145,7 @@ class Listener:
         self._closed = threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._datagram = memoryview(bytearray(NOTICE_BYTES * NOTICES_PER_DATAGRAM))
+        self._datagram = memoryview(bytearray(DATAGRAM_BYTES))
         try:
             self._socket.bind(socket_name(repository))
         except OSError as error:
@@ -140,12 +177,25 @@ class Listener:
 
     def _take(self, datagram: bytes) -> None:
         self.heard = True
-        for start in range(0, len(datagram) - DIGEST_BYTES, NOTICE_BYTES):
+        start = 0
+        while start + HEAD_BYTES <= len(datagram):
             digest = datagram[start : start + DIGEST_BYTES]
-            self._counter += 1
             flags = datagram[start + DIGEST_BYTES]
+            start += HEAD_BYTES
+            if flags & CANCELS:
+                if digest in self._begun:
+                    self._begun[digest] = self._begun[digest]._replace(cancelled=True)
+                continue
+            asked = 0
+            prompts: tuple[CountedPrompt, ...] = ()
+            if flags & COUNTED:
+                asked, prompts, start = _read_prompts(datagram, start)
+            self._counter += 1
             self._begun[digest] = Begun(
-                self._counter if flags & 1 else None, bool(flags & 4) if flags & 2 else None
+                self._counter if flags & STREAMS else None,
+                bool(flags & SKIP) if flags & SKIP_SAID else None,
+                asked,
+                prompts,
             )
             self._begun.move_to_end(digest)
         while len(self._begun) > self._most:
@@ -158,3 +208,31 @@ class Listener:
                 self.drain()
                 # Under load who decodes drains: to wake for every datagram would only cost.
                 time.sleep(WAKE_SECONDS)
+
+
+def _datagrams(notices: Iterable[bytes]) -> Iterator[bytes]:
+    """The notices in as few datagrams as possible; one that is too large is alone, and fails."""
+    gathered: list[bytes] = []
+    size = 0
+    for notice in notices:
+        if gathered and size + len(notice) > DATAGRAM_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+        gathered.append(notice)
+        size += len(notice)
+    if gathered:
+        yield b"".join(gathered)
+
+
+def _read_prompts(datagram: bytes, start: int) -> tuple[int, tuple[CountedPrompt, ...], int]:
+    """What is asked, the prompts, and where the next notice begins."""
+    asked, count = _COUNTED.unpack_from(datagram, start)
+    start += _COUNTED.size
+    prompts = []
+    for _ in range(count):
+        length, in_front, most, ends = _PROMPT.unpack_from(datagram, start)
+        start += _PROMPT.size
+        ids = struct.unpack_from(f"<{ends}i", datagram, start)
+        prompts.append(CountedPrompt(length, in_front, most, ids))
+        start += 4 * ends
+    return asked, tuple(prompts), start

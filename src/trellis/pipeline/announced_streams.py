@@ -2,15 +2,18 @@
 """Streams of TensorRT-LLM's own engine, which are known by the id of their request.
 
 A stream without an id cannot be told from others behind that engine: it is answered in one piece.
-What a request says of special tokens is announced with its id, too.
+What a request says of special tokens is announced with its id, too, and what its answer's tokens
+are counted by, if it asks for that.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from trellis.ipc.stream_announcements import Announcer, Notice
+from trellis.ipc.stream_announcements import Announcer, CountedPrompt, Notice
+from trellis.pipeline.encode import Stop
+from trellis.pipeline.engine_inputs import SKIP, TOLD
 from trellis.pipeline.prompts import Prompts
 
 log = logging.getLogger("trellis.preprocessing")
@@ -23,26 +26,37 @@ class IdStreams:
         self._announcer = Announcer(repository)
         self._warned = False
 
-    def begin(self, read: Iterable[Any]) -> None:
+    def begin(
+        self,
+        read: Iterable[tuple[Any, list[Any]]],
+        counted: Callable[[Prompts, list[Any]], tuple[CountedPrompt, ...]],
+    ) -> None:
         """Turn streaming off where there is no id; announce those that have one.
 
-        Where nobody hears that, those that say something of special tokens are turned down.
+        Where nobody hears that, those that ask something of `postprocessing` are turned down.
+
+        `read`: requests, and the ids of their texts, from which `counted` makes what is counted.
         """
         begun, asking = [], []
-        for prompts in read:
+        for prompts, rows in read:
+            if isinstance(prompts, Stop):
+                begun.append(Notice(prompts.request_id, False, cancels=True))
             if not isinstance(prompts, Prompts) or prompts.asked is None:
                 continue
             asked = prompts.asked
             if asked.request_id:
-                begun.append(Notice(asked.request_id, asked.streams, asked.skip_special_tokens))
-                if asked.skip_special_tokens is not None:
+                bits = sum(TOLD[name] for name in asked.told)
+                told = counted(prompts, rows) if bits else ()
+                skip = asked.skip_special_tokens
+                begun.append(Notice(asked.request_id, asked.streams, skip, bits, told))
+                if asked.told or skip is not None:
                     asking.append(asked)
             elif asked.streams:
                 asked.streams = False
                 self._warn()
         if begun and not self._announcer.announce(begun):
             for asked in asking:
-                asked.unheard = True
+                asked.unheard = asked.told[0] if asked.told else SKIP
 
     def _warn(self) -> None:
         if not self._warned:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from trellis.contract.tensor_types import numpy_type
+from trellis.ipc.stream_announcements import CountedPrompt
 from trellis.ipc.stream_keys import StreamKeys
 from trellis.pipeline.engine_inputs import EngineInputs
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
@@ -31,6 +32,7 @@ class Stop:
     """A request that ends those of the same id: it needs no prompt, and what it has is not read."""
 
     rows: int
+    request_id: str
     texts: tuple[str, ...] = ()
 
 
@@ -81,9 +83,7 @@ class Preprocessor:
             self.engine_inputs.check_texts(prompts)
             prompts.asked = self.engine_inputs.read(arrays, prompts.max_tokens)
             prompts.asked.request_id = _id(request_id)
-            self.engine_inputs.check_special_tokens(
-                prompts.asked, self.tokenizer.skip_special_tokens
-            )
+            self.engine_inputs.check_id(prompts.asked, self.tokenizer.skip_special_tokens)
         return prompts
 
     def encode(self, texts: Sequence[str]) -> list[Row]:
@@ -99,6 +99,21 @@ class Preprocessor:
         except Exception as error:
             log.exception("a prompt could not be encoded")
             return error
+
+    def counted(self, prompts: Prompts, rows: Sequence[Row]) -> tuple[CountedPrompt, ...]:
+        """What `postprocessing` counts the answer by; `rows` are the ids of its texts."""
+        assert prompts.asked is not None
+        firsts = prompts.end_ids or self._end_ids[:1] * len(rows)
+        more = self._further_ends(prompts, len(rows)) or [[]] * len(rows)
+        ends = [[*firsts[at : at + 1], *more[at]] for at in range(len(rows))]
+        lengths = [0 if isinstance(row, Exception) else len(row) for row in rows]
+        whole = not prompts.asked.streams
+        return tuple(
+            CountedPrompt(length, length * (whole and in_front), most, tuple(ids))
+            for length, in_front, most, ids in zip(
+                lengths, prompts.asked.in_front, prompts.max_tokens, ends, strict=True
+            )
+        )
 
     def outputs(self, prompts: Prompts | Stop, rows: Sequence[Row]) -> Outputs:
         """What goes out for a request; `rows` are the ids of its texts."""
@@ -192,7 +207,7 @@ def _stop(flags: np.ndarray, request_id: str) -> Stop:
             'stop: needs the id of the request to end; send it as "id" at the top level, over gRPC'
             " as request_id"
         )
-    return Stop(rows=len(flags))
+    return Stop(len(flags), request_id)
 
 
 def _id(request_id: Callable[[], str]) -> str:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trellis.ipc.stream_announcements import Listener, id_digest
+from trellis.ipc.stream_announcements import UNKNOWN, Begun, Listener, id_digest
 from trellis.pipeline.answer_ids import padding_of, without_padding
 from trellis.pipeline.model_settings import ModelSettings
 from trellis.pipeline.streams import StreamTable
+from trellis.pipeline.told import Tensors, told
 
 if TYPE_CHECKING:
     from trellis.tokenizers import Tokenizer
@@ -47,37 +48,49 @@ class EngineAnswers:
         """Stop listening."""
         self._listener.close()
 
-    def text(self, request_id: str, arrays: dict[str, np.ndarray]) -> "str | np.ndarray":
-        """The text of TOKENS_BATCH [1, 1, n]; of [rows, beams, n] an array of UTF-8."""
+    def answer(
+        self, request_id: str, arrays: dict[str, np.ndarray]
+    ) -> tuple["str | np.ndarray", Tensors]:
+        """The text of TOKENS_BATCH [1, 1, n], of [rows, beams, n] an array of UTF-8.
+
+        And what its request asked to be told besides.
+        """
         tokens = arrays["TOKENS_BATCH"]
         lengths = arrays.get("SEQUENCE_LENGTH")
-        stream, skip = self._stream(request_id, arrays) if request_id else (None, None)
+        stream, begun = self._stream(request_id, arrays) if request_id else (None, UNKNOWN)
+        skip = begun.skip_special_tokens
+        text: str | np.ndarray
         if tokens.shape[:2] == (1, 1):  # what nearly every answer is
             length = None if lengths is None else lengths.item(0)
-            ids = without_padding(tokens[0, 0].tolist(), length, self._padding)
-            return self._one(stream, (0, 0), ids, skip)
-        texts = np.empty(tokens.shape[:2], np.object_)
-        for at in np.ndindex(tokens.shape[:2]):
-            length = None if lengths is None else int(lengths[at])
-            ids = without_padding(tokens[at].tolist(), length, self._padding)
-            texts[at] = self._one(stream, at, ids, skip).encode()
-        return texts
+            sequences = [without_padding(tokens[0, 0].tolist(), length, self._padding)]
+            text = self._one(stream, (0, 0), sequences[0], skip)
+        else:
+            sequences = []
+            text = np.empty(tokens.shape[:2], np.object_)
+            for at in np.ndindex(tokens.shape[:2]):
+                length = None if lengths is None else int(lengths[at])
+                ids = without_padding(tokens[at].tolist(), length, self._padding)
+                text[at] = self._one(stream, at, ids, skip).encode()
+                sequences.append(ids)
+        if not begun.asked:
+            return text, {}
+        return text, told(begun, _index(arrays, "BATCH_INDEX"), sequences)
 
     def _stream(
         self, request_id: str, arrays: dict[str, np.ndarray]
-    ) -> tuple[tuple[Hashable, ...] | None, bool | None]:
+    ) -> tuple[tuple[Hashable, ...] | None, Begun]:
         """What the streams of a response have in common; None where its request does not stream.
 
-        And whether its text leaves special tokens out, if its request says.
+        And what is known of that request.
         """
         digest = _digest(request_id) if len(request_id) <= SHORT_ID else id_digest(request_id)
-        generation, skip = self._listener.begun(digest)
+        begun = self._listener.begun(digest)
         if not self._listener.heard:
             self._warn()
-        if generation is None:
-            return None, skip
+        if begun.generation is None:
+            return None, begun
         places = _index(arrays, "BATCH_INDEX"), _index(arrays, "SEQUENCE_INDEX")
-        return (digest, generation, *places), skip
+        return (digest, begun.generation, *places), begun
 
     def _one(
         self,

@@ -21,6 +21,7 @@ from trellis.contract.sampling_fields import (
     put,
 )
 from trellis.contract.tensor_types import numpy_type
+from trellis.ipc.stream_announcements import FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS
 from trellis.pipeline.guided_decoding import GuidedDecoding
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
@@ -39,6 +40,13 @@ OTHERS = {
 }
 
 SKIP = "skip_special_tokens"
+# What `postprocessing` tells of an answer where the engine does not: client's input -> bit.
+TOLD = {
+    "return_num_input_tokens": NUM_INPUT_TOKENS,
+    "return_num_output_tokens": NUM_OUTPUT_TOKENS,
+    "return_finish_reason": FINISH_REASON,
+}
+EXCLUDE = "exclude_input_in_output"
 GUIDES = "guided_decoding_backend"  # parameter, of releases that have guided decoding
 
 Values = dict[str, tuple[str, Any]]  # field's target -> (the client's name, value)
@@ -73,8 +81,16 @@ class EngineInputs:
             )
         sent = {name: a for name, a in arrays.items() if name not in CLIENT_NAMES and a.size}
         asked = Asked(
-            streams=self._streams(sent), skip_special_tokens=_shared(SKIP, sent.pop(SKIP, None))
+            streams=self._streams(sent),
+            skip_special_tokens=_shared(SKIP, sent.pop(SKIP, None)),
+            told=self._told(sent),
+            in_front=self._in_front(sent, rows),
         )
+        if asked.streams and "return_finish_reason" in asked.told:
+            raise BadRequest(
+                f"return_finish_reason: this engine ({self.engine}) does not say which chunk of a"
+                " stream is its last; leave out stream or return_finish_reason"
+            )
         if self.guides is not None:
             self.guides.take(sent, rows)
         if not sent:
@@ -100,22 +116,23 @@ class EngineInputs:
             if sent and output not in self.types:
                 raise BadRequest(str(cannot(client, self.engine)))
 
-    def check_special_tokens(self, asked: Asked, skips: bool) -> None:
+    def check_id(self, asked: Asked, skips: bool) -> None:
         """Raise BadRequest where `postprocessing` cannot know what a request says.
 
-        `skips`: what it does by itself.
+        `skips`: whether it leaves special tokens out by itself.
         """
-        if asked.skip_special_tokens in (None, skips) or asked.request_id:
-            return
-        raise BadRequest(
-            f'{SKIP}: needs an id with this engine ({self.engine}); send it as "id" at the top'
-            " level, over gRPC as request_id"
-        )
+        names = [SKIP] if asked.skip_special_tokens not in (None, skips) else []
+        names += asked.told
+        if names and not asked.request_id:
+            raise BadRequest(
+                f'{names[0]}: needs an id with this engine ({self.engine}); send it as "id" at the'
+                " top level, over gRPC as request_id"
+            )
 
     def finish(self, asked: Asked, ids: list[list[int]], max_tokens: list[int]) -> None:
         """What depends on the tokens of the prompts, and on who heard. Raises BadRequest."""
         if asked.unheard:
-            raise BadRequest(f"{SKIP}: postprocessing cannot be reached; leave it out")
+            raise BadRequest(f"{asked.unheard}: postprocessing cannot be reached; leave it out")
         for row, limit in zip(ids, max_tokens, strict=True):
             if self.max_seq_len and len(row) + limit > self.max_seq_len:
                 raise BadRequest(
@@ -151,6 +168,18 @@ class EngineInputs:
         if streams and not self.decoupled:
             raise BadRequest(NOT_DECOUPLED)
         return streams
+
+    def _told(self, sent: dict[str, np.ndarray]) -> list[str]:
+        """What `postprocessing` is to say, taken out of `sent`: the engine does not."""
+        names = [name for name in TOLD if name in sent and name not in self.types]
+        return [name for name in names if _shared(name, sent.pop(name))]
+
+    def _in_front(self, sent: Mapping[str, np.ndarray], rows: int) -> list[bool]:
+        """Of each row, whether its answer, if it is whole, begins with the prompt."""
+        said = sent.get(EXCLUDE) if EXCLUDE in self.types else None
+        if said is None:
+            return [not self.exclude_input] * rows
+        return [not row for row in said.reshape(rows, -1)[:, 0].tolist()]
 
     def _row(self, sent: Mapping[str, np.ndarray], row: int, max_tokens: int) -> Values:
         """The checked values of one row."""
@@ -200,12 +229,12 @@ class EngineInputs:
     def _other(self, asked: Asked, client: str, array: np.ndarray, rows: int) -> None:
         """Flags, ids and tables, which need no check but that the release has them."""
         name = next((name for name in OTHERS.get(client, (client,)) if name in self.types), None)
-        if client == "exclude_input_in_output" and asked.streams:
+        if client == EXCLUDE and asked.streams:
             array = np.ones((rows, 1), np.bool_)  # a stream has new tokens alone, whatever is said
         if name is not None:
             sent = self.cast(name, array.reshape(rows, -1))
             asked.tensors[name] = sent | asked.tensors[name] if name in asked.tensors else sent
-        elif client == "exclude_input_in_output":
+        elif client == EXCLUDE:
             if not asked.streams and (array != self.exclude_input).any():
                 fixed = str(self.exclude_input).lower()
                 raise InputError(

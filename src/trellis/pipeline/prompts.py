@@ -43,7 +43,9 @@ class Asked:
     streams: bool = False
     request_id: str = ""
     skip_special_tokens: bool | None = None  # for `postprocessing`; None: as it was loaded
-    unheard: bool = False  # `postprocessing` could not be told of that
+    told: list[str] = field(default_factory=list)  # of TOLD, what it is to say
+    in_front: list[bool] = field(default_factory=list)  # a row: its answer begins with the prompt
+    unheard: str = ""  # the input of which `postprocessing` could not be told
 
 
 @dataclass(slots=True)

@@ -78,7 +78,7 @@ class Repository:
         texts = json.dumps(parameters(self.configs["preprocessing"]))
         try:
             done = subprocess.run(
-                [self.python, "-c", LOAD_TOKENIZER, str(folder), texts, QUESTION],
+                [self.python, "-B", "-c", LOAD_TOKENIZER, str(folder), texts, QUESTION],
                 capture_output=True,
                 text=True,
                 timeout=TOKENIZER_SECONDS,

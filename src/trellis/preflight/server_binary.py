@@ -12,4 +12,4 @@ def check_server(given: str = "") -> Check:
         return Check("server", str(find_triton(given).binary), needed, True)
     except TritonNotFound as error:
         cause, _, remedy = str(error).partition("; ")
-        return Check("server", cause, needed, False, remedy or "see the README, Requirements")
+        return Check("server", cause, needed, False, remedy or "`make setup`")

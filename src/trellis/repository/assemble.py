@@ -7,6 +7,7 @@ place and moved there whole; building it again changes nothing, and what Trellis
 never touched.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -189,6 +190,9 @@ def _add_python(model: str, version: Path, plan: Plan) -> None:
     for name, file in sorted(_tokenizer_files(plan).items()):
         (files / name).parent.mkdir(exist_ok=True)
         link_or_copy(file, files / name)
+    if plan.engine.end_ids and not (files / END_IDS).exists():  # a GGUF file's own
+        text = json.dumps({"eos_token_id": list(plan.engine.end_ids)})
+        (files / END_IDS).write_text(f"{text}\n")
 
 
 def _tokenizer_files(plan: Plan) -> dict[str, Path]:

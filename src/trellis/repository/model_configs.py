@@ -104,7 +104,9 @@ def _wired(
                 base["preprocessing"], clients, contract, engine, values
             ),
             "tensorrt_llm": trtllm_config(contract, values),
-            "postprocessing": wire_postprocessing(base["postprocessing"], contract, engine),
+            "postprocessing": wire_postprocessing(
+                base["postprocessing"], clients, contract, engine
+            ),
             "ensemble": wire_ensemble(clients, contract, values),
         }
     except PlaceholderError as error:

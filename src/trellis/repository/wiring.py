@@ -3,7 +3,7 @@
 
 `preprocessing` takes every sampling input under the client's name, checks it, and gives it out
 under the name and type of the release; `ensemble` passes on what was sent. `postprocessing` sees
-only what the engine returns. See DESIGN, "the wiring": no key travels through this engine, so a
+only what the engine returns. No key travels through this engine, so a
 stream is known by the id of its request.
 """
 
@@ -68,6 +68,13 @@ DIRECT = (
 # Of those, what `preprocessing` reads too, to check it.
 CHECKED = ("guided_decoding_guide_type", "guided_decoding_guide")
 GUIDES = "guided_decoding_backend"
+# What `postprocessing` tells of an answer where the release's engine does not: its output, and the
+# ensemble's.
+TOLD = {
+    "NUM_INPUT_TOKENS": "num_input_tokens",
+    "NUM_OUTPUT_TOKENS": "num_output_tokens",
+    "FINISH_REASON": "finish_reason",
+}
 # What `postprocessing` reads, and the engine's output that it comes from.
 TOKEN_INPUTS = {
     "TOKENS_BATCH": "output_ids",
@@ -136,10 +143,18 @@ def excludes_input(contract: Contract, values: Mapping[str, str]) -> str:
     return values["exclude_input_in_output"]
 
 
+def told(contract: Contract) -> Wires:
+    """The entries of TOLD that the engine of a release does not tell itself."""
+    return {name: shown for name, shown in TOLD.items() if not contract.has_output(shown)}
+
+
 def wire_postprocessing(
-    base: pb.ModelConfig, contract: Contract, engine: EngineConfig
+    base: pb.ModelConfig, ensemble: pb.ModelConfig, contract: Contract, engine: EngineConfig
 ) -> pb.ModelConfig:
-    """`postprocessing` for a release: `base` without the key, with what the engine returns."""
+    """`postprocessing` for a release: `base` without the key, with what the engine returns.
+
+    And with outputs for what it does not, as `ensemble` has them.
+    """
     config = pb.ModelConfig()
     config.CopyFrom(base)
     del config.input[:]
@@ -150,6 +165,10 @@ def wire_postprocessing(
             message = _optional(name, data_type(spec, {}), spec.dims, ragged)
             message.optional = name != "TOKENS_BATCH"
             config.input.append(message)
+    shown = {output.name: output for output in ensemble.output}
+    for name, as_shown in told(contract).items():
+        spec = shown[as_shown]
+        config.output.append(pb.ModelOutput(name=name, data_type=spec.data_type, dims=spec.dims))
     config.parameters["engine"].string_value = f"TensorRT-LLM {engine.version}"
     return config
 
@@ -169,9 +188,10 @@ def wire_ensemble(
         for spec in contract.outputs
         if spec.name in contract.client_outputs or any(spec.name == o.name for o in base.output)
     )
-    text = next(output for output in base.output if output.name == "text_output")
+    texts = {"text_output", *told(contract).values()}
+    kept = [output for output in base.output if output.name in texts]
     del config.output[:]
-    config.output.append(text)
+    config.output.extend(kept)
     for spec in contract.outputs:
         if spec.name in passed:
             config.output.append(
@@ -209,7 +229,7 @@ def _steps(
         _step(
             "postprocessing",
             {name: names[output] for name, output in tokens.items()},
-            {"OUTPUT": "text_output"},
+            {"OUTPUT": "text_output", **told(contract)},
         ),
     ]
 

@@ -7,6 +7,7 @@ Imports nothing but the standard library: it runs with the Python that .venv wil
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -39,16 +40,31 @@ def find_libpython() -> "Path | None":
     return None
 
 
-def lacks() -> "list[Lack]":
-    """All that is missing here for this Python."""
+def lacks(tests: bool = False) -> "list[Lack]":
+    """All that is missing here for this Python; what the tests take too, if they are to run."""
     version, found = python_version(), []
-    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+    in_venv = sys.prefix != sys.base_prefix
+    modules = () if in_venv else ("venv", "ensurepip")
+    if any(importlib.util.find_spec(module) is None for module in modules):
         found.append(Lack("the modules venv and ensurepip", f"python{version}-venv"))
     if find_libpython() is None and not CONTAINER_SERVER.is_file():
         found.append(Lack(f"libpython{version}.so", f"libpython{version}"))
     tools = [("make", True), ("curl", False)]
     found += [Lack(name, name, needed) for name, needed in tools if shutil.which(name) is None]
+    if tests:
+        found += lacks_of_tests()
     return found
+
+
+def lacks_of_tests() -> "list[Lack]":
+    """The C compiler, with libc's headers, that makes the stand-in engine (tests/standin)."""
+    compiler = os.environ.get("CC", "gcc")
+    if shutil.which(compiler) is None:
+        return [Lack(f"a C compiler ({compiler})", "gcc")]
+    command = [compiler, "-E", "-include", "pthread.h", "-x", "c", os.devnull]
+    if subprocess.run(command, capture_output=True).returncode:
+        return [Lack(f"the headers of libc for {compiler}", "libc6-dev")]
+    return []
 
 
 def apt_line(packages: "list[str]") -> str:

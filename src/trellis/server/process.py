@@ -139,7 +139,7 @@ class Server:
         command = [str(triton.binary), *backends, *arguments]
         if self.settings.serves and not self.settings.allow_admin_endpoints:
             command += restrictions(triton.binary)
-        lifeline, writing = os.pipe()  # see model_repo_src/shared/server_lifetime.py
+        lifeline, writing = os.pipe()  # see trellis/ipc/server_lifetime.py
         os.close(lifeline)
         try:
             environment = {**triton.environment, "TRELLIS_LIFELINE": str(writing)}

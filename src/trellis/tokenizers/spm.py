@@ -103,6 +103,16 @@ def read_model(path: Path) -> Model:
     return model
 
 
+def read_algorithm(path: Path) -> int:
+    """BPE or UNIGRAM, without reading the pieces. Raises TokenizerError as `read_model` does."""
+    data = read_bytes(path)
+    try:
+        trainer = next((value for number, value in _fields(data) if number == 2), b"")
+        return int(dict(_fields(trainer)).get(3, UNIGRAM))
+    except (IndexError, ValueError, TypeError) as error:
+        raise TokenizerError(f"{path}: not a SentencePiece model: {error}{guess(data)}") from error
+
+
 def _read_piece(model: Model, message: bytes) -> None:
     piece, score, kind = "", 0.0, NORMAL
     for number, value in _fields(message):

@@ -61,11 +61,12 @@ class TritonPythonModel:
         try:
             arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
             if self.engine_answers is not None:
-                text = self.engine_answers.text(request.request_id(), arrays)
+                text, told = self.engine_answers.answer(request.request_id(), arrays)
             else:
-                text = self._text(arrays)
+                text, told = self._text(arrays), {}
             tensor = text_tensor(text) if isinstance(text, str) else texts_tensor(text)
-            return pb_utils.InferenceResponse([tensor])
+            more = [pb_utils.Tensor(name, array) for name, array in told.items()]
+            return pb_utils.InferenceResponse([tensor, *more])
         except BadTensor as bad:
             return pb_utils.InferenceResponse(
                 error=pb_utils.TritonError(str(bad), pb_utils.TritonError.INVALID_ARG)

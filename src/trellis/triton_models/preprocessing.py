@@ -41,13 +41,15 @@ class TritonPythonModel:
         read = [self._read(request) for request in requests]
         texts = [text for item in read if not isinstance(item, BadRequest) for text in item.texts]
         encoded = iter(self.preprocessor.encode(texts))
-        if self.id_streams is not None:
-            self.id_streams.begin(read)
-        return [
-            _error(item)
-            if isinstance(item, BadRequest)
-            else self._respond(item, [next(encoded) for _ in item.texts])
+        rows = [
+            [] if isinstance(item, BadRequest) else [next(encoded) for _ in item.texts]
             for item in read
+        ]
+        if self.id_streams is not None:
+            self.id_streams.begin(zip(read, rows, strict=True), self.preprocessor.counted)
+        return [
+            _error(item) if isinstance(item, BadRequest) else self._respond(item, ids)
+            for item, ids in zip(read, rows, strict=True)
         ]
 
     def _read(self, request: Any) -> Prompts | Stop | BadRequest:

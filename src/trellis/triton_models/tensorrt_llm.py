@@ -119,7 +119,7 @@ class TritonPythonModel:
         keyed = "stream_key" in arrays and "stream_key" in request.requested_output_names()
         answer = Answer(
             sender,
-            [self._row(arrays, row, samplings[row], prompts[row], skip) for row in rows],
+            [self._row(arrays, row, samplings[row], prompts[row], skip, streaming) for row in rows],
             streaming=streaming,
             returns=frozenset(name for name in RETURNS if _flag(arrays, f"return_{name}", False)),
             request_id=request_id,
@@ -182,11 +182,13 @@ class TritonPythonModel:
         sampling: Sampling,
         prompt: np.ndarray,
         skip: bool | None,
+        streaming: bool,
     ) -> Row:
         words = read_words("stop_words", arrays, row)
         self.limits.check_words("stop_words", words)
         exclude = _flag(arrays, "exclude_input_in_output", self.exclude_input)
-        prefix = [] if exclude else prompt.tolist()
+        # A stream has new tokens alone, as that of TensorRT-LLM's own engine.
+        prefix = [] if exclude or streaming else prompt.tolist()
         return Row(
             stream_key=int(arrays["stream_key"].reshape(-1)[row]) if "stream_key" in arrays else 0,
             sampling=sampling,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that an engine runs in: its main loop, started by `hosted.py`.
+"""The process that an engine runs in: its main loop, started by `engine_process.py`.
 
 A thread reads what the host sends, so that the host never waits for a step to end. When the host is
 gone, so is this process: the pipe breaks, and the kernel kills it should it not notice.
