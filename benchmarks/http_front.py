@@ -1,9 +1,9 @@
-"""What the HTTP front costs: the same streams through it and straight to Triton, in turns.
+"""What the HTTP gateway costs: the same streams through it and straight to Triton, in turns.
 
 The engine is the stand-in of tests/standin at a pace that Triton's HTTP server can hold. CPU is
-that of tritonserver, its models' processes and the front; the client's is not in it. Needs gcc.
+that of tritonserver, its models' processes and the gateway; the client's is not in it. Needs gcc.
 
-    python benchmarks/http_front.py --streams 1:50 --streams 16:2000 --streams 64:5000
+    python benchmarks/http_gateway.py --streams 1:50 --streams 16:2000 --streams 64:5000
 """
 
 import argparse
@@ -117,8 +117,8 @@ def measure(count: int, delay: int, seconds: float, rounds: int) -> None:
     """Print a line for each way and their difference."""
     with served(delay) as running:
         server = running.server
-        front = psutil.Process(server.front.pid) if server.front else None
-        assert front is not None, "the front does not run"
+        front = psutil.Process(server.gateway.pid) if server.gateway else None
+        assert front is not None, "the gateway does not run"
         tree = psutil.Process(server.process.pid)
         everything = [tree, *tree.children(recursive=True), front]
         tokens = max(int(seconds / (delay / 1e6)), 100)

@@ -13,9 +13,9 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
-from trellis.engine_host.engines.engine_process import HostedEngine
+from trellis.engine_host.engines.engine_process import EngineProcess
 settings = EngineSettings(Path(sys.argv[2]), 8, max_tokens_in_paged_kv_cache=512)
-engine = HostedEngine(sys.argv[1], settings)
+engine = EngineProcess(sys.argv[1], settings)
 print(engine._process.pid, flush=True)
 try:
     while True:

@@ -61,8 +61,8 @@ class Figures:
 def measure(server: Server, pipeline: Pipeline, case: Case, texts: Texts) -> Figures:
     """Run one case once. Raises RuntimeError if the load generator fails."""
     pids = processes(server.process.pid)
-    if server.front is not None:
-        pids[server.front.pid] = "front"
+    if server.gateway is not None:
+        pids[server.gateway.pid] = "front"
     settings = server.settings
     job = Job(
         protocol=case.protocol,

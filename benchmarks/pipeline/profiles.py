@@ -3,7 +3,7 @@
 python benchmarks/pipeline/profiles.py ours do-nothing [--case "64 streams, at once, gRPC"]
 python benchmarks/pipeline/profiles.py ours-front --case "64 streams, paced" --case unstreamed
 
-py-spy samples the models' processes and the HTTP front, native frames included; perf, where it is
+py-spy samples the models' processes and the HTTP gateway, native frames included; perf, where it is
 there and allowed, samples the whole tree: by process, library and symbol.
 """
 
@@ -59,8 +59,8 @@ def _profile(server: Server, name: str, load: plan.Case, texts: Texts, out: Path
     measure(server, PIPELINES[name], replace(load, seconds=1.0), texts)
     label = "-".join(load.name.replace(",", "").split())
     pythons = server.stubs()
-    if server.front is not None:
-        pythons[server.front.pid] = "front"
+    if server.gateway is not None:
+        pythons[server.gateway.pid] = "front"
     stem = out / f"{name}-{label}"
     sampling = threading.Thread(target=_sample, args=(server.process.pid, pythons, stem))
     sampling.start()

@@ -142,7 +142,7 @@ PIPELINES = {
         Pipeline("ours", "make repo, for TensorRT-LLM", trt_repository, exact=True),
         Pipeline(
             "ours-front",
-            "ours as launched: HTTP through the front, which makes the texts",
+            "ours as launched: HTTP through the gateway, which makes the texts",
             trt_repository,
             exact=True,
             front=True,

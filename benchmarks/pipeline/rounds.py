@@ -110,7 +110,7 @@ class Bench:
         log = setting.folder / f"{name}.log"
         front = self.pipelines[name].front
         settings = ServerSettings(
-            repository, http, grpc, metrics, extra=self.extra, http_front=front
+            repository, http, grpc, metrics, extra=self.extra, http_gateway=front
         )
         with log.open("wb") as output, Server(settings, output) as server:
             try:
@@ -147,7 +147,7 @@ def add_to_floor(turn: Mapping[str, Figures]) -> None:
 def hold_against_raw(turn: Mapping[str, Figures], rate: float | None) -> None:
     """Of one round: prompt tokens a CPU second of `preprocessing`, over the library's `rate`.
 
-    Not where it hardly ran: the front encodes short prompts itself.
+    Not where it hardly ran: the gateway encodes short prompts itself.
     """
     for figures in turn.values():
         used = figures.cores_by_process.get("preprocessing", 0.0)

@@ -86,7 +86,7 @@ class FuzzedServer:
         return self.running.server.settings.url
 
     @property
-    def has_front(self) -> bool:
+    def has_gateway(self) -> bool:
         """Whether HTTP clients come to Trellis' own front, not to Triton's."""
         return bool(getattr(self.running.server, "front", None))
 

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc as rpc
 
 CLIENTS = 8
 SECONDS = 90  # longer is a hang
-# Triton's own HTTP front end (24.10) answers these with 500, before any model sees the request.
+# Triton's own HTTP gateway end (24.10) answers these with 500, before any model sees the request.
 TRITONS_OWN_500 = re.compile(
     r"Unable to parse 'data': attempt to access JSON non-[a-z-]+ as [a-z-]+"
     r"|Unable to parse 'data': Shape does not match true shape of 'data' field"
@@ -78,7 +78,7 @@ class Judge:
                 self._judge_error(event.get("error"))
         elif status == 200:
             answer = response.json()
-            several = not self.server.has_front and ONE_RESPONSE in answer.get("error", "")
+            several = not self.server.has_gateway and ONE_RESPONSE in answer.get("error", "")
             assert "text_output" in answer or several, answer
             self.kinds["answered"] += 1
         else:
@@ -90,7 +90,7 @@ class Judge:
         assert message
         if status == 503:
             self.kinds["overload"] += 1
-        elif status == 500 and not self.server.has_front and TRITONS_OWN_500.fullmatch(message):
+        elif status == 500 and not self.server.has_gateway and TRITONS_OWN_500.fullmatch(message):
             self.kinds["500 of Triton's own front end"] += 1
         else:
             assert 400 <= status < 500, (status, message)

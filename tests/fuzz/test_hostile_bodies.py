@@ -1,4 +1,4 @@
-"""Bodies made to exhaust a parser: each of them alone ends Triton 24.10's own HTTP front end."""
+"""Bodies made to exhaust a parser: each of them alone ends Triton 24.10's own HTTP gateway end."""
 
 import socket
 from collections.abc import Iterator

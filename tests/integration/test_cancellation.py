@@ -47,7 +47,7 @@ def repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
 def server(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Triton with nothing before it."""
     log = tmp_path_factory.mktemp("log") / "triton.log"
-    settings = ServerSettings(repo, *free_ports(3), http_front=False)
+    settings = ServerSettings(repo, *free_ports(3), http_gateway=False)
     with log.open("wb") as output, Server(settings, output) as running:
         running.wait_ready()
         yield running

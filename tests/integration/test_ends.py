@@ -35,7 +35,7 @@ def grpc(server: Server) -> Iterator[triton.InferenceServerClient]:
 
 @pytest.fixture(scope="module")
 def direct(server: Server) -> Iterator[httpx.Client]:
-    """Past the front: every request goes through the three models."""
+    """Past the gateway: every request goes through the three models."""
     with httpx.Client(base_url=f"http://127.0.0.1:{server.triton_port}", timeout=300) as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""The front with the launcher and a real engine: hanging up frees a slot, a death ends all."""
+"""The gateway with the launcher and a real engine: hanging up frees a slot, a death ends all."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from test_launcher import LAUNCHER, Launched, wait_for
 
 from trellis.server.gateway_settings import missing_package
 from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings, has_front
+from trellis.server.process import Server, ServerSettings, has_gateway
 from trellis.soak.measure import stuck
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -85,8 +85,8 @@ def test_triton_finishes_every_request_whose_client_hung_up(
     with log.open("wb") as output, Server(ServerSettings(demo_repo, *free_ports(3)), output) as run:
         run.wait_ready()
         url = run.settings.url
-        assert run.front is not None
-        front = psutil.Process(run.front.pid)
+        assert run.gateway is not None
+        front = psutil.Process(run.gateway.pid)
         with httpx.Client(base_url=url, timeout=60) as http, ThreadPoolExecutor(8) as pool:
             assert ask(http, "Hello", max_tokens=2)["text_output"]
             before = front.num_fds()
@@ -147,7 +147,7 @@ def front_of(launcher: Launched) -> psutil.Process:
 def test_a_killed_front_ends_the_server_with_a_reason(launched: Launched) -> None:
     front_of(launched).kill()
     assert launched.process.wait(15) == 1
-    assert "the HTTP front (pid" in launched.log.read_text(errors="replace")
+    assert "the HTTP gateway (pid" in launched.log.read_text(errors="replace")
     launched.assert_nothing_left()
 
 
@@ -160,7 +160,7 @@ def test_the_front_does_not_outlive_a_killed_launcher(launched: Launched) -> Non
 
 
 def test_without_a_front_http_goes_straight_to_triton(demo_repo: Path, tmp_path: Path) -> None:
-    launcher = Launched(demo_repo, tmp_path, "--no-http_front")
+    launcher = Launched(demo_repo, tmp_path, "--no-http_gateway")
     try:
         launcher.wait_ready()
         assert not any(FRONT in process.cmdline() for process in launcher.tree)
@@ -176,11 +176,11 @@ def test_where_the_package_is_missing_one_line_says_what_is_lost(
 ) -> None:
     assert missing_package() == ""
     monkeypatch.setitem(sys.modules, "httptools", None)
-    assert not has_front(ServerSettings(demo_repo))
+    assert not has_gateway(ServerSettings(demo_repo))
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "pip install httptools uvloop" in said
-    assert not has_front(ServerSettings(demo_repo, serves=False))
+    assert not has_gateway(ServerSettings(demo_repo, serves=False))
     assert capsys.readouterr().err == ""
 
 
@@ -192,4 +192,4 @@ def test_the_launcher_has_the_switch() -> None:
         check=True,
         env={**os.environ, "COLUMNS": "200"},
     ).stdout
-    assert "--no-http_front" in shown
+    assert "--no-http_gateway" in shown

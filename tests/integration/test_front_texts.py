@@ -1,4 +1,4 @@
-"""The front's texts with a real engine: byte for byte what `ensemble` itself answers."""
+"""The gateway's texts with a real engine: byte for byte what `ensemble` itself answers."""
 
 import json
 import urllib.request
@@ -52,7 +52,7 @@ def server(demo_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def triton_url(server: Server) -> str:
-    """Triton's own port, behind the front."""
+    """Triton's own port, behind the gateway."""
     return f"http://127.0.0.1:{server.triton_port}"
 
 
@@ -131,7 +131,7 @@ def test_a_token_of_the_end_stays_in_a_text_that_shows_special_ones(
 
 
 def test_without_decoding_all_goes_through_postprocessing(demo_repo: Path, tmp_path: Path) -> None:
-    settings = ServerSettings(demo_repo, *free_ports(3), front_decoding=False)
+    settings = ServerSettings(demo_repo, *free_ports(3), gateway_decoding=False)
     with (tmp_path / "triton.log").open("wb") as log, Server(settings, log) as running:
         running.wait_ready()
         body = {"text_input": "The capital of France is", "max_tokens": 4}

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from test_stop_strings import Pieces
 
 from trellis.engine_host.answers import Answer, Row, Sequence
-from trellis.engine_host.engines.engine import Progress, Refused, Sampling
+from trellis.engine_host.engines.engine import Progress, Sampling
 from trellis.engine_host.engines.process_messages import read_sampling as read_sent
 from trellis.engine_host.engines.process_messages import sampling_values
 from trellis.engine_host.sampling_inputs import read_sampling
+from trellis.errors import RequestError
 from trellis.pipeline.encode import Preprocessor
 from trellis.pipeline.model_settings import ModelSettings
-from trellis.pipeline.prompts import BadRequest
 from trellis.pipeline.stop_strings import StopMatcher
 from trellis.tokenizers import Tokenizer
 
@@ -77,7 +77,7 @@ def test_several_ends_are_read_checked_and_reach_the_engine() -> None:
     assert (first.end_ids, second.end_ids) == ((3, 5), ())
     assert read_sent(sampling_values(first)) == first
     arrays["stop_token_ids"][1, 1] = -2
-    with pytest.raises(Refused, match=r"^stop_token_ids: -2 is not in the vocabulary"):
+    with pytest.raises(RequestError, match=r"^stop_token_ids: -2 is not in the vocabulary"):
         read_sampling(arrays, 1, "an engine")
 
 
@@ -168,7 +168,7 @@ def test_stop_token_ids_are_added_to_either() -> None:
     ],
 )
 def test_wrong_ones_are_named(ids: list[list[int]], message: str) -> None:
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(RequestError) as caught:
         outputs(STOP_TOKEN_IDS=ids)
     assert str(caught.value) == message
 
@@ -188,5 +188,5 @@ def test_a_token_beyond_the_engines_vocabulary_is_refused_by_its_letters() -> No
     }
     prompts: Any = reading.read(sent, lambda: "")
     assert reading.outputs(prompts, [[1, 7]]).arrays["INPUT_ID"].tolist() == [[1, 7]]
-    with pytest.raises(BadRequest, match=r"text_input: '8' is the token 8, .* knows 0 to 7"):
+    with pytest.raises(RequestError, match=r"text_input: '8' is the token 8, .* knows 0 to 7"):
         reading.outputs(prompts, [[1, 8]])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from trellis.engine_host.abandoned_streams import STILL_SECONDS, DroppedStreams, Stream
+from trellis.engine_host.abandoned_streams import STILL_SECONDS, AbandonedStreams, Stream
 from trellis.pipeline.streams import StreamTable
 
 ROUND = 0.025
@@ -39,7 +39,7 @@ class Pipeline:
     streams: dict[int, Sent] = field(default_factory=dict)
     queue: deque[int] = field(default_factory=deque)
     table: StreamTable = field(default_factory=lambda: StreamTable(Decoder, max_streams=8))
-    judge: DroppedStreams = field(default_factory=DroppedStreams)
+    judge: AbandonedStreams = field(default_factory=AbandonedStreams)
     now: float = 100.0
     asked: list[int] | None = None
     dropped: set[int] = field(default_factory=set)

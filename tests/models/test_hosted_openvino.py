@@ -13,10 +13,11 @@ import psutil
 import pytest
 from hosted_engines import ids, run, start_host
 
-from trellis.engine_host.engines.engine import EngineSettings, Failure, Refused, Sampling
-from trellis.engine_host.engines.engine_process import WAIT_MILLISECONDS, HostedEngine
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
+from trellis.engine_host.engines.engine_process import WAIT_MILLISECONDS, EngineProcess
 from trellis.engine_host.engines.openvino import KV_CACHE_FULL, OpenVinoEngine
 from trellis.engine_host.engines.openvino_words import MAX_LISTS
+from trellis.errors import RequestError
 from trellis.tokenizers import load
 
 GREEDY = Sampling(max_tokens=16, end_id=2)
@@ -46,8 +47,8 @@ def prompt(demo_engine: tuple[Path, Path]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def hosted(engine_settings: EngineSettings) -> Iterator[HostedEngine]:
-    engine = HostedEngine("openvino", engine_settings)
+def hosted(engine_settings: EngineSettings) -> Iterator[EngineProcess]:
+    engine = EngineProcess("openvino", engine_settings)
     child = psutil.Process(engine._process.pid)
     yield engine
     engine.close()
@@ -64,7 +65,7 @@ def here(engine_settings: EngineSettings) -> Iterator[OpenVinoEngine]:
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=list(SAMPLINGS))
 def test_it_makes_what_it_makes_in_one_process(
-    hosted: HostedEngine, here: OpenVinoEngine, prompt: np.ndarray, sampling: Sampling
+    hosted: EngineProcess, here: OpenVinoEngine, prompt: np.ndarray, sampling: Sampling
 ) -> None:
     (sequences,) = run(hosted, prompt, sampling)
     assert [sequences] == run(here, prompt, sampling)
@@ -76,7 +77,7 @@ def test_it_makes_what_it_makes_in_one_process(
 
 
 def test_requests_that_run_together_end_each_in_its_time(
-    hosted: HostedEngine, prompt: np.ndarray
+    hosted: EngineProcess, prompt: np.ndarray
 ) -> None:
     lengths = (16, 3, 40, 1, 25)
     asked = [replace(GREEDY, max_tokens=length, end_id=-1) for length in lengths]
@@ -85,7 +86,7 @@ def test_requests_that_run_together_end_each_in_its_time(
 
 
 def test_a_cancelled_request_yields_nothing_more_and_frees_its_cache(
-    hosted: HostedEngine, prompt: np.ndarray
+    hosted: EngineProcess, prompt: np.ndarray
 ) -> None:
     long = replace(GREEDY, max_tokens=400, end_id=-1)
     for key in range(101, 106):
@@ -99,7 +100,7 @@ def test_a_cancelled_request_yields_nothing_more_and_frees_its_cache(
 
 
 def test_what_never_fits_into_the_cache_fails_by_itself(
-    hosted: HostedEngine, prompt: np.ndarray
+    hosted: EngineProcess, prompt: np.ndarray
 ) -> None:
     hosted.add(1, np.full(1000, 504), GREEDY)
     failures: list[object] = []
@@ -120,24 +121,26 @@ def test_what_never_fits_into_the_cache_fails_by_itself(
     ],
 )
 def test_it_refuses_by_name_what_the_engine_would(
-    hosted: HostedEngine, here: OpenVinoEngine, sampling: Sampling, name: str
+    hosted: EngineProcess, here: OpenVinoEngine, sampling: Sampling, name: str
 ) -> None:
-    with pytest.raises(Refused, match=f"^{name}: ") as refused:
+    with pytest.raises(RequestError, match=f"^{name}: ") as refused:
         hosted.refuse(sampling)
-    with pytest.raises(Refused) as by_the_engine:
+    with pytest.raises(RequestError) as by_the_engine:
         here.refuse(sampling)
     assert str(refused.value) == str(by_the_engine.value)
 
 
 def test_the_host_knows_how_many_lists_of_words_the_engine_keeps(
-    hosted: HostedEngine, prompt: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    hosted: EngineProcess, prompt: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = replace(GREEDY, bad_words=("known",))
     ids(hosted, prompt, known)
     monkeypatch.setattr("trellis.engine_host.engines.openvino_words.MAX_LISTS", 1)
     assert MAX_LISTS > 1
     hosted.refuse(known)
-    with pytest.raises(Refused, match=r"^bad_words: this engine \(openvino\) keeps every list"):
+    with pytest.raises(
+        RequestError, match=r"^bad_words: this engine \(openvino\) keeps every list"
+    ):
         hosted.refuse(replace(GREEDY, bad_words=("new",)))
 
 
@@ -146,10 +149,10 @@ def test_what_keeps_it_from_loading_is_said(
 ) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
     with pytest.raises(RuntimeError, match=r"^gpt_model_path: OpenVINO cannot load .*broken.gguf"):
-        HostedEngine("openvino", replace(engine_settings, path=tmp_path))
+        EngineProcess("openvino", replace(engine_settings, path=tmp_path))
 
 
-def test_a_step_that_waits_returns_when_it_is_woken(hosted: HostedEngine) -> None:
+def test_a_step_that_waits_returns_when_it_is_woken(hosted: EngineProcess) -> None:
     waited = []
     for wake_first in (True, False):
         timer = threading.Timer(0.02, hosted.wake)
@@ -166,7 +169,7 @@ def test_a_step_that_waits_returns_when_it_is_woken(hosted: HostedEngine) -> Non
     assert time.monotonic() - begin >= WAIT_MILLISECONDS / 1000 - 0.01  # no wake is left
 
 
-def test_more_wakes_than_anyone_hears_do_no_harm(hosted: HostedEngine, prompt: np.ndarray) -> None:
+def test_more_wakes_than_anyone_hears_do_no_harm(hosted: EngineProcess, prompt: np.ndarray) -> None:
     for _ in range(100_000):
         hosted.wake()
     assert len(ids(hosted, prompt, GREEDY)[0]) > 0

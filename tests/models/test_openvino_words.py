@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from trellis.engine_host.engines.engine import EngineSettings, Failure, Refused, Sampling
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
 from trellis.engine_host.engines.openvino_words import (
     BLOCK,
@@ -23,6 +23,7 @@ from trellis.engine_host.engines.openvino_words import (
     _ranges,
 )
 from trellis.engine_host.engines.word_automaton import without
+from trellis.errors import RequestError
 from trellis.tokenizers import Tokenizer, load
 
 PROMPTS = {
@@ -231,7 +232,7 @@ def test_the_automaton_lets_pass_what_has_no_word_and_nothing_else(
 def test_what_cannot_be_kept_out_is_refused_by_name(
     made: Made, words: list[str], message: str
 ) -> None:
-    with pytest.raises(Refused, match=rf"^{message}"):
+    with pytest.raises(RequestError, match=rf"^{message}"):
         made.engine.refuse(greedy(*words))
 
 
@@ -251,10 +252,10 @@ def test_lists_beyond_what_is_kept_are_refused_and_known_ones_go_on() -> None:
         lists.refuse((f"w{number}", "x"))
         lists.grammar((f"w{number}", "x"), ends=True)
     lists.refuse(("x", "w0"))
-    with pytest.raises(Refused, match=r"^bad_words: this engine"):
+    with pytest.raises(RequestError, match=r"^bad_words: this engine"):
         lists.refuse(("new",))
 
 
 def test_several_sequences_are_refused_with_bad_words(made: Made) -> None:
-    with pytest.raises(Refused, match=r"^num_return_sequences: "):
+    with pytest.raises(RequestError, match=r"^num_return_sequences: "):
         made.engine.refuse(greedy("x", num_return_sequences=2, **HOT))

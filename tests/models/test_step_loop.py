@@ -9,8 +9,8 @@ from fake_triton import Sender
 
 from trellis.engine_host.answers import Answer, Row
 from trellis.engine_host.engines.engine import Failure, Progress, Sampling
-from trellis.engine_host.queue import WaitingLine
-from trellis.engine_host.scheduler import Admission, StepLoop
+from trellis.engine_host.queue import RequestQueue
+from trellis.engine_host.scheduler import Admission, Scheduler
 from trellis.engine_host.senders import Senders
 
 
@@ -61,11 +61,11 @@ class Engine:
 class Host:
     """The engine host as model.py puts it together."""
 
-    def __init__(self, line: WaitingLine[Admission] | None = None) -> None:
-        line = WaitingLine(places=64) if line is None else line
+    def __init__(self, line: RequestQueue[Admission] | None = None) -> None:
+        line = RequestQueue(places=64) if line is None else line
         self.engine = Engine()
         self.senders = Senders()
-        self.loop = StepLoop(lambda: self.engine, self.senders, line)
+        self.loop = Scheduler(lambda: self.engine, self.senders, line)
         self.keys = 0
 
     def ask(
@@ -186,7 +186,7 @@ def test_closing_ends_what_runs() -> None:
 
 
 def test_no_more_run_at_a_time_than_there_are_places_and_all_are_served_in_turn() -> None:
-    host = Host(WaitingLine(places=4, most=100))
+    host = Host(RequestQueue(places=4, most=100))
     most: list[int] = []
 
     def fault(key: int) -> None:
@@ -202,7 +202,7 @@ def test_no_more_run_at_a_time_than_there_are_places_and_all_are_served_in_turn(
 
 
 def test_a_request_that_waits_too_long_ends_with_an_error_and_never_runs() -> None:
-    host = Host(WaitingLine(places=1, most=100, seconds=0.05))
+    host = Host(RequestQueue(places=1, most=100, seconds=0.05))
     runs, waits = host.ask([1], 300), host.ask([2], 5)
     host.wait(waits)
     assert "waited 0.05 s" in error(waits)
@@ -215,7 +215,7 @@ def test_a_request_that_waits_too_long_ends_with_an_error_and_never_runs() -> No
 
 
 def test_a_request_cancelled_in_line_leaves_it() -> None:
-    line: WaitingLine[Admission] = WaitingLine(places=1, most=100)
+    line: RequestQueue[Admission] = RequestQueue(places=1, most=100)
     host = Host(line)
     runs, waits = host.ask([1], 300), host.ask([2, 2], 5)
     _, answer = host.loop.answers()
@@ -229,7 +229,7 @@ def test_a_request_cancelled_in_line_leaves_it() -> None:
 
 
 def test_closing_ends_those_who_wait_too() -> None:
-    host = Host(WaitingLine(places=1, most=100))
+    host = Host(RequestQueue(places=1, most=100))
     senders = [host.ask([1], 10_000) for _ in range(3)]
     time.sleep(0.05)
     host.loop.close()

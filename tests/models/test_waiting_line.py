@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trellis.engine_host.queue import Overloaded, WaitingLine
+from trellis.engine_host.queue import Overloaded, RequestQueue
 
 
 class Prompt(NamedTuple):
@@ -19,7 +19,7 @@ def request(name: object, prompts: int = 1) -> list[Prompt]:
 
 
 def test_first_come_is_first_served_and_only_where_there_is_a_place() -> None:
-    line: WaitingLine[Prompt] = WaitingLine(places=2, most=10)
+    line: RequestQueue[Prompt] = RequestQueue(places=2, most=10)
     for name in "abc":
         line.put(request(name), running=2)
     assert line.take(running=2) == []
@@ -28,7 +28,7 @@ def test_first_come_is_first_served_and_only_where_there_is_a_place() -> None:
 
 
 def test_what_finds_no_room_is_refused_and_says_what_to_do() -> None:
-    line: WaitingLine[Prompt] = WaitingLine(places=4, most=3)
+    line: RequestQueue[Prompt] = RequestQueue(places=4, most=3)
     line.put(request("fits", 6), running=0)  # four places and two that wait
     line.put(request("last"), running=0)
     with pytest.raises(Overloaded, match=r"max_queue_size: 3\); send the request again later"):
@@ -37,14 +37,14 @@ def test_what_finds_no_room_is_refused_and_says_what_to_do() -> None:
 
 
 def test_rows_of_a_request_are_never_parted() -> None:
-    line: WaitingLine[Prompt] = WaitingLine(places=4, most=100)
+    line: RequestQueue[Prompt] = RequestQueue(places=4, most=100)
     line.put(request("a", 5), running=0)
     assert len(line.take(running=3)) == 5
 
 
 def test_who_waits_too_long_is_taken_out_once() -> None:
     now = [0.0]
-    line: WaitingLine[Prompt] = WaitingLine(1, 10, seconds=5, clock=lambda: now[0])
+    line: RequestQueue[Prompt] = RequestQueue(1, 10, seconds=5, clock=lambda: now[0])
     line.put(request("early", 2), running=1)
     now[0] = 4.0
     line.put(request("late"), running=1)
@@ -58,7 +58,7 @@ def test_who_waits_too_long_is_taken_out_once() -> None:
 
 def test_no_bounds_take_everything_for_ever() -> None:
     now = [0.0]
-    line: WaitingLine[Prompt] = WaitingLine(1, clock=lambda: now[0])
+    line: RequestQueue[Prompt] = RequestQueue(1, clock=lambda: now[0])
     for name in range(1000):
         line.put(request(name), running=1)
     now[0] = 1e9
@@ -70,7 +70,7 @@ def test_no_bounds_take_everything_for_ever() -> None:
 def test_its_length_is_that_of_the_requests_in_it_and_within_bounds(
     steps: list[tuple[str, int]],
 ) -> None:
-    line: WaitingLine[Prompt] = WaitingLine(places=3, most=4)
+    line: RequestQueue[Prompt] = RequestQueue(places=3, most=4)
     names = iter(range(1000))
     waiting: dict[object, int] = {}
     for step, number in steps:

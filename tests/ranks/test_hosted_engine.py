@@ -15,9 +15,10 @@ from checkpoints import random_llama  # noqa: E402
 from hosted_engines import ids, run, start_host  # noqa: E402
 from launched_ranks import wait_for  # noqa: E402
 
-from trellis.engine_host.engines.engine import EngineSettings, Failure, Refused, Sampling  # noqa: E402
-from trellis.engine_host.engines.engine_process import HostedEngine  # noqa: E402
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling  # noqa: E402
+from trellis.engine_host.engines.engine_process import EngineProcess  # noqa: E402
 from trellis.engine_host.engines.transformers import TransformersEngine  # noqa: E402
+from trellis.errors import RequestError  # noqa: E402
 
 PROMPT = np.arange(7, 15)
 GREEDY = Sampling(max_tokens=16)
@@ -33,8 +34,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EngineSettings:
 
 
 @pytest.fixture(scope="module")
-def hosted(settings: EngineSettings) -> Iterator[HostedEngine]:
-    engine = HostedEngine("transformers", settings)
+def hosted(settings: EngineSettings) -> Iterator[EngineProcess]:
+    engine = EngineProcess("transformers", settings)
     child = psutil.Process(engine._process.pid)
     yield engine
     engine.close()
@@ -43,17 +44,17 @@ def hosted(settings: EngineSettings) -> Iterator[HostedEngine]:
 
 
 def test_it_makes_the_tokens_that_it_makes_in_one_process(
-    hosted: HostedEngine, settings: EngineSettings
+    hosted: EngineProcess, settings: EngineSettings
 ) -> None:
     assert ids(hosted, PROMPT, *SAMPLINGS) == ids(TransformersEngine(settings), PROMPT, *SAMPLINGS)
 
 
-def test_every_sequence_of_a_request_comes(hosted: HostedEngine) -> None:
+def test_every_sequence_of_a_request_comes(hosted: EngineProcess) -> None:
     (sequences,) = run(hosted, PROMPT, replace(RANDOM, num_return_sequences=3))
     assert [len(each.ids) for each in sequences] == [16, 16, 16]
 
 
-def test_a_cancelled_request_yields_nothing_more_and_frees_its_cache(hosted: HostedEngine) -> None:
+def test_a_cancelled_request_yields_nothing_more_and_frees_its_cache(hosted: EngineProcess) -> None:
     for key in range(101, 106):
         hosted.add(key, PROMPT, replace(GREEDY, max_tokens=400))
         while not list(hosted.step()):
@@ -64,7 +65,7 @@ def test_a_cancelled_request_yields_nothing_more_and_frees_its_cache(hosted: Hos
     assert len(ids(hosted, PROMPT, replace(GREEDY, max_tokens=400))[0]) == 400
 
 
-def test_what_never_fits_into_the_cache_fails_by_itself(hosted: HostedEngine) -> None:
+def test_what_never_fits_into_the_cache_fails_by_itself(hosted: EngineProcess) -> None:
     hosted.add(1, PROMPT, replace(GREEDY, max_tokens=5000))
     failures: list[object] = []
     while hosted.busy:
@@ -73,16 +74,16 @@ def test_what_never_fits_into_the_cache_fails_by_itself(hosted: HostedEngine) ->
     assert len(ids(hosted, PROMPT, GREEDY)[0]) == 16
 
 
-def test_it_refuses_what_the_engine_would(hosted: HostedEngine) -> None:
-    with pytest.raises(Refused, match=r"^beam_width: "):
+def test_it_refuses_what_the_engine_would(hosted: EngineProcess) -> None:
+    with pytest.raises(RequestError, match=r"^beam_width: "):
         hosted.refuse(Sampling(beam_width=2))
-    with pytest.raises(Refused, match=r"^end_id: 256 is not in the vocabulary of 256"):
+    with pytest.raises(RequestError, match=r"^end_id: 256 is not in the vocabulary of 256"):
         hosted.refuse(Sampling(end_id=256))
 
 
 def test_what_keeps_it_from_loading_is_said(settings: EngineSettings) -> None:
     with pytest.raises(RuntimeError, match="max_attention_window_size is 16, but"):
-        HostedEngine("transformers", replace(settings, max_attention_window_size=16))
+        EngineProcess("transformers", replace(settings, max_attention_window_size=16))
 
 
 @pytest.mark.parametrize("doing", ["busy", "idle"])

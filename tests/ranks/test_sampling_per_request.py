@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch", reason="needs torch: `make setup-torch`", e
 
 from checkpoints import random_llama  # noqa: E402
 
-from trellis.engine_host.engines.engine import EngineSettings, Failure, Refused, Sampling  # noqa: E402
+from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling  # noqa: E402
 from trellis.engine_host.engines.transformers import TransformersEngine  # noqa: E402
+from trellis.errors import RequestError  # noqa: E402
 
 PROMPT = np.arange(7, 15)
 GREEDY = Sampling(max_tokens=16)
@@ -149,7 +150,7 @@ def test_what_never_fits_into_the_cache_fails_by_itself(engine: TransformersEngi
 def test_what_it_cannot_do_is_refused_by_name(
     engine: TransformersEngine, asked: Sampling, name: str
 ) -> None:
-    with pytest.raises(Refused, match=f"^{name}: "):
+    with pytest.raises(RequestError, match=f"^{name}: "):
         engine.refuse(asked)
 
 

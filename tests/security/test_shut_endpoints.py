@@ -76,8 +76,8 @@ def test_the_key_is_another_each_time(server: Server) -> None:
 
 def test_it_listens_on_loopback_alone(server: Server) -> None:
     tree = [psutil.Process(server.process.pid)]
-    if server.front is not None:
-        tree.append(psutil.Process(server.front.pid))
+    if server.gateway is not None:
+        tree.append(psutil.Process(server.gateway.pid))
     listening = {
         connection.laddr.ip
         for process in [*tree, *tree[0].children(recursive=True)]

@@ -93,7 +93,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """A front that cuts an answer off is no error."""
+        """A gateway that cuts an answer off is no error."""
 
 
 class _Handler(BaseHTTPRequestHandler):

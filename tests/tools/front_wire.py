@@ -1,4 +1,4 @@
-"""Raw HTTP for tests of the front: bytes out, and what came back, read by the standard library."""
+"""Raw HTTP for tests of the gateway: bytes out, and the answers read by the standard library."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""What the front lets in: targets with one reading, HTTP/1.1 alone, bodies of a type of ours."""
+"""What the gateway lets in: targets with one reading, HTTP/1.1 alone, bodies of a type of ours."""
 
 import pytest
 from fake_triton_http import FakeTriton

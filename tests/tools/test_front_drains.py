@@ -10,8 +10,8 @@ from fake_triton_http import Host
 
 from trellis.gateway import abandoned_responses as drains
 from trellis.gateway import disconnects as notices
-from trellis.gateway.abandoned_responses import Drains
-from trellis.gateway.disconnects import Notices
+from trellis.gateway.abandoned_responses import AbandonedResponses
+from trellis.gateway.disconnects import DisconnectNotices
 from trellis.gateway.upstream import Upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -54,7 +54,9 @@ async def eventually(true: Callable[[], bool]) -> None:
 
 
 def with_server(
-    body: Callable[[Server, Callable[[], Awaitable[Upstream]], Drains], Awaitable[None]],
+    body: Callable[
+        [Server, Callable[[], Awaitable[Upstream]], AbandonedResponses], Awaitable[None]
+    ],
 ) -> None:
     """Run it with a server, a way to connect to it, and drains."""
 
@@ -72,7 +74,7 @@ def with_server(
             await eventually(lambda: len(server.writers) > before)
             return upstream
 
-        drained = Drains(loop)
+        drained = AbandonedResponses(loop)
         try:
             await body(server, connect, drained)
         finally:
@@ -85,7 +87,7 @@ def with_server(
 
 def test_an_answer_is_read_to_its_end_and_the_connection_closed_then() -> None:
     async def body(
-        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: Drains
+        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: AbandonedResponses
     ) -> None:
         upstream = await connect()
         drained.add(upstream)
@@ -103,7 +105,7 @@ def test_an_answer_is_read_to_its_end_and_the_connection_closed_then() -> None:
 
 def test_an_error_of_400_ends_it_too() -> None:
     async def body(
-        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: Drains
+        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: AbandonedResponses
     ) -> None:
         drained.add(await connect())
         error = json.dumps({"error": "the client cancelled the request"}).encode()
@@ -120,7 +122,7 @@ def test_one_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch, said:
     monkeypatch.setattr(drains, "DRAIN_SECONDS", 0.3)
 
     async def body(
-        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: Drains
+        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: AbandonedResponses
     ) -> None:
         drained.add(await connect())
         server.writers[0].write(said)
@@ -137,7 +139,7 @@ def test_no_more_than_so_many_are_read_the_oldest_is_cut_off(
     monkeypatch.setattr(drains, "MAX_DRAINS", 3)
 
     async def body(
-        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: Drains
+        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: AbandonedResponses
     ) -> None:
         upstreams = [await connect() for _ in range(5)]
         for number, upstream in enumerate(upstreams):
@@ -151,7 +153,7 @@ def test_no_more_than_so_many_are_read_the_oldest_is_cut_off(
 
 def test_a_server_that_closes_or_sends_what_is_no_http_ends_it() -> None:
     async def body(
-        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: Drains
+        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: AbandonedResponses
     ) -> None:
         drained.add(await connect())
         drained.add(await connect())
@@ -170,9 +172,9 @@ def test_a_client_is_said_to_be_gone_for_as_long_as_its_answer_goes_on(
     host = Host()
 
     async def body(
-        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: Drains
+        server: Server, connect: Callable[[], Awaitable[Upstream]], drained: AbandonedResponses
     ) -> None:
-        told = Notices(host.pid, drained, asyncio.get_running_loop())
+        told = DisconnectNotices(host.pid, drained, asyncio.get_running_loop())
         drained.add(await connect(), "ends")
         drained.add(await connect(), "goes-on")
         drained.add(await connect())  # an engine that is stopped by id

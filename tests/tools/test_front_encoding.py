@@ -1,4 +1,4 @@
-"""A long prompt on its way to the engine: encoded by a thread, while the front goes on."""
+"""A long prompt on its way to the engine: encoded by a thread, while the gateway goes on."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from trellis.gateway.fields import Field
 from trellis.gateway.models import Model
 from trellis.gateway.plugins import Texts
 from trellis.gateway.replies import Refusal
-from trellis.gateway.routes import IdsWay
+from trellis.gateway.routes import Route
 from trellis.gateway.settings import LONG_BODY
 from trellis.gateway.state import State
 from trellis.gateway.text_answers import Source
@@ -25,7 +25,7 @@ SOURCE = Source("ensemble", "ensemble_ids", {}, frozenset(), False)
 LONG = "x" * (LONG_BODY + 1)
 
 
-class Way(IdsWay):
+class Way(Route):
     """A tokenizer that takes as long as the test wants, and gives what it wants."""
 
     gives: Any = None
@@ -63,7 +63,7 @@ class Transport:
 
 @pytest.fixture
 def state() -> Iterator[State]:
-    """A front before no Triton, which knows one model."""
+    """A gateway before no Triton, which knows one model."""
     loop = asyncio.new_event_loop()
     made = State(GatewaySettings("127.0.0.1", 1, 1, 1, 1.0), loop)
     string, flag = ({"name": n, "data_type": t, "dims": [1]} for n, t in KINDS)
@@ -82,7 +82,7 @@ KINDS = (("text_input", "TYPE_STRING"), ("stop", "TYPE_BOOL"))
 
 
 def way_of(state: State) -> Way:
-    way = state.models._known[PATH][1].ids_way
+    way = state.models._known[PATH][1].route
     assert isinstance(way, Way)
     return way
 

@@ -1,6 +1,6 @@
-"""Requests that the front makes for the engine itself: for every release, what `ensemble` sends.
+"""Requests that the gateway makes for the engine itself: for every release, what `ensemble` sends.
 
-The stand-in engine notes what came; Triton's own port, behind the front, is the other way.
+The stand-in engine notes what came; Triton's own port, behind the gateway, is the other way.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the front says of a body, field by field, and what it makes of a good one."""
+"""What the gateway says of a body, field by field, and what it makes of a good one."""
 
 import json
 from typing import Any

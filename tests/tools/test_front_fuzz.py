@@ -1,4 +1,4 @@
-"""Bytes of any kind: the front lives, answers the next client, and leaks no descriptor."""
+"""Bytes of any kind: the gateway lives, answers the next client, and leaks no descriptor."""
 
 import socket
 import subprocess
@@ -36,9 +36,9 @@ BYTES = st.lists(st.sampled_from(PARTS) | st.binary(max_size=80), min_size=1, ma
 
 @pytest.fixture(scope="module")
 def front(server: Server) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
-    """A front of this test's own, before the server of all tests: its port and process."""
+    """A gateway of this test's own, before the server of all tests: its port and process."""
     (public,) = free_ports(1)
-    assert server.front is not None
+    assert server.gateway is not None
     import psutil
 
     command = psutil.Process(server.process.pid).cmdline()

@@ -20,7 +20,7 @@ ASKED = {"text_input": "x"}
 def front(
     triton: FakeTriton, pid: int, exit_timeout: float = 5.0
 ) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
-    """A front before it: its port and process."""
+    """A gateway before it: its port and process."""
     (port,) = free_ports(1)
     settings = GatewaySettings("127.0.0.1", port, triton.port, pid, exit_timeout)
     process = subprocess.Popen(settings.command(), cwd=IMPORTED_FROM, stderr=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""The front on the wire: whatever a client does with HTTP, before a real tritonserver."""
+"""The gateway on the wire: whatever a client does with HTTP, before a real tritonserver."""
 
 import json
 import signal
@@ -57,14 +57,14 @@ def served(
 
 @pytest.fixture
 def port(served: Served) -> int:
-    """The front's."""
+    """The gateway's."""
     return served.server.settings.http_port
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(served: Served) -> Iterator[None]:
-    """Whatever a test did, the front lives, answers, and gives every descriptor back."""
-    front = served.server.front
+    """Whatever a test did, the gateway lives, answers, and gives every descriptor back."""
+    front = served.server.gateway
     assert front is not None
     before = descriptors(front.pid)
     yield
@@ -414,7 +414,7 @@ def test_triton_finishes_every_request_whose_client_hung_up(
     """It never does when it learns of it itself, and then waits for them when it is stopped."""
     pace = {"token_delay_us": "3000", "delay_from_id": "true"}
     with serve("1.x", tmp_path, standin_library, llama_folder, [], **pace) as running:
-        front = running.server.front
+        front = running.server.gateway
         assert front is not None
         before = descriptors(front.pid)
 

@@ -12,7 +12,7 @@ from trellis.engine_files.engine_folder import EngineFolder, read_engine
 from trellis.gateway.models import read_model
 from trellis.gateway.plugin_loading import load_plugins
 from trellis.gateway.plugins import Plugins
-from trellis.gateway.routes import IdsWay, ids_way
+from trellis.gateway.routes import Route, choose_route
 from trellis.gateway.settings import LONG_BODY
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.manifest import ENTRY
@@ -52,12 +52,12 @@ def config_of(repository: Path, name: str) -> dict[str, Any]:
     return made
 
 
-def way_of(repository: Path, **ensemble: Any) -> IdsWay | None:
+def way_of(repository: Path, **ensemble: Any) -> Route | None:
     return read_model(
         {**config_of(repository, "ensemble"), **ensemble},
         lambda name: config_of(repository, name),
         lambda before, last: load_plugins(before, last, repository),
-    ).ids_way
+    ).route
 
 
 def test_a_repository_as_it_is_made_is_asked_for_ids(repository: Path) -> None:
@@ -172,7 +172,7 @@ def rewired(config: dict[str, Any], step: int, **wires: str) -> dict[str, Any]:
 
 def test_an_ensemble_that_shows_more_is_asked(repository: Path) -> None:
     config = config_of(repository, "ensemble")
-    more = shows(config, "token_ids")  # the ids themselves, which the front takes for its text
+    more = shows(config, "token_ids")  # the ids themselves, which the gateway takes for its text
     steps = rewired(config, 1, output_ids="token_ids")
     last = steps["step"][2] = dict(steps["step"][2])
     last["input_map"] = {**last["input_map"], "TOKENS_BATCH": "token_ids"}
@@ -222,4 +222,4 @@ def test_a_model_of_ids_that_is_no_ensemble_is_not_asked(repository: Path) -> No
     def others(name: str) -> dict[str, Any]:
         return {"name": name} if name.endswith("_ids") else config_of(repository, name)
 
-    assert ids_way(config, others, {}, lambda *_: pytest.fail("loaded")) is None
+    assert choose_route(config, others, {}, lambda *_: pytest.fail("loaded")) is None

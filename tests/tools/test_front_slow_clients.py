@@ -37,7 +37,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 class Client:
-    """One that reads when it is told to, and the front's side of it."""
+    """One that reads when it is told to, and the gateway's side of it."""
 
     def __init__(self, client: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self._socket = client
@@ -61,13 +61,13 @@ class Client:
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait in the front for this client."""
+        """Bytes that wait in the gateway for this client."""
         return self.front.transport.get_write_buffer_size()
 
 
 @asynccontextmanager
 async def front(triton: FakeTriton) -> AsyncIterator[tuple[State, Client]]:
-    """A front in this process, and a client of it."""
+    """A gateway in this process, and a client of it."""
     loop = asyncio.get_running_loop()
     state = State(GatewaySettings("127.0.0.1", 0, triton.port, os.getpid(), 1.0), loop)
     server = await loop.create_server(lambda: Connection(state), "127.0.0.1", 0)

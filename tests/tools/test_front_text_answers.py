@@ -1,4 +1,4 @@
-"""Answers of `ensemble_ids`, written anew by the front: the text of the same tokens."""
+"""Answers of `ensemble_ids`, written anew by the gateway: the text of the same tokens."""
 
 import json
 import re
@@ -281,7 +281,7 @@ def test_an_ensemble_without_one_that_gives_ids_is_asked_as_ever() -> None:
     def none_needed(*_: dict[str, Any]) -> Plugins:
         raise AssertionError("no tokenizer is needed")
 
-    assert read_model(config("ensemble", "a", "b"), config_of, none_needed).ids_way is None
+    assert read_model(config("ensemble", "a", "b"), config_of, none_needed).route is None
 
 
 def python_model(name: str, tokenizer_type: str) -> dict[str, Any]:
@@ -296,14 +296,14 @@ def test_a_tokenizer_that_cannot_be_loaded_here_is_said_and_left_to_its_model(
     assert models._load(*asked).texts is None
     assert models._load(*asked).texts is None
     said = capfd.readouterr().err
-    assert said.count("HTTP front: requests go through") == 1
+    assert said.count("HTTP gateway: requests go through") == 1
     assert "`preprocessing` and `postprocessing`" in said
     models.heed(b"POST", b"/v2/repository/index")
     models._load(*asked)
     assert not capfd.readouterr().err
     models.heed(b"POST", b"/v2/repository/models/ensemble/load")
     models._load(*asked)  # the files may be others by now
-    assert capfd.readouterr().err.count("HTTP front: requests go through") == 1
+    assert capfd.readouterr().err.count("HTTP gateway: requests go through") == 1
 
 
 class Raising:

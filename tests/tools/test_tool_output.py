@@ -69,7 +69,7 @@ def test_the_port_behind_the_front_is_not_shown(capfd: pytest.CaptureFixture[str
         log.url = "http://127.0.0.1:8000"
         log.output.write(b'I1 http_server.cc:1] "Started HTTPService at 127.0.0.1:24805"\nmore\n')
     assert capfd.readouterr().err == (
-        'I1 http_server.cc:1] "Started HTTPService behind the HTTP front, which is asked at'
+        'I1 http_server.cc:1] "Started HTTPService behind the gateway, which is asked at'
         ' http://127.0.0.1:8000"\nmore\n'
     )
 

@@ -1,6 +1,6 @@
 """A model with several end ids on TensorRT-LLM's own engine, which takes one: the others are words.
 
-The front's shortest way stays: what it makes of a request is what `ensemble` sends.
+The gateway's shortest way stays: what it makes of a request is what `ensemble` sends.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Guided decoding with TensorRT-LLM's own engine: what it would not understand is refused by name.
 
-Over gRPC `preprocessing` reads the request, over HTTP the front runs its code.
+Over gRPC `preprocessing` reads the request, over HTTP the gateway runs its code.
 """
 
 from collections.abc import Iterator

@@ -272,7 +272,7 @@ def test_special_tokens_need_an_id_to_be_known_by(served: Served) -> None:
     assert message.startswith("skip_special_tokens: needs an id with this engine (TensorRT-LLM")
     assert served.text(PROMPT, max_tokens=100, skip_special_tokens=True) == [whole(served)]
     response = served.post(text_input=PROMPT, max_tokens=100, skip_special_tokens=False)
-    assert response.status_code == 200  # over HTTP the front gives it one
+    assert response.status_code == 200  # over HTTP the gateway gives it one
 
 
 def test_what_the_release_lacks_is_refused_by_name_unless_it_is_neutral(

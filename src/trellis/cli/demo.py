@@ -15,15 +15,15 @@ import typer
 from rich.console import Console
 
 from trellis.cli.launch import preflight
+from trellis.errors import TrellisError
 from trellis.preflight import Listening
 from trellis.preflight.repository import QUESTION, read_repository
 from trellis.ranks.options import RankOptions
-from trellis.server.numpy2_bridge import Numpy2Error
-from trellis.server.ports import PortTaken, check_ports
+from trellis.server.ports import check_ports
 from trellis.server.process import Server, ServerFailed, ServerSettings
 from trellis.server.readiness import wait_with_progress
 from trellis.server.signals import stop_signals
-from trellis.server.triton import TritonNotFound, serving_python
+from trellis.server.triton import serving_python
 
 console = Console(highlight=False)
 KOREAN = "Repeat after me: 안녕하세요 세계"
@@ -147,6 +147,6 @@ def main(
         console.print("stopped")
         if signals and not stay:
             raise typer.Exit(130)
-    except (TritonNotFound, Numpy2Error, PortTaken, ServerFailed) as error:
+    except TrellisError as error:
         print(f"demo: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

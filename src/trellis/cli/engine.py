@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from trellis.contract.containers import installed_runtime
-from trellis.contract.release import ReleaseError
-from trellis.docker.commands import Build, DockerError, build_commands, newest_release, run_or_print
+from trellis.docker.commands import Build, build_commands, newest_release, run_or_print
+from trellis.errors import TrellisError
 
 
 def main(
@@ -37,7 +37,7 @@ def main(
     release = trtllm or installed_runtime().version or newest_release()
     try:
         commands = build_commands(build, release, image)
-    except (DockerError, ReleaseError) as error:
+    except TrellisError as error:
         print(f"build_engine: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     raise typer.Exit(run_or_print(commands, run))

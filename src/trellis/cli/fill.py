@@ -14,8 +14,8 @@ from rich.table import Table
 
 from trellis.contract.placeholder import known_placeholders, translate
 from trellis.contract.release import template_keys
+from trellis.errors import TrellisError
 from trellis.files import write_atomically
-from trellis.repository.model_config import ConfigTextError
 from trellis.repository.model_configs import SOURCES
 from trellis.repository.template import TemplateError, fill, parse_substitutions, placeholders_in
 from trellis.repository.template_source import LITERAL
@@ -61,7 +61,7 @@ def main(
             given, placeholders_in(text), published=template_keys(model_name(text))
         )
         filled = fill(text, values, str(file), allow_unfilled)
-    except (TemplateError, ConfigTextError) as error:
+    except TrellisError as error:
         print(f"fill_template: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     for note in notes:

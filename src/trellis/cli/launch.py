@@ -10,19 +10,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from trellis.errors import TrellisError
 from trellis.preflight import Listening, run_checks
 from trellis.ranks.launch import run_ranks
-from trellis.ranks.options import RankOptions, RanksError, check_options
-from trellis.server.allocator import Allocator, AllocatorNotFound
+from trellis.ranks.options import RankOptions, check_options
+from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
-from trellis.server.numpy2_bridge import Numpy2Error
-from trellis.server.ports import PortTaken, check_ports
+from trellis.server.ports import check_ports
 from trellis.server.process import Server, ServerFailed, ServerSettings
 from trellis.server.readiness import wait_quietly
 from trellis.server.shown_log import ShownLog
 from trellis.server.signals import stop_signals
-from trellis.server.triton import TritonNotFound
-from trellis.server.triton_options import ExtraOptionError, check_extra
+from trellis.server.triton_options import check_extra
 
 
 def main(
@@ -68,20 +67,20 @@ def main(
         bool,
         typer.Option("--disable-spawn-processes", help="with --multi-model: workers on the ranks"),
     ] = False,
-    http_front: Annotated[
+    http_gateway: Annotated[
         bool,
         typer.Option(
-            "--http_front/--no-http_front",
-            "--http-front/--no-http-front",
+            "--http_gateway/--no-http_gateway",
+            "--http-gateway/--no-http-gateway",
             help="whether HTTP clients come through a relay that checks JSON and notices those"
             " that hang up",
         ),
     ] = True,
-    front_decoding: Annotated[
+    gateway_decoding: Annotated[
         bool,
         typer.Option(
-            "--front_decoding/--no-front_decoding",
-            "--front-decoding/--no-front-decoding",
+            "--gateway_decoding/--no-gateway_decoding",
+            "--gateway-decoding/--no-gateway-decoding",
             help="whether the relay does itself what the plugins do, at a third of the CPU a chunk",
         ),
     ] = True,
@@ -148,8 +147,8 @@ def main(
         exit_timeout=exit_timeout,
         load_timeout=load_timeout,
         extra=tuple(triton_options or ()),
-        http_front=http_front,
-        front_decoding=front_decoding,
+        http_gateway=http_gateway,
+        gateway_decoding=gateway_decoding,
         allocator=allocator.value,
         allow_admin_endpoints=allow_admin_endpoints,
         expose_inner_models=expose_inner_models,
@@ -168,15 +167,7 @@ def main(
         else:
             os.environ.update(options.environment())
             run(settings)
-    except (
-        AllocatorNotFound,
-        ExtraOptionError,
-        TritonNotFound,
-        Numpy2Error,
-        PortTaken,
-        RanksError,
-        ServerFailed,
-    ) as error:
+    except TrellisError as error:
         _fail(str(error))
     except OSError as error:  # the disk is full, say
         _fail(
@@ -201,7 +192,7 @@ def run(settings: ServerSettings) -> None:
     """Start, wait for readiness, watch until asked to stop. Raises ServerFailed if it dies."""
     console = Console(stderr=True)
     with stop_signals() as stopped, ShownLog() as log, Server(settings, log.output) as server:
-        log.url = settings.url if server.front is not None else ""
+        log.url = settings.url if server.gateway is not None else ""
         seconds = wait_quietly(server, lambda: bool(stopped))
         if seconds is not None:
             console.print(

@@ -7,15 +7,12 @@ from typing import Annotated, get_args
 
 import typer
 
-from trellis.contract.release import ReleaseError
-from trellis.engine_files.engine_config import EngineConfigError
-from trellis.engine_files.engine_folder import EngineFolderError, read_engine
-from trellis.engine_files.gguf import GgufError
+from trellis.engine_files.engine_folder import read_engine
+from trellis.errors import TrellisError
 from trellis.files import CopyMode
 from trellis.repository.assemble import AssemblyError, Plan, assemble, find_tokenizer_dir
-from trellis.repository.model_config import ConfigTextError
-from trellis.repository.template import TemplateError, parse_substitutions
-from trellis.repository.tokenizer_type import TokenizerTypeError, find_type
+from trellis.repository.template import parse_substitutions
+from trellis.repository.tokenizer_type import find_type
 
 
 def main(
@@ -61,17 +58,7 @@ def main(
             replace=replace not in ("", "0"),
         )
         assembly = assemble(plan, model_repo)
-    except (
-        OSError,
-        AssemblyError,
-        ConfigTextError,
-        EngineConfigError,
-        EngineFolderError,
-        GgufError,
-        ReleaseError,
-        TemplateError,
-        TokenizerTypeError,
-    ) as error:
+    except (OSError, TrellisError) as error:
         print(f"assemble: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     for note in assembly.notes:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from trellis.docker.commands import DockerError, Serving, run_or_print, serve_command
-from trellis.preflight.repository import RepositoryError, read_repository
+from trellis.errors import TrellisError
+from trellis.preflight.repository import read_repository
 
 
 def main(
@@ -37,7 +38,7 @@ def main(
         ports = (http_port, grpc_port, metrics_port)
         serving = Serving(model_repo, mount, engine.version, engine.world_size, address, ports)
         command = serve_command(serving, image)
-    except (DockerError, RepositoryError) as error:
+    except TrellisError as error:
         print(f"serve_docker: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     raise typer.Exit(run_or_print([command], run))

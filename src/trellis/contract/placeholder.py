@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trellis.errors import TrellisError
+
 INT64_MAX = 2**63 - 1
 
 
-class PlaceholderError(ValueError):
+class PlaceholderError(TrellisError, ValueError):
     """A value of the wrong type; the message names the key, the value and what fits."""
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trellis.errors import TrellisError
+
 FOLDER = Path(__file__).parent / "releases"
 NEWEST = "1.x"
 
@@ -29,7 +31,7 @@ RENAMED_INPUTS = (
 )
 
 
-class ReleaseError(ValueError):
+class ReleaseError(TrellisError, ValueError):
     """A TensorRT-LLM release without a contract; the message lists those that have one."""
 
 

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from trellis.errors import RequestError
+
 INT32_MAX = 2**31 - 1
 NOT_DECOUPLED = "stream: this repository was made with decoupled_mode:false; leave it out"
-
-
-class InputError(ValueError):
-    """An input with a value that cannot be served; the message begins with the client's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +29,9 @@ class Field:
     neutral: Any = 0
 
     def check(self, value: Any) -> None:
-        """Raise InputError for a value that makes no sense."""
+        """Raise RequestError for a value that makes no sense."""
         if not self.allowed(value):
-            raise InputError(f"{self.client}: {value} is not allowed; send {self.hint}")
+            raise RequestError(f"{self.client}: {value} is not allowed; send {self.hint}")
 
 
 def _between(low: float, high: float) -> Callable[[Any], bool]:
@@ -80,28 +78,30 @@ NEUTRAL: tuple[Any, ...] = (0, False, b"", "")
 def put(values: dict[str, tuple[str, Any]], spec: Field, value: Any) -> None:
     """Check a value and note it under its target, with the name that the client used.
 
-    Raises InputError if it is not allowed, or if the old and the new name contradict each other.
+    Raises RequestError if it is not allowed, or if the old and the new name contradict each other.
     """
     spec.check(value)
     earlier = values.get(spec.target)
     if earlier is not None and earlier[1] != value:
-        raise InputError(f"{spec.client}: {value} contradicts {earlier[0]}: {earlier[1]}; send one")
+        raise RequestError(
+            f"{spec.client}: {value} contradicts {earlier[0]}: {earlier[1]}; send one"
+        )
     values[spec.target] = (spec.client, value)
 
 
 def check_together(max_tokens: int, min_tokens: int, length_penalty: float, beams: int) -> None:
-    """Raise InputError for values that contradict each other."""
+    """Raise RequestError for values that contradict each other."""
     if min_tokens > max_tokens:
-        raise InputError(f"min_tokens: {min_tokens} is more than max_tokens, {max_tokens}")
+        raise RequestError(f"min_tokens: {min_tokens} is more than max_tokens, {max_tokens}")
     if length_penalty != 1.0 and beams == 1:
-        raise InputError(
+        raise RequestError(
             "length_penalty: only means something with beam_width above 1; leave it out"
         )
 
 
-def cannot(client: str, engine: str) -> InputError:
+def cannot(client: str, engine: str) -> RequestError:
     """The error for an input that an engine does not have."""
-    return InputError(f"{client}: this engine ({engine}) cannot do it; leave it out")
+    return RequestError(f"{client}: this engine ({engine}) cannot do it; leave it out")
 
 
 def neutral(values: np.ndarray) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trellis.contract.containers import containers, containers_for, image
 from trellis.contract.release import version_numbers
+from trellis.errors import TrellisError
 from trellis.preflight.gpus import find_gpus
 from trellis.preflight.shared_memory import container_gib
 
@@ -22,7 +23,7 @@ LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864")
 Command = list[str]
 
 
-class DockerError(ValueError):
+class DockerError(TrellisError, ValueError):
     """A command that cannot be made; the message says what to give."""
 
 

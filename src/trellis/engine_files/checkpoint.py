@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trellis.engine_files.safetensors_headers import SafetensorsError, Tensor, read_tensors
+from trellis.errors import TrellisError
 from trellis.files import read_json
 
 # Weights in any format: never copied along with a tokenizer.
@@ -18,7 +19,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".engine", "
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}  # dtype -> bytes
 
 
-class CheckpointError(ValueError):
+class CheckpointError(TrellisError, ValueError):
     """A checkpoint that cannot be served; the message names the file."""
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trellis.errors import TrellisError
+
 RANK_SPLIT = re.compile(r"_tp(\d+)_")
 RANK_FILE = re.compile(r"rank(\d+)\.engine$")
 BYTES = {
@@ -30,7 +32,7 @@ GAINED_KEYS = (
 )
 
 
-class EngineConfigError(ValueError):
+class EngineConfigError(TrellisError, ValueError):
     """A config.json that cannot be read; the message names the file, the key and what it holds."""
 
 

@@ -18,6 +18,7 @@ from trellis.engine_files.engine_config import (
     rank_files,
     read_engine_config,
 )
+from trellis.errors import TrellisError
 from trellis.files import read_json
 
 # The releases whose config.json does not say which of them wrote it.
@@ -27,7 +28,7 @@ ENGINE_TYPES = ("tensorrtllm", "openvino", "transformers")
 HALVES = ("EncoderModel", "DecoderModel", "WhisperEncoder")
 
 
-class EngineFolderError(ValueError):
+class EngineFolderError(TrellisError, ValueError):
     """A folder that no engine can be served from; the message says what is missing."""
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trellis.errors import TrellisError
 
-class GgufError(ValueError):
+
+class GgufError(TrellisError, ValueError):
     """A file that is no readable GGUF, or lacks a key; the message names both."""
 
 

@@ -11,12 +11,14 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from trellis.errors import TrellisError
+
 MOST_HEADER_BYTES = 100_000_000  # the format's own limit
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16}
 OTHER_BITS = 8  # fp8, int8, bool
 
 
-class SafetensorsError(ValueError):
+class SafetensorsError(TrellisError, ValueError):
     """A file that is not safetensors, or not all of it; the message names the file."""
 
 

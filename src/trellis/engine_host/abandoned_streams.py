@@ -75,7 +75,7 @@ class Track:
         self.still_seconds = 0.0
 
 
-class DroppedStreams:
+class AbandonedStreams:
     """Judges streams from round to round: `note`, ask, then `judge` or `silence`."""
 
     def __init__(self) -> None:

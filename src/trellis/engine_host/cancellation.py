@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 from trellis.engine_host.answers import Answer
-from trellis.engine_host.scheduler import StepLoop
+from trellis.engine_host.scheduler import Scheduler
 
 log = logging.getLogger("trellis.cancellation")
 
@@ -24,7 +24,7 @@ SELDOM = 10  # rounds between questions about a step of an ensemble
 class CancellationWatch:
     """A thread that ends the requests whose clients disconnected or cancelled."""
 
-    def __init__(self, loop: StepLoop, report: Callable[[int, int], None]) -> None:
+    def __init__(self, loop: Scheduler, report: Callable[[int, int], None]) -> None:
         """`report` gets what is in flight and what was cancelled so far, once a round."""
         self._loop = loop
         self._report = report

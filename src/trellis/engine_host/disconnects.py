@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients that the HTTP front saw leave: which of them, and what is to be done about it.
+"""Clients that the HTTP gateway saw leave: which of them, and what is to be done about it.
 
-Triton tells no step of an ensemble that its HTTP client hung up. The front does: each request
+Triton tells no step of an ensemble that its HTTP client hung up. The gateway does: each request
 carries its connection's token (parameter `trellis_client`), and a datagram `gone TOKEN ...` comes
 when the connection is gone, perhaps before the request itself.
 """

@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from trellis.errors import TrellisError
 
-class Overloaded(RuntimeError):
+
+class Overloaded(TrellisError, RuntimeError):
     """More work than the server can carry; the message says what to do."""
 
 
@@ -27,7 +29,7 @@ class Waiting(Protocol):
 WaitingT = TypeVar("WaitingT", bound="Waiting")
 
 
-class WaitingLine(Generic[WaitingT]):
+class RequestQueue(Generic[WaitingT]):
     """Prompts by request. `places` is how many the engine runs at a time.
 
     `most` prompts may wait beyond those, for `seconds`; 0 is no bound. Any thread may use it.

@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from trellis.contract.sampling_fields import (
-    FIELDS,
-    InputError,
-    cannot,
-    check_together,
-    neutral,
-    put,
-)
-from trellis.engine_host.engines.engine import Refused, Sampling
+from trellis.contract.sampling_fields import FIELDS, cannot, check_together, neutral, put
+from trellis.engine_host.engines.engine import Sampling
+from trellis.errors import RequestError
 from trellis.tokenizers import TokenizerError, parse_words
 
 SEED_BITS = 63  # what every engine's library takes
@@ -46,40 +40,37 @@ REFUSED = {
 def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampling:
     """The settings of one row of a request.
 
-    `arrays` maps a tensor's name to its values, [rows] or [rows, ...]. Raises Refused with the
+    `arrays` maps a tensor's name to its values, [rows] or [rows, ...]. Raises RequestError with the
     client's name of the input that is wrong or that the engine does not have.
     """
-    try:
-        words = tuple(read_words("bad_words", arrays, row))
-        ends = _stop_token_ids(arrays, row)
-        values = _values(arrays, row, engine)
-        sampling = Sampling(**values, stop_token_ids=ends, bad_words=words)
-        check_together(
-            sampling.max_tokens, sampling.min_tokens, sampling.length_penalty, sampling.beam_width
-        )
-    except InputError as error:
-        raise Refused(str(error)) from None
+    words = tuple(read_words("bad_words", arrays, row))
+    ends = _stop_token_ids(arrays, row)
+    values = _values(arrays, row, engine)
+    sampling = Sampling(**values, stop_token_ids=ends, bad_words=words)
+    check_together(
+        sampling.max_tokens, sampling.min_tokens, sampling.length_penalty, sampling.beam_width
+    )
     _settle(sampling, seeded="seed" in values)
     return sampling
 
 
 def read_words(client: str, arrays: dict[str, np.ndarray], row: int) -> list[str]:
-    """The words of one row of a request, of the tensor with the client's name. Raises Refused."""
+    """The words of one row, of the tensor with the client's name. Raises RequestError."""
     array = arrays.get(client)
     if array is None or not array.size:
         return []
     try:
         return parse_words(array[row].reshape(-1).tolist())
     except TokenizerError as error:
-        raise Refused(f"{client}: {error}") from None
+        raise RequestError(f"{client}: {error}") from None
 
 
 def _stop_token_ids(arrays: dict[str, np.ndarray], row: int) -> tuple[int, ...]:
-    """The ids of one row; -1 only fills up a shorter one. Raises Refused for others below 0."""
+    """The ids of one row; -1 only fills it up. Raises RequestError for others below 0."""
     array = arrays.get("stop_token_ids")
     ids = [] if array is None else array[row].reshape(-1).tolist()
     if ids and min(ids) < -1:
-        raise Refused(f"stop_token_ids: {min(ids)} is not in the vocabulary; send token ids")
+        raise RequestError(f"stop_token_ids: {min(ids)} is not in the vocabulary; send token ids")
     return tuple(token for token in ids if token >= 0)
 
 
@@ -106,7 +97,7 @@ def _settle(sampling: Sampling, seeded: bool) -> None:
         asked = asked or sampling.top_p > 0
     sampling.sample = asked and sampling.top_k != 1 and sampling.temperature > 0
     if sampling.num_return_sequences > 1 and sampling.beam_width == 1 and not sampling.sample:
-        raise Refused(
+        raise RequestError(
             "num_return_sequences: more than 1 needs sampling; send top_k above 1, top_p, or a"
             " temperature other than 1"
         )

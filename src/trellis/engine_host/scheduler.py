@@ -12,7 +12,7 @@ import numpy as np
 
 from trellis.engine_host.answers import INTERNAL, UNAVAILABLE, Answer
 from trellis.engine_host.engines.engine import Engine, Failure, Progress, Sampling
-from trellis.engine_host.queue import WaitingLine
+from trellis.engine_host.queue import RequestQueue
 from trellis.engine_host.senders import Senders
 from trellis.engine_host.stream_watch import StreamWatch
 
@@ -39,11 +39,11 @@ class Ending(NamedTuple):
     properly: bool  # with what they have, as cancelled; else with an error
 
 
-class StepLoop:
+class Scheduler:
     """Runs an engine on a thread of its own. `submit` and `cancel` may come from any thread."""
 
     def __init__(
-        self, load: Callable[[], Engine], senders: Senders, line: WaitingLine[Admission]
+        self, load: Callable[[], Engine], senders: Senders, line: RequestQueue[Admission]
     ) -> None:
         self._senders = senders
         self._line = line

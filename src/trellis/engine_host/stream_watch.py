@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from trellis.engine_host.abandoned_streams import DroppedStreams
+from trellis.engine_host.abandoned_streams import AbandonedStreams
 from trellis.engine_host.answers import Answer
 from trellis.ipc.chunk_counts import MAX_KEYS, CountsClient
 
@@ -29,7 +29,7 @@ class StreamWatch:
     """Finds the streams of an ensemble whose client is gone."""
 
     def __init__(self) -> None:
-        self._judge = DroppedStreams()
+        self._judge = AbandonedStreams()
         self._asking, self._telling = CountsClient(), CountsClient()
         self._asked: float | None = None  # when, if an answer is awaited
         self._next = 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP front: a thin relay before tritonserver's HTTP port, in a process of its own.
+"""The HTTP gateway: a thin relay before tritonserver's HTTP port, in a process of its own.
 
 It notices a client that hangs up and has its request stopped, checks the JSON of `/generate` and
 `/generate_stream` before Triton sees it, and gives streams of TensorRT-LLM's own engine the id that

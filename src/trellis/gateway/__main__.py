@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m trellis.gateway SETTINGS: run the front, its settings as JSON, until SIGTERM."""
+"""python -m trellis.gateway SETTINGS: run the gateway, its settings as JSON, until SIGTERM."""
 
 import asyncio
 import gc
@@ -11,7 +11,7 @@ from trellis.server.gateway_settings import GatewaySettings
 
 
 def main() -> int:
-    """Run the front; the exit status."""
+    """Run the gateway; the exit status."""
     settings = GatewaySettings(**json.loads(sys.argv[1]))
     try:
         import uvloop  # a third of the CPU; without it asyncio's own loop does
@@ -24,7 +24,7 @@ def main() -> int:
     try:
         loop.run_until_complete(Server(settings, loop).run())
     except OSError as error:
-        print(f"HTTP front: {settings.address}:{settings.port}: {error}", file=sys.stderr)
+        print(f"HTTP gateway: {settings.address}:{settings.port}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -7,7 +7,7 @@ from trellis.gateway.settings import DRAIN_SECONDS, MAX_DRAINS
 from trellis.gateway.upstream import Upstream
 
 
-class Drains:
+class AbandonedResponses:
     """Reads answers that nobody wants to their ends: so many at once, and each for so long."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

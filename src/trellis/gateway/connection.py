@@ -18,7 +18,7 @@ from trellis.gateway.nesting import Nesting
 from trellis.gateway.prepared import Prepared
 from trellis.gateway.replies import JSON, Refusal
 from trellis.gateway.requests import Request, RequestReader
-from trellis.gateway.routes import IdsWay
+from trellis.gateway.routes import Route
 from trellis.gateway.settings import MAX_AHEAD_BYTES, STALL_SECONDS
 from trellis.gateway.state import State
 from trellis.gateway.upstream import Upstream
@@ -213,7 +213,7 @@ class Connection(asyncio.Protocol):
                 asked = prepare(model, body, self._token, self._state.ids, once)
                 body, request.request_id = asked.body, asked.request_id
                 request.token, request.stops_by_id = self._token, model.stops_by_id
-                way = model.ids_way
+                way = model.route
                 if way is not None and way.fits(asked) and _is_plain(request):
                     self._ask_for_ids(request, asked, way)
                     return
@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
             return
         self._send(request, request.head(len(body)) + body)
 
-    def _ask_for_ids(self, request: Request, asked: Prepared, way: IdsWay) -> None:
+    def _ask_for_ids(self, request: Request, asked: Prepared, way: Route) -> None:
         """Have it answered past the plugins. A long prompt is encoded beside what else goes on."""
         if way.is_long(asked):
             self._task = self._state.loop.create_task(self._encode(request, asked, way))
@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
                 request, asked, way, way.body(asked, request.token, request.answer_type)
             )
 
-    async def _encode(self, request: Request, asked: Prepared, way: IdsWay) -> None:
+    async def _encode(self, request: Request, asked: Prepared, way: Route) -> None:
         loop, encoders = self._state.loop, self._state.encoders
         body = await loop.run_in_executor(
             encoders, way.body, asked, request.token, request.answer_type
@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def _send_for_ids(
-        self, request: Request, asked: Prepared, way: IdsWay, body: bytes | Refusal | None
+        self, request: Request, asked: Prepared, way: Route, body: bytes | Refusal | None
     ) -> None:
         """`body`: the engine's; None: the ensemble is asked."""
         if isinstance(body, Refusal):

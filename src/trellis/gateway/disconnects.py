@@ -9,17 +9,19 @@ bounds that. What the engine host has heard of ends within moments, and is told 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from trellis.gateway.abandoned_responses import Drains
+from trellis.gateway.abandoned_responses import AbandonedResponses
 from trellis.ipc.disconnects import GoneClients
 
 AGAIN_SECONDS = 1.0
 TOKENS_AT_ONCE = 256  # in one datagram of at most 8,192 bytes
 
 
-class Notices:
+class DisconnectNotices:
     """Tells on a thread, which may have to wait for the engine host."""
 
-    def __init__(self, server_pid: int, drains: Drains, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, server_pid: int, drains: AbandonedResponses, loop: asyncio.AbstractEventLoop
+    ) -> None:
         """`server_pid`: of the process tritonserver."""
         self._drains = drains
         self._loop = loop

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests that go to the engine itself: the front does what `preprocessing` would have done.
+"""Requests that go to the engine itself: the gateway does what `preprocessing` would have done.
 
 It runs the code of the repository's own `preprocessing`, so the engine gets the same tensors. Left
 to the ensemble is what would be much JSON: long prompts, a bias for each id.
@@ -55,7 +55,7 @@ class EngineRequests:
     ) -> bytes | None:
         """The engine's body for the checked `values` of one prompt; None if it is not for here.
 
-        `size`: of the client's body, in bytes. Raises what `preprocessing` answers: BadRequest.
+        `size`: of the client's body, in bytes. Raises what `preprocessing` answers: RequestError.
         """
         one_thread = size > LONG_BODY and not self._preprocessor.thread_safe
         if one_thread or size > MAX_ENGINE_BODY or (self._has_bias and BIAS_WORDS in values):

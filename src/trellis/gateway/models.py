@@ -19,7 +19,7 @@ from trellis.gateway.fields import Field
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.replies import Refusal, unreachable
 from trellis.gateway.responses import Responses
-from trellis.gateway.routes import IdsWay, ids_way
+from trellis.gateway.routes import Route, choose_route
 
 GENERATE = re.compile(
     rb"(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?].*)?",
@@ -54,7 +54,7 @@ class Model:
     name: str
     fields: dict[str, Field] = field(default_factory=dict)
     known_by_id: bool = False  # its engine tells requests apart by ids alone: TensorRT-LLM's own
-    ids_way: IdsWay | None = None  # past its plugins
+    route: Route | None = None  # past its plugins
     is_ensemble: bool = False
     responses: Responses = field(default_factory=Responses)  # how many it gives to a request
 
@@ -86,7 +86,7 @@ def read_model(
     fields = {name: Field.of(tensor, batched) for name, tensor in inputs.items()}
     steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
     by_id = any(step.get("backend") == "tensorrtllm" for step in steps)
-    way = ids_way(config, config_of, fields, load)
+    way = choose_route(config, config_of, fields, load)
     return Model(config["name"], fields, by_id, way, True, Responses.of(steps))
 
 
@@ -183,7 +183,7 @@ def _load_or_say(before: Config, last: Config, repository: Path) -> Plugins:
     if plugins.why_not:
         models = "`preprocessing`" if plugins.texts else "`preprocessing` and `postprocessing`"
         print(
-            f"HTTP front: requests go through {models}, at more CPU: {plugins.why_not}",
+            f"HTTP gateway: requests go through {models}, at more CPU: {plugins.why_not}",
             file=sys.stderr,
             flush=True,
         )

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from trellis.contract.tensor_types import numpy_type
+from trellis.errors import RequestError
 from trellis.gateway.plugins import Ids, Plugins, Texts
 from trellis.pipeline.answer_ids import padding_of, without_padding
 from trellis.pipeline.encode import Preprocessor
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
-from trellis.pipeline.prompts import BadRequest
 from trellis.repository.manifest import foreign_code
 from trellis.tokenizers.registry import type_module
 
@@ -48,7 +48,7 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
     try:
         shared = tokenizer if _same_tokenizer(reading, writing) else None
         encoder = Preprocessor(reading, shared)
-        return Plugins(texts, encoder, numpy_type, BadRequest)
+        return Plugins(texts, encoder, numpy_type, RequestError)
     except Exception as error:  # whatever is raised there: texts can be made all the same
         return Plugins(texts, why_not=str(error))
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers that the front gives itself, in the form of Triton's: {"error": "..."}."""
+"""Answers that the gateway gives itself, in the form of Triton's: {"error": "..."}."""
 
 import json
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
+
+from trellis.errors import TrellisError
 
 RETRY_AFTER = b"Retry-After: 1\r\n"  # seconds; added to every 503
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -31,7 +33,7 @@ def quoted(text: str) -> bytes:
 
 
 @dataclass(eq=False)
-class Refusal(Exception):
+class Refusal(TrellisError):
     """Why a request is not passed on."""
 
     status: int

@@ -58,7 +58,7 @@ class Request:
         return EVENTS if path.endswith(b"/generate_stream") else JSON
 
     def ask_for_ids(self, source: Source, texts: Texts, skip_special_tokens: bool | None) -> None:
-        """Have a model answer that gives ids, of which the front makes text."""
+        """Have a model answer that gives ids, of which the gateway makes text."""
         place = self.target.index(b"/v2/models/") + len(b"/v2/models/")
         end = self.target.index(b"/", place)
         self.target = b"%s%s%s" % (self.target[:place], source.model.encode(), self.target[end:])

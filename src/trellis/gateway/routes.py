@@ -31,7 +31,7 @@ ONE_VERSION = {"latest": {"num_versions": 1}}
 
 
 @dataclass(frozen=True)
-class IdsWay:
+class Route:
     """The models that are asked, and what makes text of their answers."""
 
     texts: Texts
@@ -68,12 +68,12 @@ class IdsWay:
             return None
 
 
-def ids_way(
+def choose_route(
     config: Config,
     config_of: Callable[[str], Config],
     fields: dict[str, Field],
     load: Callable[[Config, Config], Plugins],
-) -> IdsWay | None:
+) -> Route | None:
     """The way for an ensemble; None if it is to be asked itself.
 
     `config_of` gives the configuration of a model, or raises OSError; `load` the plugins of the
@@ -95,7 +95,7 @@ def ids_way(
     shown = {tensor["name"] for tensor in config["output"]}
     same = {tensor["name"]: tensor["name"] for tensor in ids["output"]}
     told = frozenset(f"return_{name}" for name in _given(steps[2]) - {TEXT})
-    way = IdsWay(plugins.texts, _source(config, ids, same, shown), told=told)
+    way = Route(plugins.texts, _source(config, ids, same, shown), told=told)
     if plugins.preprocessor is None:
         return way
     requests = EngineRequests(plugins.preprocessor, plugins.types, (steps[0], steps[1]), fields)

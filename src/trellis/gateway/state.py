@@ -8,10 +8,10 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from trellis.gateway.abandoned_responses import Drains
+from trellis.gateway.abandoned_responses import AbandonedResponses
 from trellis.gateway.body import stop_body
 from trellis.gateway.counts import Counts
-from trellis.gateway.disconnects import Notices
+from trellis.gateway.disconnects import DisconnectNotices
 from trellis.gateway.ids import RequestIds
 from trellis.gateway.models import Models
 from trellis.gateway.replies import Refusal
@@ -48,7 +48,7 @@ class State:
         self.loop = loop
         self.now = loop.time
         self.connections: set[Served] = set()
-        self.drains = Drains(loop)
+        self.drains = AbandonedResponses(loop)
         self.models = Models(settings.triton_port, settings.model_repo)
         self.exposes_inner_models = settings.expose_inner_models
         self.ids = RequestIds()
@@ -58,7 +58,7 @@ class State:
         self._port = settings.triton_port
         self._stops: set[asyncio.Task[None]] = set()
         self._stops_at_once = asyncio.Semaphore(STOPS_AT_ONCE)
-        self._notices = Notices(settings.triton_pid, self.drains, loop)
+        self._notices = DisconnectNotices(settings.triton_pid, self.drains, loop)
 
     async def connect(self, client: Client) -> tuple[asyncio.BaseTransport, Upstream]:
         """A new connection to Triton. Raises OSError if it takes none."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what a client sent to what the engine gets: all of `preprocessing` but Triton's part.
 
-`model.py` runs it between Triton's tensors; the HTTP front runs it on what it reads as JSON, so
+`model.py` runs it between Triton's tensors; the HTTP gateway runs it on what it reads as JSON, so
 that both ways are the same code.
 """
 
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from trellis.contract.tensor_types import numpy_type
+from trellis.errors import RequestError
 from trellis.ipc.stream_announcements import CountedPrompt
 from trellis.ipc.stream_keys import StreamKeys
 from trellis.pipeline.engine_inputs import EngineInputs
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
-from trellis.pipeline.prompts import BadRequest, Limits, Prompts, read_prompts
+from trellis.pipeline.prompts import Limits, Prompts, read_prompts
 from trellis.pipeline.tensors import embedding_bias, filled_up, padded_ids, padded_words
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Outputs(NamedTuple):
 class Preprocessor:
     """Reads requests, encodes their texts, makes the engine's inputs.
 
-    Raises BadRequest for what the client did; whoever calls answers for whatever else is raised.
+    Raises RequestError for what the client did; whoever calls answers for whatever else is raised.
     """
 
     def __init__(self, settings: ModelSettings, tokenizer: "Tokenizer | None" = None) -> None:
@@ -127,11 +128,11 @@ class Preprocessor:
         return self._outputs(prompts, ids)
 
     def _check_known(self, rows: Sequence[Sequence[int]]) -> None:
-        """Raise BadRequest for a token that the engine does not have."""
+        """Raise RequestError for a token that the engine does not have."""
         token = max(map(max, rows))
         if token >= self.vocab_size:
             text = self.tokenizer.decode([token], skip_special_tokens=False)
-            raise BadRequest(
+            raise RequestError(
                 f"text_input: {text!r} is the token {token}, which this engine does not have; it"
                 f" knows 0 to {self.vocab_size - 1}"
             )
@@ -201,9 +202,9 @@ class Preprocessor:
 
 def _stop(flags: np.ndarray, request_id: str) -> Stop:
     if not flags.all():
-        raise BadRequest("stop: the prompts of one request must share it")
+        raise RequestError("stop: the prompts of one request must share it")
     if not request_id:
-        raise BadRequest(
+        raise RequestError(
             'stop: needs the id of the request to end; send it as "id" at the top level, over gRPC'
             " as request_id"
         )
@@ -214,4 +215,4 @@ def _id(request_id: Callable[[], str]) -> str:
     try:
         return str(request_id())
     except UnicodeDecodeError as error:
-        raise BadRequest("id: not valid UTF-8") from error
+        raise RequestError("id: not valid UTF-8") from error

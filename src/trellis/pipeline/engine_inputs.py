@@ -14,18 +14,18 @@ import numpy as np
 from trellis.contract.sampling_fields import (
     FIELDS,
     NOT_DECOUPLED,
-    InputError,
     cannot,
     check_together,
     neutral,
     put,
 )
 from trellis.contract.tensor_types import numpy_type
+from trellis.errors import RequestError
 from trellis.ipc.stream_announcements import FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS
 from trellis.pipeline.guided_decoding import GuidedDecoding
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
-from trellis.pipeline.prompts import CLIENT_NAMES, Asked, BadRequest, Prompts
+from trellis.pipeline.prompts import CLIENT_NAMES, Asked, Prompts
 
 BY_CLIENT = {spec.client: spec for spec in FIELDS.values()}
 # Field of the table -> names of the engine's input, the newest first.
@@ -69,13 +69,13 @@ class EngineInputs:
             self.guides = GuidedDecoding(settings.text(GUIDES, ""))
 
     def read(self, arrays: Mapping[str, np.ndarray], max_tokens: list[int]) -> Asked:
-        """What goes to the engine. Raises BadRequest naming the input.
+        """What goes to the engine. Raises RequestError naming the input.
 
         `max_tokens`: of each row, checked already.
         """
         rows = len(max_tokens)
         if self.prompts_per_request and rows > self.prompts_per_request:
-            raise BadRequest(
+            raise RequestError(
                 f"text_input: this engine ({self.engine}) takes one prompt a request; send {rows}"
                 " requests"
             )
@@ -87,7 +87,7 @@ class EngineInputs:
             in_front=self._in_front(sent, rows),
         )
         if asked.streams and "return_finish_reason" in asked.told:
-            raise BadRequest(
+            raise RequestError(
                 f"return_finish_reason: this engine ({self.engine}) does not say which chunk of a"
                 " stream is its last; leave out stream or return_finish_reason"
             )
@@ -95,17 +95,14 @@ class EngineInputs:
             self.guides.take(sent, rows)
         if not sent:
             return asked
-        try:
-            self._sampling(asked, [self._row(sent, row, max_tokens[row]) for row in range(rows)])
-            for name, array in sent.items():
-                if name not in BY_CLIENT and name != "stream":
-                    self._other(asked, name, array, rows)
-        except InputError as error:
-            raise BadRequest(str(error)) from None
+        self._sampling(asked, [self._row(sent, row, max_tokens[row]) for row in range(rows)])
+        for name, array in sent.items():
+            if name not in BY_CLIENT and name != "stream":
+                self._other(asked, name, array, rows)
         return asked
 
     def check_texts(self, prompts: Prompts) -> None:
-        """Raise BadRequest for word lists and biases that the release does not take."""
+        """Raise RequestError for word lists and biases that the release does not take."""
         texts = (
             ("BAD_WORDS_IDS", "bad_words", prompts.bad_words),
             ("STOP_WORDS_IDS", "stop_words", prompts.stop_words),
@@ -114,28 +111,28 @@ class EngineInputs:
         )
         for output, client, sent in texts:
             if sent and output not in self.types:
-                raise BadRequest(str(cannot(client, self.engine)))
+                raise RequestError(str(cannot(client, self.engine)))
 
     def check_id(self, asked: Asked, skips: bool) -> None:
-        """Raise BadRequest where `postprocessing` cannot know what a request says.
+        """Raise RequestError where `postprocessing` cannot know what a request says.
 
         `skips`: whether it leaves special tokens out by itself.
         """
         names = [SKIP] if asked.skip_special_tokens not in (None, skips) else []
         names += asked.told
         if names and not asked.request_id:
-            raise BadRequest(
+            raise RequestError(
                 f'{names[0]}: needs an id with this engine ({self.engine}); send it as "id" at the'
                 " top level, over gRPC as request_id"
             )
 
     def finish(self, asked: Asked, ids: list[list[int]], max_tokens: list[int]) -> None:
-        """What depends on the tokens of the prompts, and on who heard. Raises BadRequest."""
+        """What depends on the tokens of the prompts, and on who heard. Raises RequestError."""
         if asked.unheard:
-            raise BadRequest(f"{asked.unheard}: postprocessing cannot be reached; leave it out")
+            raise RequestError(f"{asked.unheard}: postprocessing cannot be reached; leave it out")
         for row, limit in zip(ids, max_tokens, strict=True):
             if self.max_seq_len and len(row) + limit > self.max_seq_len:
-                raise BadRequest(
+                raise RequestError(
                     f"max_tokens: {limit} and a prompt of {len(row)} tokens do not fit in the"
                     f" {self.max_seq_len} tokens of this engine's context; send at most"
                     f" {max(self.max_seq_len - len(row), 0)}"
@@ -166,7 +163,7 @@ class EngineInputs:
     def _streams(self, sent: Mapping[str, np.ndarray]) -> bool:
         streams = bool(_shared("stream", sent.get("stream")))
         if streams and not self.decoupled:
-            raise BadRequest(NOT_DECOUPLED)
+            raise RequestError(NOT_DECOUPLED)
         return streams
 
     def _told(self, sent: dict[str, np.ndarray]) -> list[str]:
@@ -194,11 +191,11 @@ class EngineInputs:
         self.limits.check_sequences("num_return_sequences", value("num_return_sequences", 1))
         beams = value("beam_width", 1)
         if not self.decoupled and beams == 1 and value("num_return_sequences", 1) > 1:
-            raise InputError(
+            raise RequestError(
                 "num_return_sequences: this repository was made with decoupled_mode:false; send 1"
             )
         if beams > self.max_beam_width:
-            raise InputError(
+            raise RequestError(
                 f"beam_width: {beams} is more than this engine was built for, {self.max_beam_width}"
             )
         check_together(max_tokens, value("min_tokens", 0), value("length_penalty", 1.0), beams)
@@ -222,7 +219,7 @@ class EngineInputs:
             elif any(value != spec.neutral for value in column):
                 raise cannot(client, self.engine)
             if target == "beam_width" and asked.streams and max(column) > 1:
-                raise InputError(
+                raise RequestError(
                     "stream: a search over beams is not streamed; leave out stream or beam_width"
                 )
 
@@ -237,7 +234,7 @@ class EngineInputs:
         elif client == EXCLUDE:
             if not asked.streams and (array != self.exclude_input).any():
                 fixed = str(self.exclude_input).lower()
-                raise InputError(
+                raise RequestError(
                     f"{client}: with this engine ({self.engine}) it is {fixed} for every request;"
                     " leave it out"
                 )
@@ -246,9 +243,9 @@ class EngineInputs:
 
 
 def _shared(name: str, flags: np.ndarray | None) -> bool | None:
-    """What all rows say, if anything. Raises BadRequest if they differ."""
+    """What all rows say, if anything. Raises RequestError if they differ."""
     if flags is None:
         return None
     if flags.any() != flags.all():
-        raise BadRequest(f"{name}: the prompts of one request must share it")
+        raise RequestError(f"{name}: the prompts of one request must share it")
     return bool(flags.all())

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trellis.pipeline.prompts import BadRequest
+from trellis.errors import RequestError
 
 TYPE, GUIDE = "guided_decoding_guide_type", "guided_decoding_guide"
 NEED_GUIDE = ("json_schema", "regex", "ebnf_grammar", "structural_tag")
@@ -26,7 +26,7 @@ class GuidedDecoding:
         self.backend = backend
 
     def take(self, sent: MutableMapping[str, np.ndarray], rows: int) -> None:
-        """Take both inputs, [rows, 1] each, out of `sent`. Raises BadRequest naming the input."""
+        """Take both inputs, [rows, 1] each, out of `sent`. Raises RequestError naming the input."""
         kinds, guides = (_texts(sent.pop(name, None), rows) for name in (TYPE, GUIDE))
         for kind, guide in zip(kinds, guides, strict=True):
             self._check(kind, guide)
@@ -35,17 +35,17 @@ class GuidedDecoding:
         if kind is None and not guide:
             return
         if not self.backend:
-            raise BadRequest(
+            raise RequestError(
                 f"{GUIDE if kind is None else TYPE}: this repository was made without guided"
                 " decoding; leave it out (SET=guided_decoding_backend:xgrammar)"
             )
         if kind is None:
-            raise BadRequest(f"{TYPE}: missing beside {GUIDE}; send one of {', '.join(TYPES)}")
+            raise RequestError(f"{TYPE}: missing beside {GUIDE}; send one of {', '.join(TYPES)}")
         if kind not in TYPES:
             shown = kind if len(kind) <= SHOWN else kind[: SHOWN - 3] + "..."
-            raise BadRequest(f"{TYPE}: {shown!r} is not known; send one of {', '.join(TYPES)}")
+            raise RequestError(f"{TYPE}: {shown!r} is not known; send one of {', '.join(TYPES)}")
         if kind in NEED_GUIDE and not guide:
-            raise BadRequest(f"{GUIDE}: missing; {TYPE} {kind} needs it")
+            raise RequestError(f"{GUIDE}: missing; {TYPE} {kind} needs it")
 
 
 def _texts(array: np.ndarray | None, rows: int) -> list[str | None]:

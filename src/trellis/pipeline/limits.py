@@ -7,13 +7,13 @@ engine checks again what may also be sent to `tensorrt_llm` directly.
 
 from dataclasses import dataclass
 
-from trellis.contract.sampling_fields import InputError
+from trellis.errors import RequestError
 from trellis.pipeline.model_settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """`None` is no limit. Every check raises InputError: what was sent, the most, its parameter."""
+    """`None` is no limit. Checks raise RequestError: what was sent, the most, its parameter."""
 
     max_tokens_limit: int | None = None
     max_prompts_per_request: int | None = None
@@ -51,4 +51,4 @@ class RequestLimits:
     def _check(self, client: str, number: int, what: str, parameter: str) -> None:
         most = getattr(self, parameter)
         if most is not None and number > most:
-            raise InputError(f"{client}: {number} {what}; send at most {most} ({parameter})")
+            raise RequestError(f"{client}: {number} {what}; send at most {most} ({parameter})")

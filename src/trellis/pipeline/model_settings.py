@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trellis.errors import TrellisError
+
 if TYPE_CHECKING:
     from trellis.tokenizers import Tokenizer
 
@@ -27,7 +29,7 @@ PLAIN_OPTIONS = (
 )
 
 
-class ConfigError(ValueError):
+class ConfigError(TrellisError, ValueError):
     """A parameter of the model's config.pbtxt is missing or wrong; the message names it."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trellis.contract.sampling_fields import InputError
+from trellis.errors import RequestError
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
 from trellis.tokenizers import parse_words
@@ -28,10 +28,6 @@ CLIENT_NAMES = {
     "PAD_ID": "pad_id",
     "STOP_TOKEN_IDS": "stop_token_ids",
 }
-
-
-class BadRequest(ValueError):
-    """A request that cannot be served; the message begins with the name of the input."""
 
 
 @dataclass(slots=True)
@@ -83,24 +79,24 @@ class Limits:
         )
 
     def check_text(self, text: bytes) -> str:
-        """Decode one prompt. Raises BadRequest if it is empty, too long or not UTF-8."""
+        """Decode one prompt. Raises RequestError if it is empty, too long or not UTF-8."""
         if not text:
-            raise BadRequest("text_input: the prompt is empty; send some text")
+            raise RequestError("text_input: the prompt is empty; send some text")
         if self.max_prompt_bytes is not None and len(text) > self.max_prompt_bytes:
-            raise BadRequest(
+            raise RequestError(
                 f"text_input: the prompt has {len(text)} bytes; send at most"
                 f" {self.max_prompt_bytes} (max_prompt_bytes)"
             )
         return decode_utf8("text_input", text)
 
     def check_ids(self, ids: "list[int] | Exception") -> list[int]:
-        """Check one encoded prompt. Raises BadRequest if it has no tokens or too many."""
+        """Check one encoded prompt. Raises RequestError if it has no tokens or too many."""
         if isinstance(ids, Exception):
-            raise BadRequest(f"text_input: the tokenizer failed: {ids}") from ids
+            raise RequestError(f"text_input: the tokenizer failed: {ids}") from ids
         if not ids:
-            raise BadRequest("text_input: the prompt has no tokens; send some text")
+            raise RequestError("text_input: the prompt has no tokens; send some text")
         if self.max_input_len and len(ids) > self.max_input_len:
-            raise BadRequest(
+            raise RequestError(
                 f"text_input: the prompt has {len(ids)} tokens, this engine takes at most"
                 f" {self.max_input_len} (max_input_len); shorten the prompt"
             )
@@ -109,7 +105,7 @@ class Limits:
     def check_id(self, name: str, value: int) -> int:
         """Check a token id; -1 stands for "none", as TensorRT-LLM takes it."""
         if not -1 <= value < self.vocab_size:
-            raise BadRequest(
+            raise RequestError(
                 f"{name}: {value} is not in the vocabulary; use 0 to {self.vocab_size - 1},"
                 " or -1 for none"
             )
@@ -117,22 +113,19 @@ class Limits:
 
 
 def read_prompts(arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
-    """Read and check one request. Raises BadRequest naming the input that is wrong."""
+    """Read and check one request. Raises RequestError naming the input that is wrong."""
     query = arrays.get("QUERY")
     if query is None or not query.size:
-        raise BadRequest("text_input: missing; send the prompt")
-    try:
-        limits.request.check_prompts(query.size)
-        prompts = _read(query, arrays, limits)
-        limits.request.check_max_tokens(max(prompts.max_tokens))
-        limits.request.check_stop_token_ids(max(map(len, prompts.stop_token_ids), default=0))
-        for name, rows in (("bad_words", prompts.bad_words), ("stop_words", prompts.stop_words)):
-            for words in rows:
-                limits.request.check_words(name, words)
-        for pairs in prompts.bias:
-            limits.request.check_words("embedding_bias_words", [word for word, _ in pairs])
-    except InputError as error:
-        raise BadRequest(str(error)) from None
+        raise RequestError("text_input: missing; send the prompt")
+    limits.request.check_prompts(query.size)
+    prompts = _read(query, arrays, limits)
+    limits.request.check_max_tokens(max(prompts.max_tokens))
+    limits.request.check_stop_token_ids(max(map(len, prompts.stop_token_ids), default=0))
+    for name, rows in (("bad_words", prompts.bad_words), ("stop_words", prompts.stop_words)):
+        for words in rows:
+            limits.request.check_words(name, words)
+    for pairs in prompts.bias:
+        limits.request.check_words("embedding_bias_words", [word for word, _ in pairs])
     return prompts
 
 
@@ -141,7 +134,7 @@ def _read(query: np.ndarray, arrays: Mapping[str, np.ndarray], limits: Limits) -
     rows = len(texts)
     decoder_query = arrays.get("DECODER_QUERY")
     if decoder_query is not None and any(_bytes(text) for text in decoder_query.reshape(-1)):
-        raise BadRequest("decoder_text_input: this engine has no decoder prompt; leave it out")
+        raise RequestError("decoder_text_input: this engine has no decoder prompt; leave it out")
     return Prompts(
         texts=texts,
         max_tokens=_max_tokens(arrays.get("REQUEST_OUTPUT_LEN"), rows),
@@ -155,11 +148,11 @@ def _read(query: np.ndarray, arrays: Mapping[str, np.ndarray], limits: Limits) -
 
 
 def decode_utf8(name: str, value: bytes) -> str:
-    """UTF-8 to text. Raises BadRequest that says where the first wrong byte is."""
+    """UTF-8 to text. Raises RequestError that says where the first wrong byte is."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRequest(
+        raise RequestError(
             f"{name}: not valid UTF-8 at byte {error.start} ({error.reason})"
         ) from error
 
@@ -170,10 +163,10 @@ def _bytes(value: Any) -> bytes:
 
 def _max_tokens(array: np.ndarray | None, rows: int) -> list[int]:
     if array is None or not array.size:
-        raise BadRequest("max_tokens: missing; send the number of tokens to generate")
+        raise RequestError("max_tokens: missing; send the number of tokens to generate")
     values: list[int] = [row[0] for row in array.reshape(rows, -1).tolist()]
     if min(values) < 1:
-        raise BadRequest(f"max_tokens: {min(values)} is not allowed; send 1 or more")
+        raise RequestError(f"max_tokens: {min(values)} is not allowed; send 1 or more")
     return values
 
 
@@ -189,7 +182,7 @@ def _token_ids(tensor: str, arrays: Mapping[str, np.ndarray], limits: Limits) ->
 def _pad_id(arrays: Mapping[str, np.ndarray], limits: Limits) -> int | None:
     values = _token_ids("PAD_ID", arrays, limits)
     if values and len(set(values)) > 1:
-        raise BadRequest(
+        raise RequestError(
             f"pad_id: the prompts of one request must share it; got {sorted(set(values))}"
         )
     return values[0] if values else None
@@ -203,7 +196,7 @@ def _stop_token_ids(arrays: Mapping[str, np.ndarray], rows: int, limits: Limits)
     ids: list[list[int]] = [list(dict.fromkeys(row)) for row in array.reshape(rows, -1).tolist()]
     for value in (value for row in ids for value in row):
         if not 0 <= value < limits.vocab_size:
-            raise BadRequest(
+            raise RequestError(
                 f"stop_token_ids: {value} is not in the vocabulary; use 0 to"
                 f" {limits.vocab_size - 1}"
             )
@@ -230,12 +223,12 @@ def _bias(arrays: Mapping[str, np.ndarray], rows: int) -> list[list[tuple[str, f
         return []
     if weights is None or weights.size != words.size:
         got = 0 if weights is None else weights.size
-        raise BadRequest(
+        raise RequestError(
             f"embedding_bias_weights: {got} weights for {words.size} embedding_bias_words;"
             " send one for each"
         )
     if not np.isfinite(weights).all():
-        raise BadRequest("embedding_bias_weights: must be finite numbers")
+        raise RequestError("embedding_bias_weights: must be finite numbers")
     return [
         [
             (decode_utf8("embedding_bias_words", _bytes(word)), float(weight))

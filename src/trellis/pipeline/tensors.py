@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trellis.pipeline.prompts import BadRequest
+from trellis.errors import RequestError
 from trellis.tokenizers import to_word_list
 
 if TYPE_CHECKING:
@@ -69,6 +69,6 @@ def embedding_bias(
         for word, weight in pairs:
             ids = {token for sequence in tokenizer.word_ids(word) for token in sequence}
             if not ids:
-                raise BadRequest(f"embedding_bias_words: {word!r} has no tokens")
+                raise RequestError(f"embedding_bias_words: {word!r} has no tokens")
             bias[index, sorted(ids)] += weight
     return bias

@@ -12,6 +12,7 @@ from typing import Any
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trellis.engine_files.engine_config import EngineConfig, EngineConfigError, read_engine_config
+from trellis.errors import TrellisError
 from trellis.repository.model_config import ConfigTextError, parameters, parse_config
 from trellis.repository.model_configs import MODELS
 
@@ -41,7 +42,7 @@ print(json.dumps(facts))
 """
 
 
-class RepositoryError(ValueError):
+class RepositoryError(TrellisError, ValueError):
     """A folder that cannot be checked at all; `remedy` says what to do."""
 
     def __init__(self, message: str, remedy: str) -> None:

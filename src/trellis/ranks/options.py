@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trellis.errors import TrellisError
 from trellis.server.process import ServerSettings
 
 RUN_RANK = "trellis.ranks.run"  # the module that runs one rank
@@ -38,7 +39,7 @@ EXPORTED = (
 EXECUTOR_WORKER = Path("/opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker")
 
 
-class RanksError(ValueError):
+class RanksError(TrellisError, ValueError):
     """Ranks that cannot be started as asked; the message says what to change."""
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from trellis.data_folders import data_folder
 from trellis.engine_files.checkpoint import WEIGHTS
 from trellis.engine_files.engine_folder import EngineFolder
+from trellis.errors import TrellisError
 from trellis.files import CopyMode, link_or_copy, place
 from trellis.repository.folder_swap import recover, staging_folder, swap
 from trellis.repository.manifest import (
@@ -34,6 +35,7 @@ TYPES = data_folder("tokenizers")
 CARRIED = (
     "__init__.py",
     "data_folders.py",
+    "errors.py",
     "contract",
     "tokenizers",
     "pipeline",
@@ -46,7 +48,7 @@ END_IDS = "generation_config.json"
 TEMPLATES = "additional_chat_templates"
 
 
-class AssemblyError(ValueError):
+class AssemblyError(TrellisError, ValueError):
     """A repository that cannot be made as asked; the message says what to change."""
 
 

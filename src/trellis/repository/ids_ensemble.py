@@ -2,9 +2,9 @@
 """`ensemble_ids`: the same ensemble without its last step, token ids out.
 
 A chunk's hop through `postprocessing` costs more than all else on its way, and what is done there
-is a look-up. The HTTP front does that look-up itself and gives its clients the answers that
+is a look-up. The HTTP gateway does that look-up itself and gives its clients the answers that
 `ensemble` would have given. Mostly it asks the engine; where it cannot, it asks this ensemble.
-gRPC, and clients that reach Triton without the front, go on to `ensemble`.
+gRPC, and clients that reach Triton without the gateway, go on to `ensemble`.
 """
 
 from tritonclient.grpc import model_config_pb2 as pb

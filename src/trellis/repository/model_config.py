@@ -4,8 +4,10 @@
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from trellis.errors import TrellisError
 
-class ConfigTextError(ValueError):
+
+class ConfigTextError(TrellisError, ValueError):
     """Text that is no ModelConfig; the message has the line and what is wrong there."""
 
 

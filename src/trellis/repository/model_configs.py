@@ -39,7 +39,7 @@ MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble")
 GENERATED = "Written by `make repo` for an engine of TensorRT-LLM {version} (contract {release})."
 BLS, BLS_ALIAS = "tensorrt_llm_bls", "bls_alias"
 BLS_ABOUT = "`ensemble` under the name that NVIDIA's tools use. Written by `make repo`."
-IDS_ABOUT = "`ensemble` without `postprocessing`, for the HTTP front. Written by `make repo`."
+IDS_ABOUT = "`ensemble` without `postprocessing`, for the HTTP gateway. Written by `make repo`."
 
 Texts = dict[str, str]
 
@@ -117,7 +117,7 @@ def _wired(
 
 
 def _with_ids(texts: Texts, values: Mapping[str, str]) -> Texts:
-    """With the ensembles that are made from the others: the HTTP front's, and the other name's."""
+    """With the ensembles that are made from the others: the gateway's, and the other name's."""
     ensemble, last = (parse_config(texts[model], model) for model in ("ensemble", "postprocessing"))
     made = {**texts}
     if _filled(BLS_ALIAS, values) == "true":

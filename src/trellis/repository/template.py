@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from trellis.contract.placeholder import Placeholder, PlaceholderError, known_placeholders
+from trellis.errors import TrellisError
 from trellis.repository.model_config import parse_config
 
 PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
@@ -17,7 +18,7 @@ PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 LONE_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\(?:$|\w)")
 
 
-class TemplateError(ValueError):
+class TemplateError(TrellisError, ValueError):
     """A template that cannot be filled as asked; the message names the key and the remedy."""
 
 

@@ -5,11 +5,12 @@ import difflib
 from pathlib import Path
 
 from trellis.data_folders import data_folder
+from trellis.errors import TrellisError
 
 TYPES = data_folder("tokenizers")
 
 
-class TokenizerTypeError(ValueError):
+class TokenizerTypeError(TrellisError, ValueError):
     """A tokenizer_type that does not exist; the message lists those that do."""
 
 

@@ -5,6 +5,8 @@ import os
 from ctypes.util import find_library
 from enum import Enum
 
+from trellis.errors import TrellisError
+
 # Name -> libraries of the system that are it, and the Debian package that has the first.
 ALLOCATORS = {
     "jemalloc": (("jemalloc",), "libjemalloc2"),
@@ -20,7 +22,7 @@ class Allocator(str, Enum):
     tcmalloc = "tcmalloc"
 
 
-class AllocatorNotFound(RuntimeError):
+class AllocatorNotFound(TrellisError, RuntimeError):
     """The allocator that was asked for is not on this machine; the message says what to install."""
 
 

@@ -52,6 +52,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from trellis.errors import TrellisError
+
 STUB = "triton_python_backend_stub"
 
 # The two instructions, by encoding: what reads an int at 32, and what replaces it.
@@ -61,7 +63,7 @@ _NBYTES = (b"\x48\x63\x40\x20", b"\x48\x8b\x40\x28")  # movslq 32(%rax),%rax -> 
 _STRIDES = (b"\x8b\x40\x20", b"\x8b\x40\x28")  # mov 32(%rax),%eax -> mov 40(%rax),%eax
 
 
-class Numpy2Error(RuntimeError):
+class Numpy2Error(TrellisError, RuntimeError):
     """The Python backend cannot be made to work with this numpy; the message says what to do."""
 
 

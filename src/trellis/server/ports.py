@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 
+from trellis.errors import TrellisError
 
-class PortTaken(RuntimeError):
+
+class PortTaken(TrellisError, RuntimeError):
     """A port that the server needs is in use; the message says by what."""
 
 

@@ -24,6 +24,7 @@ from typing import IO
 
 import psutil
 
+from trellis.errors import TrellisError
 from trellis.server import folder as server_folder
 from trellis.server import shared_memory
 from trellis.server.admin_endpoints import restrictions
@@ -40,7 +41,7 @@ STUB = "triton_python_backend_stub"
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 
-class ServerFailed(RuntimeError):
+class ServerFailed(TrellisError, RuntimeError):
     """The server did not start, or ended by itself; the message says why."""
 
 
@@ -62,9 +63,9 @@ class ServerSettings:
     exit_timeout: int = 5  # seconds that models have to end in
     name: str = ""  # goes into the names of its temporary files
     allow_admin_endpoints: bool = False  # shared memory, model control, log settings, traces
-    http_front: bool = True  # whether HTTP clients come through trellis.gateway
+    http_gateway: bool = True  # whether HTTP clients come through trellis.gateway
     allocator: str = "glibc"  # or jemalloc, tcmalloc: see trellis.server.allocator
-    front_decoding: bool = True  # whether the front makes text of ids, or `postprocessing`
+    gateway_decoding: bool = True  # whether the gateway makes text of ids, or `postprocessing`
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
     expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
 
@@ -77,7 +78,7 @@ class ServerSettings:
     def arguments(self, prefix: str, behind: int = 0, models: Path | None = None) -> list[str]:
         """The command line of tritonserver, but for the backends.
 
-        `behind`: its HTTP port if it is behind a front, which listens on `http_port`.
+        `behind`: its HTTP port if it is behind a gateway, which listens on `http_port`.
         `models`: a link to the repository, where Triton cannot take its own path.
         """
         arguments = [f"--model-repository={models or self.model_repo.resolve()}"]
@@ -113,13 +114,13 @@ class Server:
         self.prefix = f"{self.folder.name}_"
         self._locks = claim_files(self.folder, self.prefix)
         self._seen: set[psutil.Process] = set()
-        self.front: subprocess.Popen[bytes] | None = None
-        behind = free_ports(1)[0] if has_front(settings) else 0
+        self.gateway: subprocess.Popen[bytes] | None = None
+        behind = free_ports(1)[0] if has_gateway(settings) else 0
         self.triton_port = behind or settings.http_port  # where Triton itself listens for HTTP
         try:
             self.process = self._start(triton, output, behind)
             if behind:
-                self.front = self._start_front(output, behind)
+                self.gateway = self._start_gateway(output, behind)
         except BaseException:
             self.stop(grace=0) if hasattr(self, "process") else self._remove_files()
             raise
@@ -150,18 +151,18 @@ class Server:
         finally:
             os.close(writing)
 
-    def _start_front(self, output: IO[bytes] | None, behind: int) -> "subprocess.Popen[bytes]":
+    def _start_gateway(self, output: IO[bytes] | None, behind: int) -> "subprocess.Popen[bytes]":
         settings = self.settings
-        front = GatewaySettings(
+        gateway = GatewaySettings(
             settings.address,
             settings.http_port,
             behind,
             self.process.pid,
             settings.exit_timeout,
-            str(settings.model_repo.resolve()) if settings.front_decoding else "",
+            str(settings.model_repo.resolve()) if settings.gateway_decoding else "",
             settings.expose_inner_models,
         )
-        return self._spawn(front.command(), output, IMPORTED_FROM, {})
+        return self._spawn(gateway.command(), output, IMPORTED_FROM, {})
 
     def _spawn(
         self,
@@ -207,8 +208,8 @@ class Server:
                 f"tritonserver ended with status {self.process.returncode} before it was ready;"
                 f" {log} says why: look for 'failed to load'"
             )
-        if self.front is not None and self.front.poll() is not None:
-            raise ServerFailed(f"the HTTP front ended with status {self.front.returncode}")
+        if self.gateway is not None and self.gateway.poll() is not None:
+            raise ServerFailed(f"the HTTP gateway ended with status {self.gateway.returncode}")
         failure = loading.failure()
         if failure:
             raise ServerFailed(f"{failure} before the server was ready; {log} says more")
@@ -241,8 +242,8 @@ class Server:
         loading = Loading(self.process.pid, self.stubs, limit=0)  # nobody else waits for a rank
         with _Watched() as watched:
             watched.add(self.process.pid, "tritonserver")
-            if self.front is not None:
-                watched.add(self.front.pid, "the HTTP front")
+            if self.gateway is not None:
+                watched.add(self.gateway.pid, "the HTTP gateway")
             while not stopping():
                 for pid, model in self.stubs().items():
                     watched.add(pid, f"the process of {model}")
@@ -255,7 +256,7 @@ class Server:
 
     def _describe(self, pid: int, name: str) -> str:
         status = ""
-        for process in (self.process, self.front):
+        for process in (self.process, self.gateway):
             if process is not None and pid == process.pid:
                 status = f" with status {process.wait()}"
         return f"{name} (pid {pid}) died{status}"
@@ -267,8 +268,8 @@ class Server:
         """
         grace = self.settings.exit_timeout + 2.0 if grace is None else grace
         self._tree()
-        if self.front is not None and self.front.poll() is None and grace:
-            self.front.terminate()  # it takes no more requests, and passes the last answers on
+        if self.gateway is not None and self.gateway.poll() is None and grace:
+            self.gateway.terminate()  # it takes no more requests, and passes the last answers on
         if self.process.poll() is None and grace:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -281,7 +282,7 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self._end_front(grace)
+        self._end_gateway(grace)
         psutil.wait_procs(tree, timeout=2.0)
         self._remove_files()
 
@@ -291,14 +292,14 @@ class Server:
         while self._locks:
             os.close(self._locks.pop())
 
-    def _end_front(self, grace: float) -> None:
-        if self.front is None:
+    def _end_gateway(self, grace: float) -> None:
+        if self.gateway is None:
             return
         if grace:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.front.wait(1.0)  # nothing is behind it any more
-        self.front.kill()
-        self.front.wait()
+                self.gateway.wait(1.0)  # nothing is behind it any more
+        self.gateway.kill()
+        self.gateway.wait()
 
     def _tree(self) -> list[psutil.Process]:
         """All that the server is known to have started; psutil tells reused pids apart."""
@@ -347,14 +348,14 @@ class _Watched:
         return None
 
 
-def has_front(settings: ServerSettings) -> bool:
-    """Whether HTTP clients come through a front; says so where it is wanted and cannot be."""
-    if not (settings.serves and settings.http_front):
+def has_gateway(settings: ServerSettings) -> bool:
+    """Whether HTTP clients come through a gateway; says so where it is wanted and cannot be."""
+    if not (settings.serves and settings.http_gateway):
         return False
     missing = missing_package()
     if missing:
         print(
-            f"no HTTP front: the package {missing} is not installed (pip install {missing} uvloop);"
+            f"no gateway: the package {missing} is not installed (pip install {missing} uvloop);"
             " HTTP goes straight to Triton, so that the requests of clients that hang up run to"
             " their end, and JSON of the wrong type is refused without the field's name",
             file=sys.stderr,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton's log where a person reads it: passed on as it is, but for the port behind the front."""
+"""Triton's log where a person reads it: passed on as it is, but for the port behind the gateway."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ HTTP_STARTED = re.compile(rb'"Started HTTPService at [^"]*"')
 class ShownLog:
     """A pipe for the server's output, whose other end is this process's standard error.
 
-    Clients ask the HTTP front: `url` is where, once it is known that there is one. The port that
+    Clients ask the HTTP gateway: `url` is where, once it is known that there is one. The port that
     Triton itself says it listens on would be taken for the one to ask.
     """
 
@@ -37,7 +37,7 @@ class ShownLog:
             self._write(HTTP_STARTED.sub(self._started, line) if self.url else line)
 
     def _started(self, _: "re.Match[bytes]") -> bytes:
-        return f'"Started HTTPService behind the HTTP front, which is asked at {self.url}"'.encode()
+        return f'"Started HTTPService behind the gateway, which is asked at {self.url}"'.encode()
 
     def _write(self, line: bytes) -> None:
         with contextlib.suppress(OSError):  # nobody reads any more: the server goes on

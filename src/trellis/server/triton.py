@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trellis.errors import TrellisError
 from trellis.server.numpy2_bridge import install_python_backend
 from trellis.server.prerequisites import (
     CONTAINER_SERVER,
@@ -21,7 +22,7 @@ from trellis.server.prerequisites import (
 MIN_GLIBC = (2, 35)
 
 
-class TritonNotFound(RuntimeError):
+class TritonNotFound(TrellisError, RuntimeError):
     """No server can be started here; the message says what is missing and how to get it."""
 
 

@@ -3,6 +3,8 @@
 
 from collections.abc import Sequence
 
+from trellis.errors import TrellisError
+
 # tritonserver's option -> the launcher's that sets it.
 OWN = {
     "model-repository": "--model_repo",
@@ -18,7 +20,7 @@ OWN = {
 }
 
 
-class ExtraOptionError(ValueError):
+class ExtraOptionError(TrellisError, ValueError):
     """An option that cannot be passed on; the message names the launcher's own."""
 
 

@@ -20,7 +20,7 @@ MIB = 2**20
 # How much more than at the start there may be at the end.
 MEMORY_SHARE = 0.10
 # Of an engine's libraries more: OpenVINO's buffers grow with the batches that they have seen.
-MEMORY_MIB = {"triton": 64, "models": 64, "engine": 512, "front": 64}
+MEMORY_MIB = {"triton": 64, "models": 64, "engine": 512, "gateway": 64}
 TOUCH_MIB, TOUCH_SECONDS, TOUCH_WORDS = 8, 120, 150
 STUCK = re.compile(r'has (\d+) in-flight inferences"')
 SETTLE_SECONDS = 180
@@ -37,7 +37,7 @@ class Held:
     triton_mib: float
     models_mib: float  # preprocessing, tensorrt_llm and postprocessing, without the engine
     engine_mib: float
-    front_mib: float
+    gateway_mib: float
     descriptors: int
     shm_files: int
     shm_mib: float
@@ -49,8 +49,8 @@ def look(server: Server) -> Held:
     threads = descriptors = 0
     memory = dict.fromkeys(MEMORY_MIB, 0.0)
     whose = {server.process.pid: "triton"} | dict.fromkeys(server.stubs(), "models")
-    if server.front is not None:
-        whose[server.front.pid] = "front"
+    if server.gateway is not None:
+        whose[server.gateway.pid] = "gateway"
     for process in tree:
         with contextlib.suppress(psutil.Error):
             threads += process.num_threads()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tritonclient.grpc as triton
 
+from trellis.errors import TrellisError
 from trellis.repository.model_config import parameters, parse_config
 from trellis.tokenizers import Tokenizer, load
 
@@ -37,7 +38,7 @@ TOKENS, LEAST_TOKENS = 32, 8
 SURE = 0.65  # of a token: any other one has at most 0.35, 0.6 less in log probability
 
 
-class NotRepeatable(RuntimeError):
+class NotRepeatable(TrellisError, RuntimeError):
     """The engine's text cannot be checked: it differs without any fault; the message says how."""
 
 

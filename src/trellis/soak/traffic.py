@@ -14,6 +14,7 @@ import httpx
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from trellis.errors import TrellisError
 from trellis.grpc_client import generate, texts
 from trellis.soak.prompts import Right, prompt
 
@@ -66,7 +67,7 @@ class Tally:
         return sum(count for (_, outcome), count in self.counts.items() if outcome != RIGHT)
 
 
-class Unexpected(Exception):
+class Unexpected(TrellisError):
     """An answer that is not the one; the message says how."""
 
 

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trellis.errors import TrellisError
 from trellis.tokenizers.errors import TokenizerError
 from trellis.tokenizers.interpreter import find_python
 
@@ -48,7 +49,7 @@ _LENGTH_BYTES = 8
 _ANSWER_BYTES = 12 * TEXT_LIMIT + 65_536  # JSON's longest way to write a character
 
 
-class TemplateFailedError(Exception):
+class TemplateFailedError(TrellisError):
     """A template that gave no text: its own complaint, or the limit that it ran into."""
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP requests that the front answered past their ensemble, on Triton's metrics page.
+"""HTTP requests that the gateway answered past their ensemble, on Triton's metrics page.
 
-Triton counts a request for the models that it was asked, and the front asks the engine itself. So
+Triton counts a request for the models that it was asked, and the gateway asks the engine itself. So
 it tells here, by datagrams `{"ensemble": 3}`, how many answers more each ensemble has given. This
 model hears it because every ensemble has it, whatever its engine is.
 """
@@ -35,8 +35,7 @@ class HttpCounts:
         try:
             self._family = pb_utils.MetricFamily(
                 name="trellis_http_requests_total",
-                description="HTTP requests answered by the front for an ensemble, past Triton's own"
-                " count of it",
+                description="HTTP requests that the gateway answered without Triton's ensemble",
                 kind=pb_utils.MetricFamily.COUNTER,
             )
         except Exception as error:  # a server without metrics serves all the same

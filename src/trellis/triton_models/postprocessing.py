@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from trellis.errors import RequestError
 from trellis.ipc.chunk_counts import CountsServer
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.pipeline.engine_answers import EngineAnswers
@@ -20,10 +21,6 @@ from trellis.pipeline.streams import StreamTable
 from trellis.triton_models.text_tensors import text_tensor, texts_tensor
 
 log = logging.getLogger("trellis.postprocessing")
-
-
-class BadTensor(ValueError):
-    """An input that fits the configuration but not the others; the message begins with its name."""
 
 
 class TritonPythonModel:
@@ -67,7 +64,7 @@ class TritonPythonModel:
             tensor = text_tensor(text) if isinstance(text, str) else texts_tensor(text)
             more = [pb_utils.Tensor(name, array) for name, array in told.items()]
             return pb_utils.InferenceResponse([tensor, *more])
-        except BadTensor as bad:
+        except RequestError as bad:
             return pb_utils.InferenceResponse(
                 error=pb_utils.TritonError(str(bad), pb_utils.TritonError.INVALID_ARG)
             )
@@ -81,15 +78,15 @@ class TritonPythonModel:
         """The text of TOKENS_BATCH [1, 1, n]; of [rows, sequences, n] an array of UTF-8."""
         tokens = arrays.get("TOKENS_BATCH")
         if tokens is None:  # where some are optional, Triton lets others be left out too
-            raise BadTensor("TOKENS_BATCH: missing")
+            raise RequestError("TOKENS_BATCH: missing")
         cuts = arrays.get("TEXT_CUT")
         if cuts is not None and cuts.shape != tokens.shape[:2]:
-            raise BadTensor(f"TEXT_CUT: {list(cuts.shape)}; send {list(tokens.shape[:2])}")
+            raise RequestError(f"TEXT_CUT: {list(cuts.shape)}; send {list(tokens.shape[:2])}")
         flags = arrays.get("SKIP_SPECIAL_TOKENS")
         skip = None if flags is None else bool(flags.item(0))
         if tokens.shape[:2] == (1, 1) and "STREAM_KEY" in arrays:  # what nearly every answer is
             if "STREAM_END" not in arrays:
-                raise BadTensor("STREAM_END: missing; a stream needs it in every chunk")
+                raise RequestError("STREAM_END: missing; a stream needs it in every chunk")
             key, ended = arrays["STREAM_KEY"].item(0), arrays["STREAM_END"].item(0)
             text = self.streams.decode(key, tokens[0, 0].tolist(), ended, skip)
             return text if cuts is None else text[: len(text) - cuts.item(0)]
@@ -125,7 +122,7 @@ def serve_counts(streams: StreamTable) -> CountsServer | None:
 
 
 def _lengths(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """SEQUENCE_LENGTH, [rows, sequences]; one sequence needs none. Raises BadTensor if it is wrong.
+    """SEQUENCE_LENGTH, [rows, sequences]; one sequence needs none. Raises RequestError.
 
     `shape`: of TOKENS_BATCH.
     """
@@ -133,9 +130,9 @@ def _lengths(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarra
     if lengths is None and shape[:2] == (1, 1):
         return np.full((1, 1), shape[2])
     if lengths is None:
-        raise BadTensor("SEQUENCE_LENGTH: missing; several sequences need it")
+        raise RequestError("SEQUENCE_LENGTH: missing; several sequences need it")
     if lengths.shape != shape[:2]:
-        raise BadTensor(f"SEQUENCE_LENGTH: {list(lengths.shape)}; send {list(shape[:2])}")
+        raise RequestError(f"SEQUENCE_LENGTH: {list(lengths.shape)}; send {list(shape[:2])}")
     if lengths.size and not 0 <= lengths.min() <= lengths.max() <= shape[2]:
-        raise BadTensor(f"SEQUENCE_LENGTH: {lengths.tolist()}; send 0 to {shape[2]}")
+        raise RequestError(f"SEQUENCE_LENGTH: {lengths.tolist()}; send 0 to {shape[2]}")
     return lengths

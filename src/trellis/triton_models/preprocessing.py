@@ -11,11 +11,12 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from trellis.errors import RequestError
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.pipeline.announced_streams import IdStreams
 from trellis.pipeline.encode import Outputs, Preprocessor, Row, Stop
 from trellis.pipeline.model_settings import ModelSettings
-from trellis.pipeline.prompts import BadRequest, Prompts
+from trellis.pipeline.prompts import Prompts
 from trellis.triton_models.http_counts import HttpCounts
 from trellis.triton_models.tensor_cache import column
 
@@ -39,36 +40,36 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order, with its tensors or its own error."""
         read = [self._read(request) for request in requests]
-        texts = [text for item in read if not isinstance(item, BadRequest) for text in item.texts]
+        texts = [text for item in read if not isinstance(item, RequestError) for text in item.texts]
         encoded = iter(self.preprocessor.encode(texts))
         rows = [
-            [] if isinstance(item, BadRequest) else [next(encoded) for _ in item.texts]
+            [] if isinstance(item, RequestError) else [next(encoded) for _ in item.texts]
             for item in read
         ]
         if self.id_streams is not None:
             self.id_streams.begin(zip(read, rows, strict=True), self.preprocessor.counted)
         return [
-            _error(item) if isinstance(item, BadRequest) else self._respond(item, ids)
+            _error(item) if isinstance(item, RequestError) else self._respond(item, ids)
             for item, ids in zip(read, rows, strict=True)
         ]
 
-    def _read(self, request: Any) -> Prompts | Stop | BadRequest:
+    def _read(self, request: Any) -> Prompts | Stop | RequestError:
         try:
             arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
             return self.preprocessor.read(arrays, request.request_id)
-        except BadRequest as bad:
+        except RequestError as bad:
             return bad
         except Exception as error:  # this request's alone, whatever it is
-            return BadRequest(f"the request could not be read: {error}")
+            return RequestError(f"the request could not be read: {error}")
 
     def _respond(self, prompts: Prompts | Stop, rows: list[Row]) -> Any:
         try:
             outputs = self.preprocessor.outputs(prompts, rows)
             return pb_utils.InferenceResponse(self._tensors(outputs))
-        except BadRequest as bad:
+        except RequestError as bad:
             return _error(bad)
         except Exception as error:  # this request's alone, whatever it is
-            return _error(BadRequest(f"the request could not be prepared: {error}"))
+            return _error(RequestError(f"the request could not be prepared: {error}"))
 
     def _tensors(self, outputs: Outputs) -> list[Any]:
         types = self.preprocessor.types
@@ -78,7 +79,7 @@ class TritonPythonModel:
         ]
 
 
-def _error(bad: BadRequest) -> Any:
+def _error(bad: RequestError) -> Any:
     return pb_utils.InferenceResponse(
         error=pb_utils.TritonError(str(bad), pb_utils.TritonError.INVALID_ARG)
     )

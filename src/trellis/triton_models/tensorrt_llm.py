@@ -3,7 +3,7 @@
 
 Only used where the engine is not TensorRT-LLM itself (then this model is configuration only). All
 that is Triton lives here and in `answers.py`; `engines/` knows nothing of it. A request's way:
-`execute` -> `StepLoop` -> `Answer.feed` -> a sender thread -> Triton.
+`execute` -> `Scheduler` -> `Answer.feed` -> a sender thread -> Triton.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trellis.contract.sampling_fields import NOT_DECOUPLED, InputError
+from trellis.contract.sampling_fields import NOT_DECOUPLED
 from trellis.engine_host.answers import (
     INTERNAL,
     INVALID,
@@ -27,16 +27,17 @@ from trellis.engine_host.answers import (
 )
 from trellis.engine_host.cancellation import CancellationWatch
 from trellis.engine_host.disconnects import GoneClients, client_token
-from trellis.engine_host.engines.engine import Engine, EngineSettings, Refused, Sampling
-from trellis.engine_host.engines.engine_process import HostedEngine
+from trellis.engine_host.engines.engine import Engine, EngineSettings, Sampling
+from trellis.engine_host.engines.engine_process import EngineProcess
 from trellis.engine_host.engines.gpus import choose_gpus
 from trellis.engine_host.engines.kinds import ENGINE_TYPES
 from trellis.engine_host.metrics import Metrics
-from trellis.engine_host.queue import Overloaded, WaitingLine
+from trellis.engine_host.queue import Overloaded, RequestQueue
 from trellis.engine_host.rejections import Refusals
 from trellis.engine_host.sampling_inputs import read_sampling, read_words
-from trellis.engine_host.scheduler import Admission, StepLoop
+from trellis.engine_host.scheduler import Admission, Scheduler
 from trellis.engine_host.senders import Senders
+from trellis.errors import RequestError
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ConfigError, ModelSettings, load_tokenizer
@@ -65,12 +66,12 @@ class TritonPythonModel:
         self.tokenizer = load_tokenizer(settings)
         self.senders = Senders()
         self.refusals = Refusals()
-        line: WaitingLine[Admission] = WaitingLine(
+        line: RequestQueue[Admission] = RequestQueue(
             settings.max_batch_size,
             settings.integer("max_queue_size") or 0,
             (settings.integer("queue_timeout_microseconds") or 0) / 1e6,
         )
-        self.loop = StepLoop(lambda: load_engine(self.engine_type, settings), self.senders, line)
+        self.loop = Scheduler(lambda: load_engine(self.engine_type, settings), self.senders, line)
         self.watch = CancellationWatch(self.loop, Metrics().report)
         self.gone = GoneClients(self._cancel_clients)
         self.keys = itertools.count(1)
@@ -81,7 +82,7 @@ class TritonPythonModel:
             sender = request.get_response_sender()
             try:
                 self._accept(request, sender)
-            except (Refused, InputError) as refused:
+            except RequestError as refused:
                 self.refusals.send(sender, str(refused), INVALID)
             except Overloaded as overloaded:
                 self.refusals.send(sender, str(overloaded), UNAVAILABLE)
@@ -107,13 +108,13 @@ class TritonPythonModel:
             return
         streaming = _flag(arrays, "streaming", False)
         if streaming and not self.decoupled:
-            raise Refused(NOT_DECOUPLED)
+            raise RequestError(NOT_DECOUPLED)
         prompts = read_prompts(arrays, self.vocab_size)
         _check_decoder(arrays, len(prompts))
         rows = range(len(prompts))
         samplings = [self._sampling(arrays, row, len(prompts[row])) for row in rows]
         if len({sampling.sequences for sampling in samplings}) > 1:
-            raise Refused("num_return_sequences: the prompts of one request must share it")
+            raise RequestError("num_return_sequences: the prompts of one request must share it")
         skip = _choice(arrays, "skip_special_tokens")
         client, step = client_token(request), _flag(arrays, "ensemble_step", False)
         keyed = "stream_key" in arrays and "stream_key" in request.requested_output_names()
@@ -125,7 +126,7 @@ class TritonPythonModel:
             request_id=request_id,
             client=client,
             ensemble_step=step,
-            # The HTTP front knows a stream by its connection; each tensor of a chunk costs.
+            # The HTTP gateway knows a stream by its connection; each tensor of a chunk costs.
             keyed=(step or not client) and keyed,
             skip_special_tokens=skip,
             lengths=not step and not client,
@@ -137,9 +138,9 @@ class TritonPythonModel:
             self.loop.cancel(answer)
 
     def _stop(self, request_id: str) -> None:
-        """End the requests of that id, with what they have. Raises Refused without one."""
+        """End the requests of that id, with what they have. Raises RequestError without one."""
         if not request_id:
-            raise Refused("stop: needs the id of the request to end; send it as request_id")
+            raise RequestError("stop: needs the id of the request to end; send it as request_id")
         self.loop.stop_where(lambda answer: answer.request_id == request_id)
 
     def _cancel_clients(self, tokens: frozenset[str]) -> None:
@@ -156,20 +157,22 @@ class TritonPythonModel:
         self.loop.engine.refuse(sampling)
         known = self.vocab_size or self.tokenizer.vocab_size
         if sampling.end_id >= known:
-            raise Refused(
+            raise RequestError(
                 f"end_id: {sampling.end_id} is not in the vocabulary; use 0 to {known - 1}, or -1"
                 " for none"
             )
         if (most := max(sampling.stop_token_ids, default=-1)) >= known:
-            raise Refused(f"stop_token_ids: {most} is not in the vocabulary; use 0 to {known - 1}")
+            raise RequestError(
+                f"stop_token_ids: {most} is not in the vocabulary; use 0 to {known - 1}"
+            )
         if self.max_seq_len and length + sampling.max_tokens > self.max_seq_len:
-            raise Refused(
+            raise RequestError(
                 f"max_tokens: {sampling.max_tokens} and a prompt of {length} tokens do not fit in"
                 f" the {self.max_seq_len} tokens of this engine's context; send at most"
                 f" {max(self.max_seq_len - length, 0)}"
             )
         if self.kv_cache_tokens and length + sampling.max_tokens > self.kv_cache_tokens:
-            raise Refused(
+            raise RequestError(
                 f"max_tokens: {sampling.max_tokens} and a prompt of {length} tokens do not fit in"
                 f" the KV cache, {self.kv_cache_tokens} tokens (max_tokens_in_paged_kv_cache)"
             )
@@ -226,23 +229,25 @@ def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
         gpus = choose_gpus(settings.text("gpu_device_ids", ""), os.environ)
         if gpus is not None:  # before anything of CUDA is touched
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-    return HostedEngine(engine_type, engine_settings)
+    return EngineProcess(engine_type, engine_settings)
 
 
 def read_prompts(arrays: dict[str, np.ndarray], vocab_size: int | None) -> list[np.ndarray]:
-    """The ids of each row, [n] int64. Raises Refused for lengths and ids that cannot be."""
+    """The ids of each row, [n] int64. Raises RequestError for lengths and ids that cannot be."""
     for name in NEEDED:
         if name not in arrays:
-            raise Refused(f"{name}: missing")
+            raise RequestError(f"{name}: missing")
     ids, lengths = arrays["input_ids"], arrays["input_lengths"].reshape(-1)
     if ids.ndim != 2 or ids.shape[0] != len(lengths):
-        raise Refused(f"input_lengths: {len(lengths)} for input_ids of shape {list(ids.shape)}")
+        raise RequestError(
+            f"input_lengths: {len(lengths)} for input_ids of shape {list(ids.shape)}"
+        )
     if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= ids.shape[1]:
-        raise Refused(f"input_lengths: {lengths.tolist()} must be 1 to {ids.shape[1]}")
+        raise RequestError(f"input_lengths: {lengths.tolist()} must be 1 to {ids.shape[1]}")
     prompts = [row[:length].astype(np.int64) for row, length in zip(ids, lengths, strict=True)]
     for prompt in prompts:
         if prompt.min() < 0 or (vocab_size and prompt.max() >= vocab_size):
-            raise Refused(
+            raise RequestError(
                 f"text_input: has the token ids {prompt.min()} to {prompt.max()}; the engine knows"
                 f" 0 to {vocab_size - 1 if vocab_size else 'more'}, so it does not belong to this"
                 " tokenizer, or a token of the text means an image or a sound"
@@ -251,16 +256,16 @@ def read_prompts(arrays: dict[str, np.ndarray], vocab_size: int | None) -> list[
 
 
 def _check_decoder(arrays: dict[str, np.ndarray], rows: int) -> None:
-    """Raise Refused for a decoder's prompt: one id a row is what clients send who have none."""
+    """Raise RequestError for a decoder's prompt; one id a row stands for none."""
     if "decoder_input_ids" in arrays and arrays["decoder_input_ids"].size > rows:
-        raise Refused("decoder_input_ids: this engine has no decoder prompt; leave it out")
+        raise RequestError("decoder_input_ids: this engine has no decoder prompt; leave it out")
 
 
 def _request_id(request: Any) -> str:
     try:
         return str(request.request_id())
     except UnicodeDecodeError as error:
-        raise Refused("id: not valid UTF-8") from error
+        raise RequestError("id: not valid UTF-8") from error
 
 
 def _end_server() -> None:
@@ -269,16 +274,18 @@ def _end_server() -> None:
 
 
 def _flag(arrays: dict[str, np.ndarray], name: str, default: bool) -> bool:
-    """A switch of the whole request. Raises Refused if its rows differ."""
+    """A switch of the whole request. Raises RequestError if its rows differ."""
     sent = _choice(arrays, name)
     return default if sent is None else sent
 
 
 def _choice(arrays: dict[str, np.ndarray], name: str) -> bool | None:
-    """A switch of the whole request; None if it was not sent. Raises Refused if its rows differ."""
+    """A switch of the whole request, None if not sent. Raises RequestError if rows differ."""
     array = arrays.get(name)
     if array is None or not array.size:
         return None
     if array.any() != array.all():
-        raise Refused(f"{CLIENT_NAMES.get(name, name)}: the prompts of one request must share it")
+        raise RequestError(
+            f"{CLIENT_NAMES.get(name, name)}: the prompts of one request must share it"
+        )
     return bool(array.reshape(-1)[0])

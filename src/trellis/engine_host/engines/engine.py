@@ -15,10 +15,6 @@ import numpy as np
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
-class Refused(ValueError):
-    """The engine cannot do what one request asks; the message begins with the input's name."""
-
-
 @dataclass(slots=True)
 class Sampling:
     """How to generate. The defaults are neutral: greedy, no penalties, one sequence."""
@@ -95,7 +91,7 @@ class Engine(Protocol):
     """
 
     def refuse(self, sampling: Sampling) -> None:
-        """Raise Refused if this engine can't do what `sampling` asks. Any thread, no state."""
+        """Raise RequestError if this engine can't do what `sampling` asks. Any thread, no state."""
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
         """Queue a prompt ([n] int64); what `step` yields for it carries `key`."""

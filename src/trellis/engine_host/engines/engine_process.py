@@ -41,6 +41,7 @@ from trellis.engine_host.engines.process_messages import (
     sampling_values,
     send,
 )
+from trellis.errors import TrellisError
 from trellis.tokenizers.interpreter import find_python
 
 log = logging.getLogger("trellis.hosted")
@@ -56,11 +57,11 @@ CLOSE_SECONDS = 3.0  # of the 5 that a server has to end in
 LAST_WORDS_SECONDS = 1.0  # for the step loop to tell the clients
 
 
-class EngineDied(RuntimeError):
+class EngineDied(TrellisError, RuntimeError):
     """The engine's process ended by itself."""
 
 
-class HostedEngine:
+class EngineProcess:
     """An Engine that passes everything on to the one in the other process."""
 
     def __init__(self, engine_type: str, settings: EngineSettings) -> None:
@@ -93,7 +94,7 @@ class HostedEngine:
         return dict(facts)
 
     def refuse(self, sampling: Sampling) -> None:
-        """Raise Refused for what the engine does not have, by the input's name."""
+        """Raise RequestError for what the engine does not have, by the input's name."""
         self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:

@@ -12,7 +12,7 @@ class Limits(Protocol):
     """What an engine cannot do, known where the engine is not."""
 
     def refuse(self, sampling: Sampling) -> None:
-        """Raise Refused for what this engine does not have, by the input's name. Any thread."""
+        """Raise RequestError, by the input's name, for what the engine lacks. Any thread."""
 
     def given(self, sampling: Sampling) -> None:
         """Note what the engine was given."""

@@ -63,7 +63,7 @@ class OpenVinoEngine:
             list(self.step())
 
     def refuse(self, sampling: Sampling) -> None:
-        """Raise Refused for what the pipeline does not have, by the input's name."""
+        """Raise RequestError for what the pipeline does not have, by the input's name."""
         self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the OpenVINO engine cannot do, known without loading it."""
 
-from trellis.engine_host.engines.engine import Refused, Sampling
+from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.openvino_words import BadWords
+from trellis.errors import RequestError
 
 MAX_BEAMS = 16
 MAX_PENALTY = 2
@@ -15,17 +16,17 @@ class OpenVinoLimits:
         self.bad_words = BadWords()
 
     def refuse(self, sampling: Sampling) -> None:
-        """Raise Refused for what the pipeline does not have, by the input's name."""
+        """Raise RequestError for what the pipeline does not have, by the input's name."""
         for name in ("presence_penalty", "frequency_penalty"):
             if abs(getattr(sampling, name)) > MAX_PENALTY:
-                raise Refused(
+                raise RequestError(
                     f"{name}: this engine (openvino) takes -{MAX_PENALTY} to {MAX_PENALTY}"
                 )
         if sampling.beam_width > 1:
             _refuse_beams(sampling)
         if sampling.bad_words:
             if sampling.num_return_sequences > 1:  # the library has one automaton a request
-                raise Refused(
+                raise RequestError(
                     "num_return_sequences: this engine (openvino) makes one sequence a request"
                     " where it has bad_words; send several requests"
                 )
@@ -38,9 +39,9 @@ class OpenVinoLimits:
 
 
 def _refuse_beams(sampling: Sampling) -> None:
-    """Raise Refused for what the library does not do in a search over beams."""
+    """Raise RequestError for what the library does not do in a search over beams."""
     if sampling.beam_width > MAX_BEAMS:
-        raise Refused(f"beam_width: this engine (openvino) takes 1 to {MAX_BEAMS}")
+        raise RequestError(f"beam_width: this engine (openvino) takes 1 to {MAX_BEAMS}")
     others = {
         "temperature, top_k or top_p": sampling.sample,
         "num_return_sequences": sampling.num_return_sequences > 1,
@@ -52,7 +53,7 @@ def _refuse_beams(sampling: Sampling) -> None:
     }
     for name, asked in others.items():
         if asked:
-            raise Refused(
+            raise RequestError(
                 f"beam_width: a search over beams has no {name} in this engine (openvino);"
                 " leave out one of them"
             )

@@ -14,8 +14,8 @@ own end token, after which the library lets everything pass.
 
 from collections.abc import Iterable
 
-from trellis.engine_host.engines.engine import Refused
 from trellis.engine_host.engines.word_automaton import without
+from trellis.errors import RequestError
 
 MAX_WORDS = 32
 MAX_BYTES = 256  # of all words together: each character takes 5 ms on 2 cores, of which all wait
@@ -36,22 +36,22 @@ class BadWords:
         self._lists: set[frozenset[str]] = set()
 
     def refuse(self, words: tuple[str, ...]) -> None:
-        """Raise Refused for words that cannot be kept out, and for lists beyond the bounds."""
+        """Raise RequestError for words that cannot be kept out, and for lists beyond the bounds."""
         if len(words) > MAX_WORDS:
-            raise Refused(
+            raise RequestError(
                 f"bad_words: {len(words)} words; this engine (openvino) takes {MAX_WORDS}"
             )
         size = sum(len(word.encode()) for word in words)
         if size > MAX_BYTES:
-            raise Refused(
+            raise RequestError(
                 f"bad_words: {size} bytes of UTF-8 in all; this engine (openvino) takes {MAX_BYTES}"
             )
         for word in words:
             for character, name in NOT_IN_WORDS.items():
                 if character in word:
-                    raise Refused(f"bad_words: {word!r} holds {name}; leave it out")
+                    raise RequestError(f"bad_words: {word!r} holds {name}; leave it out")
         if len(self._lists) >= MAX_LISTS and frozenset(words) not in self._lists:
-            raise Refused(
+            raise RequestError(
                 f"bad_words: this engine (openvino) keeps every list, and has {MAX_LISTS}; send"
                 " one of those"
             )

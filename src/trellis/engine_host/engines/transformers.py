@@ -122,7 +122,7 @@ class TransformersEngine:
         return self._place.rank > 0
 
     def refuse(self, sampling: Sampling) -> None:
-        """Raise Refused for what this engine does not have, by the input's name."""
+        """Raise RequestError for what this engine does not have, by the input's name."""
         self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:

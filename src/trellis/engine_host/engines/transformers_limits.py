@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the `transformers` engine cannot do, known without loading it."""
 
-from trellis.engine_host.engines.engine import Refused, Sampling
+from trellis.engine_host.engines.engine import Sampling
+from trellis.errors import RequestError
 
 
 class TransformersLimits:
@@ -11,17 +12,21 @@ class TransformersLimits:
         self._vocab_size = vocab_size
 
     def refuse(self, sampling: Sampling) -> None:
-        """Raise Refused for what this engine does not have."""
+        """Raise RequestError for what this engine does not have."""
         if sampling.beam_width > 1:
-            raise Refused("beam_width: this engine (transformers) has no beam search; send 1")
+            raise RequestError("beam_width: this engine (transformers) has no beam search; send 1")
         if sampling.log_probs:
-            raise Refused("return_log_probs: this engine (transformers) cannot do it; leave it out")
+            raise RequestError(
+                "return_log_probs: this engine (transformers) cannot do it; leave it out"
+            )
         if sampling.bad_words:
-            raise Refused("bad_words: this engine (transformers) cannot do it; leave it out")
+            raise RequestError("bad_words: this engine (transformers) cannot do it; leave it out")
         for token in sampling.end_ids:
             if token >= self._vocab_size:
                 name = "end_id" if token == sampling.end_id else "stop_token_ids"
-                raise Refused(f"{name}: {token} is not in the vocabulary of {self._vocab_size}")
+                raise RequestError(
+                    f"{name}: {token} is not in the vocabulary of {self._vocab_size}"
+                )
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""
