@@ -75,8 +75,8 @@ def anchors(page: Path) -> set[str]:
     return result
 
 
-def test_the_next_readme_is_short() -> None:
-    assert len((ROOT / "docs" / "README.next.md").read_text().splitlines()) <= 150
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 SOURCES = [
@@ -110,8 +110,7 @@ def test_every_link_within_the_repository_leads_somewhere(file: Path) -> None:
         if re.match(r"[a-z]+:", link):  # another site's
             continue
         path, _, anchor = link.partition("#")
-        folder = ROOT if file.name == "README.next.md" else file.parent  # it is to lie there
-        page = (folder / path).resolve() if path else file
+        page = (file.parent / path).resolve() if path else file
         assert page.exists(), link
         assert ROOT in (page, *page.parents), link
         if anchor:
@@ -126,7 +125,13 @@ def test_every_path_that_a_page_names_exists(page: str) -> None:
             assert any(any(root.glob(code.rstrip("/"))) for root in PAGES[page]), code
 
 
-@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("file", MARKDOWN, ids=name_of)
+def test_every_test_that_a_page_runs_exists(file: Path) -> None:
+    for test in re.findall(r"\btests/[\w/]+\.py\b", file.read_text()):
+        assert (ROOT / test).is_file(), test
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"])
 def test_every_target_that_a_page_names_is_one_of_the_makefile(page: str) -> None:
     text = (ROOT / page).read_text()
     code = [block[0] for block in re.finditer(FENCE, text)]
@@ -142,7 +147,8 @@ def test_the_workflow_runs_what_ci_runs() -> None:
     assert job["runs-on"] == "ubuntu-latest"
     commands = [f"make {command}" for command in job["strategy"]["matrix"]["command"]]
     script = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert commands == [line for line in script if line.startswith("make ")]
+    strict = " ARGS=--strict-skips"  # a runner of the host may lack more than our own machine
+    assert commands == [line.removesuffix(strict) for line in script if line.startswith("make ")]
     assert {target for command in commands for target in made(command)} <= targets()
     steps = job["steps"]
     assert steps[-1]["run"] == "make ${{ matrix.command }}"
