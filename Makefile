@@ -120,9 +120,9 @@ engine: $(VENV)/.serve ## the container command that builds OUT from CHECKPOINT;
 serve-docker: $(VENV)/.serve ## the container command that serves REPO; run where it can be
 	@$(BIN)/python tools/serve_docker.py --model_repo "$(REPO)" $(PORTS) --image "$(IMAGE)" --run "$(RUN)"
 
-test: test-prerequisites $(VENV)/.dev ## every test, and the checks of `make lint`
-	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest $(ARGS)
+test: test-prerequisites $(VENV)/.dev ## lint, unit, security, faults, fuzz and system of ci/
+	@ci/lint
+	@for part in unit security faults fuzz system; do ci/$$part $(ARGS) || exit 1; done
 
 # Before anything is downloaded, and at every run: without a compiler 1,400 tests would be skipped.
 test-prerequisites:

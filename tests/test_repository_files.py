@@ -5,7 +5,6 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -141,19 +140,23 @@ def test_every_target_that_a_page_names_is_one_of_the_makefile(page: str) -> Non
     assert named <= targets()
 
 
-def test_the_workflow_runs_what_ci_runs() -> None:
-    workflow: dict[str, Any] = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())
-    (job,) = workflow["jobs"].values()
-    assert job["runs-on"] == "ubuntu-latest"
-    commands = [f"make {command}" for command in job["strategy"]["matrix"]["command"]]
-    script = (ROOT / ".ci" / "run").read_text().splitlines()
-    strict = " ARGS=--strict-skips"  # a runner of the host may lack more than our own machine
-    assert commands == [line.removesuffix(strict) for line in script if line.startswith("make ")]
-    assert {target for command in commands for target in made(command)} <= targets()
-    steps = job["steps"]
-    assert steps[-1]["run"] == "make ${{ matrix.command }}"
-    (python,) = [step["with"] for step in steps if "setup-python" in step.get("uses", "")]
-    assert python == {"python-version": "3.11"}
+def test_ci_runs_every_folder_of_tests_and_the_workflow_every_script() -> None:
+    scripts = {path.name: path.read_text() for path in (ROOT / "ci").iterdir()}
+    named = {name for text in scripts.values() for name in re.findall(r"\btests/(\w+)", text)}
+    makefile = (ROOT / "Makefile").read_text()
+    named |= set(re.findall(r"pytest (?:-s )?tests/(\w+)", makefile))
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders <= named
+    (job,) = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())["jobs"].values()
+    parts = job["strategy"]["matrix"]["part"]
+    assert {*parts, "all", "common", "fresh-debian"} == set(scripts)
+    (test,) = re.findall(r"for part in ([\w ]+); do ci/", makefile)
+    everything = {*test.split(), "lint", *re.findall(r"^ci/(\w+)", scripts["all"], re.M)}
+    assert everything == set(parts)
+    for name, text in scripts.items():
+        if name != "common":
+            assert (ROOT / "ci" / name).stat().st_mode & 0o111, name
+            assert text.startswith("#!/usr/bin/env bash\n# "), name
 
 
 def test_the_workflow_installs_what_the_readme_names() -> None:

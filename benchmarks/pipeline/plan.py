@@ -58,7 +58,7 @@ def paced(streams: int) -> Case:
     return Case(f"{streams} streams, paced", streams, pace_us=pace, tokens=tokens)
 
 
-# At once, since a step's length would hide what is shorter; few tokens, since Triton's HTTP gateway
+# At once, since a step's length would hide what is shorter; few tokens, since Triton's HTTP front
 # end drops chunks that outrun it.
 FIRST_TOKEN = Case("1 stream, first token", 1, tokens=8, seconds=2.0)
 UNSTREAMED = Case("unstreamed", 16, streamed=False)

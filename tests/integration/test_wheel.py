@@ -14,6 +14,7 @@ import pytest
 from trellis.server.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
+BINARIES = [f"requirements/{name}-binaries.txt" for name in ("serve", "demo")]
 EMPTY = """
 import trellis
 from trellis.contract.placeholder import known_placeholders
@@ -54,7 +55,7 @@ def test_the_wheel_holds_what_git_holds(installed: Path) -> None:
     (wheel,) = installed.parent.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
     listed = subprocess.run(
-        ["git", "ls-files", "src/trellis", "model_repo_src", "tokenizers"],
+        ["git", "ls-files", "src/trellis", "model_repo_src", "tokenizers", *BINARIES],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -95,6 +96,19 @@ def test_trellis_says_its_version_and_its_commands(installed: Path, tmp_path: Pa
     ):
         assert f"\n  {name} " in said
         assert "--help" in run(installed, command, name, "--help", cwd=tmp_path)
+
+
+def test_the_demo_answers_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    ports = zip(
+        ("--http_port", "--grpc_port", "--metrics_port"), map(str, free_ports(3)), strict=True
+    )
+    command = installed / "bin" / "trellis"
+    said = run(installed, command, "demo", *(word for pair in ports for word in pair), cwd=tmp_path)
+    assert "Paris" in said
+    assert "안녕하세요" in said
+    assert said.rstrip().endswith("stopped")
+    made = {path.name for path in tmp_path.iterdir()}
+    assert {"smollm2-out", "smollm2-repo", "smollm2-tokenizer"} <= made
 
 
 @pytest.fixture

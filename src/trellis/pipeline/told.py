@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is told of an answer besides its text, where TensorRT-LLM's own engine does not tell it.
 
 How many tokens the prompt has, how many this response, and why a whole answer ended. Counted by

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trellis.data_folders import binaries_remedy
 from trellis.errors import TrellisError
 from trellis.server.numpy2_bridge import install_python_backend
 from trellis.server.prerequisites import (
@@ -73,7 +74,9 @@ def _embedded() -> Triton:
     site_packages = _site_packages()
     binary = site_packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     if not binary.is_file():
-        raise TritonNotFound(f"{binary} is missing; reinstall nvidia-pytriton (`make setup`)")
+        raise TritonNotFound(
+            f"{binary} is missing; reinstall nvidia-pytriton: {binaries_remedy('serve')}"
+        )
     _check_glibc()
     libraries = [site_packages / "nvidia_pytriton.libs", _libpython_folder()]
     inherited = os.environ.get("LD_LIBRARY_PATH")
@@ -88,7 +91,7 @@ def _site_packages() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise TritonNotFound(
             f"no Triton server: neither {CONTAINER_SERVER} nor the package nvidia-pytriton is here;"
-            " run `make setup`, or run inside an NVIDIA Triton container"
+            f" run {binaries_remedy('serve')}, or run inside an NVIDIA Triton container"
         )
     return Path(next(iter(spec.submodule_search_locations))).parent
 
