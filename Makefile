@@ -55,7 +55,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve repo check launch engine serve-docker test test-prerequisites faults fuzz soak lint format bench bench-tokenizers pins clean clean-venv \
+.PHONY: help setup demo serve repo check launch engine serve-docker test test-prerequisites faults fuzz soak lint docs format bench bench-tokenizers pins clean clean-venv \
   setup-torch test-ranks test-families test-clients
 
 help: ## list the targets and variables
@@ -153,6 +153,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy src tokenizers tools
+
+docs: $(VENV)/.dev ## the pages of docs/ as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.dev ## let ruff format the sources
 	@$(BIN)/ruff format .
