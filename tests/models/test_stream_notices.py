@@ -1,5 +1,6 @@
 """How postprocessing learns that an id is used again: through a datagram, or not at all."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,3 +150,19 @@ def test_a_second_listener_hears_nothing_and_says_so(
     assert (listener.heard, second.heard) == (True, False)
     assert generation(second, "a") == 0  # the id is all there is
     second.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can send as another user")
+def test_what_another_user_announces_is_dropped(tmp_path: Path, listener: Listener) -> None:
+    announcer = Announcer(tmp_path)
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        announcer.announce([Notice("a", True)])
+        os._exit(0)
+    os.waitpid(child, 0)
+    listener.drain()
+    assert not listener.heard
+    announcer.announce([Notice("b", True)])
+    listener.drain()
+    assert generation(listener, "b") not in (None, 0)

@@ -12,6 +12,7 @@ import struct
 from typing import Any
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
 
 
 def server_address(purpose: str, server_pid: int) -> bytes:
@@ -32,11 +33,21 @@ def receive(from_socket: socket.socket, size: int) -> tuple[bytes, Any]:
 
     Raises OSError as recvmsg does: BlockingIOError where nothing waits.
     """
-    data, ancillary, flags, sender = from_socket.recvmsg(size, socket.CMSG_SPACE(_CREDENTIALS.size))
+    data, ancillary, flags, sender = from_socket.recvmsg(size, _ROOM)
+    return (data if _is_ours(ancillary, flags) else b""), sender
+
+
+def receive_into(from_socket: socket.socket, buffer: memoryview) -> int:
+    """The size of a datagram that is put into `buffer`, 0 for what `receive` gives b"" for."""
+    size, ancillary, flags, _ = from_socket.recvmsg_into([buffer], _ROOM)
+    return size if _is_ours(ancillary, flags) else 0
+
+
+def _is_ours(ancillary: list[Any], flags: int) -> bool:
+    """Whether a datagram came whole, from this user or from root."""
     uids = [
         _CREDENTIALS.unpack(value[: _CREDENTIALS.size])[1]
         for level, kind, value in ancillary
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
     ]
-    ours = bool(uids) and uids[0] in (os.geteuid(), 0)
-    return (data if ours and not flags & socket.MSG_TRUNC else b""), sender
+    return bool(uids) and uids[0] in (os.geteuid(), 0) and not flags & socket.MSG_TRUNC

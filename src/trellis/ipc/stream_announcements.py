@@ -22,6 +22,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from trellis.ipc.sockets import datagram_socket, receive_into
+
 log = logging.getLogger("trellis.stream_notices")
 
 DIGEST_BYTES = 16
@@ -143,7 +145,7 @@ class Listener:
         self._begun: OrderedDict[bytes, Begun] = OrderedDict()  # by digest
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket = datagram_socket()
         self._socket.setblocking(False)
         self._datagram = memoryview(bytearray(DATAGRAM_BYTES))
         try:
@@ -166,7 +168,7 @@ class Listener:
         """Take every notice that was sent by now."""
         with self._lock, contextlib.suppress(BlockingIOError):
             while True:
-                size = self._socket.recv_into(self._datagram)
+                size = receive_into(self._socket, self._datagram)
                 self._take(bytes(self._datagram[:size]))
 
     def close(self) -> None:
