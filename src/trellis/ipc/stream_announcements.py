@@ -168,8 +168,8 @@ class Listener:
         """Take every notice that was sent by now."""
         with self._lock, contextlib.suppress(BlockingIOError):
             while True:
-                size = receive_into(self._socket, self._datagram)
-                self._take(bytes(self._datagram[:size]))
+                if size := receive_into(self._socket, self._datagram):
+                    self._take(bytes(self._datagram[:size]))
 
     def close(self) -> None:
         """End the thread."""
