@@ -132,8 +132,8 @@ def test_a_signal_stops_every_rank(
         (NO_MPI, 1, "triton_python_backend_stub"),
         (MPIRUN, 0, "triton_python_backend_stub"),
         (MPIRUN, 1, "bin/tritonserver"),
-        (NO_MPI, 1, "run_rank.py"),
-        (MPIRUN, 1, "run_rank.py"),
+        (NO_MPI, 1, "trellis.ranks.run"),
+        (MPIRUN, 1, "trellis.ranks.run"),
         (NO_MPI, 0, "hosted_process"),
         (NO_MPI, 1, "hosted_process"),
     ],
@@ -148,7 +148,7 @@ def test_a_killed_rank_stops_all_with_an_error(
         assert time.monotonic() - begin < 15
         ranks.assert_nothing_left()
         assert "a rank died" in ranks.log()
-        if what != "run_rank.py":  # a killed watcher says nothing; mpirun does
+        if what != "trellis.ranks.run":  # a killed watcher says nothing; mpirun does
             assert f"[rank {rank}] failed: " in ranks.log()
             assert f"[rank {rank}]   | " in ranks.log()
 

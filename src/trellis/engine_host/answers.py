@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes back to one request: tokens gathered, turned into responses, sent.
 
-The step loop feeds an `Answer`; a sender thread sends what has queued up since it last looked, as
+The scheduler feeds an `Answer`; a sender thread sends what has queued up since it last looked, as
 one response. An answer ends exactly once, with the final flag, whatever happened to it.
 """
 
@@ -123,7 +123,7 @@ class Row:
 
 
 class Answer:
-    """The answer to one request: fed and failed by the step loop, flushed by sender threads."""
+    """The answer to one request: fed and failed by the scheduler, flushed by sender threads."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class Answer:
         self.again = False
         self._error: Any = None
         self._left = False  # nobody reads on
-        self._lock = threading.Lock()  # held for moments: the step loop waits for it
+        self._lock = threading.Lock()  # held for moments: the scheduler waits for it
         self._sending = threading.Lock()  # held while Triton is spoken to
 
     def feed(self, row: int, progress: Progress) -> bool:

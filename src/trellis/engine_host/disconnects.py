@@ -21,7 +21,7 @@ PARAMETER = "trellis_client"
 REMEMBERED = 16384  # tokens of clients that left, for requests that are still on their way
 MAX_DATAGRAM_BYTES = 8192
 
-log = logging.getLogger("trellis.ipc.disconnects")
+log = logging.getLogger("trellis.disconnects")
 
 
 def client_token(request: Any) -> str:

@@ -13,7 +13,7 @@ from trellis.engine_host.answers import error_response, final_flag
 
 THREADS = 16
 
-log = logging.getLogger("trellis.refusals")
+log = logging.getLogger("trellis.rejections")
 
 
 class Refusals:

@@ -19,7 +19,7 @@ from trellis.engine_host.stream_watch import StreamWatch
 MAX_FAILED_STEPS = 3  # in a row
 WAKE = "wake"
 
-log = logging.getLogger("trellis.step_loop")
+log = logging.getLogger("trellis.scheduler")
 
 
 class Admission(NamedTuple):
@@ -117,7 +117,7 @@ class Scheduler:
         except BaseException:
             # Nobody would step any more and every client would wait: end the process, which the
             # launcher sees and reports.
-            log.exception("the step loop failed; ending the process")
+            log.exception("the scheduler failed; ending the process")
             os._exit(1)
 
     def _admit(self, engine: Engine) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads that send responses, so that the step loop never waits for Triton.
+"""Threads that send responses, so that the scheduler never waits for Triton.
 
 An answer is in the queue at most once: what its stream makes while it waits leaves with it, as one
 chunk. One slow stream occupies one thread for one send, never the loop.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asks `postprocessing` which streams come through, and ends those that nobody reads.
 
-`dropped_streams.py` judges. The step loop asks after a step and reads the answer after a later one:
+`abandoned_streams.py` judges. The scheduler asks after a step and reads the answer after a later one:
 an engine may hold Python's lock for a whole step, and any other thread would be steps behind. A
 thread tells `postprocessing` later which streams ended without a last chunk, so that it keeps
 nothing of them.
@@ -51,10 +51,10 @@ class StreamWatch:
         self._cut.extend((now, stream.key) for stream in answer.streams())
 
     def after_step(self, answers: Callable[[], Iterable[Answer]]) -> list[Answer]:
-        """Called by the step loop after every step: the answers that nobody reads. Never waits."""
+        """Called by the scheduler after every step: the answers that nobody reads. Never waits."""
         try:
             return self._after_step(answers)
-        except Exception:  # no reason to end the step loop
+        except Exception:  # no reason to end the scheduler
             log.exception("could not look after the streams")
             return []
 

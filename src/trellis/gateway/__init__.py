@@ -8,5 +8,5 @@ be asked. All else passes as it is, but for the type of a body. A client's conne
 connection to Triton behind it.
 
 requests.py -> connection.py -> upstream.py is a request's way; doors.py lets it in; models.py,
-fields.py and body.py check it; text_answers.py and texts.py write its answer.
+fields.py and body.py check it; text_answers.py writes its answer.
 """

@@ -19,7 +19,7 @@ class RequestIds:
     def __init__(self) -> None:
         self._used: set[str] = set()
         self._dropped: OrderedDict[str, None] = OrderedDict()
-        self._prefix = secrets.token_hex(4)  # no other front's ids
+        self._prefix = secrets.token_hex(4)  # no other gateway's ids
         self._made = itertools.count(1)
 
     def take(self, wanted: str) -> str:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from trellis.ipc.sockets import datagram_socket, receive_into
 
-log = logging.getLogger("trellis.stream_notices")
+log = logging.getLogger("trellis.stream_announcements")
 
 DIGEST_BYTES = 16
 HEAD_BYTES = DIGEST_BYTES + 1

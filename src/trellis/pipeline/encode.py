@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what a client sent to what the engine gets: all of `preprocessing` but Triton's part.
 
-`model.py` runs it between Triton's tensors; the HTTP gateway runs it on what it reads as JSON, so
+`triton_models/preprocessing.py` runs it between Triton's tensors; the gateway runs it on what it reads as JSON, so
 that both ways are the same code.
 """
 

@@ -77,7 +77,7 @@ class TritonPythonModel:
         self.keys = itertools.count(1)
 
     def execute(self, requests: list[Any]) -> None:
-        """Hand every request to the step loop; its answer leaves from a sender thread."""
+        """Hand every request to the scheduler; its answer leaves from a sender thread."""
         for request in requests:
             sender = request.get_response_sender()
             try:

@@ -44,7 +44,7 @@ from trellis.engine_host.engines.process_messages import (
 from trellis.errors import TrellisError
 from trellis.tokenizers.interpreter import find_python
 
-log = logging.getLogger("trellis.hosted")
+log = logging.getLogger("trellis.engine_process")
 
 # Isolated (-I): beside the engine's modules lies transformers.py, which must not be `transformers`.
 BOOT = (
@@ -54,7 +54,7 @@ BOOT = (
 WAIT_MILLISECONDS = 200  # for a step to end, unless `wake` comes first
 WAKES = 4096  # calls of `wake` that one step answers
 CLOSE_SECONDS = 3.0  # of the 5 that a server has to end in
-LAST_WORDS_SECONDS = 1.0  # for the step loop to tell the clients
+LAST_WORDS_SECONDS = 1.0  # for the scheduler to tell the clients
 
 
 class EngineDied(TrellisError, RuntimeError):
