@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asks `postprocessing` which streams come through, and ends those that nobody reads.
 
-`abandoned_streams.py` judges. The scheduler asks after a step and reads the answer after a later one:
-an engine may hold Python's lock for a whole step, and any other thread would be steps behind. A
-thread tells `postprocessing` later which streams ended without a last chunk, so that it keeps
+`abandoned_streams.py` judges. The scheduler asks after a step and reads the answer after a later
+one: an engine may hold Python's lock for a whole step, and any other thread would be steps behind.
+A thread tells `postprocessing` later which streams ended without a last chunk, so that it keeps
 nothing of them.
 """
 

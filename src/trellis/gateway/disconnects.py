@@ -2,8 +2,9 @@
 """Which clients are gone, told to the engine host until it has stopped what they asked for.
 
 A datagram may find a full queue, nobody who listens yet, or a host that is about to be replaced.
-So it is sent again for as long as the answer that it is to end goes on: see `abandoned_responses.py`, which
-bounds that. What the engine host has heard of ends within moments, and is told once.
+So it is sent again for as long as the answer that it is to end goes on: see
+`abandoned_responses.py`, which bounds that. What the engine host has heard of ends
+within moments, and is told once.
 """
 
 import asyncio

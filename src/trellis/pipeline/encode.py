@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what a client sent to what the engine gets: all of `preprocessing` but Triton's part.
 
-`triton_models/preprocessing.py` runs it between Triton's tensors; the gateway runs it on what it reads as JSON, so
-that both ways are the same code.
+`triton_models/preprocessing.py` runs it between Triton's tensors; the gateway runs it on what it
+reads as JSON, so that both ways are the same code.
 """
 
 import logging

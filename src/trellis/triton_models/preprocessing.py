@@ -3,7 +3,8 @@
 
 The first step of the ensemble. It turns the client's text, word lists and ids into the tensors of
 `tensorrt_llm` and gives every row a `stream_key` under which `postprocessing` keeps its state.
-TensorRT-LLM's own engines pass no key on: for them see `pipeline/engine_inputs.py` and `pipeline/announced_streams.py`.
+TensorRT-LLM's own engines pass no key on: for them see `pipeline/engine_inputs.py` and
+`pipeline/announced_streams.py`.
 A bad request is answered with an error that names its field; the others of its batch go on.
 """
 
