@@ -301,9 +301,8 @@ def machine() -> dict[str, Any]:
 def estimate(options: argparse.Namespace) -> Numbers | None:
     """What preflight says that each rank will hold, in GiB; None without a GPU."""
     from trellis.engine_files.checkpoint import read_checkpoint
-    from trellis.preflight.checkpoint import cache_options
-    from trellis.preflight.checkpoint_memory import estimate_checkpoint
-    from trellis.preflight.gpus import visible_gpus
+    from trellis.preflight.gpus import cache_options, visible_gpus
+    from trellis.preflight.memory import estimate_checkpoint
     from trellis.preflight.repository import read_repository
 
     gpus = visible_gpus("")[: options.world_size]

@@ -18,9 +18,8 @@ from gguf import GGUFWriter
 
 from trellis.engine_files.engine_config import read_engine_config
 from trellis.engine_files.engine_folder import read_engine
-from trellis.preflight.engine import check_ids, compare_vocabularies
-from trellis.preflight.heads import check_heads, fitting_sizes
-from trellis.preflight.shared_memory import check_shared_memory
+from trellis.preflight.engine import check_heads, check_ids, compare_vocabularies, fitting_sizes
+from trellis.preflight.machine import check_shared_memory
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.model_config import parameters, parse_config
 from trellis.repository.template import fill, placeholders_in
