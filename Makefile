@@ -162,7 +162,7 @@ bench: $(VENV)/.dev ## the pipeline beside Triton alone, do-nothing and referenc
 	@$(BIN)/python benchmarks/pipeline $(BENCH)
 
 bench-tokenizers: $(VENV)/.dev ## tokenizers against the raw libraries and transformers
-	@$(BIN)/python benchmarks/tokenizers.py
+	@$(BIN)/python benchmarks/tokenizer_speed.py
 
 pins: $(VENV)/.dev ## renew requirements/constraints.txt from pyproject.toml
 	@$(PIP) uv

@@ -28,8 +28,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-# Beside this file lies tokenizers.py: its folder must not be where `import tokenizers` looks.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path[:0] = [str(ROOT / "src")]
 
 VOCAB = 32000
