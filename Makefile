@@ -152,7 +152,7 @@ soak: $(VENV)/.dev ## SECONDS=1800 of mixed traffic with every text checked, and
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy src tokenizers tools
+	@$(BIN)/mypy src tokenizers tools tests benchmarks examples
 
 format: $(VENV)/.dev ## let ruff format the sources
 	@$(BIN)/ruff format .

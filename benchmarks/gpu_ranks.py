@@ -49,7 +49,7 @@ def make(folder: Path, size: str) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    shape = dict(SIZES[size])
+    shape: dict[str, Any] = dict(SIZES[size])
     heads = shape.pop("heads")
     config = LlamaConfig(
         vocab_size=VOCAB,
@@ -103,7 +103,7 @@ def bare_rank(folder: Path, streams: int, tokens: int, prompt_tokens: int) -> Nu
     """One rank of the bare engine, its place in the environment; rank 0 has the numbers."""
     import numpy as np
 
-    from trellis.engine_host.engines.engine import EngineSettings, Sampling
+    from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
     from trellis.engine_host.engines.transformers import TransformersEngine
 
     engine = TransformersEngine(
@@ -123,6 +123,7 @@ def bare_rank(folder: Path, streams: int, tokens: int, prompt_tokens: int) -> Nu
             engine.add(key, ids, Sampling(max_tokens=length))
         while engine.busy:
             for event in engine.step():
+                assert not isinstance(event, Failure), event
                 times[event.key] += [time.perf_counter()] * len(event.ids)
         return times
 
@@ -344,9 +345,11 @@ def run(options: argparse.Namespace) -> None:
 
 def median(rounds: list[Numbers], *keys: str) -> float:
     """The median over the rounds of one number, found by its keys."""
-    return statistics.median(
-        functools.reduce(lambda found, key: found[key], keys, numbers) for numbers in rounds
-    )
+
+    def number(found: Any) -> float:
+        return float(functools.reduce(lambda found, key: found[key], keys, found))
+
+    return statistics.median(map(number, rounds))
 
 
 def table(results: list[Any]) -> str:
