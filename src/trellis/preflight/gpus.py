@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from trellis.engine_files.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from trellis.engine_files.engine_config import EngineConfig, rank_bytes
+from trellis.engine_host.engines.transformers_limits import DEFAULT_GPU_FRACTION
 from trellis.preflight.check import Check
 from trellis.preflight.engine import CHECKPOINT_ENGINE, COPY_ALL
 from trellis.preflight.memory import (
@@ -26,7 +27,7 @@ from trellis.preflight.memory import (
 from trellis.preflight.repository import Repository
 
 QUERY = ("--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits")
-DEFAULT_FRACTION = 0.9
+DEFAULT_FRACTION = 0.9  # of TensorRT-LLM
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def cache_options(repository: Repository) -> CacheOptions:
 
     most = parameter("max_tokens_in_paged_kv_cache")
     return CacheOptions(
-        fraction=float(parameter("kv_cache_free_gpu_mem_fraction") or DEFAULT_FRACTION),
+        fraction=float(parameter("kv_cache_free_gpu_mem_fraction") or DEFAULT_GPU_FRACTION),
         max_tokens=int(most) if most else None,
         max_batch_size=max(repository.configs["tensorrt_llm"].max_batch_size, 1),
         dtype=parameter("dtype"),

@@ -9,11 +9,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from trellis.preflight.check import Check
 from trellis.preflight.repository import Repository
 from trellis.server.ports import PortTaken, check_ports
+from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
 from trellis.server.triton import TritonNotFound, find_triton
 
 # Engine -> module -> package, as pip names it.
@@ -40,7 +40,6 @@ names = json.loads(sys.argv[1])
 print(json.dumps([name for name in names if importlib.util.find_spec(name) is None]))
 """
 
-SHARED_MEMORY = Path("/dev/shm")
 MIB = 2**20
 # Triton gives each Python model 1 MiB to begin with, and more as requests need it.
 PYTHON_MODELS_MIB = 32

@@ -40,6 +40,7 @@ from dataclasses import dataclass
 
 from trellis.engine_files.checkpoint import Checkpoint
 from trellis.engine_files.engine_config import BYTES, EngineConfig
+from trellis.engine_host.engines.transformers_limits import BATCH_TOKENS, PAGE_TOKENS
 
 GIB = 2**30
 RUNTIME_BYTES = 1.06 * GIB
@@ -49,9 +50,7 @@ ACTIVATION_NUMBERS = 65
 RESERVED_BYTES = 0.5 * GIB  # the driver's own, in no process' name
 CHECKPOINT_RUNTIME_BYTES = 0.75 * GIB
 NCCL_BYTES = 3.0 * GIB
-PAGE_TOKENS = 64  # as the engine has it
 TRASH_PAGES = 2  # beside those that are used
-BATCH_TOKENS = 1024
 INDEX_BYTES = 8
 BATCH_TOKEN_BYTES = 52  # its places in index tensors
 
