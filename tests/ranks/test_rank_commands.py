@@ -7,6 +7,7 @@ import pytest
 
 from trellis.engine_host.engines.ranks import Place, sizes_that_divide
 from trellis.ranks.options import (
+    RUN_RANK,
     Host,
     RankOptions,
     RanksError,
@@ -84,7 +85,7 @@ def test_several_models_without_spawning_put_workers_on_the_other_ranks() -> Non
     options = RankOptions(3, multi_model=True, spawn_processes=False)
     assert options.environment()["TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES"] == "0"
     parts = contexts(mpirun_command(SETTINGS, options, options.environment()))
-    assert parts[0][-2].endswith("run_rank.py")
+    assert parts[0][-2] == RUN_RANK
     assert [Path(part[-1]).name for part in parts[1:]] == ["trtllmExecutorWorker"] * 2
     assert "TRTLLM_ORCHESTRATOR" in parts[2]
 
