@@ -152,7 +152,7 @@ soak: $(VENV)/.dev ## SECONDS=1800 of mixed traffic with every text checked, and
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy src tokenizers tools
+	@$(BIN)/mypy src tokenizers tools tests benchmarks examples
 
 docs: $(VENV)/.dev ## the pages of docs/ as a site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -165,7 +165,7 @@ bench: $(VENV)/.dev ## the pipeline beside Triton alone, do-nothing and referenc
 	@$(BIN)/python benchmarks/pipeline $(BENCH)
 
 bench-tokenizers: $(VENV)/.dev ## tokenizers against the raw libraries and transformers
-	@$(BIN)/python benchmarks/tokenizers.py
+	@$(BIN)/python benchmarks/tokenizer_speed.py
 
 pins: $(VENV)/.dev ## renew requirements/constraints.txt from pyproject.toml
 	@$(PIP) uv

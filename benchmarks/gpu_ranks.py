@@ -28,8 +28,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-# Beside this file lies tokenizers.py: its folder must not be where `import tokenizers` looks.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path[:0] = [str(ROOT / "src")]
 
 VOCAB = 32000
@@ -51,7 +49,7 @@ def make(folder: Path, size: str) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    shape = dict(SIZES[size])
+    shape: dict[str, Any] = dict(SIZES[size])
     heads = shape.pop("heads")
     config = LlamaConfig(
         vocab_size=VOCAB,
@@ -105,7 +103,7 @@ def bare_rank(folder: Path, streams: int, tokens: int, prompt_tokens: int) -> Nu
     """One rank of the bare engine, its place in the environment; rank 0 has the numbers."""
     import numpy as np
 
-    from trellis.engine_host.engines.engine import EngineSettings, Sampling
+    from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
     from trellis.engine_host.engines.transformers import TransformersEngine
 
     engine = TransformersEngine(
@@ -125,6 +123,7 @@ def bare_rank(folder: Path, streams: int, tokens: int, prompt_tokens: int) -> Nu
             engine.add(key, ids, Sampling(max_tokens=length))
         while engine.busy:
             for event in engine.step():
+                assert not isinstance(event, Failure), event
                 times[event.key] += [time.perf_counter()] * len(event.ids)
         return times
 
@@ -301,9 +300,8 @@ def machine() -> dict[str, Any]:
 def estimate(options: argparse.Namespace) -> Numbers | None:
     """What preflight says that each rank will hold, in GiB; None without a GPU."""
     from trellis.engine_files.checkpoint import read_checkpoint
-    from trellis.preflight.checkpoint import cache_options
-    from trellis.preflight.checkpoint_memory import estimate_checkpoint
-    from trellis.preflight.gpus import visible_gpus
+    from trellis.preflight.gpus import cache_options, visible_gpus
+    from trellis.preflight.memory import estimate_checkpoint
     from trellis.preflight.repository import read_repository
 
     gpus = visible_gpus("")[: options.world_size]
@@ -347,9 +345,11 @@ def run(options: argparse.Namespace) -> None:
 
 def median(rounds: list[Numbers], *keys: str) -> float:
     """The median over the rounds of one number, found by its keys."""
-    return statistics.median(
-        functools.reduce(lambda found, key: found[key], keys, numbers) for numbers in rounds
-    )
+
+    def number(found: Any) -> float:
+        return float(functools.reduce(lambda found, key: found[key], keys, found))
+
+    return statistics.median(map(number, rounds))
 
 
 def table(results: list[Any]) -> str:

@@ -151,7 +151,8 @@ async def closed(load: Load, clients: int) -> Outcome:
 
 async def arriving(load: Load, rate: float) -> Outcome:
     """Requests at `rate` a second, come what may."""
-    outcome, chance, tasks = Outcome.of(load.seconds), random.Random(1), []
+    outcome, chance = Outcome.of(load.seconds), random.Random(1)
+    tasks: list[asyncio.Task[None]] = []
     begin, due = time.perf_counter(), 0.0
     while due < load.seconds:
         await asyncio.sleep(max(begin + due - time.perf_counter(), 0))

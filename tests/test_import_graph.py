@@ -61,7 +61,7 @@ def test_no_part_imports_one_that_stands_above_it(graph: grimp.ImportGraph) -> N
 
 
 def test_no_modules_import_each_other_in_a_circle(graph: grimp.ImportGraph) -> None:
-    left = {module: set() for module in graph.modules}
+    left: dict[str, set[str]] = {module: set() for module in graph.modules}
     for module, other in arrows(graph):
         left[module].add(other)
     while free := {module for module, others in left.items() if not others & left.keys()}:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from trellis.server.numpy2_bridge import STUB
+
 TICK = os.sysconf("SC_CLK_TCK")
-STUB = "triton_python_backend_stub"
 
 
 def cpu_seconds(pid: int) -> float:

@@ -27,7 +27,7 @@ class Answer:
     def joined(self) -> Value:
         """The chunks as one text, or as one list of ids."""
         if self.values and isinstance(self.values[0], list):
-            return [token for ids in self.values for token in ids]
+            return [token for ids in self.values if isinstance(ids, list) for token in ids]
         return "".join(value for value in self.values if isinstance(value, str))
 
 

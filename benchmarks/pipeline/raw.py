@@ -40,7 +40,7 @@ def tokens_per_cpu_second(case: Case, texts: Texts, tokenizer_dir: Path) -> floa
 
     asked = prompts(case, texts)
     threads = min(case.streams, len(os.sched_getaffinity(0)))
-    rates = []
+    rates: list[float] = []
     until = time.perf_counter() + SECONDS
     with ThreadPoolExecutor(threads) as pool:
         while time.perf_counter() < until or len(rates) < 3:

@@ -168,7 +168,11 @@ def real_engine(
     name, file = find_type(tokenizer_type)
     folder = find_tokenizer_dir(name, engine, given)
     plan = Plan(read_engine(engine), name, folder, type_file=file)
-    return lambda _, target: assemble(plan, target) and None, Texts(load(name, folder))
+
+    def make(_: Setting, target: Path) -> None:
+        assemble(plan, target)
+
+    return make, Texts(load(name, folder))
 
 
 def python_engine(setting: Setting, target: Path, **settings: str) -> None:

@@ -13,7 +13,8 @@ from plan import Case
 from raw import tokens_per_cpu_second
 from repositories import PIPELINES, Pipeline, Setting, real_engine
 from standin import build_standin
-from texts import Folders, opened
+from texts import opened
+from tokenizer_folders import Folders
 
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerFailed, ServerSettings
@@ -171,7 +172,7 @@ def summary(turns: Sequence[Figures]) -> dict[str, Any]:
                 for key in sorted(keys)
             }
         elif name in ("lost_chunks", "requests"):
-            found[name] = sum(values)  # type: ignore[arg-type]
+            found[name] = sum(values)
         else:
             numbers = [number for number in values if isinstance(number, int | float)]
             found[name] = statistics.median(numbers) if numbers else None

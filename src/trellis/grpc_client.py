@@ -8,38 +8,18 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 
+from trellis.contract.client_inputs import CLIENT_INPUTS, PROMPT
+
+_NUMPY: dict[str, Any] = {
+    "INT32": np.int32,
+    "UINT64": np.uint64,
+    "FP32": np.float32,
+    "BOOL": np.bool_,
+    "BYTES": np.object_,
+}
 # The inputs of `ensemble` that a request may set: name -> (Triton's dtype, numpy's).
 INPUTS: dict[str, tuple[str, Any]] = {
-    "max_tokens": ("INT32", np.int32),
-    "min_tokens": ("INT32", np.int32),
-    "min_length": ("INT32", np.int32),
-    "num_return_sequences": ("INT32", np.int32),
-    "beam_width": ("INT32", np.int32),
-    "end_id": ("INT32", np.int32),
-    "pad_id": ("INT32", np.int32),
-    "stop_token_ids": ("INT32", np.int32),
-    "top_k": ("INT32", np.int32),
-    "top_p": ("FP32", np.float32),
-    "temperature": ("FP32", np.float32),
-    "length_penalty": ("FP32", np.float32),
-    "repetition_penalty": ("FP32", np.float32),
-    "presence_penalty": ("FP32", np.float32),
-    "frequency_penalty": ("FP32", np.float32),
-    "seed": ("UINT64", np.uint64),
-    "random_seed": ("UINT64", np.uint64),
-    "stream": ("BOOL", np.bool_),
-    "exclude_input_in_output": ("BOOL", np.bool_),
-    "skip_special_tokens": ("BOOL", np.bool_),
-    "return_log_probs": ("BOOL", np.bool_),
-    "return_num_input_tokens": ("BOOL", np.bool_),
-    "return_num_output_tokens": ("BOOL", np.bool_),
-    "return_finish_reason": ("BOOL", np.bool_),
-    "stop": ("BOOL", np.bool_),
-    "stop_words": ("BYTES", np.object_),
-    "decoder_text_input": ("BYTES", np.object_),
-    "bad_words": ("BYTES", np.object_),
-    "embedding_bias_words": ("BYTES", np.object_),
-    "embedding_bias_weights": ("FP32", np.float32),
+    item.name: (item.dtype, _NUMPY[item.dtype]) for item in CLIENT_INPUTS if item.name != PROMPT
 }
 
 
@@ -56,7 +36,7 @@ def request_inputs(
 
     `types`: see `input_types`; without them those of INPUTS.
     """
-    inputs = [_tensor("text_input", "BYTES", np.array([[p] for p in prompts], np.object_))]
+    inputs = [_tensor(PROMPT, "BYTES", np.array([[p] for p in prompts], np.object_))]
     for name, value in values.items():
         dtype, kind = INPUTS[name]
         items = value if isinstance(value, list | tuple) else [value]

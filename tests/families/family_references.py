@@ -110,6 +110,9 @@ class Reference:
     known: Sequence[int] = ()
     """Ids that can be decoded."""
 
+    def __init__(self, folder: Path) -> None:
+        """Open it."""
+
     def encode(self, text: str, special: bool) -> list[int]:
         raise NotImplementedError
 
@@ -147,7 +150,9 @@ class Auto(Reference):
             file = folder / "tokenizer.json"
             if not file.is_file():
                 raise FileNotFoundError("no tokenizer_config.json, tokenizer.json or class")
-            self.opened = transformers.PreTrainedTokenizerFast(tokenizer_file=str(file))
+            self.opened = transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+                tokenizer_file=str(file)
+            )
         added = {str(token): token.special for token in self.opened.added_tokens_decoder.values()}
         self.special = _some(added)
         self.eos = self.opened.eos_token_id
@@ -265,7 +270,8 @@ class Mistral(Reference):
     def decode(self, ids: list[int], skip: bool) -> str | None:
         from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 
-        return str(self.opened.decode(ids, SpecialTokenPolicy.IGNORE)) if skip else None
+        policy: Any = SpecialTokenPolicy.IGNORE
+        return str(self.opened.decode(ids, policy)) if skip else None
 
     def chat(self, messages: Any, add_generation_prompt: bool, tokenize: bool) -> Any:
         if not tokenize or not add_generation_prompt or messages[-1]["role"] == "assistant":

@@ -48,7 +48,7 @@ def _reference(family: Family) -> str:
 
 def pinned(package: str) -> str:
     """The newest version of a package in the constraints."""
-    found = re.findall(rf"^{package}==([\w.]+)", CONSTRAINTS.read_text(), re.MULTILINE)
+    found: list[str] = re.findall(rf"^{package}==([\w.]+)", CONSTRAINTS.read_text(), re.MULTILINE)
     return max(found, key=lambda text: [int(part) for part in text.split(".")])
 
 

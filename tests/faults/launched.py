@@ -12,8 +12,8 @@ from types import TracebackType
 
 import psutil
 
+from trellis.server.numpy2_bridge import STUB
 from trellis.server.ports import free_ports
-from trellis.server.process import STUB
 
 LAUNCHER = Path(__file__).parents[2] / "tools" / "launch_triton_server.py"
 READY_SECONDS = 180  # a machine may be busy

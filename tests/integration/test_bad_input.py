@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 from trellis.grpc_client import generate
 from trellis.server.process import Server
 
-BAD_HTTP = {
+BAD_HTTP: dict[str, tuple[str, dict[str, Any]]] = {
     "empty prompt": ("text_input", {"text_input": ""}),
     "no prompt": ("text_input", {"text_input": None}),
     "no max_tokens": ("max_tokens", {"max_tokens": None}),
@@ -90,7 +90,7 @@ def test_a_bad_http_request_is_refused_by_name(http: httpx.Client, case: str) ->
 
 
 def test_neutral_values_of_what_the_engine_lacks_are_accepted(http: httpx.Client) -> None:
-    neutral = {
+    neutral: dict[str, Any] = {
         "bad_words": [""],
         "beam_width": 1,
         "length_penalty": 1.0,
@@ -123,7 +123,7 @@ def grpc_error(server: Server, inputs: list[triton.InferInput]) -> str:
         client.async_stream_infer("ensemble", inputs)
         assert done.wait(30)
     assert isinstance(errors[0], InferenceServerException), errors
-    return errors[0].message()
+    return str(errors[0].message())
 
 
 PROMPT = tensor("text_input", "BYTES", np.array([[b"Hello"]], np.object_))

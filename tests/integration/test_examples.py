@@ -71,7 +71,7 @@ def test_the_tokenizer_type_comes_into_a_repository(
     engine, tokenizer = demo_engine
     repository = tmp_path / "repo"
     tool = ROOT / "tools" / "assemble.py"
-    options = ["--tokenizer", EXAMPLES / "mine.py", "--tokenizer_dir", tokenizer]
+    options: list[str | Path] = ["--tokenizer", EXAMPLES / "mine.py", "--tokenizer_dir", tokenizer]
     run(sys.executable, tool, "--engine", engine, *options, "--model_repo", repository)
     for model in ("preprocessing", "tensorrt_llm", "postprocessing"):
         copy = repository / model / "1" / "trellis" / "data" / "tokenizers" / "mine.py"

@@ -168,14 +168,14 @@ def test_log_probabilities_are_the_library_s(
     if "num_beams" in fields:
         outputs.sort(key=lambda output: -output.score)
     answer = ask(http, STORY, max_tokens=12, return_log_probs=True, **sent)
-    each = np.float32(answer["output_log_probs"]).reshape(len(outputs), 12)
-    cumulative = np.float32(answer["cum_log_probs"]).reshape(len(outputs))
+    each = np.asarray(answer["output_log_probs"], np.float32).reshape(len(outputs), 12)
+    cumulative = np.asarray(answer["cum_log_probs"], np.float32).reshape(len(outputs))
     found = list(zip(cumulative.tolist(), each.tolist(), strict=True))
     expected = []
     for output in outputs:
         log_probs = list(output.generated_log_probs)
         total = sum(log_probs) if "num_beams" in fields else output.score
-        expected.append((float(np.float32(total)), np.float32(log_probs).tolist()))
+        expected.append((float(np.float32(total)), np.asarray(log_probs, np.float32).tolist()))
     if name == "sequences":  # the library has them in another order
         found, expected = sorted(found), sorted(expected)
     assert found == expected
@@ -186,14 +186,18 @@ def test_a_stream_of_one_sequence_is_the_same_text_and_the_same_log_probabilitie
 ) -> None:
     values = {"max_tokens": 20, "top_k": 30, "seed": 5, "end_id": -1, "return_log_probs": True}
     whole = ask(http, STORY, **values)
-    text, each, cumulative = "", [], 0.0
+    text, cumulative = "", 0.0
+    each: list[float] = []
     with triton.InferenceServerClient(f"localhost:{server.settings.grpc_port}") as client:
         for response in generate(client, [STORY.encode()], values | {"stream": True}):
             text += response["text_output"].item().decode()
             each += response["output_log_probs"].reshape(-1).tolist()
             cumulative = response["cum_log_probs"].item()
     assert text == whole["text_output"]
-    assert np.float32(each).tolist() == np.float32(whole["output_log_probs"]).tolist()
+    assert (
+        np.asarray(each, np.float32).tolist()
+        == np.asarray(whole["output_log_probs"], np.float32).tolist()
+    )
     assert np.float32(cumulative) == np.float32(np.reshape(whole["cum_log_probs"], -1)[0])
 
 

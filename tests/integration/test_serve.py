@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ from trellis.server.ports import free_ports
 DEMO = Path(__file__).parents[2] / "tools" / "demo.py"
 
 
-def command(repo: Path, ports: list[int]) -> list[str]:
+def command(repo: Path, ports: Sequence[int]) -> list[str]:
     names = ("http", "grpc", "metrics")
     options = [f"--{name}_port={port}" for name, port in zip(names, ports, strict=True)]
     return [sys.executable, str(DEMO), "--serve", "--model_repo", str(repo), *options]

@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import grpc
 import httpx
@@ -101,7 +101,7 @@ def seconds_of_readers(http: httpx.Client, expected: str) -> float:
 
 @pytest.mark.parametrize("slow", [slow_http, slow_grpc])
 def test_streams_that_nobody_reads_hold_up_no_other_and_lose_nothing(
-    server: Server, http: httpx.Client, slow: Callable[[Server], Iterator[Later]]
+    server: Server, http: httpx.Client, slow: Callable[[Server], AbstractContextManager[Later]]
 ) -> None:
     # A pattern as strong as this says the same in whatever batch it runs.
     with ThreadPoolExecutor(SLOW) as pool:  # in the company of streams that are read

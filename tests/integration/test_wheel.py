@@ -29,8 +29,8 @@ print(len(releases()), len(known_placeholders()), *known_types())
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package as the wheel has it; the packages it needs are this venv's."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), ROOT]
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT]
     subprocess.run(build, check=True, cwd=folder)
     (wheel,) = folder.glob("*.whl")
     target = folder / "site"
@@ -119,7 +119,14 @@ def served(
     engine, tokenizer = demo_engine
     trellis = installed / "bin" / "trellis"
     repo, log = tmp_path / "repo", tmp_path / "launch.log"
-    made = ["--engine", engine, "--tokenizer", "gpt2", "--tokenizer_dir", tokenizer]
+    made: list[str | Path] = [
+        "--engine",
+        engine,
+        "--tokenizer",
+        "gpt2",
+        "--tokenizer_dir",
+        tokenizer,
+    ]
     run(installed, trellis, "repo", *made, "--model_repo", repo, cwd=tmp_path)
     for model in ("preprocessing", "tensorrt_llm", "postprocessing"):
         copy = repo / model / "1" / "trellis" / "__init__.py"

@@ -9,7 +9,7 @@ from trellis.engine_host.answers import Answer, Row
 from trellis.engine_host.engines.engine import Progress, Sampling
 
 COUNTS = frozenset(("num_input_tokens", "num_output_tokens"))
-SEVERAL = {"num_return_sequences": 2, "sample": True}
+SEVERAL: dict[str, Any] = {"num_return_sequences": 2, "sample": True}
 
 
 def answer_of(

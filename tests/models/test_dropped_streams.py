@@ -1,6 +1,7 @@
 """Which streams are dropped, told by the order in which chunks are decoded: never a live one."""
 
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
@@ -42,7 +43,7 @@ class Pipeline:
     judge: AbandonedStreams = field(default_factory=AbandonedStreams)
     now: float = 100.0
     asked: list[int] | None = None
-    dropped: set[int] = field(default_factory=set)
+    dropped: set[Hashable] = field(default_factory=set)
     epoch: int = 0
 
     def begin(self, key: int) -> None:

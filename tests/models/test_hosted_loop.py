@@ -8,8 +8,8 @@ from multiprocessing import Pipe
 import numpy as np
 import pytest
 
-from trellis.engine_host.engines.engine import Failure, Progress, Sampling
-from trellis.engine_host.engines.process_main import MAX_FAILED_STEPS, Loop
+from trellis.engine_host.engines.engine import MAX_FAILED_STEPS, Failure, Progress, Sampling
+from trellis.engine_host.engines.process_main import Loop
 from trellis.engine_host.engines.process_messages import (
     ADD,
     CANCEL,

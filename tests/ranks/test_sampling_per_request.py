@@ -53,10 +53,10 @@ def test_greedy_is_the_library_s_own_greedy(engine: TransformersEngine) -> None:
 
 def test_no_id_that_ends_an_answer_comes_before_min_tokens(engine: TransformersEngine) -> None:
     (free,) = run(engine, GREEDY)
-    ends = {"end_id": free[2], "stop_token_ids": (free[4], free[5])}
-    (early,) = run(engine, replace(GREEDY, **ends, min_tokens=0))
+    ends = replace(GREEDY, end_id=free[2], stop_token_ids=(free[4], free[5]))
+    (early,) = run(engine, replace(ends, min_tokens=0))
     assert early == free[: free.index(free[2]) + 1]
-    (late,) = run(engine, replace(GREEDY, **ends, min_tokens=10))
+    (late,) = run(engine, replace(ends, min_tokens=10))
     assert not {free[2], free[4], free[5]} & set(late[:10])
     (others,) = run(engine, replace(GREEDY, end_id=-1, stop_token_ids=(free[4],)))
     assert others == free[: free.index(free[4]) + 1]

@@ -1,6 +1,7 @@
 """Attention by torch's flash kernel: the tokens of sdpa; the kernel itself only where a GPU is."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,19 +14,20 @@ from trellis.engine_host.engines import transformers_attention  # noqa: E402
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling  # noqa: E402
 from trellis.engine_host.engines.transformers import TransformersEngine  # noqa: E402
 
+Tensor = Any  # torch's
 LENGTHS = (3, 70, 1, 200, 64, 130)  # of prompts: within a page of the cache, and over several
 
 
 def reference(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    query_ends: torch.Tensor,
-    key_ends: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_ends: Tensor,
+    key_ends: Tensor,
     most_queries: int,
     most_keys: int,
     scaling: float | None,
-) -> torch.Tensor:
+) -> Tensor:
     """What the kernel computes, request by request."""
     repeat = query.shape[1] // key.shape[1]
     found = []
@@ -44,7 +46,7 @@ def reference(
     return torch.cat(found)
 
 
-def generate(folder: Path, **settings: str) -> list[list[int]]:
+def generate(folder: Path, **settings: Any) -> list[list[int]]:
     """Greedy tokens after prompts of several lengths, more than fit into one step."""
     engine = TransformersEngine(
         EngineSettings(folder, max_batch_size=4, max_tokens_in_paged_kv_cache=4096, **settings)
@@ -72,7 +74,7 @@ def test_it_is_given_each_request_s_place_in_the_batch(
     expected = generate(folder, attention_implementation="sdpa")
     calls: list[int] = []
 
-    def counted(*arguments: torch.Tensor) -> torch.Tensor:
+    def counted(*arguments: Tensor) -> Tensor:
         calls.append(len(arguments[3]))
         return reference(*arguments)
 

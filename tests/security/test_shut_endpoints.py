@@ -26,8 +26,7 @@ SHUT = [
     ("POST", "/v2/models/ensemble/trace/setting"),
 ]
 OPEN = ["/v2/health/live", "/v2/health/ready", "/v2", "/v2/models/ensemble"]
-Client = triton.InferenceServerClient
-SHUT_GRPC: dict[str, Callable[[Client], object]] = {
+SHUT_GRPC: dict[str, Callable[[triton.InferenceServerClient], object]] = {
     "shared memory": lambda client: client.register_system_shared_memory("mine", "/x", 1),
     "its status": lambda client: client.get_system_shared_memory_status(),
     "CUDA memory": lambda client: client.get_cuda_shared_memory_status(),
@@ -53,7 +52,7 @@ def test_what_clients_need_is_open(http: httpx.Client, path: str) -> None:
 @pytest.mark.parametrize("name", SHUT_GRPC)
 def test_the_same_over_grpc(server: Server, name: str) -> None:
     with (
-        Client(f"127.0.0.1:{server.settings.grpc_port}") as client,
+        triton.InferenceServerClient(f"127.0.0.1:{server.settings.grpc_port}") as client,
         pytest.raises(InferenceServerException, match="restricted"),
     ):
         SHUT_GRPC[name](client)

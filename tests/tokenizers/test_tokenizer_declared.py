@@ -91,7 +91,7 @@ def test_texts_are_those_of_the_declared_decoder(kind: str, tmp_path: Path) -> N
     has_bytes = "ByteFallback" in backend.decoder.__getstate__().decode()
     single = [token for token in range(backend.get_vocab_size()) if not is_byte(token)]
     if "metaspace" in kind:  # the library takes the space inside a first token as well
-        single.remove(backend.token_to_id("a▁b"))
+        single = [token for token in single if backend.id_to_token(token) != "a▁b"]
     letters = [[backend.token_to_id(f"<0x{b:02X}>") for b in c.encode()] for c in "é€😀\ufffd"]
     atoms = [[token] for token in single] + (letters if has_bytes else [])
 

@@ -258,7 +258,7 @@ def test_a_stream_costs_a_fifth_of_decoding_it_all_again_at_each_token(
         return "".join([decoder.push([token]) for token in ids])
 
     def theirs() -> str:
-        return [reference.decode(ids[:end]) for end in range(1, len(ids) + 1)][-1]
+        return [str(reference.decode(ids[:end])) for end in range(1, len(ids) + 1)][-1]
 
     taken = []
     for call in (ours, theirs):

@@ -79,7 +79,12 @@ def test_auto_reads_the_pieces_of_a_sentencepiece_model_once(
     pieces = len(spm.read_model(path).pieces)
     read: list[object] = []
     read_piece = spm._read_piece
-    monkeypatch.setattr(spm, "_read_piece", lambda m, v: (read.append(v), read_piece(m, v)))
+
+    def counted(message: Any, piece: Any) -> Any:
+        read.append(piece)
+        return read_piece(message, piece)
+
+    monkeypatch.setattr(spm, "_read_piece", counted)
     load(name, folder)
     alone = len(read)
     read.clear()

@@ -1,7 +1,7 @@
 """The command-line tools, called as a shell would, in this process."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from trellis.cli import check, engine, fill, repo, serve_docker
 
-TOOLS = {
+TOOLS: dict[str, Callable[..., object]] = {
     "assemble": repo.main,
     "check": check.main,
     "fill_template": fill.main,

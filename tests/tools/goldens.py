@@ -17,7 +17,7 @@ MOUNT = Path("/triton_model_repo")
 
 def golden_texts(folder: Path) -> dict[str, str]:
     """Every text by its path under golden/. `folder` is for scratch."""
-    texts = {}
+    texts: dict[str, str] = {}
     for release in CONFIG_RELEASES:
         engine = read_engine(write_engine(folder / release, release))
         settings = {"kv_cache_free_gpu_mem_fraction": "0.2"}

@@ -12,9 +12,8 @@ from cli import failing, run
 from trellis.engine_files.checkpoint import CheckpointError, read_checkpoint
 from trellis.engine_files.engine_folder import read_engine
 from trellis.engine_files.safetensors_headers import SafetensorsError, read_tensors
-from trellis.preflight.checkpoint_memory import CacheOptions, estimate_checkpoint
 from trellis.preflight.gpus import visible_gpus
-from trellis.preflight.memory import GIB
+from trellis.preflight.memory import GIB, CacheOptions, estimate_checkpoint
 from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import free_ports
 

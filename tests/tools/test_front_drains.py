@@ -42,15 +42,19 @@ class Nobody:
 
     def answer_ended(self) -> None: ...
 
+    def answer_failed(self) -> None: ...
+
     def upstream_lost(self) -> None: ...
 
     def pause_uploading(self, full: bool) -> None: ...
 
 
 async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async def wait() -> None:
         while not true():
             await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(wait(), 10)
 
 
 def with_server(

@@ -29,6 +29,8 @@ class Way(Route):
     """A tokenizer that takes as long as the test wants, and gives what it wants."""
 
     gives: Any = None
+    begun: threading.Event
+    go_on: threading.Event
 
     def is_long(self, asked: Any) -> bool:
         return len(asked.body) > LONG_BODY
@@ -66,8 +68,8 @@ def state() -> Iterator[State]:
     """A gateway before no Triton, which knows one model."""
     loop = asyncio.new_event_loop()
     made = State(GatewaySettings("127.0.0.1", 1, 1, 1, 1.0), loop)
-    string, flag = ({"name": n, "data_type": t, "dims": [1]} for n, t in KINDS)
-    fields = {tensor["name"]: Field.of(tensor, True) for tensor in (string, flag)}
+    tensors: list[dict[str, Any]] = [{"name": n, "data_type": t, "dims": [1]} for n, t in KINDS]
+    fields = {tensor["name"]: Field.of(tensor, True) for tensor in tensors}
     way = Way(Texts(lambda _: "", lambda: None, lambda ids, _: ids), SOURCE)  # type: ignore[arg-type, return-value]
     way.__dict__.update(begun=threading.Event(), go_on=threading.Event())
     made.models._known[PATH] = (time.monotonic(), Model("ensemble", fields, True, way, True))
@@ -99,11 +101,10 @@ def asked(text: str) -> bytes:
 
 def turn(state: State, until: Any) -> None:
     async def wait() -> None:
-        async with asyncio.timeout(20):
-            while not until():
-                await asyncio.sleep(0.005)
+        while not until():
+            await asyncio.sleep(0.005)
 
-    state.loop.run_until_complete(wait())
+    state.loop.run_until_complete(asyncio.wait_for(wait(), 20))
 
 
 def test_others_are_answered_meanwhile_and_what_it_says_comes_then(state: State) -> None:

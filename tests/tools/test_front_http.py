@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from front_wire import (
@@ -48,7 +49,7 @@ def served(
         for word in WORDS
     ]
     folder = tmp_path_factory.mktemp("front")
-    pace = {"token_delay_us": "3000", "delay_from_id": "true"}
+    pace: dict[str, Any] = {"token_delay_us": "3000", "delay_from_id": "true"}
     with serve(
         "1.x", folder, standin_library, llama_folder, scripts, exposes=True, **pace
     ) as running:
@@ -87,7 +88,8 @@ def in_engine(served: Served) -> int:
     stops = [
         event for event in begun if event["inputs"].get("stop", {}).get("values") in ([1], [True])
     ]
-    return len(begun) - len(stops) - sum(event["event"] == "end" for event in journal)
+    ended = [event for event in journal if event["event"] == "end"]
+    return len(begun) - len(stops) - len(ended)
 
 
 CLOSE = "Connection: close"
@@ -412,7 +414,7 @@ def test_triton_finishes_every_request_whose_client_hung_up(
     tmp_path: Path, standin_library: Path, llama_folder: Path
 ) -> None:
     """It never does when it learns of it itself, and then waits for them when it is stopped."""
-    pace = {"token_delay_us": "3000", "delay_from_id": "true"}
+    pace: dict[str, Any] = {"token_delay_us": "3000", "delay_from_id": "true"}
     with serve("1.x", tmp_path, standin_library, llama_folder, [], **pace) as running:
         front = running.server.gateway
         assert front is not None

@@ -66,7 +66,7 @@ def test_a_repository_as_it_is_made_is_asked_for_ids(repository: Path) -> None:
     assert way.requests is not None
     assert way.engine is not None
     assert (way.ensemble.model, way.engine.model) == ("ensemble_ids", "tensorrt_llm")
-    loaded = way.requests._preprocessor.tokenizer  # type: ignore[attr-defined]
+    loaded = way.requests._preprocessor.tokenizer
     assert loaded.decode == way.texts.decode  # one vocabulary, not two
 
 
@@ -212,7 +212,7 @@ def test_two_tokenizers_are_two(repository: Path) -> None:
     way = way_of(repository)
     assert way is not None
     assert way.requests is not None
-    loaded = way.requests._preprocessor.tokenizer  # type: ignore[attr-defined]
+    loaded = way.requests._preprocessor.tokenizer
     assert loaded.decode != way.texts.decode
 
 

@@ -53,11 +53,14 @@ class Client:
 
     async def read(self, until: Callable[[bytes], bool] = lambda _: False) -> bytes:
         """What comes, to the end or as far as wanted."""
-        data = b""
-        async with asyncio.timeout(20):
+
+        async def read() -> bytes:
+            data = b""
             while (more := await self._loop.sock_recv(self._socket, 65536)) and not until(more):
                 data += more
-        return data
+            return data
+
+        return await asyncio.wait_for(read(), 20)
 
     @property
     def unsent(self) -> int:
@@ -77,7 +80,9 @@ async def front(triton: FakeTriton) -> AsyncIterator[tuple[State, Client]]:
         client = Client(end, loop)
         await loop.sock_connect(end, server.sockets[0].getsockname())
         await eventually(lambda: bool(state.connections))
-        (client.front,) = state.connections
+        (served,) = state.connections
+        assert isinstance(served, Connection)
+        client.front = served
         client.front.transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL
         )
@@ -91,17 +96,22 @@ async def front(triton: FakeTriton) -> AsyncIterator[tuple[State, Client]]:
 
 
 async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async def wait() -> None:
         while not true():
             await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(wait(), 10)
 
 
 async def steady(number: Callable[[], int]) -> None:
     """Until it has not changed for a while."""
-    async with asyncio.timeout(20):
+
+    async def wait() -> None:
         before = -1
         while before != (before := number()):
             await asyncio.sleep(0.3)
+
+    await asyncio.wait_for(wait(), 20)
 
 
 def test_what_follows_an_answer_that_failed_waits_for_a_slow_client_too(run: Run) -> None:

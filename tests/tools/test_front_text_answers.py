@@ -104,7 +104,7 @@ def test_a_stream_has_the_text_of_its_tokens_however_its_bytes_are_cut(
     events, right = [], []
     decoder = tokenizer.stream_decoder()
     for at, ids in enumerate(groups):
-        more = {"output_log_probs": -0.5 * at} if log_probs else {}
+        more: dict[str, Any] = {"output_log_probs": -0.5 * at} if log_probs else {}
         padded = [*ids, *[0] * (at % 2)]
         events.append(b"data: " + from_triton(padded, sequence_length=len(ids), **more) + b"\n\n")
         right.append(b"data: " + expected(decoder.push(ids), **more) + b"\n\n")
@@ -212,7 +212,7 @@ class Ending:
 
 
 def test_a_whole_answer_has_what_a_decoder_has_left_too() -> None:
-    answer = TextAnswer(ENGINE, Texts(Ending().push, Ending, lambda ids, _: ids))
+    answer = TextAnswer(ENGINE, Texts(Ending().push, Ending, lambda ids, _: ids))  # type: ignore[arg-type]
     body = from_triton([5, 6], "tensorrt_llm", stream_end=True)
     assert b'"text_output":"xx!"' in answer.feed(CHUNKED + chunk(body) + b"0\r\n\r\n")
 
@@ -231,7 +231,7 @@ def test_characters_of_control_are_written_as_triton_does() -> None:
 
 @pytest.mark.parametrize("source", [IDS, ENGINE])
 def test_what_a_decoder_has_left_comes_with_the_last_chunk(source: Source) -> None:
-    answer = TextAnswer(source, Texts(Ending().push, Ending, lambda ids, _: ids))
+    answer = TextAnswer(source, Texts(Ending().push, Ending, lambda ids, _: ids))  # type: ignore[arg-type]
     answer.feed(STREAM)
     texts = []
     for last in (False, True):
@@ -357,7 +357,7 @@ FAULT = "in ensemble 'ensemble', the tokens could not be decoded: told to raise"
 
 
 def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
-    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))
+    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))  # type: ignore[arg-type]
     events = [b"data: " + from_triton([one]) + b"\n\n" for one in (1, 13, 2)]
     out = answer.feed(STREAM + chunk(events[0]) + chunk(events[1] + events[2]))
     assert answer.failed
@@ -371,7 +371,7 @@ def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
 
 
 def test_a_whole_answer_that_cannot_be_decoded_is_the_error() -> None:
-    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))
+    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))  # type: ignore[arg-type]
     out = answer.feed(CHUNKED + chunk(from_triton([1, 13])) + b"0\r\n\r\n")
     assert answer.ended
     assert out.startswith(b"HTTP/1.1 400 Bad Request\r\n")

@@ -1,5 +1,6 @@
 """What a fresh machine lacks is named before anything is downloaded, with one line to paste."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -72,7 +73,7 @@ def test_the_first_line_of_the_readme_installs_all_that_can_be_missing(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(prerequisites, "find_libpython", lambda: None)
     monkeypatch.setattr(prerequisites, "CONTAINER_SERVER", Path("/nowhere"))
-    monkeypatch.setattr(prerequisites.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
     found = {lack.package.replace(VERSION, "3") for lack in lacks(tests=True)}
     assert found == {"python3-venv", "libpython3", "make", "curl", "gcc"}

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from trellis.preflight.check import Check
-from trellis.preflight.report import show, verdict
+from trellis.preflight.check import Check, show, verdict
 from trellis.repository.template import placeholders_in
 from trellis.server.shown_log import ShownLog
 

@@ -43,7 +43,7 @@ def served(
         Script(answer=llama.encode_fragment(TEXT)),
     ]
     folder = tmp_path_factory.mktemp(f"counts-{request.param}")
-    delay = {"token_delay_us": "2000"}
+    delay: dict[str, Any] = {"token_delay_us": "2000"}
     with serve(request.param, folder, standin_library, llama_folder, scripts, **delay) as running:
         yield running
 

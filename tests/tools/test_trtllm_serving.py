@@ -96,7 +96,12 @@ def test_a_stream_without_an_id_is_one_exact_chunk(served: Served) -> None:
 def test_sampling_inputs_arrive_under_the_names_of_the_release(
     served: Served, contract: Contract
 ) -> None:
-    values = {"top_k": 5, "top_p": 0.5, "temperature": 0.75, "repetition_penalty": 1.5}
+    values: dict[str, Any] = {
+        "top_k": 5,
+        "top_p": 0.5,
+        "temperature": 0.75,
+        "repetition_penalty": 1.5,
+    }
     values |= {"presence_penalty": 0.25, "min_length": 3, "random_seed": 2**40, "end_id": 7}
     served.text(PROMPT, max_tokens=100, **values)
     got = served.received()
@@ -281,10 +286,10 @@ def test_what_the_release_lacks_is_refused_by_name_unless_it_is_neutral(
     tail = f"this engine (TensorRT-LLM {engine_version(served)}) cannot do it; leave it out"
     name = "frequency_penalty"
     if contract.input(name) is None:
-        assert refused(served, **{name: 1}) == f"{name}: {tail}"
-        assert served.text(PROMPT, max_tokens=100, **{name: 0}) == [whole(served)]
+        assert refused(served, frequency_penalty=1) == f"{name}: {tail}"
+        assert served.text(PROMPT, max_tokens=100, frequency_penalty=0) == [whole(served)]
     else:
-        assert served.text(PROMPT, max_tokens=100, **{name: 1}) == [whole(served)]
+        assert served.text(PROMPT, max_tokens=100, frequency_penalty=1) == [whole(served)]
 
 
 def engine_version(served: Served) -> str:
@@ -321,7 +326,7 @@ def test_the_oldest_releases_take_unsigned_integers(served: Served, contract: Co
     names = ["max_tokens", "end_id", "pad_id", "top_k", "min_length", "beam_width"]
     types = input_types(served.client)
     assert {types[name] for name in names} == {"UINT32" if unsigned else "INT32"}
-    values = dict.fromkeys(names, 1) | {"max_tokens": 100, "end_id": 7}
+    values: dict[str, Any] = dict.fromkeys(names, 1) | {"max_tokens": 100, "end_id": 7}
     assert served.text(PROMPT, **values) == [whole(served)]  # as generate sends them
     response = served.post(text_input=PROMPT, **values)
     assert response.json()["text_output"] == whole(served), response.text

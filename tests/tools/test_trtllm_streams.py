@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -38,7 +39,7 @@ def served(
     ]
     failing = Script(prompt=llama.encode_fragment(" fail"), answer=[1526, 1526], failure="broken")
     folder = tmp_path_factory.mktemp("streams")
-    delay = {"token_delay_us": "5000"}
+    delay: dict[str, Any] = {"token_delay_us": "5000"}
     with serve(
         "1.x", folder, standin_library, llama_folder, [*scripts, failing], **delay
     ) as running:

@@ -18,9 +18,8 @@ from gguf import GGUFWriter
 
 from trellis.engine_files.engine_config import read_engine_config
 from trellis.engine_files.engine_folder import read_engine
-from trellis.preflight.heads import check_heads, fitting_sizes
-from trellis.preflight.shared_memory import check_shared_memory
-from trellis.preflight.vocabulary import check_ids, compare_vocabularies
+from trellis.preflight.engine import check_heads, check_ids, compare_vocabularies, fitting_sizes
+from trellis.preflight.machine import check_shared_memory
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.model_config import parameters, parse_config
 from trellis.repository.template import fill, placeholders_in
@@ -193,7 +192,7 @@ def gguf_of_t5(place: Place) -> dict[str, str]:
 
 
 HALF = "an encoder-decoder model ({}), which is not served: its prompt goes to the encoder and"
-TWO_RANKS = {"mapping": {"world_size": 2, "tp_size": 2, "pp_size": 1}}
+TWO_RANKS: dict[str, Any] = {"mapping": {"world_size": 2, "tp_size": 2, "pp_size": 1}}
 
 REPO_SETUPS: dict[str, tuple[Breaks, str]] = {
     "no such engine": (options(engine="llama-aus"), "ENGINE=llama-aus: no such folder"),
@@ -659,7 +658,11 @@ def test_the_launcher_counts_the_ranks_of_this_host_alone(place: Place) -> None:
     write_engine(place.engine, RELEASE, 2, **TWO_RANKS)
     hosts = place.folder / "hosts"
     hosts.write_text("192.0.2.7 slots=1\n127.0.0.1 slots=1\n")
-    launcher = [sys.executable, ROOT / "tools" / "launch_triton_server.py", "--world_size=2"]
+    launcher: list[str | Path] = [
+        sys.executable,
+        ROOT / "tools" / "launch_triton_server.py",
+        "--world_size=2",
+    ]
     command = [*launcher, f"--model_repo={made(place).repository}", f"--hostfile={hosts}", *ports()]
     environment = {**os.environ, **place.gpus()}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -11,6 +11,7 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from trellis.contract.client_inputs import CLIENT_INPUTS, MAX_TOKENS, STREAM
 from trellis.grpc_client import INPUTS, generate, input_types
 
 # Shown on standard error after the text, as the last response has them; of each token, all of them;
@@ -18,17 +19,11 @@ from trellis.grpc_client import INPUTS, generate, input_types
 LAST = ("num_input_tokens", "finish_reason", "cum_log_probs")
 EACH = "output_log_probs"
 COUNT = "num_output_tokens"
-MANY = (
-    "stop_words",
-    "stop_token_ids",
-    "bad_words",
-    "embedding_bias_words",
-    "embedding_bias_weights",
-)
+MANY = frozenset(item.name for item in CLIENT_INPUTS if item.many)
 TYPES = {"INT32": int, "UINT64": int, "FP32": float, "BYTES": str, "BOOL": bool}
 NO_PROXY = ("grpc.enable_http_proxy", 0)  # an address given is the address meant
 CONNECT_SECONDS = 10.0
-DEFAULTS: dict[str, Any] = {"max_tokens": 128, "stream": True}
+DEFAULTS: dict[str, Any] = {MAX_TOKENS: 128, STREAM: True}
 
 
 def sampling_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from trellis.preflight import Listening, run_checks
-from trellis.preflight.report import show
+from trellis.preflight.check import show
 from trellis.ranks.options import RankOptions, RanksError, check_options
 
 

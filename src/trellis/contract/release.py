@@ -23,13 +23,6 @@ from trellis.errors import TrellisError
 FOLDER = Path(__file__).parent / "releases"
 NEWEST = "1.x"
 
-# Names that changed between releases: what one release calls `seed`, another calls `random_seed`.
-RENAMED_INPUTS = (
-    ("seed", "random_seed"),
-    ("min_tokens", "min_length"),
-    ("return_perf_metrics", "return_kv_cache_reuse_stats"),
-)
-
 
 class ReleaseError(TrellisError, ValueError):
     """A TensorRT-LLM release without a contract; the message lists those that have one."""

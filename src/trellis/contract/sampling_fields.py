@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from trellis.contract.client_inputs import STREAM
 from trellis.errors import RequestError
 
 INT32_MAX = 2**31 - 1
@@ -72,6 +73,19 @@ FIELDS = {
     "return_log_probs": Field("return_log_probs", "log_probs", _any, "", False),
 }
 
+# Target of a field -> tensors of `tensorrt_llm`, the newest first.
+BY_TARGET: dict[str, list[str]] = {}
+for _name, _spec in FIELDS.items():
+    BY_TARGET.setdefault(_spec.target, []).append(_name)
+_METRICS = ("return_perf_metrics", "return_kv_cache_reuse_stats")  # no release has both
+# Client's name -> tensors of `tensorrt_llm`, the newest first, where they differ.
+ENGINE_NAMES: dict[str, tuple[str, ...]] = {
+    **{spec.client: tuple(BY_TARGET[spec.target]) for spec in FIELDS.values()},
+    STREAM: ("streaming",),
+    "prompt_table_extra_id": ("prompt_table_extra_ids",),
+    **dict.fromkeys(_METRICS, _METRICS),
+}
+
 NEUTRAL: tuple[Any, ...] = (0, False, b"", "")
 
 
@@ -97,6 +111,15 @@ def check_together(max_tokens: int, min_tokens: int, length_penalty: float, beam
         raise RequestError(
             "length_penalty: only means something with beam_width above 1; leave it out"
         )
+
+
+def engine_names(client: str) -> tuple[str, ...]:
+    """What releases call the engine's input that a client's goes to, the newest first.
+
+    >>> engine_names("top_k"), engine_names("min_length"), engine_names("lora_task_id")
+    (('runtime_top_k',), ('min_tokens', 'min_length'), ('lora_task_id',))
+    """
+    return ENGINE_NAMES.get(client, (client,))
 
 
 def cannot(client: str, engine: str) -> RequestError:

@@ -15,7 +15,7 @@ from trellis.contract.containers import containers, containers_for, image
 from trellis.contract.release import version_numbers
 from trellis.errors import TrellisError
 from trellis.preflight.gpus import find_gpus
-from trellis.preflight.shared_memory import container_gib
+from trellis.preflight.machine import container_gib
 
 SOURCE = "https://github.com/NVIDIA/TensorRT-LLM"
 LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864")

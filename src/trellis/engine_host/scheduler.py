@@ -11,12 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from trellis.engine_host.answers import INTERNAL, UNAVAILABLE, Answer
-from trellis.engine_host.engines.engine import Engine, Failure, Progress, Sampling
+from trellis.engine_host.engines.engine import (
+    MAX_FAILED_STEPS,
+    Engine,
+    Failure,
+    Progress,
+    Sampling,
+)
 from trellis.engine_host.queue import RequestQueue
 from trellis.engine_host.senders import Senders
 from trellis.engine_host.stream_watch import StreamWatch
 
-MAX_FAILED_STEPS = 3  # in a row
 WAKE = "wake"
 
 log = logging.getLogger("trellis.scheduler")

@@ -9,6 +9,7 @@ import difflib
 import json
 from typing import Any
 
+from trellis.contract.client_inputs import BEAMS, PROMPT, SEQUENCES, STOP
 from trellis.gateway.fields import Field
 from trellis.gateway.ids import RequestIds
 from trellis.gateway.models import Model
@@ -19,9 +20,6 @@ from trellis.ipc.disconnects import PARAMETER
 BOM = b"\xef\xbb\xbf"
 NESTED = "parameters"
 ID = "id"
-PROMPT = "text_input"
-STOP = "stop"
-SEQUENCES = ("num_return_sequences", "beam_width")
 LARGE = ("return_context_logits", "return_generation_logits")  # megabytes of JSON
 
 
@@ -138,7 +136,7 @@ def _unnest(model: Model, asked: dict[str, Any], values: dict[str, Any]) -> bool
 
 
 def _one_sequence(values: dict[str, Any]) -> bool:
-    several = any(values.get(name, 1) not in (1, [1]) for name in SEQUENCES)
+    several = any(values.get(name, 1) not in (1, [1]) for name in (SEQUENCES, BEAMS))
     return not several and not any(values.get(name) for name in LARGE)
 
 
@@ -154,7 +152,7 @@ def _uneven(field: Field, rows: int, prompts: int) -> str:
             " one by one, or by gRPC"
         )
     return (
-        f"{field.name}: values for {rows}, but text_input has {prompts}; send a list with a value"
+        f"{field.name}: values for {rows}, but {PROMPT} has {prompts}; send a list with a value"
         " for each prompt"
     )
 

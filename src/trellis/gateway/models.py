@@ -15,6 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from trellis.contract.client_inputs import PROMPT
 from trellis.gateway.fields import Field
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.replies import Refusal, unreachable
@@ -80,7 +81,7 @@ def read_model(
     """
     inputs = {tensor["name"]: tensor for tensor in config.get("input", [])}
     is_ensemble = config.get("platform") == "ensemble"
-    if not is_ensemble or "text_input" not in inputs:
+    if not is_ensemble or PROMPT not in inputs:
         return Model(config["name"], is_ensemble=is_ensemble)
     batched = config.get("max_batch_size", 0) > 0
     fields = {name: Field.of(tensor, batched) for name, tensor in inputs.items()}

@@ -3,7 +3,7 @@
 
 from typing import Any, NamedTuple
 
-SKIP = "skip_special_tokens"
+from trellis.contract.client_inputs import SKIP
 
 
 class Prepared(NamedTuple):

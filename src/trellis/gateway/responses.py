@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trellis.contract.client_inputs import BEAMS, PROMPT, SEQUENCES, STREAM
 from trellis.gateway.replies import Refusal
 
 Config = Mapping[str, Any]
 ONE = "/generate gives one answer"
-STREAM, PROMPT = "stream", "text_input"
-SEQUENCES, BEAMS = "num_return_sequences", "beam_width"
 PROMPTS = "prompts_per_request"  # parameter of `preprocessing`
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trellis.contract.wiring_names import IDS_SUFFIX, STEP_MARK
+from trellis.contract.wiring_names import IDS_SUFFIX, STEP_MARK, TOLD
 from trellis.gateway.engine_requests import EngineRequests
 from trellis.gateway.fields import Field
 from trellis.gateway.plugins import Plugins, Texts
@@ -23,8 +23,6 @@ from trellis.gateway.text_answers import Source
 Config = dict[str, Any]
 log = logging.getLogger("trellis.gateway")
 OUTPUT, TEXT = "OUTPUT", "text_output"  # of the last step, of the ensemble
-# What the last step may tell besides, to requests that ask for it, which go to the ensemble.
-TOLD = frozenset(("NUM_INPUT_TOKENS", "NUM_OUTPUT_TOKENS", "FINISH_REASON"))
 IDS = "output_ids"  # the engine's output that it makes it of
 LATEST = (-1, "-1")  # of a model's versions, as Triton or protobuf write it
 ONE_VERSION = {"latest": {"num_versions": 1}}
@@ -130,7 +128,7 @@ def _is_the_same(config: Config, ids: Config) -> bool:
     outputs = steps[1]["output_map"]
     shown, shown_ids = ({tensor["name"] for tensor in c["output"]} for c in (config, ids))
     others = shown - _given(steps[2])
-    told = {name: name.lower() for name in TOLD & set(steps[2]["output_map"])}
+    told = {name: TOLD[name] for name in TOLD.keys() & set(steps[2]["output_map"])}
     return (
         config["input"] == ids["input"]
         and len(first) == 2

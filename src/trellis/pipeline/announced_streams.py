@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from trellis.contract.client_inputs import SKIP
 from trellis.ipc.stream_announcements import Announcer, CountedPrompt, Notice
 from trellis.pipeline.encode import Stop
-from trellis.pipeline.engine_inputs import SKIP, TOLD
+from trellis.pipeline.engine_inputs import TOLD
 from trellis.pipeline.prompts import Prompts
 
 log = logging.getLogger("trellis.preprocessing")

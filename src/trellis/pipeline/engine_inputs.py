@@ -11,43 +11,33 @@ from typing import Any
 
 import numpy as np
 
+from trellis.contract.client_inputs import EXCLUDE, SKIP, STREAM, TEXT_INPUTS
 from trellis.contract.sampling_fields import (
+    BY_TARGET,
     FIELDS,
     NOT_DECOUPLED,
     cannot,
     check_together,
+    engine_names,
     neutral,
     put,
 )
 from trellis.contract.tensor_types import numpy_type
+from trellis.contract.wiring_names import GUIDES
 from trellis.errors import RequestError
 from trellis.ipc.stream_announcements import FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS
 from trellis.pipeline.guided_decoding import GuidedDecoding
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
-from trellis.pipeline.prompts import CLIENT_NAMES, Asked, Prompts
+from trellis.pipeline.prompts import Asked, Prompts
 
 BY_CLIENT = {spec.client: spec for spec in FIELDS.values()}
-# Field of the table -> names of the engine's input, the newest first.
-ENGINE_NAMES: dict[str, list[str]] = {}
-for _name, _spec in FIELDS.items():
-    ENGINE_NAMES.setdefault(_spec.target, []).append(_name)
-# Inputs that are no sampling: client's name -> names of the engine's input.
-OTHERS = {
-    "prompt_table_extra_id": ("prompt_table_extra_ids",),
-    "return_perf_metrics": ("return_perf_metrics", "return_kv_cache_reuse_stats"),
-    "return_kv_cache_reuse_stats": ("return_kv_cache_reuse_stats", "return_perf_metrics"),
-}
-
-SKIP = "skip_special_tokens"
 # What `postprocessing` tells of an answer where the engine does not: client's input -> bit.
 TOLD = {
     "return_num_input_tokens": NUM_INPUT_TOKENS,
     "return_num_output_tokens": NUM_OUTPUT_TOKENS,
     "return_finish_reason": FINISH_REASON,
 }
-EXCLUDE = "exclude_input_in_output"
-GUIDES = "guided_decoding_backend"  # parameter, of releases that have guided decoding
 
 Values = dict[str, tuple[str, Any]]  # field's target -> (the client's name, value)
 
@@ -63,7 +53,7 @@ class EngineInputs:
         self.max_beam_width = settings.integer("max_beam_width") or 1
         self.prompts_per_request = settings.integer("prompts_per_request")
         self.decoupled = settings.flag("decoupled", True)
-        self.exclude_input = settings.flag("exclude_input_in_output", False)
+        self.exclude_input = settings.flag(EXCLUDE, False)
         self.guides: GuidedDecoding | None = None  # the release has none
         if GUIDES in settings.parameters:
             self.guides = GuidedDecoding(settings.text(GUIDES, ""))
@@ -79,7 +69,7 @@ class EngineInputs:
                 f"text_input: this engine ({self.engine}) takes one prompt a request; send {rows}"
                 " requests"
             )
-        sent = {name: a for name, a in arrays.items() if name not in CLIENT_NAMES and a.size}
+        sent = {name: a for name, a in arrays.items() if name not in TEXT_INPUTS and a.size}
         asked = Asked(
             streams=self._streams(sent),
             skip_special_tokens=_shared(SKIP, sent.pop(SKIP, None)),
@@ -97,7 +87,7 @@ class EngineInputs:
             return asked
         self._sampling(asked, [self._row(sent, row, max_tokens[row]) for row in range(rows)])
         for name, array in sent.items():
-            if name not in BY_CLIENT and name != "stream":
+            if name not in BY_CLIENT and name != STREAM:
                 self._other(asked, name, array, rows)
         return asked
 
@@ -161,7 +151,7 @@ class EngineInputs:
         return array.astype(numpy_type(self.types[name]), copy=False)
 
     def _streams(self, sent: Mapping[str, np.ndarray]) -> bool:
-        streams = bool(_shared("stream", sent.get("stream")))
+        streams = bool(_shared(STREAM, sent.get(STREAM)))
         if streams and not self.decoupled:
             raise RequestError(NOT_DECOUPLED)
         return streams
@@ -210,10 +200,10 @@ class EngineInputs:
     def _sampling(self, asked: Asked, rows: list[Values]) -> None:
         """Gather what the rows ask for; a row without a value gets the neutral one."""
         for target in dict.fromkeys(target for values in rows for target in values):
-            spec = FIELDS[ENGINE_NAMES[target][0]]
+            spec = FIELDS[BY_TARGET[target][0]]
             client = next(values[target][0] for values in rows if target in values)
             column = [values.get(target, ("", spec.neutral))[1] for values in rows]
-            name = next((name for name in ENGINE_NAMES[target] if name in self.types), None)
+            name = next((name for name in BY_TARGET[target] if name in self.types), None)
             if name is not None:
                 asked.columns[name] = column
             elif any(value != spec.neutral for value in column):
@@ -225,7 +215,7 @@ class EngineInputs:
 
     def _other(self, asked: Asked, client: str, array: np.ndarray, rows: int) -> None:
         """Flags, ids and tables, which need no check but that the release has them."""
-        name = next((name for name in OTHERS.get(client, (client,)) if name in self.types), None)
+        name = next((name for name in engine_names(client) if name in self.types), None)
         if client == EXCLUDE and asked.streams:
             array = np.ones((rows, 1), np.bool_)  # a stream has new tokens alone, whatever is said
         if name is not None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from trellis.contract.client_inputs import GUIDE, GUIDE_TYPE
 from trellis.errors import RequestError
 
-TYPE, GUIDE = "guided_decoding_guide_type", "guided_decoding_guide"
 NEED_GUIDE = ("json_schema", "regex", "ebnf_grammar", "structural_tag")
 TYPES = ("json", *NEED_GUIDE)
 SHOWN = 40  # characters of a wrong type
@@ -27,7 +27,7 @@ class GuidedDecoding:
 
     def take(self, sent: MutableMapping[str, np.ndarray], rows: int) -> None:
         """Take both inputs, [rows, 1] each, out of `sent`. Raises RequestError naming the input."""
-        kinds, guides = (_texts(sent.pop(name, None), rows) for name in (TYPE, GUIDE))
+        kinds, guides = (_texts(sent.pop(name, None), rows) for name in (GUIDE_TYPE, GUIDE))
         for kind, guide in zip(kinds, guides, strict=True):
             self._check(kind, guide)
 
@@ -36,16 +36,20 @@ class GuidedDecoding:
             return
         if not self.backend:
             raise RequestError(
-                f"{GUIDE if kind is None else TYPE}: this repository was made without guided"
+                f"{GUIDE if kind is None else GUIDE_TYPE}: this repository was made without guided"
                 " decoding; leave it out (SET=guided_decoding_backend:xgrammar)"
             )
         if kind is None:
-            raise RequestError(f"{TYPE}: missing beside {GUIDE}; send one of {', '.join(TYPES)}")
+            raise RequestError(
+                f"{GUIDE_TYPE}: missing beside {GUIDE}; send one of {', '.join(TYPES)}"
+            )
         if kind not in TYPES:
             shown = kind if len(kind) <= SHOWN else kind[: SHOWN - 3] + "..."
-            raise RequestError(f"{TYPE}: {shown!r} is not known; send one of {', '.join(TYPES)}")
+            raise RequestError(
+                f"{GUIDE_TYPE}: {shown!r} is not known; send one of {', '.join(TYPES)}"
+            )
         if kind in NEED_GUIDE and not guide:
-            raise RequestError(f"{GUIDE}: missing; {TYPE} {kind} needs it")
+            raise RequestError(f"{GUIDE}: missing; {GUIDE_TYPE} {kind} needs it")
 
 
 def _texts(array: np.ndarray | None, rows: int) -> list[str | None]:

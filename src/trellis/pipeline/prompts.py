@@ -10,24 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from trellis.contract.client_inputs import TEXT_INPUTS
 from trellis.errors import RequestError
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
 from trellis.tokenizers import parse_words
-
-# What the client calls the inputs of this model.
-CLIENT_NAMES = {
-    "QUERY": "text_input",
-    "DECODER_QUERY": "decoder_text_input",
-    "REQUEST_OUTPUT_LEN": "max_tokens",
-    "BAD_WORDS_DICT": "bad_words",
-    "STOP_WORDS_DICT": "stop_words",
-    "EMBEDDING_BIAS_WORDS": "embedding_bias_words",
-    "EMBEDDING_BIAS_WEIGHTS": "embedding_bias_weights",
-    "END_ID": "end_id",
-    "PAD_ID": "pad_id",
-    "STOP_TOKEN_IDS": "stop_token_ids",
-}
 
 
 @dataclass(slots=True)
@@ -176,7 +163,7 @@ def _token_ids(tensor: str, arrays: Mapping[str, np.ndarray], limits: Limits) ->
     if array is None or not array.size:
         return None
     values = array.reshape(-1).astype(np.int32).tolist()  # unsigned in the oldest releases
-    return [limits.check_id(CLIENT_NAMES[tensor], value) for value in values]
+    return [limits.check_id(TEXT_INPUTS[tensor], value) for value in values]
 
 
 def _pad_id(arrays: Mapping[str, np.ndarray], limits: Limits) -> int | None:
@@ -208,7 +195,7 @@ def _words(tensor: str, arrays: Mapping[str, np.ndarray], rows: int) -> list[lis
     array = arrays.get(tensor)
     if array is None or not array.size:
         return []
-    name = CLIENT_NAMES[tensor]
+    name = TEXT_INPUTS[tensor]
     words = [
         parse_words([decode_utf8(name, _bytes(word)) for word in row])
         for row in array.reshape(rows, -1)

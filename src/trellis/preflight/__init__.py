@@ -1,29 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Preflight: whether a repository will run here, found out before anything is launched.
 
-One file a check. Each has a function that gives one or more `Check`s; `run_checks` asks them all.
+A module for each thing that is looked at: `repository`, `engine`, `gpus` (`memory` estimates what
+they will hold) and `machine`. Each has functions that give one or more `Check`s; `run_checks` asks
+them all.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trellis.preflight.check import Check
-from trellis.preflight.checkpoint import check_checkpoint_gpus, check_python_ranks
-from trellis.preflight.configuration import check_configuration
-from trellis.preflight.engine_path import check_engine_path
-from trellis.preflight.gpus import check_gpus
-from trellis.preflight.heads import check_heads
-from trellis.preflight.inflight import check_inflight
-from trellis.preflight.large_files import check_large_files
-from trellis.preflight.listening import Listening, check_listening
-from trellis.preflight.packages import check_packages
-from trellis.preflight.ranks import check_ranks
-from trellis.preflight.release import check_release
-from trellis.preflight.repository import Repository, RepositoryError, read_repository
-from trellis.preflight.server_binary import check_server
-from trellis.preflight.shared_memory import check_shared_memory
-from trellis.preflight.vocabulary import check_vocabulary
-from trellis.preflight.world_size import check_world_size
+from trellis.preflight.engine import (
+    check_heads,
+    check_inflight,
+    check_python_ranks,
+    check_ranks,
+    check_release,
+    check_vocabulary,
+    check_world_size,
+)
+from trellis.preflight.gpus import check_checkpoint_gpus, check_gpus
+from trellis.preflight.machine import (
+    Listening,
+    check_listening,
+    check_packages,
+    check_server,
+    check_shared_memory,
+)
+from trellis.preflight.repository import (
+    Repository,
+    RepositoryError,
+    check_configuration,
+    check_engine_path,
+    check_large_files,
+    read_repository,
+)
 from trellis.ranks.options import RankOptions
 from trellis.ranks.placement import ranks_here
 from trellis.server.triton import serving_python

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to check: an assembled repository, read as Triton would."""
+"""The repository: read as Triton would, its configuration, and its files as `make repo` put them.
+
+A placeholder that was never filled in reaches the engine as literal text. A large file that was cut
+short is what a library answers with a crash instead of a message. The C++ backend takes an absolute
+path, `gpt_model_path`, so a repository has to be there.
+"""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +20,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from trellis.engine_files.engine_config import EngineConfig, EngineConfigError, read_engine_config
 from trellis.errors import TrellisError
+from trellis.preflight.check import Check
+from trellis.repository.manifest import MANIFEST, read_manifest
 from trellis.repository.model_config import ConfigTextError, parameters, parse_config
 from trellis.repository.model_configs import MODELS
 
@@ -40,6 +49,12 @@ except Exception as error:
         error = error.__cause__
 print(json.dumps(facts))
 """
+# Parameters of `tensorrt_llm` that other checks calculate with.
+NUMBERS: dict[str, type] = {
+    "kv_cache_free_gpu_mem_fraction": float,
+    "max_tokens_in_paged_kv_cache": int,
+}
+SIZE = re.compile(r"(?:symlink:)?(\d+):\d+")  # how the manifest notes what is too large to hash
 
 
 class RepositoryError(TrellisError, ValueError):
@@ -118,3 +133,92 @@ def _engine(file: Path, preprocessing: ModelConfig) -> EngineConfig:
         return read_engine_config(file, release)
     except EngineConfigError as error:
         raise RepositoryError(str(error), "build the engine again, then `make repo`") from error
+
+
+def _is(kind: type, value: str) -> bool:
+    try:
+        kind(value)
+    except ValueError:
+        return False
+    return True
+
+
+def check_configuration(repository: Repository) -> Check:
+    """No `${...}` in any configuration, and one instance of `postprocessing`."""
+    left = [
+        f"{model}: {name}"
+        for model, config in repository.configs.items()
+        for name in re.findall(r"\$\{\w+\}", str(config))
+    ]
+    if left:
+        return Check(
+            "configuration",
+            ", ".join(left),
+            "no ${...} left",
+            False,
+            "fill it with tools/fill_template.py, or `make repo`",
+        )
+    wrong = [
+        f"{key}: {value!r}"
+        for key, kind in NUMBERS.items()
+        if (value := repository.parameter("tensorrt_llm", key)) and not _is(kind, value)
+    ]
+    if wrong:
+        return Check(
+            "configuration",
+            ", ".join(wrong),
+            "numbers",
+            False,
+            "correct them in tensorrt_llm/config.pbtxt, or `make repo SET=...`",
+        )
+    instances = sum(max(g.count, 1) for g in repository.configs["postprocessing"].instance_group)
+    if instances > 1:
+        return Check(
+            "configuration",
+            f"postprocessing: {instances} instances",
+            "one, since the state of streams lives in its process",
+            False,
+            "set instance_group's count to 1 in postprocessing/config.pbtxt",
+        )
+    return Check("configuration", f"{len(repository.configs)} models", "no ${...} left", True)
+
+
+def check_large_files(repository: Repository) -> Iterator[Check]:
+    """One failing check for each that has another size, or one good one for all."""
+    if not (repository.path / MANIFEST).is_file():
+        return  # filled by hand: nothing is known of its files
+    sizes = {
+        name: int(match[1])
+        for name, noted in read_manifest(repository.path).items()
+        if (match := SIZE.fullmatch(noted))
+    }
+    wrong = False
+    for name, size in sizes.items():
+        file = repository.path / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != size:
+            wrong = True
+            yield Check(
+                "large files",
+                f"{name}: {'missing' if found is None else f'{found} bytes'}",
+                f"{size} bytes, as it was made",
+                False,
+                "copy the repository again, or `make repo`",
+            )
+    if sizes and not wrong:
+        yield Check("large files", f"{len(sizes)}, whole", "their sizes as made", True)
+
+
+def check_engine_path(repository: Repository) -> Check:
+    """The path in the configuration is this repository's engine."""
+    path = repository.parameter("tensorrt_llm", "gpt_model_path")
+    needed = "the absolute path of the engine here"
+    if Path(path).is_absolute() and (Path(path) / "config.json").is_file():
+        return Check("engine path", path, needed, True)
+    return Check(
+        "engine path",
+        f"{path}: no engine there",
+        needed,
+        False,
+        "serve from where it was made for (`make serve-docker` mounts it), or `make repo MOUNT=`",
+    )

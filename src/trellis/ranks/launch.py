@@ -5,9 +5,9 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 
+from trellis.engine_host.engines.ranks import DEFAULT_PORT
 from trellis.ranks.group import RankGroup
 from trellis.ranks.options import (
-    DEFAULT_PORT,
     Host,
     RankOptions,
     find_host,

@@ -26,7 +26,6 @@ from trellis.errors import TrellisError
 from trellis.server.process import ServerSettings
 
 RUN_RANK = "trellis.ranks.run"  # the module that runs one rank
-DEFAULT_PORT = 29500
 # What mpirun passes on to other hosts, where it is set.
 EXPORTED = (
     "MASTER_ADDR",

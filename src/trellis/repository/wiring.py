@@ -11,36 +11,16 @@ from collections.abc import Iterable, Mapping
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from trellis.contract.release import RENAMED_INPUTS, Contract, TensorSpec
+from trellis.contract.client_inputs import GUIDE, GUIDE_TYPE, STOP, TEXT_INPUTS
+from trellis.contract.release import Contract, TensorSpec
+from trellis.contract.sampling_fields import engine_names
+from trellis.contract.wiring_names import GUIDES, TOLD
 from trellis.engine_files.engine_config import EngineConfig
 from trellis.repository.trtllm_config import data_type, filled
 
 Wires = dict[str, str]
 
-# Client's name -> names of the engine's input, where they differ.
-ENGINE_NAMES: dict[str, tuple[str, ...]] = {
-    "top_k": ("runtime_top_k",),
-    "top_p": ("runtime_top_p",),
-    "length_penalty": ("len_penalty",),
-    "stream": ("streaming",),
-    "prompt_table_extra_id": ("prompt_table_extra_ids",),
-    **{name: pair for pair in RENAMED_INPUTS for name in pair},
-}
-# Inputs of `preprocessing` under the names that TensorRT-LLM's users know, and the client's.
-TEXT_INPUTS = {
-    "QUERY": "text_input",
-    "DECODER_QUERY": "decoder_text_input",
-    "REQUEST_OUTPUT_LEN": "max_tokens",
-    "BAD_WORDS_DICT": "bad_words",
-    "STOP_WORDS_DICT": "stop_words",
-    "EMBEDDING_BIAS_WORDS": "embedding_bias_words",
-    "EMBEDDING_BIAS_WEIGHTS": "embedding_bias_weights",
-    "END_ID": "end_id",
-    "PAD_ID": "pad_id",
-    "STOP_TOKEN_IDS": "stop_token_ids",
-    "STOP": "stop",
-}
-# What `preprocessing` makes of them, and the engine's input that takes it.
+# What `preprocessing` makes of the client's texts, and the engine's input that takes it.
 TEXT_OUTPUTS = {
     "INPUT_ID": "input_ids",
     "REQUEST_INPUT_LEN": "input_lengths",
@@ -58,23 +38,15 @@ DECODER_OUTPUTS = {
 }
 # Tables, texts and the wish to stop go to the engine as they are, where the release has them.
 DIRECT = (
-    "stop",
+    STOP,
     "prompt_embedding_table",
     "lora_weights",
     "lora_config",
-    "guided_decoding_guide_type",
-    "guided_decoding_guide",
+    GUIDE_TYPE,
+    GUIDE,
 )
 # Of those, what `preprocessing` reads too, to check it.
-CHECKED = ("guided_decoding_guide_type", "guided_decoding_guide")
-GUIDES = "guided_decoding_backend"
-# What `postprocessing` tells of an answer where the release's engine does not: its output, and the
-# ensemble's.
-TOLD = {
-    "NUM_INPUT_TOKENS": "num_input_tokens",
-    "NUM_OUTPUT_TOKENS": "num_output_tokens",
-    "FINISH_REASON": "finish_reason",
-}
+CHECKED = (GUIDE_TYPE, GUIDE)
 # What `postprocessing` reads, and the engine's output that it comes from.
 TOKEN_INPUTS = {
     "TOKENS_BATCH": "output_ids",
@@ -86,7 +58,7 @@ TOKEN_INPUTS = {
 
 def engine_input(contract: Contract, client: str) -> TensorSpec | None:
     """The engine's input for a client's name, or None where the release has none."""
-    return contract.input(*ENGINE_NAMES.get(client, (client,)))
+    return contract.input(*engine_names(client))
 
 
 def client_types(base: pb.ModelConfig, contract: Contract) -> pb.ModelConfig:

@@ -6,6 +6,7 @@ import itertools
 import random
 import socket
 from pathlib import Path
+from typing import Literal, overload
 
 import psutil
 
@@ -31,14 +32,18 @@ def check_ports(address: str, ports: dict[str, int]) -> None:
             )
 
 
-def free_ports(count: int) -> list[int]:
+@overload
+def free_ports(count: Literal[3]) -> tuple[int, int, int]: ...
+@overload
+def free_ports(count: int) -> tuple[int, ...]: ...
+def free_ports(count: int) -> tuple[int, ...]:
     """Ports that are free now, for servers that nobody has to know the port of beforehand.
 
     Below those that the kernel gives to outgoing connections: one of these may be taken by the
     time that the server listens.
     """
     candidates = random.sample(range(10240, _first_outgoing_port()), 1000)
-    ports = list(itertools.islice((p for p in candidates if _free("127.0.0.1", p)), count))
+    ports = tuple(itertools.islice((p for p in candidates if _free("127.0.0.1", p)), count))
     if len(ports) < count:
         raise PortTaken(f"no {count} free ports found on 127.0.0.1")
     return ports

@@ -31,13 +31,13 @@ from trellis.server.admin_endpoints import restrictions
 from trellis.server.allocator import preloaded
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings, missing_package
 from trellis.server.loading import LOAD_TIMEOUT, Loading
+from trellis.server.numpy2_bridge import STUB
 from trellis.server.ports import free_ports
 from trellis.server.triton import Triton, find_triton
 from trellis.server.wakeup_sockets import give_room
 
 # The server is on this machine: no proxy of the environment stands between.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-STUB = "triton_python_backend_stub"
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+MAX_FAILED_STEPS = 3  # in a row, after which an engine is given up
+
 FinishReason = Literal["stop", "length", "cancelled"]
 
 

@@ -19,7 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from trellis.engine_host.engines.engine import Engine, EngineSettings, Failure, Progress
+from trellis.engine_host.engines.engine import (
+    MAX_FAILED_STEPS,
+    Engine,
+    EngineSettings,
+    Failure,
+    Progress,
+)
 from trellis.engine_host.engines.kinds import LoadedEngine, load
 from trellis.engine_host.engines.process_messages import (
     ADD,
@@ -35,7 +41,6 @@ from trellis.engine_host.engines.process_messages import (
     send,
 )
 
-MAX_FAILED_STEPS = 3  # in a row
 PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("trellis.engine")

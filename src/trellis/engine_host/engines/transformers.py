@@ -43,16 +43,18 @@ from trellis.engine_host.engines.engine import (
 )
 from trellis.engine_host.engines.ranks import Place, sizes_that_divide
 from trellis.engine_host.engines.transformers_attention import TORCH_FLASH, use_torch_flash
-from trellis.engine_host.engines.transformers_limits import TransformersLimits
+from trellis.engine_host.engines.transformers_limits import (
+    BATCH_TOKENS,
+    DEFAULT_GPU_FRACTION,
+    PAGE_TOKENS,
+    TransformersLimits,
+)
 from trellis.engine_host.engines.transformers_sampling import PerRequestSampler, SequenceSampling
 
 log = logging.getLogger("trellis.transformers")
 
-PAGE_TOKENS = 64  # the library's default, 256, wastes most of a page on short requests
 DEFAULT_CPU_CACHE_BYTES = 1 << 30
 MAX_CPU_CACHE_TOKENS = 32768  # the mask of a CPU's attention is as wide as the cache
-BATCH_TOKENS = 1024  # most tokens in one forward pass; longer prompts go in pieces
-DEFAULT_GPU_FRACTION = 0.9
 IDLE_SECONDS = 365 * 24 * 3600.0  # how long followers wait for work
 HARD_STOP = 2  # BackgroundThreadStatus.HARD_STOP
 

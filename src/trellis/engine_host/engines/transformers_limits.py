@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the `transformers` engine cannot do, known without loading it."""
+"""What the `transformers` engine cannot do, and the sizes that it works with.
+
+Both are known without loading it, which takes torch.
+"""
 
 from trellis.engine_host.engines.engine import Sampling
 from trellis.errors import RequestError
+
+PAGE_TOKENS = 64  # the library's default, 256, wastes most of a page on short requests
+BATCH_TOKENS = 1024  # most tokens in one forward pass; longer prompts go in pieces
+DEFAULT_GPU_FRACTION = 0.9  # of the free memory, for the KV cache
 
 
 class TransformersLimits:

@@ -1,7 +1,7 @@
 """How fast the tokenizers are, beside the raw libraries and transformers, and what they weigh.
 
-    .venv/bin/python benchmarks/tokenizers.py            tables
-    .venv/bin/python benchmarks/tokenizers.py --json     the same numbers for a program
+    .venv/bin/python benchmarks/tokenizer_speed.py            tables
+    .venv/bin/python benchmarks/tokenizer_speed.py --json     the same numbers for a program
 
 Everything is measured in one run on one machine: each contender takes its turn in every round,
 and the median of the rounds counts. Load time and memory are of a fresh process each. The
@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# This file is called tokenizers.py: its folder must not be where `import tokenizers` looks.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 sys.path.append(str(ROOT / "tests" / "tokenizers"))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""This machine: a server that runs here, an engine's packages, /dev/shm, and free ports.
+
+Through /dev/shm Triton talks to its Python models, and ranks talk to each other.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trellis.preflight.check import Check
+from trellis.preflight.repository import Repository
+from trellis.server.ports import PortTaken, check_ports
+from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
+from trellis.server.triton import TritonNotFound, find_triton
+
+# Engine -> module -> package, as pip names it.
+PACKAGES = {
+    "openvino": {
+        "numpy": "numpy",
+        "openvino": "openvino",
+        "openvino_genai": "openvino-genai",
+    },
+    "transformers": {
+        "numpy": "numpy",
+        "torch": "torch",
+        "transformers": "transformers",
+        "accelerate": "accelerate",
+    },
+}
+IN_A_VENV_OF_ITS_OWN = {
+    "transformers": "; or `make setup-torch`, and VENV=.venv-torch from then on"
+}
+SECONDS = 60
+FIND = """
+import importlib.util, json, sys
+names = json.loads(sys.argv[1])
+print(json.dumps([name for name in names if importlib.util.find_spec(name) is None]))
+"""
+
+MIB = 2**20
+# Triton gives each Python model 1 MiB to begin with, and more as requests need it.
+PYTHON_MODELS_MIB = 32
+# What one rank of several needs for NCCL's buffers, as NVIDIA's own --shm-size examples allow.
+RANK_MIB = 1024
+
+
+def check_server(given: str = "") -> Check:
+    """A tritonserver is found, with what it needs to run."""
+    needed = "a tritonserver that runs here"
+    try:
+        return Check("server", str(find_triton(given).binary), needed, True)
+    except TritonNotFound as error:
+        cause, _, remedy = str(error).partition("; ")
+        return Check("server", cause, needed, False, remedy or "`make setup`")
+
+
+def check_packages(repository: Repository) -> Check:
+    """What the engine imports is installed for the interpreter that will serve it."""
+    engine = repository.parameter("tensorrt_llm", "engine_type")
+    known = PACKAGES.get(engine, {})
+    needed = f"{', '.join(known.values())}, which the engine {engine} imports"
+    try:
+        missing = _missing(repository.python, list(known))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        remedy = "repair that Python: `make clean-venv setup`"
+        return Check("packages", f"{repository.python}: {error}", needed, False, remedy)
+    if not missing:
+        return Check("packages", f"all, for {repository.python}", needed, True)
+    packages = [known[module] for module in missing]
+    remedy = f"{repository.python} -m pip install {' '.join(packages)}"
+    remedy += IN_A_VENV_OF_ITS_OWN.get(engine, "")
+    found = f"no {', '.join(packages)} for {repository.python}"
+    return Check("packages", found, needed, False, remedy)
+
+
+def _missing(python: str, modules: list[str]) -> list[str]:
+    done = subprocess.run(
+        [python, "-c", FIND, json.dumps(modules)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    missing: list[str] = json.loads(done.stdout)
+    return missing
+
+
+def free_bytes() -> int:
+    """Room in /dev/shm."""
+    stat = os.statvfs(SHARED_MEMORY)
+    return stat.f_bavail * stat.f_frsize
+
+
+def needed_mib(world_size: int) -> int:
+    """What serving on that many ranks takes, in MiB."""
+    return PYTHON_MODELS_MIB + (RANK_MIB * world_size if world_size > 1 else 0)
+
+
+def container_gib(world_size: int) -> int:
+    """A container's --shm-size in GiB, with room to spare."""
+    return max(needed_mib(world_size) // 1024 + 1, 2)
+
+
+def check_shared_memory(ranks: int, free: int | None = None) -> Check:
+    """Room for the Python models, and for every rank of this host where there are several."""
+    needed = needed_mib(ranks)
+    found = (free_bytes() if free is None else free) // MIB
+    ok = found >= needed
+    remedy = "" if ok else f"start the container with --shm-size={container_gib(ranks)}g"
+    return Check("shared memory", f"{found} MiB free", f"{needed} MiB", ok, remedy)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where the server is to listen."""
+
+    address: str = "127.0.0.1"
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Numbers by the name of the option that sets each."""
+        return {"http_port": self.http, "grpc_port": self.grpc, "metrics_port": self.metrics}
+
+
+def check_listening(listening: Listening) -> Iterator[Check]:
+    """Each port can be bound."""
+    needed = f"free on {listening.address}"
+    try:
+        check_ports(listening.address, listening.ports)
+        yield Check("ports", ", ".join(map(str, listening.ports.values())), needed, True)
+    except PortTaken as error:
+        cause, _, remedy = str(error).partition("; ")
+        yield Check("ports", cause, needed, False, remedy)
