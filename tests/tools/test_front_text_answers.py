@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trellis.gateway.models import Models, read_model
-from trellis.gateway.plugins import Plugins, Texts
+from trellis.gateway.plugins import Plugins
 from trellis.gateway.replies import quoted
 from trellis.gateway.text_answers import Source, TextAnswer
 from trellis.gateway.upstream import Upstream
+from trellis.pipeline.decode import Detokenizer
 from trellis.tokenizers import Tokenizer, load
 
 TEXT = '안녕하세요 세계 😀 naïve \x00\x1f"\\ — '
@@ -29,12 +30,8 @@ def tokenizer_of(folder: Path) -> Tokenizer:
     return load("llama", folder)
 
 
-def texts_of(tokenizer: Tokenizer) -> Texts:
-    return Texts(
-        tokenizer.decode,
-        tokenizer.stream_decoder,
-        lambda ids, length: ids if length is None else ids[:length],
-    )
+def texts_of(tokenizer: Tokenizer) -> Detokenizer:
+    return Detokenizer(tokenizer.decode, tokenizer.stream_decoder, frozenset())
 
 
 HIDDEN = frozenset((b"output_ids", b"text_cut", b"stream_end", b"stream_key"))
@@ -212,7 +209,7 @@ class Ending:
 
 
 def test_a_whole_answer_has_what_a_decoder_has_left_too() -> None:
-    answer = TextAnswer(ENGINE, Texts(Ending().push, Ending, lambda ids, _: ids))
+    answer = TextAnswer(ENGINE, Detokenizer(Ending().push, Ending))
     body = from_triton([5, 6], "tensorrt_llm", stream_end=True)
     assert b'"text_output":"xx!"' in answer.feed(CHUNKED + chunk(body) + b"0\r\n\r\n")
 
@@ -231,7 +228,7 @@ def test_characters_of_control_are_written_as_triton_does() -> None:
 
 @pytest.mark.parametrize("source", [IDS, ENGINE])
 def test_what_a_decoder_has_left_comes_with_the_last_chunk(source: Source) -> None:
-    answer = TextAnswer(source, Texts(Ending().push, Ending, lambda ids, _: ids))
+    answer = TextAnswer(source, Detokenizer(Ending().push, Ending))
     answer.feed(STREAM)
     texts = []
     for last in (False, True):
@@ -357,7 +354,7 @@ FAULT = "in ensemble 'ensemble', the tokens could not be decoded: told to raise"
 
 
 def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
-    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))
+    answer = TextAnswer(IDS, Detokenizer(Raising().push, Raising))
     events = [b"data: " + from_triton([one]) + b"\n\n" for one in (1, 13, 2)]
     out = answer.feed(STREAM + chunk(events[0]) + chunk(events[1] + events[2]))
     assert answer.failed
@@ -371,7 +368,7 @@ def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
 
 
 def test_a_whole_answer_that_cannot_be_decoded_is_the_error() -> None:
-    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))
+    answer = TextAnswer(IDS, Detokenizer(Raising().push, Raising))
     out = answer.feed(CHUNKED + chunk(from_triton([1, 13])) + b"0\r\n\r\n")
     assert answer.ended
     assert out.startswith(b"HTTP/1.1 400 Bad Request\r\n")
