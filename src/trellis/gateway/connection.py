@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
             return
         source = way.ensemble if body is None or way.engine is None else way.engine
         try:
-            request.ask_for_ids(source, way.texts, asked.skip_special_tokens)
+            request.ask_for_ids(source, way.texts, asked)
         except Exception as error:  # of a tokenizer_type: this request's alone
             log.exception("no text can be made of tokens")
             self._turn_down(request, Refusal(500, failure(error)))

@@ -17,6 +17,7 @@ from trellis.errors import RequestError
 from trellis.gateway.plugins import Plugins
 from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.encode import Preprocessor
+from trellis.pipeline.hooks import load_hooks
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
 from trellis.repository.manifest import foreign_code
 from trellis.tokenizers.registry import type_module
@@ -38,7 +39,8 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
     if files := foreign_code(writing.folder):
         return Plugins(why_not=_not_ours(files))
     tokenizer = load_tokenizer(writing)
-    texts = Detokenizer.of(tokenizer, padded=bool(writing.text("engine", "")))
+    padded = bool(writing.text("engine", ""))
+    texts = Detokenizer.of(tokenizer, padded, load_hooks(writing.folder))
     if files := foreign_code(reading.folder):
         return Plugins(texts, why_not=_not_ours(files))
     try:

@@ -50,12 +50,20 @@ class TextAnswer:
     """One answer on its way: `feed` bytes in, bytes out, until `ended`."""
 
     def __init__(
-        self, source: Source, texts: Detokenizer, skip_special_tokens: bool | None = None
+        self,
+        source: Source,
+        texts: Detokenizer,
+        skip_special_tokens: bool | None = None,
+        in_chunks: bool = True,
     ) -> None:
-        """`skip_special_tokens`: what the request says of it, if anything."""
+        """`skip_special_tokens`: what the request says of it, if anything.
+
+        `in_chunks`: whether it asks for a stream; an answer that is none may be an event, too.
+        """
         self._source = source
         self._texts = texts
         self._skip = skip_special_tokens
+        self._in_chunks = in_chunks
         self._sequence = texts.sequence(skip_special_tokens)
         self._parser = httptools.HttpResponseParser(self)
         self._out: list[bytes] = []
@@ -174,7 +182,7 @@ class TextAnswer:
         ids = _ids(found[1]) if found else []
         try:
             ids = self._texts.counted(ids, self._length)
-            if self._streams or self._last:
+            if self._last or (self._streams and self._in_chunks):
                 text = self._sequence.add(ids, self._last, self._cut)
             else:
                 text = self._texts.whole(ids, self._skip, self._cut)

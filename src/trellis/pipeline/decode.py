@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from trellis.pipeline.answer_ids import padding_of, without_padding
+from trellis.pipeline.hooks import AnswerHook, HookError, Hooks
 
 if TYPE_CHECKING:
     from trellis.tokenizers import Tokenizer
@@ -45,6 +46,21 @@ class SequenceText:
         return text[:-cut] if cut else text
 
 
+class HookedText(SequenceText):
+    """The same, through a user's hook: see hooks.py."""
+
+    __slots__ = ("_hook",)
+
+    def __init__(self, decoder: Decoder, hook: AnswerHook) -> None:
+        super().__init__(decoder)
+        self._hook = hook
+
+    def add(self, ids: list[int], ended: bool, cut: int = 0) -> str:
+        """What the hook makes of the text that these ids add. Raises HookError, too."""
+        text = self._hook.push(super().add(ids, ended, cut))
+        return text + self._hook.end() if ended else text
+
+
 class Detokenizer:
     """A model's answers, from ids to text: whole, or a sequence chunk by chunk.
 
@@ -61,20 +77,26 @@ class Detokenizer:
         decode: Callable[..., str],
         new_decoder: Callable[..., Decoder],
         padding: Padding | None = None,
+        new_answer: Callable[[], AnswerHook] | None = None,
     ) -> None:
         """`decode`, `new_decoder`: a tokenizer's `decode` and `stream_decoder`.
 
         `padding`: what fills a row where no length is said; None: rows have no padding.
+        `new_answer`: makes the hook of a sequence; None: texts stay as they are.
         """
         self.decode = decode
         self._new_decoder = new_decoder
         self._padding = padding
+        self._new_answer = new_answer
 
     @classmethod
-    def of(cls, tokenizer: "Tokenizer", padded: bool = False) -> "Detokenizer":
+    def of(
+        cls, tokenizer: "Tokenizer", padded: bool = False, hooks: Hooks | None = None
+    ) -> "Detokenizer":
         """By a tokenizer. `padded`: whether padding may follow the ids, as with the C++ backend."""
         padding = padding_of(tokenizer) if padded else None
-        return cls(tokenizer.decode, tokenizer.stream_decoder, padding)
+        new_answer = None if hooks is None else hooks.new_answer
+        return cls(tokenizer.decode, tokenizer.stream_decoder, padding, new_answer)
 
     def counted(self, ids: list[int], length: int | None) -> list[int]:
         """The ids of a row that are an answer's; `length`: their number, if it is said."""
@@ -84,21 +106,31 @@ class Detokenizer:
         """The text of a sequence that came in one piece.
 
         `skip_special_tokens`: whether it leaves them out; None: as the tokenizer was loaded.
-        `cut`: how many characters at its end a stop word takes. Raises what a tokenizer_type does.
+        `cut`: how many characters at its end a stop word takes. Raises what a tokenizer_type does,
+        and HookError.
         """
         if skip_special_tokens is None:
             text = self.decode(ids)
         else:
             text = self.decode(ids, skip_special_tokens)
-        return text[:-cut] if cut else text
+        if cut:
+            text = text[:-cut]
+        if self._new_answer is None:
+            return text
+        hook = self._new_answer()
+        return hook.push(text) + hook.end()
 
     def sequence(self, skip_special_tokens: bool | None = None) -> SequenceText:
         """The text of a sequence that comes in chunks; `skip_special_tokens` as in `whole`."""
-        if skip_special_tokens is None:
-            return SequenceText(self._new_decoder())
-        return SequenceText(self._new_decoder(skip_special_tokens))
+        asked = () if skip_special_tokens is None else (skip_special_tokens,)
+        decoder = self._new_decoder(*asked)
+        if self._new_answer is None:
+            return SequenceText(decoder)
+        return HookedText(decoder, self._new_answer())
 
 
 def failure(error: Exception) -> str:
     """What a client is told where its answer's text could not be made."""
+    if isinstance(error, HookError):  # it says by itself what failed
+        return str(error)
     return f"the tokens could not be decoded: {error}"

@@ -17,6 +17,7 @@ from trellis.ipc.chunk_counts import CountsServer
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.pipeline.decode import Detokenizer, failure
 from trellis.pipeline.engine_answers import EngineAnswers
+from trellis.pipeline.hooks import load_hooks
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
 from trellis.pipeline.streams import StreamTable
 from trellis.triton_models.text_tensors import text_tensor, texts_tensor
@@ -32,7 +33,8 @@ class TritonPythonModel:
         end_with_server()
         settings = ModelSettings.read(args)
         own_engine = settings.text("engine", "")  # set where TensorRT-LLM itself is before this
-        self.detokenizer = Detokenizer.of(load_tokenizer(settings), padded=bool(own_engine))
+        hooks = load_hooks(settings.folder)
+        self.detokenizer = Detokenizer.of(load_tokenizer(settings), bool(own_engine), hooks)
         self.streams = StreamTable(
             self.detokenizer,
             max_streams=settings.integer("max_streams") or 65536,
