@@ -13,6 +13,7 @@ from trellis.preflight.configuration import check_configuration
 from trellis.preflight.engine_path import check_engine_path
 from trellis.preflight.gpus import check_gpus
 from trellis.preflight.heads import check_heads
+from trellis.preflight.hooks import check_hooks
 from trellis.preflight.inflight import check_inflight
 from trellis.preflight.large_files import check_large_files
 from trellis.preflight.listening import Listening, check_listening
@@ -67,6 +68,7 @@ def _checks(
     yield check_ranks(repository)
     yield from check_large_files(repository)
     yield from check_vocabulary(repository)
+    yield from check_hooks(repository)
     if repository.engine is not None:
         yield from _trtllm(repository, world_size, here)
     else:
