@@ -12,12 +12,15 @@ from trellis.server.process import Server, ServerSettings
 
 @contextmanager
 def own_server(
-    demo: tuple[Path, Path], folder: Path, settings: Mapping[str, str]
+    demo: tuple[Path, Path],
+    folder: Path,
+    settings: Mapping[str, str],
+    hooks: Path | None = None,
 ) -> Iterator[Server]:
     """Assembled in `folder` from the folders of engine and tokenizer, started, ready."""
     engine, tokenizer = demo
     repo = folder / "triton_model_repo"
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings=settings), repo)
+    assemble(Plan(read_engine(engine), "gpt2", tokenizer, hooks=hooks, settings=settings), repo)
     log = folder / "triton.log"
     with log.open("wb") as output:
         server = Server(ServerSettings(repo, *free_ports(3)), output)

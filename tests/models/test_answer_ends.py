@@ -1,5 +1,6 @@
 """Which ids end an answer, and what of it goes on: from a request's tensors to what is sent."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def outputs(**arrays: Any) -> dict[str, Any]:
     names |= {"OUT_STOP_TOKEN_IDS"}
     settings = ModelSettings(
         name="preprocessing",
-        folder=None,  # type: ignore[arg-type]
+        folder=Path(),
         parameters={"vocab_size": "10", "max_words": "4"},
         outputs=dict.fromkeys(names, "TYPE_INT32"),
         max_batch_size=4,
@@ -176,7 +177,7 @@ def test_wrong_ones_are_named(ids: list[list[int]], message: str) -> None:
 def test_a_token_beyond_the_engines_vocabulary_is_refused_by_its_letters() -> None:
     settings = ModelSettings(
         name="preprocessing",
-        folder=None,  # type: ignore[arg-type]
+        folder=Path(),
         parameters={"vocab_size": "8"},
         outputs=dict.fromkeys(("INPUT_ID", "REQUEST_INPUT_LEN"), "TYPE_INT32"),
         max_batch_size=4,

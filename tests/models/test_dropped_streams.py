@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from trellis.engine_host.abandoned_streams import STILL_SECONDS, AbandonedStreams, Stream
+from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.streams import StreamTable
 
 ROUND = 0.025
@@ -39,7 +40,9 @@ class Pipeline:
 
     streams: dict[int, Sent] = field(default_factory=dict)
     queue: deque[int] = field(default_factory=deque)
-    table: StreamTable = field(default_factory=lambda: StreamTable(Decoder, max_streams=8))
+    table: StreamTable = field(
+        default_factory=lambda: StreamTable(Detokenizer(str, Decoder), max_streams=8)
+    )
     judge: AbandonedStreams = field(default_factory=AbandonedStreams)
     now: float = 100.0
     asked: list[int] | None = None
@@ -169,7 +172,7 @@ def test_a_restarted_postprocessing_is_not_compared_with_the_one_before() -> Non
         made.chunk(0, 1)
         made.decode(2)
         made.round()
-    made.table, made.epoch = StreamTable(Decoder), 1
+    made.table, made.epoch = StreamTable(Detokenizer(str, Decoder)), 1
     for _ in range(100):
         made.chunk(1)
         made.decode(2)
@@ -226,7 +229,10 @@ def play(made: Pipeline, what: Round, left: set[int]) -> None:
         for stream in made.streams.values():
             stream.left = stream.owner in left
     elif what.event == "restart":
-        made.table, made.epoch = StreamTable(Decoder, max_streams=8), made.epoch + 1
+        made.table, made.epoch = (
+            StreamTable(Detokenizer(str, Decoder), max_streams=8),
+            made.epoch + 1,
+        )
     elif what.event == "crowd":  # others push one stream's state out
         for key in range(1000, 1003):
             made.table.decode(key, [1], ended=False)

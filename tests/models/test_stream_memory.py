@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.streams import StreamTable
 from trellis.tokenizers import Tokenizer, load
 
@@ -38,7 +39,7 @@ class Streams(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.number = 0
-        self.table = StreamTable(Joined, LIMIT, QUIET, clock=lambda: self.now)
+        self.table = StreamTable(Detokenizer(str, Joined), LIMIT, QUIET, clock=lambda: self.now)
         self.kept: dict[int, tuple[list[int], float]] = {}  # oldest use first
 
     @rule(key=KEYS, ended=st.booleans())
@@ -94,7 +95,7 @@ def grown(table: StreamTable, feed: Callable[[], None]) -> int:
 
 
 def test_an_abandoned_stream_costs_less_than_a_kilobyte(tokenizer: Tokenizer) -> None:
-    table = StreamTable(tokenizer.stream_decoder)
+    table = StreamTable(Detokenizer.of(tokenizer))
     table.decode("first", [504], ended=False)
 
     def abandon() -> None:
@@ -110,7 +111,7 @@ def test_an_abandoned_stream_costs_less_than_a_kilobyte(tokenizer: Tokenizer) ->
 def test_streams_that_never_end_and_ids_that_collide_do_not_grow(
     tokenizer: Tokenizer, keys: int
 ) -> None:
-    table = StreamTable(tokenizer.stream_decoder)
+    table = StreamTable(Detokenizer.of(tokenizer))
     for number in range(1000):
         table.decode(number % keys, [number], ended=False)
 

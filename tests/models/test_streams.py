@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.streams import StreamTable
 
 
@@ -20,8 +21,12 @@ class Numbers:
         return "end"
 
 
+def numbers() -> Detokenizer:
+    return Detokenizer(str, Numbers)
+
+
 def test_chunks_of_a_stream_share_a_decoder_until_it_ends() -> None:
-    table = StreamTable(Numbers)
+    table = StreamTable(numbers())
     assert table.decode(1, [5, 5], ended=False) == "2,"
     assert table.decode(2, [5], ended=False) == "1,"
     assert table.decode(1, [5], ended=True) == "3,end"
@@ -36,7 +41,7 @@ def test_a_stream_is_decoded_as_its_first_chunk_says() -> None:
         asked.append(skip)
         return Numbers()
 
-    table = StreamTable(decoder)
+    table = StreamTable(Detokenizer(str, decoder))
     for skip in (False, True, None):
         assert table.decode(skip, [5], ended=False, skip_special_tokens=skip) == "1,"
         assert table.decode(skip, [5], ended=True, skip_special_tokens=skip) == "2,end"
@@ -45,14 +50,14 @@ def test_a_stream_is_decoded_as_its_first_chunk_says() -> None:
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 8))
 def test_never_more_than_its_limit(keys: list[int], limit: int) -> None:
-    table = StreamTable(Numbers, max_streams=limit)
+    table = StreamTable(numbers(), max_streams=limit)
     for key in keys:
         table.decode(key, [1], ended=False)
         assert len(table) <= limit
 
 
 def test_the_longest_quiet_goes_first() -> None:
-    table = StreamTable(Numbers, max_streams=2)
+    table = StreamTable(numbers(), max_streams=2)
     for key in (1, 2, 1, 3):
         table.decode(key, [1], ended=False)
     assert table.decode(1, [1], ended=True) == "3,end"
@@ -61,7 +66,7 @@ def test_the_longest_quiet_goes_first() -> None:
 
 def test_a_quiet_stream_is_forgotten() -> None:
     now = [0.0]
-    table = StreamTable(Numbers, quiet_seconds=10, clock=lambda: now[0])
+    table = StreamTable(numbers(), quiet_seconds=10, clock=lambda: now[0])
     table.decode(1, [1], ended=False)
     now[0] = 11.0
     table.decode(2, [1], ended=False)

@@ -7,7 +7,6 @@ import pytest
 
 from trellis.engine_host.engines.ranks import Place, sizes_that_divide
 from trellis.ranks.options import (
-    RUN_RANK,
     Host,
     RankOptions,
     RanksError,

@@ -100,6 +100,7 @@ def serve(
     scripts: Sequence[Script],
     settings: Mapping[str, str] | None = None,
     exposes: bool = False,
+    hooks: Path | None = None,
     **standin: str,
 ) -> Iterator[Served]:
     """Assemble, add the stand-in's own parameters, start, wait until ready.
@@ -107,7 +108,7 @@ def serve(
     `exposes`: whether HTTP clients may ask the models inside the ensemble.
     """
     engine = write_engine(folder / "llama-out", release)
-    plan = Plan(read_engine(engine), "llama", tokenizer, settings=settings or {})
+    plan = Plan(read_engine(engine), "llama", tokenizer, hooks=hooks, settings=settings or {})
     repository = folder / "triton_model_repo"
     assemble(plan, repository)
     (repository / "tensorrt_llm" / library.name).symlink_to(library)

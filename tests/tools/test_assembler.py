@@ -15,6 +15,7 @@ from gguf import GGUFWriter
 
 from trellis.engine_files.engine_folder import read_engine
 from trellis.files import CopyMode, place
+from trellis.pipeline.hooks import FILE, HookError
 from trellis.repository.assemble import Assembly, AssemblyError, Plan, assemble
 from trellis.repository.model_config import parameters, parse_config
 from trellis.tokenizers import load
@@ -321,6 +322,25 @@ def test_an_option_of_the_tokenizer_reaches_both_of_its_models(
     for model in ("preprocessing", "postprocessing"):
         config = parse_config((target / model / "config.pbtxt").read_text())
         assert parameters(config)[key] == value
+
+
+def test_hooks_come_and_go_and_are_rejected_by_name(
+    plan: Plan, target: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "my.py"
+    copies = [target / model / "1" / FILE for model in ("preprocessing", "postprocessing")]
+    file.write_text("def prompt(text): return text")
+    assert assemble(replace(plan, hooks=file), target)
+    assert not assemble(replace(plan, hooks=file), target)
+    assert [copy.read_text() for copy in copies] == [file.read_text()] * 2
+    for text in ("def other(text): return text", "def prompt(text)"):
+        file.write_text(text)
+        with pytest.raises(HookError, match=r"HOOKS=.*/my.py: "):
+            assemble(replace(plan, hooks=file), target)
+    with pytest.raises(HookError, match=r"HOOKS=no.py: No such file or directory"):
+        assemble(replace(plan, hooks=Path("no.py")), target)
+    assert assemble(plan, target)
+    assert not any(copy.exists() for copy in copies)
 
 
 def test_options_of_the_tokenizer_are_not_ignored(plan: Plan, target: Path) -> None:

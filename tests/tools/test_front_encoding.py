@@ -12,12 +12,12 @@ from front_wire import post
 from trellis.gateway.connection import Connection
 from trellis.gateway.fields import Field
 from trellis.gateway.models import Model
-from trellis.gateway.plugins import Texts
 from trellis.gateway.replies import Refusal
 from trellis.gateway.routes import Route
 from trellis.gateway.settings import LONG_BODY
 from trellis.gateway.state import State
 from trellis.gateway.text_answers import Source
+from trellis.pipeline.decode import Detokenizer
 from trellis.server.gateway_settings import GatewaySettings
 
 PATH = "/v2/models/ensemble"
@@ -70,7 +70,7 @@ def state() -> Iterator[State]:
     made = State(GatewaySettings("127.0.0.1", 1, 1, 1, 1.0), loop)
     tensors: list[dict[str, Any]] = [{"name": n, "data_type": t, "dims": [1]} for n, t in KINDS]
     fields = {tensor["name"]: Field.of(tensor, True) for tensor in tensors}
-    way = Way(Texts(lambda _: "", lambda: None, lambda ids, _: ids), SOURCE)  # type: ignore[arg-type, return-value]
+    way = Way(Detokenizer(lambda _: "", lambda: None), SOURCE)  # type: ignore[arg-type, return-value]
     way.__dict__.update(begun=threading.Event(), go_on=threading.Event())
     made.models._known[PATH] = (time.monotonic(), Model("ensemble", fields, True, way, True))
     yield made
@@ -141,7 +141,7 @@ def test_a_tokenizer_that_raises_at_the_start_of_an_answer_is_that_requests_alon
         raise ValueError("no table")
 
     way = way_of(state)
-    way.__dict__["texts"] = Texts(lambda _: "", raises, lambda ids, _: ids)
+    way.__dict__["texts"] = Detokenizer(lambda _: "", raises)
     client, transport = connected(state)
     for _ in range(2):
         client.data_received(asked("short"))

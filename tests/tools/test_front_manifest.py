@@ -14,8 +14,9 @@ from trellis.gateway.plugin_loading import load_plugins
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.routes import Route, choose_route
 from trellis.gateway.settings import LONG_BODY
+from trellis.pipeline.hooks import FILE
 from trellis.repository.assemble import Plan, assemble
-from trellis.repository.manifest import ENTRY
+from trellis.repository.manifest import ENTRY, foreign_code, read_manifest
 from trellis.repository.model_config import parse_config
 from trellis.tokenizers.fast import FastTokenizer
 
@@ -144,6 +145,44 @@ def test_byte_code_and_parameters_are_no_edits(repository: Path) -> None:
     way = way_of(repository)
     assert way is not None
     assert way.requests is not None
+
+
+HOOKS = """
+def prompt(text):
+    return text.upper()
+
+class Answer:
+    def push(self, text):
+        return f"<{text}>"
+"""
+
+
+def test_hooks_are_no_edit_and_are_run_here(
+    repository: Path, tmp_path: Path, llama_folder: Path
+) -> None:
+    """The short way stays open, and what goes it is hooked."""
+    plain = way_of(repository)
+    file = tmp_path / "my.py"
+    file.write_text(HOOKS)
+    engine = EngineFolder(tmp_path / "x", "openvino", (), max_seq_len=99, vocab_size=32_000)
+    engine.path.mkdir()
+    hooked = tmp_path / "hooked"
+    assemble(Plan(engine, "llama", llama_folder, hooks=file), hooked)
+    for model in ("preprocessing", "postprocessing"):
+        assert (hooked / model / "1" / FILE).read_text() == HOOKS
+        assert f"{model}/1/{FILE}" in read_manifest(hooked)
+        assert foreign_code(hooked / model / "1") == []
+        shutil.copy(file, repository / model / "1" / FILE)
+    for made in (repository, hooked):
+        way = way_of(made)
+        assert plain is not None
+        assert way is not None
+        assert way.requests is not None
+        (ids,) = way.requests._preprocessor.encode(["hello"])
+        assert isinstance(ids, list)
+        assert ids == plain.requests._preprocessor.encode(["HELLO"])[0]  # type: ignore[union-attr]
+        assert way.texts.whole(ids) == "<HELLO>"
+        assert way.texts.sequence().add(ids, ended=False) == "<HELLO>"
 
 
 def test_an_ensemble_of_ones_own_is_asked(repository: Path) -> None:

@@ -12,10 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trellis.gateway.models import Models, read_model
-from trellis.gateway.plugins import Plugins, Texts
+from trellis.gateway.plugins import Plugins
 from trellis.gateway.replies import quoted
 from trellis.gateway.text_answers import Source, TextAnswer
 from trellis.gateway.upstream import Upstream
+from trellis.pipeline.decode import Detokenizer
+from trellis.pipeline.hooks import AnswerHook, Hooks, WholeAnswerHook
+from trellis.pipeline.streams import StreamTable
 from trellis.tokenizers import Tokenizer, load
 
 TEXT = '안녕하세요 세계 😀 naïve \x00\x1f"\\ — '
@@ -29,12 +32,8 @@ def tokenizer_of(folder: Path) -> Tokenizer:
     return load("llama", folder)
 
 
-def texts_of(tokenizer: Tokenizer) -> Texts:
-    return Texts(
-        tokenizer.decode,
-        tokenizer.stream_decoder,
-        lambda ids, length: ids if length is None else ids[:length],
-    )
+def texts_of(tokenizer: Tokenizer) -> Detokenizer:
+    return Detokenizer(tokenizer.decode, tokenizer.stream_decoder, frozenset())
 
 
 HIDDEN = frozenset((b"output_ids", b"text_cut", b"stream_end", b"stream_key"))
@@ -212,7 +211,7 @@ class Ending:
 
 
 def test_a_whole_answer_has_what_a_decoder_has_left_too() -> None:
-    answer = TextAnswer(ENGINE, Texts(Ending().push, Ending, lambda ids, _: ids))  # type: ignore[arg-type]
+    answer = TextAnswer(ENGINE, Detokenizer(Ending().push, Ending))
     body = from_triton([5, 6], "tensorrt_llm", stream_end=True)
     assert b'"text_output":"xx!"' in answer.feed(CHUNKED + chunk(body) + b"0\r\n\r\n")
 
@@ -231,7 +230,7 @@ def test_characters_of_control_are_written_as_triton_does() -> None:
 
 @pytest.mark.parametrize("source", [IDS, ENGINE])
 def test_what_a_decoder_has_left_comes_with_the_last_chunk(source: Source) -> None:
-    answer = TextAnswer(source, Texts(Ending().push, Ending, lambda ids, _: ids))  # type: ignore[arg-type]
+    answer = TextAnswer(source, Detokenizer(Ending().push, Ending))
     answer.feed(STREAM)
     texts = []
     for last in (False, True):
@@ -306,6 +305,80 @@ def test_a_tokenizer_that_cannot_be_loaded_here_is_said_and_left_to_its_model(
     assert capfd.readouterr().err.count("HTTP gateway: requests go through") == 1
 
 
+class Hook:
+    """An answer's hook that keeps the last letter back, and shows where it ended."""
+
+    def __init__(self) -> None:
+        self.kept = ""
+
+    def push(self, text: str) -> str:
+        text = self.kept + text
+        self.kept = text[-1:]
+        return text[:-1].upper()
+
+    def end(self) -> str:
+        return self.kept + "!"
+
+
+def hooked(tokenizer: Tokenizer) -> Detokenizer:
+    return Detokenizer.of(tokenizer, hooks=Hooks(new_answer=lambda: AnswerHook(Hook)))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(GROUPS, CUTS)
+def test_a_hooked_stream_says_what_postprocessing_would(
+    llama_folder: Path, groups: list[list[int]], cuts: list[int]
+) -> None:
+    tokenizer = tokenizer_of(llama_folder)
+    table = StreamTable(hooked(tokenizer))  # as `postprocessing` has it
+    events, right = [], []
+    for at, ids in enumerate(groups):
+        last = at == len(groups) - 1
+        events.append(b"data: " + from_triton(ids, ENGINE.model, stream_end=last) + b"\n\n")
+        right.append(b"data: " + expected(table.decode(7, ids, last)) + b"\n\n")
+    answer = TextAnswer(ENGINE, hooked(tokenizer))
+    out = fed(answer, STREAM + b"".join(map(chunk, events)) + b"0\r\n\r\n", cuts)
+    assert unchunked(out) == b"".join(right)
+
+
+@pytest.mark.parametrize("event", [True, False])
+@pytest.mark.parametrize("says_last", [True, False])
+def test_a_hook_has_the_whole_of_an_answer_that_is_no_stream(
+    llama_folder: Path, event: bool, says_last: bool
+) -> None:
+    """Also where it is an event, and an engine does not say that nothing follows."""
+    tokenizer = tokenizer_of(llama_folder)
+    ids = tokenizer.encode("one two")[1:]
+    more = {"stream_end": True} if says_last else {}
+    body = from_triton(ids, ENGINE.model, **more)
+    answer = TextAnswer(ENGINE, hooked(tokenizer), in_chunks=False)
+    out = answer.feed(
+        STREAM + chunk(b"data: " + body + b"\n\n") if event else CHUNKED + chunk(body)
+    )
+    out += answer.feed(b"0\r\n\r\n")
+    assert expected("ONE TWo!") in out
+
+
+def fails(*texts: str) -> Any:
+    raise ValueError(*texts, "!")
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        (lambda: WholeAnswerHook(fails), "answer raised ValueError: ('x', '!')"),
+        (lambda: AnswerHook(fails), "Answer raised ValueError: !"),
+    ],
+)
+def test_a_hook_that_fails_is_named_and_nothing_else_is_said(hook: Any, message: str) -> None:
+    """As an answer of Triton's with its status, also where the object cannot be made."""
+    answer = TextAnswer(ENGINE, Detokenizer(Ending().push, Ending, None, hook))
+    out = answer.feed(CHUNKED + chunk(from_triton([5], ENGINE.model)) + b"0\r\n\r\n")
+    assert out.startswith(b"HTTP/1.1 400 ")
+    said = {"error": f"in ensemble 'ensemble', hooks.py: {message}"}
+    assert json.loads(out.partition(b"\r\n\r\n")[2]) == said
+
+
 class Raising:
     """A stream decoder that does not like one id."""
 
@@ -357,7 +430,7 @@ FAULT = "in ensemble 'ensemble', the tokens could not be decoded: told to raise"
 
 
 def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
-    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))  # type: ignore[arg-type]
+    answer = TextAnswer(IDS, Detokenizer(Raising().push, Raising))
     events = [b"data: " + from_triton([one]) + b"\n\n" for one in (1, 13, 2)]
     out = answer.feed(STREAM + chunk(events[0]) + chunk(events[1] + events[2]))
     assert answer.failed
@@ -371,7 +444,7 @@ def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
 
 
 def test_a_whole_answer_that_cannot_be_decoded_is_the_error() -> None:
-    answer = TextAnswer(IDS, Texts(Raising().push, Raising, lambda i, _: i))  # type: ignore[arg-type]
+    answer = TextAnswer(IDS, Detokenizer(Raising().push, Raising))
     out = answer.feed(CHUNKED + chunk(from_triton([1, 13])) + b"0\r\n\r\n")
     assert answer.ended
     assert out.startswith(b"HTTP/1.1 400 Bad Request\r\n")

@@ -61,6 +61,13 @@ def test_the_default_tokenizer_is_what_the_files_ask_for(checkout: Path) -> None
     assert '--tokenizer "auto"' in lines
 
 
+def test_hooks_go_to_make_repo_and_make_a_repository_before_it_is_served(checkout: Path) -> None:
+    assert '--hooks "my.py"' in make(checkout, "-n", "repo", "HOOKS=my.py").stdout
+    (checkout / "triton_model_repo").mkdir()
+    made = (["triton_model_repo"], "triton_model_repo")
+    assert served(checkout, "HOOKS=my.py") == made
+
+
 def test_make_clean_leaves_the_folders_of_the_user(checkout: Path) -> None:
     kept = ["triton_model_repo", "llama-out", "llama-tokenizer"]
     for name in (*kept, "smollm2-out", "smollm2-repo", "smollm2-tokenizer"):

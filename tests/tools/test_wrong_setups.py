@@ -600,6 +600,32 @@ def test_an_engine_that_was_not_built_for_inflight_batching(place: Place) -> Non
     assert "--use_inflight_batching --paged_kv_cache --remove_input_padding" in found["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import no_such_package\nprompt = str", "cannot be imported: ModuleNotFoundError: No mod"),
+        ("class Answer: ...", "Answer has no push(text)"),
+    ],
+)
+def test_hooks_that_cannot_be_loaded(place: Place, text: str, found: str) -> None:
+    file = place.folder / "my.py"
+    file.write_text(text)
+    engine = read_engine(place.engine, release=RELEASE)
+    assemble(Plan(engine, "llama", place.tokenizer, hooks=file), place.repository)
+    (check,) = failing(place.repository, *ports(), env=place.gpus(80))
+    assert check["what"] == "hooks"
+    assert check["found"].startswith(f"hooks.py: {found}")
+    assert check["remedy"] == "correct your file and make the repository again with HOOKS="
+
+
+def test_a_missing_file_of_hooks_is_said_in_one_line(place: Place) -> None:
+    made = {"--engine": place.engine, "--tokenizer_dir": place.tokenizer, "--tokenizer": "llama"}
+    made |= {"--trtllm": RELEASE, "--model_repo": place.repository, "--hooks": "no.py"}
+    done = run("assemble", *(str(word) for option in made.items() for word in option))
+    assert done.status == 1
+    assert done.output == "assemble: HOOKS=no.py: No such file or directory\n"
+
+
 def test_the_container_of_another_release(place: Place) -> None:
     env = made(place).gpus(80) | {"NVIDIA_TRITON_SERVER_VERSION": "24.10"}
     (found,) = failing(place.repository, *ports(), env=env)

@@ -39,6 +39,10 @@ def main(
     mount: Annotated[
         str, typer.Option("--mount", help="absolute path that it will be served from")
     ] = "",
+    hooks: Annotated[
+        str,
+        typer.Option("--hooks", help="a file of your own: prompt(text), answer(text) or Answer"),
+    ] = "",
     replace: Annotated[
         str, typer.Option("--replace", help="1: in the place of another engine's repository")
     ] = "",
@@ -52,6 +56,7 @@ def main(
             tokenizer_type=tokenizer_type,
             tokenizer_dir=find_tokenizer_dir(tokenizer_type, engine, given),
             type_file=type_file,
+            hooks=Path(hooks) if hooks else None,
             settings=parse_substitutions(settings),
             copy=copy_mode(engine_copy),
             mount=Path(mount) if mount else None,

@@ -22,6 +22,7 @@ from trellis.gateway.routes import Route
 from trellis.gateway.settings import MAX_AHEAD_BYTES, STALL_SECONDS
 from trellis.gateway.state import State
 from trellis.gateway.upstream import Upstream
+from trellis.pipeline.decode import failure
 
 log = logging.getLogger("trellis.gateway")
 LINGER_SECONDS = 2.0  # for a client to read a refusal while it still sends
@@ -252,10 +253,10 @@ class Connection(asyncio.Protocol):
             return
         source = way.ensemble if body is None or way.engine is None else way.engine
         try:
-            request.ask_for_ids(source, way.texts, asked.skip_special_tokens)
+            request.ask_for_ids(source, way.texts, asked)
         except Exception as error:  # of a tokenizer_type: this request's alone
             log.exception("no text can be made of tokens")
-            self._turn_down(request, Refusal(500, f"the tokens could not be decoded: {error}"))
+            self._turn_down(request, Refusal(500, failure(error)))
             return
         sent = body or asked.body
         self._send(request, request.head(len(sent)) + sent)

@@ -8,15 +8,16 @@ that a gateway without numpy or tokenizers still passes requests on.
 
 import filecmp
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trellis.contract.tensor_types import numpy_type
 from trellis.errors import RequestError
-from trellis.gateway.plugins import Ids, Plugins, Texts
-from trellis.pipeline.answer_ids import padding_of, without_padding
+from trellis.gateway.plugins import Plugins
+from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.encode import Preprocessor
+from trellis.pipeline.hooks import load_hooks
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
 from trellis.repository.manifest import foreign_code
 from trellis.tokenizers.registry import type_module
@@ -38,11 +39,8 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
     if files := foreign_code(writing.folder):
         return Plugins(why_not=_not_ours(files))
     tokenizer = load_tokenizer(writing)
-    counted: Callable[[Ids, int | None], Ids] = lambda ids, _: ids  # noqa: E731
-    if writing.text("engine", ""):  # a Python engine's ids have no padding
-        padding = padding_of(tokenizer)
-        counted = lambda ids, length: without_padding(ids, length, padding)  # noqa: E731
-    texts = Texts(tokenizer.decode, tokenizer.stream_decoder, counted)
+    padded = bool(writing.text("engine", ""))
+    texts = Detokenizer.of(tokenizer, padded, load_hooks(writing.folder))
     if files := foreign_code(reading.folder):
         return Plugins(texts, why_not=_not_ours(files))
     try:

@@ -3,7 +3,7 @@
 
 from typing import Any, NamedTuple
 
-from trellis.contract.client_inputs import SKIP
+from trellis.contract.client_inputs import SKIP, STREAM
 
 
 class Prepared(NamedTuple):
@@ -15,6 +15,11 @@ class Prepared(NamedTuple):
     values: dict[str, Any]  # the inputs that were sent
     stops: bool  # whether it ends another request
     sent_id: str  # the id that goes to Triton; '' for none
+
+    @property
+    def streams(self) -> bool:
+        """Whether its answer comes in chunks."""
+        return self.values.get(STREAM) in (True, [True])
 
     @property
     def skip_special_tokens(self) -> bool | None:

@@ -13,10 +13,11 @@ from httptools.parser.errors import HttpParserError, HttpParserUpgrade
 from trellis.gateway.doors import asked_path, check_upgrade, origin_form, with_own_type
 from trellis.gateway.models import route
 from trellis.gateway.nesting import Nesting
-from trellis.gateway.plugins import Texts
+from trellis.gateway.prepared import Prepared
 from trellis.gateway.replies import EVENTS, JSON, Refusal
 from trellis.gateway.settings import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from trellis.gateway.text_answers import Source, TextAnswer
+from trellis.pipeline.decode import Detokenizer
 
 Header = tuple[bytes, bytes]
 # Written anew for a request whose body was read whole.
@@ -57,12 +58,12 @@ class Request:
         path = self.target.partition(b"?")[0]
         return EVENTS if path.endswith(b"/generate_stream") else JSON
 
-    def ask_for_ids(self, source: Source, texts: Texts, skip_special_tokens: bool | None) -> None:
+    def ask_for_ids(self, source: Source, texts: Detokenizer, asked: Prepared) -> None:
         """Have a model answer that gives ids, of which the gateway makes text."""
         place = self.target.index(b"/v2/models/") + len(b"/v2/models/")
         end = self.target.index(b"/", place)
         self.target = b"%s%s%s" % (self.target[:place], source.model.encode(), self.target[end:])
-        self.text_answer = TextAnswer(source, texts, skip_special_tokens)
+        self.text_answer = TextAnswer(source, texts, asked.skip_special_tokens, asked.streams)
 
     def head(self, length: int | None = None) -> bytes:
         """The head as it is passed on; with the length of a body that was read whole."""

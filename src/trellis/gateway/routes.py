@@ -9,16 +9,19 @@ the plugins of this release (see plugin_loading.py); what else somebody put ther
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trellis.contract.wiring_names import IDS_SUFFIX, STEP_MARK, TOLD
 from trellis.gateway.engine_requests import EngineRequests
 from trellis.gateway.fields import Field
-from trellis.gateway.plugins import Plugins, Texts
+from trellis.gateway.plugins import Plugins
 from trellis.gateway.prepared import Prepared
 from trellis.gateway.replies import Refusal
 from trellis.gateway.settings import LONG_BODY, MAX_ENGINE_BODY
 from trellis.gateway.text_answers import Source
+
+if TYPE_CHECKING:
+    from trellis.pipeline.decode import Detokenizer
 
 Config = dict[str, Any]
 log = logging.getLogger("trellis.gateway")
@@ -32,7 +35,7 @@ ONE_VERSION = {"latest": {"num_versions": 1}}
 class Route:
     """The models that are asked, and what makes text of their answers."""
 
-    texts: Texts
+    texts: "Detokenizer"
     ensemble: Source
     engine: Source | None = None
     requests: EngineRequests | None = None  # to the engine

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import httptools
 
-from trellis.gateway.plugins import Texts
 from trellis.gateway.replies import LAST_CHUNK, Refusal, chunk, quoted
+from trellis.pipeline.decode import Detokenizer, failure
 
 # As Triton writes them: several in a list, one alone. In no string: quotes are escaped there.
 IDS = re.compile(rb'"output_ids":(-?[0-9]+|\[[-0-9,]*\]),?')
@@ -50,13 +50,21 @@ class TextAnswer:
     """One answer on its way: `feed` bytes in, bytes out, until `ended`."""
 
     def __init__(
-        self, source: Source, texts: Texts, skip_special_tokens: bool | None = None
+        self,
+        source: Source,
+        texts: Detokenizer,
+        skip_special_tokens: bool | None = None,
+        in_chunks: bool = True,
     ) -> None:
-        """`skip_special_tokens`: what the request says of it, if anything."""
+        """`skip_special_tokens`: what the request says of it, if anything.
+
+        `in_chunks`: whether it asks for a stream; an answer that is none may be an event, too.
+        """
         self._source = source
         self._texts = texts
-        self._skip = () if skip_special_tokens is None else (skip_special_tokens,)
-        self._decoder = texts.new_decoder(*self._skip)
+        self._skip = skip_special_tokens
+        self._in_chunks = in_chunks
+        self._sequence = texts.sequence(skip_special_tokens)
         self._parser = httptools.HttpResponseParser(self)
         self._out: list[bytes] = []
         self._body = b""
@@ -173,12 +181,15 @@ class TextAnswer:
             self._read(b"".join(around))
         ids = _ids(found[1]) if found else []
         try:
-            text = self._text(ids)
+            ids = self._texts.counted(ids, self._length)
+            if self._last or (self._streams and self._in_chunks):
+                text = self._sequence.add(ids, self._last, self._cut)
+            else:
+                text = self._texts.whole(ids, self._skip, self._cut)
         except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
             log.exception("tokens could not be decoded")
             self.failed = True
-            about = f"in ensemble '{self._source.ensemble}'"
-            self._message = f"{about}, the tokens could not be decoded: {error}"
+            self._message = f"in ensemble '{self._source.ensemble}', {failure(error)}"
             return json.dumps({"error": self._message}).encode()
         return self._head + quoted(text) + b"}"
 
@@ -201,16 +212,6 @@ class TextAnswer:
         kept |= SEQUENCE
         members = [b'"%s":%s,' % (name, kept[name]) for name in sorted(kept)]  # as Triton has them
         self._head = b'{%s"text_output":' % b"".join(members)
-
-    def _text(self, ids: list[int]) -> str:
-        ids = self._texts.counted(ids, self._length)
-        if not self._streams and not self._last:
-            text = self._texts.decode(ids, *self._skip)
-        else:
-            text = self._decoder.push(ids)
-            if self._last:
-                text += self._decoder.end()
-        return text[: -self._cut] if self._cut else text
 
 
 def _number(value: bytes | None) -> int | None:

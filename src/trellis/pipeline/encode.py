@@ -17,6 +17,7 @@ from trellis.errors import RequestError
 from trellis.ipc.stream_announcements import CountedPrompt
 from trellis.ipc.stream_keys import StreamKeys
 from trellis.pipeline.engine_inputs import EngineInputs
+from trellis.pipeline.hooks import HookError, load_hooks
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
 from trellis.pipeline.prompts import Limits, Prompts, read_prompts
 from trellis.pipeline.tensors import embedding_bias, filled_up, padded_ids, padded_words
@@ -51,7 +52,9 @@ class Preprocessor:
     """
 
     def __init__(self, settings: ModelSettings, tokenizer: "Tokenizer | None" = None) -> None:
-        """`tokenizer`: the one of the settings, if it is loaded. Raises ConfigError."""
+        """`tokenizer`: the one of the settings, if it is loaded. Raises ConfigError, HookError."""
+        hooks = load_hooks(settings.folder)
+        self._prompt_hook = hooks.prompt
         self.tokenizer = tokenizer or load_tokenizer(settings)
         self.thread_safe = self.tokenizer.thread_safe
         self.vocab_size = settings.integer("vocab_size") or self.tokenizer.vocab_size
@@ -60,7 +63,9 @@ class Preprocessor:
         self.types = {name: numpy_type(kind) for name, kind in settings.outputs.items()}
         self.keys = StreamKeys()
         # Set where TensorRT-LLM itself is behind.
-        self.engine_inputs = EngineInputs(settings) if settings.text("engine", "") else None
+        engine = settings.text("engine", "")
+        no_streams = hooks.no_streams(engine)
+        self.engine_inputs = EngineInputs(settings, no_streams) if engine else None
         self.limits = Limits.read(settings, self.vocab_size)
         # Where a request has no end_id; further ones that the engine cannot make need no watching.
         self._end_ids = [
@@ -89,6 +94,22 @@ class Preprocessor:
 
     def encode(self, texts: Sequence[str]) -> list[Row]:
         """All texts in one call; one by one only if one of them makes that call fail."""
+        if self._prompt_hook is None:
+            return self._encode_all(texts)
+        edited = [self._edit(text) for text in texts]
+        rows = iter(self._encode_all([text for text in edited if isinstance(text, str)]))
+        return [next(rows) if isinstance(text, str) else text for text in edited]
+
+    def _edit(self, text: str) -> str | HookError:
+        """A prompt's text as its hook has it, or why it has none."""
+        assert self._prompt_hook is not None
+        try:
+            return self._prompt_hook(text)
+        except HookError as error:
+            log.exception("a prompt could not be edited")
+            return error
+
+    def _encode_all(self, texts: Sequence[str]) -> list[Row]:
         try:
             return list(self.tokenizer.encode_batch(texts))
         except Exception:

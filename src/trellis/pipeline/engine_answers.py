@@ -9,18 +9,14 @@ whole answer: decoded at once, [1, beams].
 import logging
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trellis.ipc.stream_announcements import UNKNOWN, Begun, Listener, id_digest
-from trellis.pipeline.answer_ids import padding_of, without_padding
+from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.model_settings import ModelSettings
 from trellis.pipeline.streams import StreamTable
 from trellis.pipeline.told import Tensors, told
-
-if TYPE_CHECKING:
-    from trellis.tokenizers import Tokenizer
 
 log = logging.getLogger("trellis.postprocessing")
 
@@ -31,13 +27,12 @@ _digest = lru_cache(4096)(id_digest)
 class EngineAnswers:
     """Texts of responses that are known by their request's id."""
 
-    def __init__(self, tokenizer: "Tokenizer", settings: ModelSettings) -> None:
+    def __init__(self, detokenizer: Detokenizer, settings: ModelSettings) -> None:
         most = settings.integer("max_streams") or 65536
         quiet = settings.integer("stream_quiet_seconds") or 600
-        self._decode = tokenizer.decode
-        self._streams = StreamTable(tokenizer.stream_decoder, most, quiet)
+        self._detokenizer = detokenizer
+        self._streams = StreamTable(detokenizer, most, quiet)
         self._listener = Listener(settings.folder.parent.parent, most)
-        self._padding = padding_of(tokenizer)
         self._warned = False
 
     def begin_batch(self) -> None:
@@ -62,14 +57,14 @@ class EngineAnswers:
         text: str | np.ndarray
         if tokens.shape[:2] == (1, 1):  # what nearly every answer is
             length = None if lengths is None else lengths.item(0)
-            sequences = [without_padding(tokens[0, 0].tolist(), length, self._padding)]
+            sequences = [self._detokenizer.counted(tokens[0, 0].tolist(), length)]
             text = self._one(stream, (0, 0), sequences[0], skip)
         else:
             sequences = []
             text = np.empty(tokens.shape[:2], np.object_)
             for at in np.ndindex(tokens.shape[:2]):
                 length = None if lengths is None else int(lengths[at])
-                ids = without_padding(tokens[at].tolist(), length, self._padding)
+                ids = self._detokenizer.counted(tokens[at].tolist(), length)
                 text[at] = self._one(stream, at, ids, skip).encode()
                 sequences.append(ids)
         if not begun.asked:
@@ -102,7 +97,7 @@ class EngineAnswers:
         """The text of one sequence's ids."""
         if stream is not None:
             return self._streams.decode(stream + at, ids, False, skip)
-        return self._decode(ids) if skip is None else self._decode(ids, skip)
+        return self._detokenizer.whole(ids, skip)
 
     def _warn(self) -> None:
         if not self._warned:

@@ -45,7 +45,8 @@ Values = dict[str, tuple[str, Any]]  # field's target -> (the client's name, val
 class EngineInputs:
     """Reads the sampling inputs of requests for the release that the configuration is of."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, no_streams: str = "") -> None:
+        """`no_streams`: why no request can stream, if its answers' hook is the reason."""
         self.engine = settings.text("engine")
         self.types = settings.outputs
         self.limits = RequestLimits.read(settings)
@@ -53,6 +54,7 @@ class EngineInputs:
         self.max_beam_width = settings.integer("max_beam_width") or 1
         self.prompts_per_request = settings.integer("prompts_per_request")
         self.decoupled = settings.flag("decoupled", True)
+        self.no_streams = no_streams if self.decoupled else NOT_DECOUPLED
         self.exclude_input = settings.flag(EXCLUDE, False)
         self.guides: GuidedDecoding | None = None  # the release has none
         if GUIDES in settings.parameters:
@@ -152,8 +154,8 @@ class EngineInputs:
 
     def _streams(self, sent: Mapping[str, np.ndarray]) -> bool:
         streams = bool(_shared(STREAM, sent.get(STREAM)))
-        if streams and not self.decoupled:
-            raise RequestError(NOT_DECOUPLED)
+        if streams and self.no_streams:
+            raise RequestError(self.no_streams)
         return streams
 
     def _told(self, sent: dict[str, np.ndarray]) -> list[str]:

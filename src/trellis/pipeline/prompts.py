@@ -12,6 +12,7 @@ import numpy as np
 
 from trellis.contract.client_inputs import TEXT_INPUTS
 from trellis.errors import RequestError
+from trellis.pipeline.hooks import HookError
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
 from trellis.tokenizers import parse_words
@@ -78,6 +79,8 @@ class Limits:
 
     def check_ids(self, ids: "list[int] | Exception") -> list[int]:
         """Check one encoded prompt. Raises RequestError if it has no tokens or too many."""
+        if isinstance(ids, HookError):
+            raise RequestError(f"text_input: {ids}") from ids
         if isinstance(ids, Exception):
             raise RequestError(f"text_input: the tokenizer failed: {ids}") from ids
         if not ids:

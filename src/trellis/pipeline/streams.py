@@ -9,26 +9,17 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from typing import Protocol
 
-
-class Decoder(Protocol):
-    """Ids in, text out; see trellis.tokenizers.StreamDecoder."""
-
-    def push(self, ids: list[int]) -> str:
-        """The text that these ids complete."""
-
-    def end(self) -> str:
-        """What is left at the end of the stream."""
+from trellis.pipeline.decode import Detokenizer, SequenceText
 
 
 class Stream:
-    """One stream's decoder, and how many of its chunks came."""
+    """One stream's text so far, and how many of its chunks came."""
 
-    __slots__ = ("chunks", "decoder", "last_used")
+    __slots__ = ("chunks", "last_used", "text")
 
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
+    def __init__(self, text: SequenceText) -> None:
+        self.text = text
         self.chunks = 0
         self.last_used = 0.0
 
@@ -38,13 +29,12 @@ class StreamTable:
 
     def __init__(
         self,
-        new_decoder: Callable[..., Decoder],
+        detokenizer: Detokenizer,
         max_streams: int = 65536,
         quiet_seconds: float = 600,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`new_decoder` is given what a stream says of its special tokens, if it says anything."""
-        self._new_decoder = new_decoder
+        self._detokenizer = detokenizer
         self._max_streams = max_streams
         self._quiet_seconds = quiet_seconds
         self._clock = clock
@@ -56,32 +46,37 @@ class StreamTable:
         return len(self._streams)
 
     def decode(
-        self, key: Hashable, ids: list[int], ended: bool, skip_special_tokens: bool | None = None
+        self,
+        key: Hashable,
+        ids: list[int],
+        ended: bool,
+        skip_special_tokens: bool | None = None,
+        cut: int = 0,
     ) -> str:
         """The text of the next ids of a stream; `ended` with the last of them.
 
         `skip_special_tokens`: whether its text leaves them out; read with the first ids.
+        `cut`: how many characters at its end a stop word takes.
         """
         streams = self._streams
         stream = streams.get(key)
         if stream is None:
-            asked = () if skip_special_tokens is None else (skip_special_tokens,)
-            stream = streams[key] = Stream(self._new_decoder(*asked))
+            stream = streams[key] = Stream(self._detokenizer.sequence(skip_special_tokens))
         else:
             streams.move_to_end(key)
         stream.chunks += 1
         try:
-            text = stream.decoder.push(ids)
-            if ended:
-                text += stream.decoder.end()
+            text = stream.text.add(ids, ended, cut)
         except Exception:
             del streams[key]  # its request ends with this error: no last chunk will come
             raise
         if ended:
             del streams[key]
             return text
-        stream.last_used = self._clock()
-        self._forget(stream.last_used)
+        now = stream.last_used = self._clock()
+        oldest = next(iter(streams.values()))
+        if len(streams) > self._max_streams or now - oldest.last_used > self._quiet_seconds:
+            self._forget(now)
         return text
 
     def counts(self, keys: Iterable[Hashable]) -> list[int]:

@@ -20,6 +20,7 @@ from trellis.preflight.engine import (
     check_world_size,
 )
 from trellis.preflight.gpus import check_checkpoint_gpus, check_gpus
+from trellis.preflight.hooks import check_hooks
 from trellis.preflight.machine import (
     Listening,
     check_listening,
@@ -78,6 +79,7 @@ def _checks(
     yield check_ranks(repository)
     yield from check_large_files(repository)
     yield from check_vocabulary(repository)
+    yield from check_hooks(repository)
     if repository.engine is not None:
         yield from _trtllm(repository, world_size, here)
     else:

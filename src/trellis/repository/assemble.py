@@ -19,6 +19,7 @@ from trellis.engine_files.checkpoint import WEIGHTS
 from trellis.engine_files.engine_folder import EngineFolder
 from trellis.errors import TrellisError
 from trellis.files import CopyMode, link_or_copy, place
+from trellis.pipeline.hooks import FILE, check_file
 from trellis.repository.folder_swap import recover, staging_folder, swap
 from trellis.repository.manifest import (
     MANIFEST,
@@ -60,6 +61,7 @@ class Plan:
     tokenizer_type: str
     tokenizer_dir: Path
     type_file: Path | None = None  # a tokenizer_type of the user's own
+    hooks: Path | None = None  # a file of the user's own, see pipeline/hooks.py
     settings: Mapping[str, str] = field(default_factory=dict)  # placeholders set by hand
     copy: CopyMode = "link"  # how the engine's files come into the repository
     mount: Path | None = None  # where it will be served from, if not where it is made
@@ -105,12 +107,14 @@ def assemble(plan: Plan, target: Path) -> Assembly:
     """Make `target`, or bring it up to date; false if nothing had to change.
 
     Raises AssemblyError if `target` holds something that Trellis did not make, or that was
-    edited since; TemplateError for settings that no model has.
+    edited since; TemplateError for settings that no model has; HookError for a file without hooks.
     """
     folder = target.resolve()  # a link to a repository stays a link
     for name, source in (("ENGINE", plan.engine.path), ("TOKENIZER_DIR", plan.tokenizer_dir)):
         if source.resolve().is_relative_to(folder):
             raise AssemblyError(f"{name}={source}: lies inside REPO={target}; keep it outside")
+    if plan.hooks is not None:
+        check_file(plan.hooks)
     recover(folder)
     _check_engine(plan, target, folder)
     made = _made_before(folder, _sources(plan))
@@ -187,6 +191,8 @@ def _add_python(model: str, version: Path, plan: Plan) -> None:
     shutil.copytree(TYPES, types, ignore=ignore)
     if plan.type_file is not None:
         shutil.copy(plan.type_file, types / plan.type_file.name)
+    if plan.hooks is not None:
+        shutil.copyfile(plan.hooks, version / FILE)
     files = version / "tokenizer"
     files.mkdir()
     for name, file in sorted(_tokenizer_files(plan).items()):

@@ -57,8 +57,9 @@ def digest(path: Path) -> str:
 def foreign_code(version: Path) -> list[str]:
     """The files of a Python model's version folder that are not this release's code, sorted.
 
-    Changed or added since `make repo`, or of another release. The tokenizer's files and the
-    tokenizer_types are data here: whoever stands for the model reads them from the folder too.
+    Changed or added since `make repo`, or of another release. The tokenizer's files, the
+    tokenizer_types and the hooks are data here: whoever stands for the model reads them from the
+    folder too.
     """
     names = [path.relative_to(version) for path in _files(version)]
     return sorted(

@@ -86,8 +86,16 @@ def _load_function(tokenizer_type: str, types_folder: Path) -> Callable[..., Tok
 def type_module(tokenizer_type: str, types_folder: Path | None = None) -> types.ModuleType:
     """The module of a tokenizer_type, loaded from its file once; raises what that raises."""
     file = (types_folder or TYPES) / f"{tokenizer_type}.py"
+    return load_file(file, f"trellis_tokenizer_type_{tokenizer_type}")
+
+
+def load_file(file: Path, prefix: str) -> types.ModuleType:
+    """The module of a user's file, loaded by its path once, under a name that begins with `prefix`.
+
+    Raises what that raises.
+    """
     key = hash((str(file), file.stat().st_mtime_ns))  # a file that was replaced is loaded again
-    name = f"trellis_tokenizer_type_{tokenizer_type}_{key & 0xFFFFFFFF:x}"
+    name = f"{prefix}_{key & 0xFFFFFFFF:x}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:

@@ -15,7 +15,9 @@ import triton_python_backend_utils as pb_utils
 from trellis.errors import RequestError
 from trellis.ipc.chunk_counts import CountsServer
 from trellis.ipc.server_lifetime import end_with_server
+from trellis.pipeline.decode import Detokenizer, failure
 from trellis.pipeline.engine_answers import EngineAnswers
+from trellis.pipeline.hooks import load_hooks
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
 from trellis.pipeline.streams import StreamTable
 from trellis.triton_models.text_tensors import text_tensor, texts_tensor
@@ -30,14 +32,15 @@ class TritonPythonModel:
         """Load the tokenizer named in the parameters; raises with the parameter's name."""
         end_with_server()
         settings = ModelSettings.read(args)
-        self.tokenizer = load_tokenizer(settings)
+        own_engine = settings.text("engine", "")  # set where TensorRT-LLM itself is before this
+        hooks = load_hooks(settings.folder)
+        self.detokenizer = Detokenizer.of(load_tokenizer(settings), bool(own_engine), hooks)
         self.streams = StreamTable(
-            self.tokenizer.stream_decoder,
+            self.detokenizer,
             max_streams=settings.integer("max_streams") or 65536,
             quiet_seconds=settings.integer("stream_quiet_seconds") or 600,
         )
-        own_engine = settings.text("engine", "")  # set where TensorRT-LLM itself is before this
-        self.engine_answers = EngineAnswers(self.tokenizer, settings) if own_engine else None
+        self.engine_answers = EngineAnswers(self.detokenizer, settings) if own_engine else None
         self.counts = None if own_engine else serve_counts(self.streams)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -70,9 +73,7 @@ class TritonPythonModel:
             )
         except Exception as error:
             log.exception("tokens could not be decoded")
-            return pb_utils.InferenceResponse(
-                error=pb_utils.TritonError(f"the tokens could not be decoded: {error}")
-            )
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(failure(error)))
 
     def _text(self, arrays: dict[str, np.ndarray]) -> "str | np.ndarray":
         """The text of TOKENS_BATCH [1, 1, n]; of [rows, sequences, n] an array of UTF-8."""
@@ -88,8 +89,8 @@ class TritonPythonModel:
             if "STREAM_END" not in arrays:
                 raise RequestError("STREAM_END: missing; a stream needs it in every chunk")
             key, ended = arrays["STREAM_KEY"].item(0), arrays["STREAM_END"].item(0)
-            text = self.streams.decode(key, tokens[0, 0].tolist(), ended, skip)
-            return text if cuts is None else text[: len(text) - cuts.item(0)]
+            cut = 0 if cuts is None else cuts.item(0)
+            return self.streams.decode(key, tokens[0, 0].tolist(), ended, skip, cut)
         texts = self._whole(tokens, _lengths(arrays, tokens.shape), cuts, skip)
         array = np.empty(tokens.shape[:2], np.object_)
         array.reshape(-1)[:] = [text.encode() for text in texts]
@@ -103,12 +104,10 @@ class TritonPythonModel:
         skip: bool | None,
     ) -> list[str]:
         """The texts of an answer that came in one piece."""
-        asked = () if skip is None else (skip,)
         texts = []
-        for row, sequence in np.ndindex(tokens.shape[:2]):
-            ids = tokens[row, sequence, : lengths[row, sequence]].tolist()
-            text = self.tokenizer.decode(ids, *asked)
-            texts.append(text if cuts is None else text[: len(text) - int(cuts[row, sequence])])
+        for at in np.ndindex(tokens.shape[:2]):
+            cut = 0 if cuts is None else int(cuts[at])
+            texts.append(self.detokenizer.whole(tokens[at][: lengths[at]].tolist(), skip, cut))
         return texts
 
 

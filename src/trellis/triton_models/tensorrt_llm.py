@@ -39,6 +39,7 @@ from trellis.engine_host.scheduler import Admission, Scheduler
 from trellis.engine_host.senders import Senders
 from trellis.errors import RequestError
 from trellis.ipc.server_lifetime import end_with_server
+from trellis.pipeline.hooks import WHOLE_ONLY, needs_whole_answers
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ConfigError, ModelSettings, load_tokenizer
 from trellis.pipeline.stop_strings import StopMatcher
@@ -62,7 +63,8 @@ class TritonPythonModel:
         self.max_seq_len = settings.integer("max_seq_len")
         self.kv_cache_tokens = settings.integer("max_tokens_in_paged_kv_cache")
         self.exclude_input = settings.flag("exclude_input_in_output", True)
-        self.decoupled = settings.decoupled
+        whole = WHOLE_ONLY if needs_whole_answers(settings.folder) else ""
+        self.no_streams = whole if settings.decoupled else NOT_DECOUPLED
         self.tokenizer = load_tokenizer(settings)
         self.senders = Senders()
         self.refusals = Refusals()
@@ -107,8 +109,8 @@ class TritonPythonModel:
             sender.send(response, flags=final_flag())
             return
         streaming = _flag(arrays, "streaming", False)
-        if streaming and not self.decoupled:
-            raise RequestError(NOT_DECOUPLED)
+        if streaming and self.no_streams:
+            raise RequestError(self.no_streams)
         prompts = read_prompts(arrays, self.vocab_size)
         _check_decoder(arrays, len(prompts))
         rows = range(len(prompts))
