@@ -25,7 +25,7 @@ from tritonclient.utils import InferenceServerException
 
 from trellis.engine_files.engine_folder import read_engine
 from trellis.grpc_client import generate, request_inputs
-from trellis.ipc.disconnects import PARAMETER, GoneClients
+from trellis.ipc.disconnects import PARAMETER, DisconnectSender
 from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerSettings
@@ -139,7 +139,7 @@ def test_the_requests_of_a_gone_client_leave_at_once(
     server: Server, http: httpx.Client, repo: Path
 ) -> None:
     token, other = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
-    gone = GoneClients(server.process.pid)
+    gone = DisconnectSender(server.process.pid)
 
     def ask_with(mark: str, tokens: int) -> httpx.Response:
         body = {"text_input": "A", "max_tokens": tokens, "end_id": -1, PARAMETER: mark}
@@ -174,7 +174,7 @@ def tell_as_nobody(server_pid: int, token: str) -> None:
     child = os.fork()
     if child == 0:
         os.setuid(65534)
-        told = GoneClients(server_pid).tell(token)
+        told = DisconnectSender(server_pid).tell(token)
         os._exit(0 if told else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

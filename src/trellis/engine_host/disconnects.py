@@ -35,7 +35,7 @@ def client_token(request: Any) -> str:
     return token if isinstance(token, str) else ""
 
 
-class GoneClients:
+class DisconnectListener:
     """Listens on a thread; `cancel` is called with the tokens of clients that left."""
 
     def __init__(self, cancel: Callable[[frozenset[str]], None]) -> None:

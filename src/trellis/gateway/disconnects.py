@@ -11,7 +11,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from trellis.gateway.abandoned_responses import AbandonedResponses
-from trellis.ipc.disconnects import GoneClients
+from trellis.ipc.disconnects import DisconnectSender
 
 AGAIN_SECONDS = 1.0
 TOKENS_AT_ONCE = 256  # in one datagram of at most 8,192 bytes
@@ -26,7 +26,7 @@ class DisconnectNotices:
         """`server_pid`: of the process tritonserver."""
         self._drains = drains
         self._loop = loop
-        self._host = GoneClients(server_pid)
+        self._host = DisconnectSender(server_pid)
         self._thread = ThreadPoolExecutor(1, "gone")
         self._tokens: list[str] = []  # to be told next
         self._telling = False

@@ -15,7 +15,7 @@ MAX_DATAGRAM_BYTES = 8192
 SEND_SECONDS = 0.2  # the listener's queue is short, and a thread empties it
 
 
-class GoneClients:
+class DisconnectSender:
     """The way to one server's engine host. Any thread may use it."""
 
     def __init__(self, server_pid: int) -> None:

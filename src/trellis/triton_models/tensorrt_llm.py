@@ -26,7 +26,7 @@ from trellis.engine_host.answers import (
     final_flag,
 )
 from trellis.engine_host.cancellation import CancellationWatch
-from trellis.engine_host.disconnects import GoneClients, client_token
+from trellis.engine_host.disconnects import DisconnectListener, client_token
 from trellis.engine_host.engines.engine import Engine, EngineSettings, Sampling
 from trellis.engine_host.engines.engine_process import EngineProcess
 from trellis.engine_host.engines.gpus import choose_gpus
@@ -75,7 +75,7 @@ class TritonPythonModel:
         )
         self.loop = Scheduler(lambda: load_engine(self.engine_type, settings), self.senders, line)
         self.watch = CancellationWatch(self.loop, Metrics().report)
-        self.gone = GoneClients(self._cancel_clients)
+        self.gone = DisconnectListener(self._cancel_clients)
         self.keys = itertools.count(1)
 
     def execute(self, requests: list[Any]) -> None:

@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 
-from trellis.engine_host.disconnects import GoneClients
+from trellis.engine_host.disconnects import DisconnectListener
 from trellis.ipc.sockets import datagram_socket, server_address
 
 
@@ -19,7 +19,7 @@ def test_a_model_that_replaces_another_listens_once_that_is_unloaded() -> None:
 
     with datagram_socket() as replaced, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as front:
         replaced.bind(address)
-        gone = GoneClients(cancel)
+        gone = DisconnectListener(cancel)
         try:
             front.sendto(b"gone before", address)
             replaced.close()

@@ -2,8 +2,8 @@
 
 import pytest
 from fake_triton_http import FakeTriton
-from front_wire import ENSEMBLE, Wire, get, post
-from test_front_gone import front
+from gateway_wire import ENSEMBLE, Wire, get, post
+from test_gateway_disconnects import front
 
 from trellis.gateway.doors import asked_path, check_inner, check_upgrade, origin_form, with_own_type
 from trellis.gateway.models import Model, read_model

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from front_wire import ENSEMBLE, Wire, descriptors, get, post, stream, wait_for
+from gateway_wire import ENSEMBLE, Wire, descriptors, get, post, stream, wait_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from front_wire import ENSEMBLE, Wire, post, stream, wait_for
+from gateway_wire import ENSEMBLE, Wire, post, stream, wait_for
 from standin import Script
 from standin_server import Served, serve
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from hosted_engines import ids, run, start_host
+from engine_processes import ids, run, start_host
 
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.engine_process import WAIT_MILLISECONDS, EngineProcess

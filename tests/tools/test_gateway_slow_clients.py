@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fake_triton_http import FakeTriton
-from front_wire import get, stream
+from gateway_wire import get, stream
 
 from trellis.gateway import connection
 from trellis.gateway.connection import Connection

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from front_wire import post
+from gateway_wire import post
 
 from trellis.gateway.connection import Connection
 from trellis.gateway.fields import Field

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from fake_triton_http import FakeTriton, Host
-from front_wire import Wire, stream, wait_for
+from gateway_wire import Wire, stream, wait_for
 
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.ports import free_ports

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_wire import (
+from gateway_wire import (
     ENSEMBLE,
     Wire,
     descriptors,
