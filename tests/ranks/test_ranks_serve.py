@@ -134,8 +134,8 @@ def test_a_signal_stops_every_rank(
         (MPIRUN, 1, "bin/tritonserver"),
         (NO_MPI, 1, "trellis.ranks.run"),
         (MPIRUN, 1, "trellis.ranks.run"),
-        (NO_MPI, 0, "hosted_process"),
-        (NO_MPI, 1, "hosted_process"),
+        (NO_MPI, 0, "process_main"),
+        (NO_MPI, 1, "process_main"),
     ],
 )
 def test_a_killed_rank_stops_all_with_an_error(
