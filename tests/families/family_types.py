@@ -34,7 +34,7 @@ REFUSED = {
     ("internlm2", "llama"): r"the added token '<\|plugin\|>' has the id 92538",
     ("clip", "gpt2"): "its tokenizer_class is CLIPTokenizer",
     ("qwen2_5_files", "gpt2"): "its tokenizer_class is Qwen2Tokenizer",
-    ("gpt2", "auto"): "AutoTokenizer: ",
+    ("gpt2", "auto"): "name the tokenizer_class",
     ("olmo_dolma2", "llama3"): "bos_token '<.begin_of_text.>' is not in the vocabulary",
     ("gpt2", "llama"): "has no tokenizer of this type",
     ("qwen3", "llama"): "not Llama-2 style, but a byte-level BPE",
