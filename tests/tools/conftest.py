@@ -13,11 +13,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tokenizers"))
 from standin import build_standin
 from tokenizer_folders import Folders
 
+from trellis.tokenizers import Tokenizer, load
+
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Mistral's v1 SentencePiece model, of Llama-2's kind: 32,000 ids."""
     return Folders(tmp_path_factory.mktemp("tokenizers"))["llama"]
+
+
+@pytest.fixture(scope="session")
+def llama(llama_folder: Path) -> Tokenizer:
+    """The tokenizer of that folder."""
+    return load("llama", llama_folder)
 
 
 @pytest.fixture(scope="session")

@@ -14,18 +14,13 @@ from standin import Script
 from standin_server import Served, serve
 from tritonclient.utils import InferenceServerException
 
-from trellis.tokenizers import Tokenizer, load
+from trellis.tokenizers import Tokenizer
 
 RELEASES = ("0.9.0", "0.17.0", "1.x")
 PROMPT, SHORT, SLOW = "Say it", "Say hi", "Say it all"
 TEXT = "안녕하세요 세계"
 COUNTS = {"return_num_input_tokens": True, "return_num_output_tokens": True}
 REASON = {"return_finish_reason": True}
-
-
-@pytest.fixture(scope="module")
-def llama(llama_folder: Path) -> Tokenizer:
-    return load("llama", llama_folder)
 
 
 @pytest.fixture(scope="module", params=RELEASES)

@@ -15,16 +15,11 @@ from standin import Script, read_journal
 from standin_server import Served, serve
 
 from trellis.contract.release import read_contract
-from trellis.tokenizers import Tokenizer, load
+from trellis.tokenizers import Tokenizer
 
 RELEASES = ["0.5.0", "0.6.1", "0.12.0", "1.x"]
 TEXT = "one two three four"
 EOS = 2
-
-
-@pytest.fixture(scope="module")
-def llama(llama_folder: Path) -> Tokenizer:
-    return load("llama", llama_folder)
 
 
 @pytest.fixture(scope="module", params=RELEASES)

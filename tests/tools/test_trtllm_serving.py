@@ -27,11 +27,6 @@ BOS = 1
 
 
 @pytest.fixture(scope="module")
-def llama(llama_folder: Path) -> Tokenizer:
-    return load("llama", llama_folder)
-
-
-@pytest.fixture(scope="module")
 def answer(llama: Tokenizer) -> list[int]:
     """The ids that the stand-in answers every prompt with: those of TEXT."""
     return llama.encode(TEXT)[1:]

@@ -14,15 +14,10 @@ from standin import Script
 from standin_server import Served, serve
 
 from trellis.grpc_client import generate, texts
-from trellis.tokenizers import Tokenizer, load
+from trellis.tokenizers import Tokenizer
 
 TEXT = "안녕하세요 세계 😀 naïve — " * 4
 WORDS = ["apples", "bears", "cats", "dogs", "eels", "foxes", "geese", "hens"]
-
-
-@pytest.fixture(scope="module")
-def llama(llama_folder: Path) -> Tokenizer:
-    return load("llama", llama_folder)
 
 
 @pytest.fixture(scope="module")

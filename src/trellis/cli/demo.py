@@ -15,13 +15,11 @@ import typer
 from rich.console import Console
 
 from trellis.cli.launch import preflight
-from trellis.demo.engine import find_demo_model, lay_out
-from trellis.engine_files.engine_folder import read_engine
+from trellis.demo.repository import make_repository
 from trellis.errors import TrellisError
 from trellis.preflight import Listening
 from trellis.preflight.repository import QUESTION, read_repository
 from trellis.ranks.options import RankOptions
-from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import check_ports
 from trellis.server.process import Server, ServerFailed, ServerSettings
 from trellis.server.readiness import wait_with_progress
@@ -124,17 +122,6 @@ def serve(server: Server, settings: ServerSettings, stopped: Callable[[], bool])
         raise ServerFailed(f"{died}; stopped the server")
 
 
-def make_repository() -> Path:
-    """The demo's engine, tokenizer and repository, in the current folder; what is there stays.
-
-    Raises TrellisError if a package or a place is missing for it.
-    """
-    engine, tokenizer, repository = map(Path, ("smollm2-out", "smollm2-tokenizer", "smollm2-repo"))
-    lay_out(find_demo_model(), engine, tokenizer)
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer), repository)
-    return repository
-
-
 def main(
     model_repo: Annotated[
         Path | None,
@@ -152,7 +139,7 @@ def main(
     """Show a real model answering through a real Triton server."""
     ports = {"HTTP_PORT": http_port, "GRPC_PORT": grpc_port, "METRICS_PORT": metrics_port}
     try:
-        repository = make_repository() if model_repo is None else model_repo
+        repository = make_repository(Path()) if model_repo is None else model_repo
         settings = ServerSettings(repository, http_port, grpc_port, metrics_port)
         if stay:
             listening = Listening(settings.address, http_port, grpc_port, metrics_port)

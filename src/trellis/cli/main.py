@@ -23,7 +23,7 @@ USAGE = "usage: trellis COMMAND [OPTIONS]; trellis COMMAND --help; trellis --ver
 
 
 def main() -> None:
-    """Run the subcommand that the command line names; exits with its status, 2 for no such one."""
+    """Run the subcommand that the command line names; exits with its status, 1 for no such one."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
         print(_help())

@@ -15,9 +15,7 @@ import psutil
 import typer
 from rich.console import Console
 
-from trellis.demo.engine import find_demo_model, lay_out
-from trellis.engine_files.engine_folder import read_engine
-from trellis.repository.assemble import Plan, assemble
+from trellis.demo.repository import make_repository
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerSettings
 from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
@@ -26,7 +24,8 @@ from trellis.soak.prompts import decoded, right_texts
 from trellis.soak.report import show
 from trellis.soak.traffic import ENSEMBLE, Traffic
 
-KV_CACHE_TOKENS = 16384  # of the demo engine: soon used up, so that what grows later is a leak
+# Of the demo engine's cache: soon used up, so that what grows later is a leak.
+SETTINGS = {"max_tokens_in_paged_kv_cache": "16384"}
 WARM_SHARE, WARM_SECONDS = 0.2, 60.0  # of the time, at most: caches fill before the first look
 
 
@@ -46,7 +45,7 @@ def main(
     """Soak the demo engine, or a repository of your own."""
     console = Console()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        repo = model_repo or demo_repo(Path(folder))
+        repo = model_repo or make_repository(Path(folder), SETTINGS)
         log = Path(folder) / "triton.log"
         problems = soak(console, repo, log, seconds, clients, seed)
         if problems:
@@ -56,16 +55,6 @@ def main(
     if problems:
         raise typer.Exit(1)
     console.print("[green]every text right, nothing leaked, nothing hung")
-
-
-def demo_repo(folder: Path) -> Path:
-    """A repository of the demo engine."""
-    lay_out(find_demo_model(), folder / "smollm2-out", folder / "smollm2-tokenizer")
-    engine = read_engine(folder / "smollm2-out")
-    settings = {"max_tokens_in_paged_kv_cache": str(KV_CACHE_TOKENS)}
-    plan = Plan(engine, "gpt2", folder / "smollm2-tokenizer", settings=settings)
-    assemble(plan, folder / "repo")
-    return folder / "repo"
 
 
 def soak(

@@ -81,8 +81,7 @@ def _settings(config: Config, repository: Path) -> ModelSettings:
 def _same_tokenizer(one: ModelSettings, other: ModelSettings) -> bool:
     """Whether two models name the same tokenizer: then it is in memory once."""
     named = [(m.text(TYPE), m.tokenizer_options()) for m in (one, other)]
-    types = Path("trellis", "data", "tokenizers")
-    folders = [(m.path("tokenizer_dir", "tokenizer"), m.folder / types) for m in (one, other)]
+    folders = [(m.path("tokenizer_dir", "tokenizer"), m.types_folder) for m in (one, other)]
     return named[0] == named[1] and all(map(_same_files, *folders))
 
 

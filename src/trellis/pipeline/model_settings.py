@@ -99,6 +99,11 @@ class ModelSettings:
         """A path; a relative one is looked up in the model's version folder."""
         return self.folder / self.text(key, default)
 
+    @property
+    def types_folder(self) -> Path:
+        """Where an assembled model has the tokenizer_types."""
+        return self.folder / "trellis" / "data" / "tokenizers"
+
     def tokenizer_options(self) -> dict[str, str]:
         """The options meant for the tokenizer_type; those left empty keep its defaults."""
         options = {
@@ -113,7 +118,7 @@ def load_tokenizer(settings: ModelSettings) -> "Tokenizer":
     """The tokenizer that `tokenizer_type`, `tokenizer_dir` and the options name."""
     from trellis.tokenizers import load
 
-    types = settings.folder / "trellis" / "data" / "tokenizers"  # those of the repository itself
+    types = settings.types_folder
     return load(
         settings.text("tokenizer_type"),
         settings.path("tokenizer_dir", "tokenizer"),

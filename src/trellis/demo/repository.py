@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's repository, with its engine and tokenizer beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from trellis.demo.engine import find_demo_model, lay_out
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
+
+
+def make_repository(folder: Path, settings: Mapping[str, str] | None = None) -> Path:
+    """Make smollm2-out, smollm2-tokenizer and, of both, smollm2-repo in `folder`; the last of them.
+
+    What is there and equal stays. `settings`: placeholders set by hand. Raises TrellisError if a
+    package or a place is missing for it.
+    """
+    names = ("smollm2-out", "smollm2-tokenizer", "smollm2-repo")
+    engine, tokenizer, repository = (folder / name for name in names)
+    lay_out(find_demo_model(), engine, tokenizer)
+    assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings=settings or {}), repository)
+    return repository
