@@ -101,7 +101,7 @@ def flat(model: Model, asked: dict[str, Any]) -> dict[str, Any]:
             if place is asked and key == NESTED:
                 continue
             if place is asked and key == ID:
-                _check_id(value)
+                check_id(value)
             elif key in model.fields:
                 if key in values:
                     raise Refusal(
@@ -111,7 +111,7 @@ def flat(model: Model, asked: dict[str, Any]) -> dict[str, Any]:
             elif key in ACCEPTED_FIELDS:
                 added[key] = value
             else:
-                raise Refusal(400, _unknown(key, model))
+                raise Refusal(400, unknown(key, model))
     if added:
         _settle(model, asked, values, added)
     return values
@@ -124,7 +124,7 @@ def _settle(
     for key, value in added.items():
         to = ACCEPTED_FIELDS[key].to
         if to and to not in model.fields:
-            raise Refusal(400, _unknown(key, model))
+            raise Refusal(400, unknown(key, model))
         if to and value is not None:
             if to in values:
                 raise Refusal(400, f"{key}: means {to}, which is given, too; send one of them")
@@ -135,7 +135,7 @@ def _settle(
     asked.update(kept | values)
 
 
-def _check_id(value: Any) -> None:
+def check_id(value: Any) -> None:
     """Raise Refusal for what is no text."""
     if not isinstance(value, str):
         raise Refusal(400, f"{ID}: not a string; send a string")
@@ -198,7 +198,8 @@ def _uneven(field: Field, rows: int, prompts: int) -> str:
     )
 
 
-def _unknown(key: str, model: Model) -> str:
+def unknown(key: str, model: Model) -> str:
+    """Why a field that no input is called is rejected."""
     name = shown(key)
     if key == PARAMETER:
         return f"{PARAMETER}: only the server sets this; leave it out"

@@ -93,9 +93,7 @@ class Field:
         `escaped`: there are escapes in the text, of which not every one is a character.
         """
         if not self._known:
-            raise self._wrong(
-                f"{self.kind} cannot be sent as JSON; send it as binary data, by /infer or gRPC"
-            )
+            raise self._wrong(f"{self.kind} cannot be sent over HTTP; send it by gRPC")
         values = value if isinstance(value, list) else [value]
         for item in values:
             self._check(item, escaped)
