@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from trellis.contract.tensor_types import numpy_type
-from trellis.errors import RequestError
+from trellis.errors import RequestError, one_line
 from trellis.ipc.stream_announcements import CountedPrompt
 from trellis.ipc.stream_keys import StreamKeys
+from trellis.panics import guarded
 from trellis.pipeline.engine_inputs import EngineInputs
 from trellis.pipeline.hooks import HookError, load_hooks
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
@@ -106,20 +107,20 @@ class Preprocessor:
         try:
             return self._prompt_hook(text)
         except HookError as error:
-            log.exception("a prompt could not be edited")
+            log.error("a prompt could not be edited: %s", one_line(error))
             return error
 
     def _encode_all(self, texts: Sequence[str]) -> list[Row]:
         try:
-            return list(self.tokenizer.encode_batch(texts))
+            return list(guarded(self.tokenizer.encode_batch, texts))
         except Exception:
             return [self._encode_one(text) for text in texts]
 
     def _encode_one(self, text: str) -> Row:
         try:
-            return list(self.tokenizer.encode(text))
+            return list(guarded(self.tokenizer.encode, text))
         except Exception as error:
-            log.exception("a prompt could not be encoded")
+            log.error("a prompt could not be encoded: %s", one_line(error))
             return error
 
     def counted(self, prompts: Prompts, rows: Sequence[Row]) -> tuple[CountedPrompt, ...]:
@@ -152,7 +153,7 @@ class Preprocessor:
         """Raise RequestError for a token that the engine does not have."""
         token = max(map(max, rows))
         if token >= self.vocab_size:
-            text = self.tokenizer.decode([token], skip_special_tokens=False)
+            text = guarded(self.tokenizer.decode, [token], skip_special_tokens=False)
             raise RequestError(
                 f"text_input: {text!r} is the token {token}, which this engine does not have; it"
                 f" knows 0 to {self.vocab_size - 1}"
