@@ -42,7 +42,7 @@ class Stop:
 class Outputs(NamedTuple):
     """What `preprocessing` gives out for a request, by the names of its outputs."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]  # [rows, ...], of the dtypes in its configuration
     columns: dict[str, list[Any]]  # [rows, 1]: one value a row
 
 
@@ -82,7 +82,10 @@ class Preprocessor:
     def read(
         self, arrays: Mapping[str, np.ndarray], request_id: Callable[[], str]
     ) -> Prompts | Stop:
-        """One request, checked. `arrays`: its inputs, [rows, ...]."""
+        """One request, checked.
+
+        `arrays`: its inputs, [rows, ...], of the dtypes in `preprocessing`'s configuration.
+        """
         if "STOP" in arrays and arrays["STOP"].any():
             return _stop(arrays["STOP"], _id(request_id))
         prompts = read_prompts(arrays, self.limits)
