@@ -1,6 +1,7 @@
 """What ends an answer, and what of special tokens a client sees: on a real server, by every way."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -289,7 +290,7 @@ def test_generation_config_ends_answers_where_it_says(
     folder = tmp_path / "smollm2-tokenizer"
     folder.mkdir()
     for file in files.iterdir():
-        (folder / file.name).symlink_to(file)
+        os.link(file, folder / file.name)
     listed = {"eos_token_id": [IM_END, ids[3]]}
     (folder / "generation_config.json").write_text(json.dumps(listed))
     with own_server((engine, folder), tmp_path, {}) as server:

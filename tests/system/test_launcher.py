@@ -102,6 +102,25 @@ def test_a_signal_stops_the_whole_tree_within_ten_seconds(
     launched.assert_nothing_left()
 
 
+def test_an_address_opens_http_and_neither_grpc_nor_metrics(
+    demo_repo: Path, tmp_path: Path
+) -> None:
+    launcher = Launched(demo_repo, tmp_path, "--address", "0.0.0.0")
+    try:
+        launcher.wait_ready()
+        ports = (launcher.http, launcher.grpc, launcher.metrics)
+        assert [_answers("127.0.0.1", port) for port in ports] == [True, True, True]
+        assert [_answers("127.0.0.2", port) for port in ports] == [True, False, False]
+    finally:
+        launcher.process.terminate()
+        launcher.process.wait()
+
+
+def _answers(address: str, port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((address, port)) == 0
+
+
 def test_a_signal_during_a_stream_stops_just_as_well(launched: Launched) -> None:
     body = {"text_input": "Once", "max_tokens": 5000, "end_id": -1, "stream": True}
     with (

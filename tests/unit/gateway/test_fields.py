@@ -92,7 +92,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "lists in a list": ({"max_tokens": [[4]]}, "max_tokens: lists in a list"),
     "values for two": ({"max_tokens": [4, 4]}, "max_tokens: values for 2, but text_input has 1"),
     "a broken shape": ({"lora_config": [1, 2, 3, 4]}, "lora_config: 4 values; send a multiple"),
-    "FP16": ({"lora_weights": [1.0]}, "lora_weights: FP16 cannot be sent as JSON"),
+    "FP16": (
+        {"lora_weights": [1.0]},
+        "lora_weights: FP16 cannot be sent over HTTP; send it by gRPC",
+    ),
     "mistyped": ({"max_tokns": 4}, "max_tokns: no input of ensemble; did you mean max_tokens?"),
     "unknown": ({"grammar": "x"}, "grammar: no input of ensemble; leave it out (it has text_input"),
     "mistyped, nested": ({"parameters": {"tempratur": 1}}, "tempratur: no input of ensemble; did"),
@@ -304,7 +307,7 @@ def test_lists_of_lists_go_on_as_the_one_list_that_triton_takes(
         ("table", [[1, 2], 3], "the lists in it are not of one length"),
         ("table", [[]], "the lists in it are not of one length"),
         ("table", [[1, 2], [3, 4]], "2 rows cannot be sent as JSON, in which Triton takes them"),
-        ("lora_weights", [[1.0], [2.0, 3.0]], "FP16 cannot be sent as JSON"),
+        ("lora_weights", [[1.0], [2.0, 3.0]], "FP16 cannot be sent over HTTP; send it by gRPC"),
     ],
 )
 def test_lists_of_lists_without_a_shape_are_refused_by_name(
