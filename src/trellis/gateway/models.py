@@ -3,14 +3,13 @@
 
 import asyncio
 import json
-import re
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,11 @@ from typing import Any
 from trellis.contract.client_inputs import PROMPT
 from trellis.gateway.fields import Field
 from trellis.gateway.plugins import Plugins
-from trellis.gateway.replies import Refusal, unreachable
+from trellis.gateway.refusals import Refusal, shown, unreachable
 from trellis.gateway.responses import Responses
 from trellis.gateway.routes import Route, choose_route
 
-GENERATE = re.compile(
-    rb"(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?].*)?",
-    re.DOTALL,
-)
-LOADING = re.compile(rb"/v2/repository/(?:[^?#]*/)?(?:un)?load(?:[?#]|$)")
+CONTEXT = ("max_seq_len", "max_input_len", "max_tokens_limit")  # parameters of models
 MAX_KNOWN = 1024  # paths; some have many names
 FRESH_SECONDS = 30.0
 FETCH_SECONDS = 5.0
@@ -36,16 +31,13 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 Config = dict[str, Any]
 
 
-def route(method: bytes, target: bytes) -> str:
-    """The path of the model that a request asks to generate, '' for every other request.
+def model_path(name: str, version: str = "") -> str:
+    """Where Triton has a model, or one version of it.
 
-    >>> route(b"POST", b"/v2/models/ensemble/versions/1/generate_stream?x=1")
+    >>> model_path("ensemble", "1")
     '/v2/models/ensemble/versions/1'
-    >>> route(b"POST", b"/v2/models/ensemble/infer")
-    ''
     """
-    found = GENERATE.fullmatch(target) if method == b"POST" else None
-    return found[1].decode("latin-1") if found else ""
+    return f"/v2/models/{name}/versions/{version}" if version else f"/v2/models/{name}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +50,7 @@ class Model:
     route: Route | None = None  # past its plugins
     is_ensemble: bool = False
     responses: Responses = field(default_factory=Responses)  # how many it gives to a request
+    context: int = 0  # tokens that its engine can hold for a request; 0: not known
 
     @property
     def checked(self) -> bool:
@@ -88,7 +81,27 @@ def read_model(
     steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
     by_id = any(step.get("backend") == "tensorrtllm" for step in steps)
     way = choose_route(config, config_of, fields, load)
-    return Model(config["name"], fields, by_id, way, True, Responses.of(steps))
+    return Model(config["name"], fields, by_id, way, True, Responses.of(steps), _context(steps))
+
+
+def _context(steps: Sequence[Config]) -> int:
+    """The most tokens of a request, as the configurations of an ensemble's models say it."""
+    said = [
+        step.get("parameters", {}).get(name, {}).get("string_value", "")
+        for step in steps
+        for name in CONTEXT
+    ]
+    return max((int(value) for value in said if value.isdecimal()), default=0)
+
+
+def check_inner(model: Model) -> None:
+    """Raise Refusal for a model that is no ensemble."""
+    if not model.is_ensemble:
+        raise Refusal(
+            404,
+            f"{shown(model.name)}: over HTTP only ensembles are asked; ask ensemble, or launch with"
+            " --expose-inner-models",
+        )
 
 
 class Models:
@@ -104,20 +117,25 @@ class Models:
         self._known: dict[str, tuple[float, Model]] = {}
         self._asking: dict[str, asyncio.Future[Model | Refusal]] = {}
 
-    def heed(self, method: bytes, target: bytes) -> None:
-        """A request that may load other models passes by, or has been answered."""
-        if method == b"POST" and LOADING.search(target):
-            self._loads += 1
-            self._known.clear()
-            self._plugins.clear()  # files may be others, too
+    def forget(self) -> None:
+        """Models were loaded or unloaded."""
+        self._loads += 1
+        self._known.clear()
+        self._plugins.clear()  # files may be others, too
 
     def known(self, path: str) -> Model | None:
         """The model, if it is known for not too long."""
         since, model = self._known.get(path, (0.0, None))
         return model if model and time.monotonic() - since < FRESH_SECONDS else None
 
-    async def find(self, path: str) -> Model | Refusal:
-        """The model; or why it cannot be asked now, if Triton does not show its configuration."""
+    async def find(self, path: str) -> Model:
+        """The model. Raises Refusal if Triton does not show its configuration."""
+        found = await self._find(path)
+        if isinstance(found, Refusal):
+            raise replace(found)
+        return found
+
+    async def _find(self, path: str) -> Model | Refusal:
         known = self.known(path)
         if known is not None:
             return known
@@ -179,7 +197,7 @@ def _load_or_say(before: Config, last: Config, repository: Path) -> Plugins:
         from trellis.gateway.plugin_loading import load_plugins
 
         plugins = load_plugins(before, last, repository)
-    except Exception as error:  # whatever a tokenizer_type raises: the other way is still there
+    except Exception as error:  # of a tokenizer_type: the other way is still there
         plugins = Plugins(why_not=str(error))
     if plugins.why_not:
         models = "`preprocessing`" if plugins.texts else "`preprocessing` and `postprocessing`"

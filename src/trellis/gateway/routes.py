@@ -16,8 +16,8 @@ from trellis.gateway.engine_requests import EngineRequests
 from trellis.gateway.fields import Field
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.prepared import Prepared
-from trellis.gateway.replies import Refusal
-from trellis.gateway.settings import LONG_BODY, MAX_ENGINE_BODY
+from trellis.gateway.refusals import Refusal
+from trellis.gateway.limits import LONG_BODY, MAX_ENGINE_BODY
 from trellis.gateway.text_answers import Source
 
 if TYPE_CHECKING:
@@ -49,23 +49,22 @@ class Route:
 
     def is_long(self, asked: Prepared) -> bool:
         """Whether to make its body takes so long that others should not wait for it."""
-        return self.requests is not None and LONG_BODY < len(asked.body) <= MAX_ENGINE_BODY
+        return self.requests is not None and LONG_BODY < asked.size <= MAX_ENGINE_BODY
 
-    def body(self, asked: Prepared, token: str, answer_type: bytes) -> bytes | Refusal | None:
+    def body(self, asked: Prepared, answer_type: bytes) -> bytes | Refusal | None:
         """What the engine is sent; None if the ensemble has to be asked. Any thread's.
 
-        `token`: the client's; `answer_type`: the content type that it is answered with.
+        `answer_type`: the content type that the request is answered with.
         """
-        if self.requests is None or asked.stops:
+        if self.requests is None:
             return None
         try:
-            size = len(asked.body)
-            return self.requests.body(asked.values, asked.sent_id, token, size)
+            return self.requests.body(asked.values, asked.request_id.inner, asked.size)
         except self.refusal as bad:  # what `preprocessing` would have said
             message = f"in ensemble '{self.ensemble.ensemble}', {bad}"
             return Refusal(400, message, content_type=answer_type)
-        except Exception:  # the models are still there
-            log.exception("a request could not be made for the engine")
+        except Exception as error:  # the models are still there
+            log.error("a request could not be made for the engine: %s", error)
             return None
 
 

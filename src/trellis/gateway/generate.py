@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/generate` and `/generate_stream`: from a client's JSON to Triton, and the answer back."""
+
+import asyncio
+import json
+import logging
+
+from trellis.gateway.answers import EVENT, EVENT_END, Answer
+from trellis.gateway.body import prepare, stop_body
+from trellis.gateway.ids import RequestId, check_stop_key, new_id
+from trellis.gateway.models import Model, check_inner, model_path
+from trellis.gateway.prepared import Prepared
+from trellis.gateway.refusals import EVENTS, JSON, Refusal, cut_off, unreachable
+from trellis.gateway.request_body import check_content_type, header, read_body
+from trellis.gateway.sending import Receive, Scope, Send, send_whole
+from trellis.gateway.state import State
+from trellis.gateway.text_answers import TextAnswer
+from trellis.gateway.triton import ClientGone, Exchange, TritonLost
+from trellis.pipeline.decode import failure
+
+log = logging.getLogger("trellis.gateway")
+STOP_KEY = b"trellis-stop-key"
+
+
+class Generate:
+    """The two endpoints, an ASGI application each."""
+
+    def __init__(self, state: State, verb: str) -> None:
+        """`verb`: generate or generate_stream."""
+        self._state = state
+        self._verb = verb
+        self._type = EVENTS if verb == "generate_stream" else JSON
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises Refusal, ClientGone."""
+        check_content_type(scope["headers"])
+        owner = owner_of(scope)
+        path = model_path(**scope["path_params"])
+        model = await self._state.models.find(path)
+        if not self._state.settings.expose_inner_models:
+            check_inner(model)
+        limit = self._state.limits.body_limit(model.context)
+        body = await read_body(receive, scope["headers"], limit)
+        asked = prepare(model, body, new_id(), self._state.limits, self._type == JSON)
+        if asked.stops:
+            await self._stop(path, owner, asked, send)
+            return
+        with self._state.in_flight.noted(owner, asked.request_id):
+            await self._answer(path, model, asked, receive, send)
+
+    async def _stop(self, path: str, owner: str, asked: Prepared, send: Send) -> None:
+        """End this owner's requests of an id; where there are none, the answer is the same."""
+        shown = asked.request_id.client
+        inner_ids = self._state.in_flight.started_by(owner, shown) or [asked.request_id.inner]
+        for inner_id in inner_ids:
+            try:
+                got, body = await self._state.triton.ask(
+                    "POST", f"{path}/{self._verb}", stop_body(inner_id)
+                )
+            except TritonLost:
+                raise unreachable() from None
+            answer = Answer(RequestId(inner_id, shown))
+            answer.begin(got.status, got.content_type)
+            made = answer.feed(body) + answer.end()
+        await send_whole(send, answer.status, answer.content_type, made)
+
+    async def _answer(
+        self, path: str, model: Model, asked: Prepared, receive: Receive, send: Send
+    ) -> None:
+        asked_path, body, answer = await self._route(path, model, asked)
+        exchange = await self._open(f"{asked_path}/{self._verb}", body)
+        self._state.exchanges.add(exchange)
+        watch = asyncio.create_task(_watch(receive, exchange))
+        complete = False
+        try:
+            complete = await self._pass_on(exchange, answer, send, watch)
+        finally:
+            watch.cancel()
+            self._state.exchanges.discard(exchange)
+            if complete:
+                self._state.triton.release(exchange)
+            else:
+                stop_path = f"{path}/generate" if model.stops_by_id else ""
+                self._state.abandoned.add(exchange, asked.request_id.inner, stop_path)
+        if answer.success_of:
+            self._state.counts.add(answer.success_of)
+
+    async def _route(self, path: str, model: Model, asked: Prepared) -> tuple[str, bytes, Answer]:
+        """The model that is asked, with which body, and what becomes of its answer.
+
+        A long prompt is encoded by a thread, beside what else goes on.
+        """
+        route = model.route
+        if route is None or not route.fits(asked) or "/versions/" in path:
+            return path, asked.body, Answer(asked.request_id)
+        if route.is_long(asked):
+            loop, encoders = asyncio.get_running_loop(), self._state.encoders
+            body = await loop.run_in_executor(encoders, route.body, asked, self._type)
+        else:
+            body = route.body(asked, self._type)
+        if isinstance(body, Refusal):
+            raise body
+        source = route.ensemble if body is None or route.engine is None else route.engine
+        try:
+            answer = TextAnswer(
+                source, route.texts, asked.request_id, asked.skip_special_tokens, asked.streams
+            )
+        except Exception as error:  # of a tokenizer_type: this request's alone
+            log.error("no text can be made of tokens: %s", error)
+            raise Refusal(500, failure(error)) from None
+        return f"/v2/models/{source.model}", body or asked.body, answer
+
+    async def _open(self, path: str, body: bytes) -> Exchange:
+        try:
+            return await self._state.triton.open("POST", path, body)
+        except TritonLost:
+            raise unreachable() from None
+
+    async def _pass_on(
+        self, exchange: Exchange, answer: Answer, send: Send, watch: "asyncio.Task[None]"
+    ) -> bool:
+        """Send an answer as it comes; whether all of it was read."""
+        started = False
+        try:
+            await exchange.head()
+            answer.begin(exchange.status, exchange.content_type)
+            if not answer.streams:
+                return await self._pass_on_whole(exchange, answer, send, watch)
+            started = True
+            await send(_start(answer.status))
+            while data := await exchange.read():
+                if out := answer.feed(data):
+                    await send({"type": "http.response.body", "body": out, "more_body": True})
+                    if answer.failed:
+                        break
+            watch.cancel()
+            await send({"type": "http.response.body", "body": answer.end(), "more_body": False})
+            return not answer.failed
+        except TritonLost as error:
+            if not started:
+                raise cut_off() from error
+            event = EVENT + json.dumps({"error": str(error)}).encode() + EVENT_END
+            watch.cancel()
+            await send({"type": "http.response.body", "body": event, "more_body": False})
+            return False
+
+    async def _pass_on_whole(
+        self, exchange: Exchange, answer: Answer, send: Send, watch: "asyncio.Task[None]"
+    ) -> bool:
+        size = 0
+        while data := await exchange.read():
+            size += len(data)
+            if size > self._state.limits.answer_bytes:
+                raise TritonLost(f"an answer of more than {self._state.limits.answer_bytes} bytes")
+            answer.feed(data)
+        body = answer.end()
+        watch.cancel()
+        await send_whole(send, answer.status, answer.content_type, body)
+        return True
+
+
+def _start(status: int) -> dict[str, object]:
+    headers = [(b"content-type", EVENTS)]
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+async def _watch(receive: Receive, exchange: Exchange) -> None:
+    """Wait for the client to leave, and for nobody to wait for the answer then."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    exchange.interrupt(ClientGone())
+
+
+def owner_of(scope: Scope) -> str:
+    """What only whoever sent this request can say again: its stop key, or its connection."""
+    key = header(scope["headers"], STOP_KEY)
+    if key:
+        check_stop_key(key)
+        return f"key {key}"
+    return f"connection {scope['client']}"
