@@ -241,8 +241,8 @@ class GatewayProtocol(HttpToolsProtocol):
         except Refusal as refusal:
             self.refusal = refusal
             return
-        scope: dict[str, Any] = dict(method=method.decode(), http_version=version)
-        scope |= dict(path=path.decode(), raw_path=path, query_string=b"")
+        scope: dict[str, Any] = {"method": method.decode(), "http_version": version}
+        scope |= {"path": path.decode(), "raw_path": path, "query_string": b""}
         self.scope.update(scope)  # type: ignore[typeddict-item]
         self.in_head, self.in_body, self.raw_bytes, self.data_bytes = False, True, 0, 0
         self.since = self.loop.time()

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from trellis.contract.wiring_names import IDS_SUFFIX, STEP_MARK, TOLD
 from trellis.gateway.engine_requests import EngineRequests
 from trellis.gateway.fields import Field
+from trellis.gateway.limits import LONG_BODY, MAX_ENGINE_BODY
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.prepared import Prepared
 from trellis.gateway.refusals import Refusal
-from trellis.gateway.limits import LONG_BODY, MAX_ENGINE_BODY
 from trellis.gateway.text_answers import Source
 
 if TYPE_CHECKING:

@@ -7,8 +7,6 @@ until what is in flight has ended or `exit_timeout` is over; what is cut gets an
 
 import asyncio
 import gc
-import logging
-import signal
 import socket
 from pathlib import Path
 from types import FrameType
