@@ -9,7 +9,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from trellis.server.admin_endpoints import restrictions
+from trellis.server.admin_endpoints import new_key, restrictions
 from trellis.server.process import Server
 
 SHUT = [
@@ -61,16 +61,16 @@ def test_the_same_over_grpc(server: Server, name: str) -> None:
 def test_a_server_without_the_options_is_not_given_them(tmp_path: Path) -> None:
     old = tmp_path / "tritonserver"
     old.write_bytes(b"\x7fELF --grpc-restricted-protocol and nothing else")
-    (argument,) = restrictions(old)
+    (argument,) = restrictions(old, new_key())
     assert argument.startswith("--grpc-restricted-protocol=shared-memory,model-repository,")
     old.write_bytes(b"")
-    assert restrictions(old) == []
+    assert restrictions(old, new_key()) == []
 
 
 def test_the_key_is_another_each_time(server: Server) -> None:
     binary = Path(psutil.Process(server.process.pid).exe())
-    assert len(restrictions(binary)) == 2
-    assert restrictions(binary) != restrictions(binary)
+    assert len(restrictions(binary, new_key())) == 2
+    assert restrictions(binary, new_key()) != restrictions(binary, new_key())
 
 
 def test_it_listens_on_loopback_alone(server: Server) -> None:

@@ -27,7 +27,7 @@ import psutil
 from trellis.errors import TrellisError
 from trellis.server import folder as server_folder
 from trellis.server import shared_memory
-from trellis.server.admin_endpoints import restrictions
+from trellis.server.admin_endpoints import new_key, restrictions
 from trellis.server.allocator import preloaded
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings, missing_package
 from trellis.server.loading import LOAD_TIMEOUT, Loading
@@ -114,6 +114,7 @@ class Server:
         self.prefix = f"{self.folder.name}_"
         self._locks = claim_files(self.folder, self.prefix)
         self._seen: set[psutil.Process] = set()
+        self._admin_key = new_key()
         self.gateway: subprocess.Popen[bytes] | None = None
         behind = free_ports(1)[0] if has_gateway(settings) else 0
         self.triton_port = behind or settings.http_port  # where Triton itself listens for HTTP
@@ -139,7 +140,7 @@ class Server:
         arguments = self.settings.arguments(self.prefix, behind, models)
         command = [str(triton.binary), *backends, *arguments]
         if self.settings.serves and not self.settings.allow_admin_endpoints:
-            command += restrictions(triton.binary)
+            command += restrictions(triton.binary, self._admin_key)
         lifeline, writing = os.pipe()  # see trellis/ipc/server_lifetime.py
         os.close(lifeline)
         try:
@@ -161,6 +162,8 @@ class Server:
             settings.exit_timeout,
             str(settings.model_repo.resolve()) if settings.gateway_decoding else "",
             settings.expose_inner_models,
+            settings.allow_admin_endpoints,
+            "" if settings.allow_admin_endpoints else self._admin_key,
         )
         return self._spawn(gateway.command(), output, IMPORTED_FROM, {})
 
