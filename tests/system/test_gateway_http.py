@@ -26,7 +26,7 @@ from support.gateway_wire import (
 )
 from support.standin import Script, read_journal
 from support.standin_server import Served, serve
-from trellis.gateway.settings import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from trellis.gateway.limits import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.ports import free_ports
 from trellis.soak.measure import stuck

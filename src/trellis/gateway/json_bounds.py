@@ -22,15 +22,16 @@ def check_bounds(body: bytes, limits: Limits) -> None:
     ):
         return  # even if all of it stood outside of strings
     rest = STRINGS.sub(b"", body)
+    if rest.count(b"{") + rest.count(b"[") > limits.json_depth and _deeper(rest, limits.json_depth):
+        raise Refusal(
+            400, f"the body is nested too deeply; send at most {limits.json_depth} levels"
+        )
+
     keys, items = rest.count(b":"), rest.count(b",")
     if keys > limits.json_keys:
         raise Refusal(400, f"the body has {keys} keys; send at most {limits.json_keys}")
     if items > limits.json_items:
         raise Refusal(400, f"the body has {items} values; send at most {limits.json_items}")
-    if rest.count(b"{") + rest.count(b"[") > limits.json_depth and _deeper(rest, limits.json_depth):
-        raise Refusal(
-            400, f"the body is nested too deeply; send at most {limits.json_depth} levels"
-        )
 
 
 def _deeper(rest: bytes, most: int) -> bool:

@@ -6,7 +6,7 @@ from support.fake_triton_http import FakeTriton
 from support.gateway_wire import ENSEMBLE, Wire, get, post
 from trellis.gateway.doors import asked_path, check_inner, check_upgrade, origin_form, with_own_type
 from trellis.gateway.models import Model, read_model
-from trellis.gateway.replies import JSON, Refusal
+from trellis.gateway.refusals import JSON, Refusal
 from trellis.server.ports import free_ports
 from unit.gateway.test_disconnects import front
 

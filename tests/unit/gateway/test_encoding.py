@@ -12,9 +12,9 @@ from support.gateway_wire import post
 from trellis.gateway.connection import Connection
 from trellis.gateway.fields import Field
 from trellis.gateway.models import Model
-from trellis.gateway.replies import Refusal
+from trellis.gateway.refusals import Refusal
 from trellis.gateway.routes import Route
-from trellis.gateway.settings import LONG_BODY
+from trellis.gateway.limits import LONG_BODY
 from trellis.gateway.state import State
 from trellis.gateway.text_answers import Source
 from trellis.pipeline.decode import Detokenizer

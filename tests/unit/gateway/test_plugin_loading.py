@@ -14,7 +14,7 @@ from trellis.gateway.models import read_model
 from trellis.gateway.plugin_loading import load_plugins
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.routes import Route, choose_route
-from trellis.gateway.settings import LONG_BODY
+from trellis.gateway.limits import LONG_BODY
 from trellis.pipeline.hooks import FILE
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.manifest import ENTRY, foreign_code, read_manifest
@@ -243,8 +243,8 @@ def test_a_tokenizer_that_is_not_for_threads_encodes_in_one(
     assert way is not None
     assert way.requests is not None
     values = {"text_input": "Hello", "max_tokens": 4}
-    assert way.requests.body(values, "7", "token", LONG_BODY) is not None
-    assert way.requests.body(values, "7", "token", LONG_BODY + 1) is None
+    assert way.requests.body(values, "7", LONG_BODY) is not None
+    assert way.requests.body(values, "7", LONG_BODY + 1) is None
 
 
 def test_two_tokenizers_are_two(repository: Path) -> None:

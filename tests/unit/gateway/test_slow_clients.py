@@ -12,7 +12,7 @@ from support.fake_triton_http import FakeTriton
 from support.gateway_wire import get, stream
 from trellis.gateway import connection
 from trellis.gateway.connection import Connection
-from trellis.gateway.replies import Refusal
+from trellis.gateway.refusals import Refusal
 from trellis.gateway.state import State
 from trellis.server.gateway_settings import GatewaySettings
 
