@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from trellis.ipc.disconnects import PARAMETER
+from trellis.ipc.disconnect_sender import PARAMETER
 
 Json = dict[str, Any]
 TEXT_INPUT = {"name": "text_input", "data_type": "TYPE_STRING", "dims": [1]}

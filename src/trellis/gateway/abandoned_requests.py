@@ -3,7 +3,7 @@
 
 An answer that nobody wants is read to its end all the same: Triton 24.10 never finishes a request
 of an ensemble that is cancelled between two steps. A Python engine hears of it by a datagram with
-the request's inner id (ipc/disconnects.py), the C++ backend by a request that stops that id. Either
+the request's inner id (ipc/disconnect_sender.py), the C++ backend by a request that stops that id. Either
 may come too early, or find nobody who listens: so it is said again for as long as the answer goes
 on. How many are read at once, and each for how long, is bounded.
 """
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from trellis.gateway.body import stop_body
 from trellis.gateway.limits import Limits
 from trellis.gateway.triton import Exchange, Triton, TritonLost
-from trellis.ipc.disconnects import DisconnectSender
+from trellis.ipc.disconnect_sender import DisconnectSender
 
 AGAIN_SECONDS = 1.0
 IDS_AT_ONCE = 192  # in one datagram of at most 8,192 bytes

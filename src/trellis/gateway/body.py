@@ -17,7 +17,7 @@ from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model
 from trellis.gateway.prepared import Prepared
 from trellis.gateway.refusals import Refusal
-from trellis.ipc.disconnects import PARAMETER
+from trellis.ipc.disconnect_sender import PARAMETER
 
 BOM = b"\xef\xbb\xbf"
 NESTED = "parameters"

@@ -17,7 +17,7 @@ import numpy as np
 from trellis.contract.wiring_names import STEP_MARK
 from trellis.gateway.fields import Field
 from trellis.gateway.limits import LONG_BODY, MAX_ENGINE_BODY
-from trellis.ipc.disconnects import PARAMETER
+from trellis.ipc.disconnect_sender import PARAMETER
 
 if TYPE_CHECKING:
     from trellis.pipeline.encode import Preprocessor
