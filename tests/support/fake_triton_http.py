@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -37,6 +38,16 @@ def ensemble(by_id: bool) -> dict[str, Json]:
     }
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request as it came."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: Json
+
+
 class Stream:
     """A request that is answered until it is stopped."""
 
@@ -57,7 +68,7 @@ class FakeTriton:
         self.configs: dict[str, Json] = ensemble(by_id)
         self.gap = 0.02  # seconds between the pieces of a stream
         self.times = 1  # that a prompt is repeated in a piece
-        self.large = b""  # the answer to GET /large
+        self.requests: list[Asked] = []
         self.streams: list[Stream] = []
         self.stops: list[str] = []
         self.deaf_to = deaf_to
@@ -100,10 +111,12 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     owner: FakeTriton
 
+    def _note(self, body: Json) -> None:
+        asked = Asked(self.command, self.path, tuple(self.headers.items()), body)
+        self.owner.requests.append(asked)
+
     def do_GET(self) -> None:
-        if self.path == "/large":
-            self._whole(200, self.owner.large)
-            return
+        self._note({})
         name = self.path.removeprefix("/v2/models/").removesuffix("/config")
         found = self.owner.configs.get(name)
         if self.owner.breaks_off:
@@ -113,7 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._whole(200 if found else 404, json.dumps(found or {"error": "none"}).encode())
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
+        self._note(body)
+        if self.path.startswith("/v2/repository/"):
+            self._whole(200, b"{}")
+            return
         if body.get("stop"):
             self.owner.stop(body["id"])
             self._whole(200, b"{}")
