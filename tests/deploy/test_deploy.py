@@ -11,7 +11,7 @@ import yaml
 from support.paths import ROOT
 
 DEPLOY = ROOT / "deploy"
-PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+PORTS = {"http": 8000}  # the gateway alone
 STOP_MARGIN = 10  # seconds that the launcher may need beyond --exit_timeout, and more
 
 
@@ -79,6 +79,7 @@ def test_probes_ask_where_the_server_answers(name: str) -> None:
     container = pods()[name]["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports.items() >= PORTS.items()
+    assert not {8001, 8002} & set(ports.values())
     for probe, path in (
         ("startupProbe", "/v2/health/ready"),
         ("readinessProbe", "/v2/health/ready"),
@@ -127,7 +128,52 @@ def test_compose_mounts_the_repository_and_has_shared_memory() -> None:
     exit_timeout = int(option(service["command"], "--exit_timeout"))
     assert int(service["stop_grace_period"].rstrip("s")) >= exit_timeout + STOP_MARGIN
     assert (ROOT / "deploy" / service["build"]["context"]).resolve() == ROOT
-    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert service["ports"] == ["127.0.0.1:8000:8000"]
+
+
+def test_nothing_opens_grpc_or_metrics_to_others() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    assert [line for line in lines if line.startswith("EXPOSE")] == ["EXPOSE 8000"]
+    files = [path for path in DEPLOY.iterdir() if path.is_file()]
+    used = [word for path in files for word in path.read_text().split() if path.suffix != ""]
+    assert not [word for word in used if word.startswith(('"--grpc', '"--metrics'))]
+
+
+@pytest.mark.parametrize("name", ["deployment", "leader", "worker"])
+def test_a_pod_has_no_rights_that_it_does_not_need(name: str) -> None:
+    pod = pods()[name]
+    (container,) = pod["containers"]
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == context["runAsGroup"] == 1000
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    mounts = {
+        mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]
+    }
+    assert mounts == {"/triton_model_repo": True, "/dev/shm": False, "/tmp": False}
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+def test_the_image_and_compose_run_as_a_user_who_is_not_root() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    users = [line for line in lines if line.startswith("USER")]
+    assert users == ["USER 1000:1000"]
+    assert lines.index(users[0]) > max(
+        at for at, line in enumerate(lines) if line.startswith("RUN")
+    )
+    service = documents("compose.yaml")[0]["services"]["triton"]
+    assert service["user"] == "1000:1000"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["ulimits"]["nofile"] >= 65536
 
 
 def test_the_slurm_script_is_bash_and_runs_one_launcher_a_node() -> None:

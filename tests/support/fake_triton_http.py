@@ -15,6 +15,7 @@ from trellis.ipc.disconnect_sender import PARAMETER
 
 Json = dict[str, Any]
 TEXT_INPUT = {"name": "text_input", "data_type": "TYPE_STRING", "dims": [1]}
+TEXT_OUTPUT = {"name": "text_output", "data_type": "TYPE_STRING", "dims": [-1]}
 STREAM = {"name": "stream", "data_type": "TYPE_BOOL", "dims": [1]}
 STOP = {"name": "stop", "data_type": "TYPE_BOOL", "dims": [1]}
 
@@ -26,7 +27,7 @@ def ensemble(by_id: bool) -> dict[str, Json]:
             "name": "ensemble",
             "platform": "ensemble",
             "input": [TEXT_INPUT, STREAM, *([STOP] if by_id else [])],
-            "output": [{"name": "text_output"}],
+            "output": [TEXT_OUTPUT],
             "ensemble_scheduling": {"step": [{"model_name": "tensorrt_llm"}]},
         },
         "tensorrt_llm": {

@@ -22,14 +22,24 @@ def main(
     http_port: Annotated[int, typer.Option("--http_port", "--http-port")] = 8000,
     grpc_port: Annotated[int, typer.Option("--grpc_port", "--grpc-port")] = 8001,
     metrics_port: Annotated[int, typer.Option("--metrics_port", "--metrics-port")] = 8002,
-    address: Annotated[str, typer.Option(help="where the server is to listen")] = "127.0.0.1",
+    address: Annotated[
+        str, typer.Option(help="where the server is to listen for HTTP")
+    ] = "127.0.0.1",
+    grpc_address: Annotated[
+        str, typer.Option("--grpc_address", "--grpc-address", help="for gRPC")
+    ] = "127.0.0.1",
+    metrics_address: Annotated[
+        str, typer.Option("--metrics_address", "--metrics-address", help="for the metrics page")
+    ] = "127.0.0.1",
     tritonserver: Annotated[str, typer.Option(help="path of the server binary")] = "",
     hostfile: Annotated[Path | None, typer.Option(help="mpirun's host file")] = None,
     nodes: Annotated[str, typer.Option(help="hosts for mpirun: a,b or a:4,b:4")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Check a repository against this machine. Exit status 1 if anything would fail."""
-    listening = Listening(address, http_port, grpc_port, metrics_port)
+    listening = Listening(
+        (address, http_port), (grpc_address, grpc_port), (metrics_address, metrics_port)
+    )
     ranks = RankOptions(world_size, hostfile=hostfile, nodes=nodes)
     try:
         check_options(ranks, no_mpi=False)

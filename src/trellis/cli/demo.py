@@ -137,15 +137,14 @@ def main(
     stay: Annotated[bool, typer.Option("--serve", help="stay until Ctrl-C")] = False,
 ) -> None:
     """Show a real model answering through a real Triton server."""
-    ports = {"HTTP_PORT": http_port, "GRPC_PORT": grpc_port, "METRICS_PORT": metrics_port}
     try:
         repository = make_repository(Path()) if model_repo is None else model_repo
         settings = ServerSettings(repository, http_port, grpc_port, metrics_port)
+        listening = Listening.of(settings)
         if stay:
-            listening = Listening(settings.address, http_port, grpc_port, metrics_port)
             preflight(settings, RankOptions(1), no_mpi=False, listening=listening)
         else:
-            check_ports(settings.address, ports)
+            check_ports(listening.places)
         # The signals are held from before the server starts until it is gone.
         with stop_signals() as signals, serving(settings, lambda: bool(signals)) as server:
             if stay and not signals:

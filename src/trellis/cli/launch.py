@@ -34,7 +34,21 @@ def main(
     grpc_port: Annotated[int, typer.Option("--grpc_port", "--grpc-port")] = 8001,
     metrics_port: Annotated[int, typer.Option("--metrics_port", "--metrics-port")] = 8002,
     address: Annotated[
-        str, typer.Option(help="where to listen; 0.0.0.0 for every interface")
+        str, typer.Option(help="where to listen for HTTP; 0.0.0.0 for every interface")
+    ] = "127.0.0.1",
+    grpc_address: Annotated[
+        str,
+        typer.Option(
+            "--grpc_address",
+            "--grpc-address",
+            help="where to listen for gRPC, whose clients must be trusted",
+        ),
+    ] = "127.0.0.1",
+    metrics_address: Annotated[
+        str,
+        typer.Option(
+            "--metrics_address", "--metrics-address", help="where the metrics page is served"
+        ),
     ] = "127.0.0.1",
     log: Annotated[bool, typer.Option("--log", help="verbose server log into --log-file")] = False,
     log_file: Annotated[Path, typer.Option("--log-file", "--log_file")] = Path("triton_log.txt"),
@@ -141,6 +155,8 @@ def main(
         grpc_port=grpc_port,
         metrics_port=metrics_port,
         address=address,
+        grpc_address=grpc_address,
+        metrics_address=metrics_address,
         tritonserver=tritonserver,
         log_verbose=3 if log else 0,
         log_file=log_file if log else None,
@@ -153,14 +169,14 @@ def main(
         allow_admin_endpoints=allow_admin_endpoints,
         expose_inner_models=expose_inner_models,
     )
-    listening = None if force else Listening(address, http_port, grpc_port, metrics_port)
+    listening = None if force else Listening.of(settings)
     try:
         check_options(options, no_mpi)
         check_extra(settings.extra)
         if check:
             preflight(settings, options, no_mpi, listening)
         elif listening is not None:
-            check_ports(address, listening.ports)
+            check_ports(listening.places)
         if world_size > 1:
             with stop_signals() as stopped:
                 run_ranks(settings, options, no_mpi, lambda: bool(stopped))
@@ -182,6 +198,8 @@ def preflight(
     """Say all that would fail, and stop there."""
     checks = run_checks(settings.model_repo, ranks, listening, settings.tritonserver, no_mpi)
     failing = [check for check in checks if not check.ok]
+    for warned in (check for check in checks if check.warns):
+        print(f"launch_triton_server: warning: {warned}", file=sys.stderr)
     for failed in failing:
         print(f"launch_triton_server: {failed}", file=sys.stderr)
     if failing:

@@ -19,7 +19,15 @@ def main(
     http_port: Annotated[int, typer.Option("--http_port", "--http-port")] = 8000,
     grpc_port: Annotated[int, typer.Option("--grpc_port", "--grpc-port")] = 8001,
     metrics_port: Annotated[int, typer.Option("--metrics_port", "--metrics-port")] = 8002,
-    address: Annotated[str, typer.Option(help="of this machine, to listen on")] = "127.0.0.1",
+    address: Annotated[
+        str, typer.Option(help="of this machine, to listen on for HTTP")
+    ] = "127.0.0.1",
+    grpc_address: Annotated[
+        str, typer.Option("--grpc_address", "--grpc-address", help="for gRPC")
+    ] = "127.0.0.1",
+    metrics_address: Annotated[
+        str, typer.Option("--metrics_address", "--metrics-address", help="for the metrics page")
+    ] = "127.0.0.1",
     image: Annotated[str, typer.Option(help="container, if it should be another")] = "",
     run: Annotated[str, typer.Option(help="1 runs it, 0 does not")] = "",
 ) -> None:
@@ -36,7 +44,16 @@ def main(
             )
         mount = mount_of(repository.parameter("tensorrt_llm", "gpt_model_path"))
         ports = (http_port, grpc_port, metrics_port)
-        serving = Serving(model_repo, mount, engine.version, engine.world_size, address, ports)
+        serving = Serving(
+            model_repo,
+            mount,
+            engine.version,
+            engine.world_size,
+            address,
+            grpc_address,
+            metrics_address,
+            ports,
+        )
         command = serve_command(serving, image)
     except TrellisError as error:
         print(f"serve_docker: {error}", file=sys.stderr)

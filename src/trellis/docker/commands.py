@@ -123,7 +123,9 @@ class Serving:
     mount: Path
     release: str
     world_size: int = 1
-    address: str = "127.0.0.1"
+    address: str = "127.0.0.1"  # of HTTP
+    grpc_address: str = "127.0.0.1"
+    metrics_address: str = "127.0.0.1"
     ports: tuple[int, int, int] = (8000, 8001, 8002)
 
 
@@ -131,8 +133,9 @@ def serve_command(serving: Serving, given_image: str = "") -> Command:
     """`docker run` of the container of the engine's release, with the repository in its place."""
     docker = ["docker", "run", "--rm", "--gpus", "all"]
     docker += [f"--shm-size={container_gib(serving.world_size)}g", *LIMITS]
-    for outside, inside in zip(serving.ports, (8000, 8001, 8002), strict=True):
-        docker += ["-p", f"{serving.address}:{outside}:{inside}"]
+    addresses = (serving.address, serving.grpc_address, serving.metrics_address)
+    for address, outside, inside in zip(addresses, serving.ports, (8000, 8001, 8002), strict=True):
+        docker += ["-p", f"{address}:{outside}:{inside}"]
     docker += _mount(serving.repository, str(serving.mount))
     return [*docker, find_image(serving.release, given_image), *_servers(serving)]
 

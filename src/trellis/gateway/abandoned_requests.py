@@ -3,9 +3,9 @@
 
 An answer that nobody wants is read to its end all the same: Triton 24.10 never finishes a request
 of an ensemble that is cancelled between two steps. A Python engine hears of it by a datagram with
-the request's inner id (ipc/disconnect_sender.py), the C++ backend by a request that stops that id. Either
-may come too early, or find nobody who listens: so it is said again for as long as the answer goes
-on. How many are read at once, and each for how long, is bounded.
+the request's inner id (ipc/disconnect_sender.py), the C++ backend by a request that stops that id.
+Either may come too early, or find nobody who listens: so it is said again for as long as the answer
+goes on. How many are read at once, and each for how long, is bounded.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from trellis.gateway.generate import Generate
+from trellis.gateway.generate import Generate, Infer
 from trellis.gateway.refusals import Refusal, shown, stopping
 from trellis.gateway.relays import Admin, Index, ModelRelay, Ready, Relay
 from trellis.gateway.sending import send_refusal
@@ -60,6 +60,7 @@ def _model_routes(state: State) -> Iterable[BaseRoute]:
         yield _get(f"{path}/config", ModelRelay(state, f"{triton}/config"))
         for verb in ("generate", "generate_stream"):
             yield Route(f"{path}/{verb}", Generate(state, verb), methods=["POST"])
+        yield Route(f"{path}/infer", Infer(state), methods=["POST"])
 
 
 def _admin_routes(state: State) -> Iterable[BaseRoute]:

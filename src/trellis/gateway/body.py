@@ -7,8 +7,10 @@ the field, or nothing at all for a key that is mistyped.
 
 import difflib
 import json
+from collections.abc import Collection
 from typing import Any
 
+from trellis.contract.accepted_fields import ACCEPTED_FIELDS, OTHER_NAMES
 from trellis.contract.client_inputs import BEAMS, PROMPT, SEQUENCES, STOP
 from trellis.gateway.fields import Field
 from trellis.gateway.ids import RequestId, check_id
@@ -16,7 +18,7 @@ from trellis.gateway.json_bounds import check_bounds
 from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model
 from trellis.gateway.prepared import Prepared
-from trellis.gateway.refusals import Refusal
+from trellis.gateway.refusals import SHOWN, Refusal, shown
 from trellis.ipc.disconnect_sender import PARAMETER
 
 BOM = b"\xef\xbb\xbf"
@@ -37,9 +39,9 @@ def prepare(model: Model, body: bytes, inner_id: str, limits: Limits, once: bool
     check_bounds(body, limits)
     asked = read(body)
     if not model.checked:
-        return _unchecked(asked, inner_id, limits)
+        return _unchecked(asked, inner_id)
     values = flat(model, asked)
-    check_id(client_id := asked.get(ID, ""), limits.id_characters)
+    client_id = asked.get(ID, "")
     stops = _stops(values.get(STOP))
     _unnest(model, asked, values)
     rows = check(model, values, b"\\u" in body, prompt=not stops)
@@ -54,12 +56,9 @@ def prepare(model: Model, body: bytes, inner_id: str, limits: Limits, once: bool
     return Prepared(made, RequestId(inner_id, client_id), one, values, stops, len(body))
 
 
-def _unchecked(asked: dict[str, Any], inner_id: str, limits: Limits) -> Prepared:
+def _unchecked(asked: dict[str, Any], inner_id: str) -> Prepared:
     """The body for a model of which nothing is known; who may ask it is trusted."""
-    client_id = asked.get(ID, "")
-    if not isinstance(client_id, str):
-        raise Refusal(400, f"{ID}: not a string; send a string")
-    check_id(client_id, limits.id_characters)
+    check_id(client_id := asked.get(ID, ""))
     made = _written({**asked, PARAMETER: inner_id, ID: inner_id})
     return Prepared(made, RequestId(inner_id, client_id), False, {}, False, len(made))
 
@@ -91,25 +90,53 @@ def read(body: bytes) -> dict[str, Any]:
 
 
 def flat(model: Model, asked: dict[str, Any]) -> dict[str, Any]:
-    """The inputs, from the top level and from "parameters"; all keys are known ones."""
-    values = {}
+    """The inputs, from the top level and from "parameters"; all keys are known ones.
+
+    Where fields were sent that no ensemble has, but that are accepted, `asked` is settled: all
+    inputs stand at its top level, and nothing else but the id. Raises Refusal for other fields.
+    """
+    values: dict[str, Any] = {}
     nested = asked.get(NESTED, {})
     if not isinstance(nested, dict):
         raise Refusal(400, f'{NESTED}: not an object; send {{"max_tokens": 16, ...}}')
+    added: dict[str, Any] = {}
     for place in (asked, nested):
         for key, value in place.items():
             if place is asked and key == NESTED:
                 continue
             if place is asked and key == ID:
-                if not isinstance(value, str):
-                    raise Refusal(400, f"{ID}: not a string; send a string")
-                continue
-            if key not in model.fields:
-                raise Refusal(400, _unknown(key, model))
-            if key in values:
-                raise Refusal(400, f"{key}: given at the top level and in {NESTED}; send it once")
-            values[key] = value
+                check_id(value)
+            elif key in model.fields:
+                if key in values:
+                    raise Refusal(
+                        400, f"{key}: given at the top level and in {NESTED}; send it once"
+                    )
+                values[key] = value
+            elif key in ACCEPTED_FIELDS:
+                added[key] = value
+            else:
+                raise Refusal(400, unknown(key, model))
+    if added:
+        _settle(model, asked, values, added)
     return values
+
+
+def _settle(
+    model: Model, asked: dict[str, Any], values: dict[str, Any], added: dict[str, Any]
+) -> None:
+    """Map what was added to the inputs that it stands for, and forget the rest of it."""
+    for key, value in added.items():
+        to = ACCEPTED_FIELDS[key].to
+        if to and to not in model.fields:
+            raise Refusal(400, unknown(key, model))
+        if to and value is not None:
+            if to in values:
+                raise Refusal(400, f"{key}: means {to}, which is given, too; send one of them")
+            model.fields[to].rows(value, escaped=True)  # names what the client knows it by
+            values[to] = value
+    kept = {ID: asked[ID]} if ID in asked else {}
+    asked.clear()
+    asked.update(kept | values)
 
 
 def check(model: Model, values: dict[str, Any], escaped: bool, prompt: bool = True) -> int:
@@ -165,16 +192,39 @@ def _uneven(field: Field, rows: int, prompts: int) -> str:
     )
 
 
-def _unknown(key: str, model: Model) -> str:
-    name = key if len(key) <= 64 else key[:61] + "..."
+def unknown(key: str, model: Model) -> str:
+    """Why a field that no input is called is rejected."""
+    name = shown(key)
     if key == PARAMETER:
         return f"{PARAMETER}: only the server sets this; leave it out"
     if key == ID:
         return f"{ID}: goes to the top level, not into {NESTED}"
-    near = difflib.get_close_matches(key, model.fields, n=1) if len(key) <= 64 else []
+    near = _meant(key, model.fields) if len(key) <= SHOWN else ""
     if near:
-        return f"{name}: no input of {model.name}; did you mean {near[0]}?"
-    return f"{name}: no input of {model.name}; leave it out (it has {', '.join(model.fields)})"
+        return f"{name}: no input of {shown(model.name)}; did you mean {near}?"
+    inputs = ", ".join(model.fields)
+    return f"{name}: no input of {shown(model.name)}; leave it out (it has {inputs})"
+
+
+def _meant(key: str, fields: Collection[str]) -> str:
+    """The input that a name may stand for; '' for none.
+
+    >>> _meant("maxTokens", ["max_tokens", "stream"]), _meant("x-y", ["max_tokens"])
+    ('max_tokens', '')
+    """
+    plain = {_plain(name): name for name in fields}
+    others = {_plain(name): to for name, to in OTHER_NAMES.items() if to in fields}
+    asked = _plain(key)
+    near = difflib.get_close_matches(key, fields, n=1) or difflib.get_close_matches(
+        asked, plain, n=1
+    )
+    found = plain.get(asked) or others.get(asked)
+    return found or (plain.get(near[0], near[0]) if near else "")
+
+
+def _plain(name: str) -> str:
+    """Without what spellings differ in: case, hyphens, underscores, blanks, dots."""
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -182,7 +232,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise Refusal(400, f"{twice}: given twice; send it once")
+        raise Refusal(400, f"{shown(twice)}: given twice; send it once")
     return made
 
 

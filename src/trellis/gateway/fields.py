@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from trellis.gateway.refusals import Refusal
+from trellis.gateway.refusals import SHOWN, Refusal, shown
 
 INTEGERS = {
     f"{sign}INT{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -15,7 +15,6 @@ INTEGERS = {
 }
 FLOATS = {"FP32": "f", "FP64": "d"}
 WANTED = {"STRING": "a string", "BOOL": "true or false"}
-SHOWN = 40  # characters of a wrong value
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ class Field:
         `escaped`: there are escapes in the text, of which not every one is a character.
         """
         if not self._known:
-            raise self._wrong(
-                f"{self.kind} cannot be sent as JSON; send it as binary data, by /infer or gRPC"
-            )
+            raise self._wrong(f"{self.kind} cannot be sent over HTTP; send it by gRPC")
         values = value if isinstance(value, list) else [value]
         for item in values:
             self._check(item, escaped)
@@ -129,7 +126,7 @@ class Field:
             if isinstance(item, bool) or not isinstance(item, int):
                 raise self._unwanted(item)
             if not low <= item <= high:
-                raise self._wrong(f"{_shown(item)} is out of range; send {low} to {high}")
+                raise self._wrong(f"{_as_json(item)} is out of range; send {low} to {high}")
         else:
             self._check_float(item)
 
@@ -143,11 +140,15 @@ class Field:
         except (OverflowError, struct.error):
             finite = False
         if not finite:
-            raise self._wrong(f"{_shown(item)} is out of range of {self.kind}; send a number in it")
+            raise self._wrong(
+                f"{_as_json(item)} is out of range of {self.kind}; send a number in it"
+            )
 
     def _unwanted(self, item: Any) -> Refusal:
         wanted = WANTED.get(self.kind, "a number" if self.kind in FLOATS else "a whole number")
-        return self._wrong(f"{_shown(item)} is not {wanted}; send {wanted}, or leave the field out")
+        return self._wrong(
+            f"{_as_json(item)} is not {wanted}; send {wanted}, or leave the field out"
+        )
 
     def _wrong(self, what: str) -> Refusal:
         return Refusal(400, f"{self.name}: {what}")
@@ -157,20 +158,24 @@ def _check_escapes(field: Field, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise Refusal(
-            400,
-            f"{field.name}: \\u{ord(text[error.start]):04x} at character {error.start} is half of a"
-            " surrogate pair; send both halves, or the character itself",
-        ) from error
+        raise Refusal(400, half_a_pair(field.name, text, error.start)) from error
 
 
-def _shown(value: Any) -> str:
-    """As JSON has it, if it is short."""
+def half_a_pair(name: str, text: str, at: int) -> str:
+    """Why a text with a lone surrogate is rejected."""
+    return (
+        f"{name}: \\u{ord(text[at]):04x} at character {at} is half of a surrogate pair; send both"
+        " halves, or the character itself"
+    )
+
+
+def _as_json(value: Any) -> str:
+    """A value of JSON, if it is short."""
     names = {None: "null", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
         return names[value]
     if isinstance(value, dict):
         return "an object"
-    text = str(value) if not isinstance(value, int) or abs(value) < 10**SHOWN else "a larger number"
-    text = f'"{text}"' if isinstance(value, str) else text
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+    if isinstance(value, int) and abs(value) >= 10**SHOWN:
+        return "a larger number"
+    return shown(f'"{value[:SHOWN]}"' if isinstance(value, str) else str(value))

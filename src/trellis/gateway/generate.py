@@ -4,13 +4,17 @@
 import asyncio
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
-from trellis.gateway.body import prepare, stop_body
+from trellis.gateway.body import prepare, read, stop_body
 from trellis.gateway.ids import RequestId, check_stop_key, new_id
+from trellis.gateway.infer import infer_answer, read_infer, split_body
+from trellis.gateway.json_bounds import check_bounds
 from trellis.gateway.models import Model, check_inner, model_path
 from trellis.gateway.prepared import Prepared
-from trellis.gateway.refusals import EVENTS, JSON, Refusal, cut_off, unreachable
+from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal, cut_off, unreachable
 from trellis.gateway.request_body import check_content_type, header, read_body
 from trellis.gateway.sending import Receive, Scope, Send, send_whole
 from trellis.gateway.state import State
@@ -22,8 +26,27 @@ log = logging.getLogger("trellis.gateway")
 STOP_KEY = b"trellis-stop-key"
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A whole answer as its client gets it."""
+
+    status: int
+    headers: Headers  # its type
+    body: bytes
+
+
+def as_generated(status: int, content_type: bytes, body: bytes) -> Whole:
+    """An answer as Triton's `/generate` has it."""
+    return Whole(status, [(b"content-type", content_type)], body)
+
+
+Finish = Callable[[int, bytes, bytes], Whole]
+
+
 class Generate:
     """The two endpoints, an ASGI application each."""
+
+    binary = False  # whether a body may be binary data
 
     def __init__(self, state: State, verb: str) -> None:
         """`verb`: generate or generate_stream."""
@@ -33,7 +56,7 @@ class Generate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Refusal, ClientGone."""
-        check_content_type(scope["headers"])
+        check_content_type(scope["headers"], self.binary)
         owner = owner_of(scope)
         path = model_path(**scope["path_params"])
         model = await self._state.models.find(path)
@@ -41,14 +64,21 @@ class Generate:
             check_inner(model)
         limit = self._state.limits.body_limit(model.context)
         body = await read_body(receive, scope["headers"], limit)
-        asked = prepare(model, body, new_id(), self._state.limits, self._type == JSON)
+        asked, finish = self._read(model, scope["headers"], body)
         if asked.stops:
-            await self._stop(path, owner, asked, send)
+            await self._stop(path, owner, asked, finish, send)
             return
         with self._state.in_flight.noted(owner, asked.request_id):
-            await self._answer(path, model, asked, receive, send)
+            await self._answer(path, model, asked, finish, receive, send)
 
-    async def _stop(self, path: str, owner: str, asked: Prepared, send: Send) -> None:
+    def _read(self, model: Model, headers: Headers, body: bytes) -> tuple[Prepared, Finish]:
+        """What is asked, and what makes the client's answer of Triton's. Raises Refusal."""
+        limits = self._state.limits
+        return prepare(model, body, new_id(), limits, self._type == JSON), as_generated
+
+    async def _stop(
+        self, path: str, owner: str, asked: Prepared, finish: Finish, send: Send
+    ) -> None:
         """End this owner's requests of an id; where there are none, the answer is the same."""
         shown = asked.request_id.client
         inner_ids = self._state.in_flight.started_by(owner, shown) or [asked.request_id.inner]
@@ -62,10 +92,17 @@ class Generate:
             answer = Answer(RequestId(inner_id, shown))
             answer.begin(got.status, got.content_type)
             made = answer.feed(body) + answer.end()
-        await send_whole(send, answer.status, answer.content_type, made)
+        whole = finish(answer.status, answer.content_type, made)
+        await send_whole(send, whole.status, whole.headers, whole.body)
 
     async def _answer(
-        self, path: str, model: Model, asked: Prepared, receive: Receive, send: Send
+        self,
+        path: str,
+        model: Model,
+        asked: Prepared,
+        finish: Finish,
+        receive: Receive,
+        send: Send,
     ) -> None:
         asked_path, body, answer = await self._route(path, model, asked)
         exchange = await self._open(f"{asked_path}/{self._verb}", body)
@@ -73,7 +110,7 @@ class Generate:
         watch = asyncio.create_task(_watch(receive, exchange))
         complete = False
         try:
-            complete = await self._pass_on(exchange, answer, send, watch)
+            complete = await self._pass_on(exchange, answer, finish, send, watch)
         finally:
             watch.cancel()
             self._state.exchanges.discard(exchange)
@@ -117,7 +154,12 @@ class Generate:
             raise unreachable() from None
 
     async def _pass_on(
-        self, exchange: Exchange, answer: Answer, send: Send, watch: "asyncio.Task[None]"
+        self,
+        exchange: Exchange,
+        answer: Answer,
+        finish: Finish,
+        send: Send,
+        watch: "asyncio.Task[None]",
     ) -> bool:
         """Send an answer as it comes; whether all of it was read."""
         started = False
@@ -125,7 +167,10 @@ class Generate:
             await exchange.head()
             answer.begin(exchange.status, exchange.content_type)
             if not answer.streams:
-                return await self._pass_on_whole(exchange, answer, send, watch)
+                whole = finish(*await self._read_whole(exchange, answer))
+                watch.cancel()
+                await send_whole(send, whole.status, whole.headers, whole.body)
+                return True
             started = True
             await send(_start(answer.status))
             while data := await exchange.read():
@@ -144,9 +189,7 @@ class Generate:
             await send({"type": "http.response.body", "body": event, "more_body": False})
             return False
 
-    async def _pass_on_whole(
-        self, exchange: Exchange, answer: Answer, send: Send, watch: "asyncio.Task[None]"
-    ) -> bool:
+    async def _read_whole(self, exchange: Exchange, answer: Answer) -> tuple[int, bytes, bytes]:
         size = 0
         while data := await exchange.read():
             size += len(data)
@@ -154,9 +197,30 @@ class Generate:
                 raise TritonLost(f"an answer of more than {self._state.limits.answer_bytes} bytes")
             answer.feed(data)
         body = answer.end()
-        watch.cancel()
-        await send_whole(send, answer.status, answer.content_type, body)
-        return True
+        return answer.status, answer.content_type, body
+
+
+class Infer(Generate):
+    """`/infer`: what `/generate` answers, in KServe's form (infer.py)."""
+
+    binary = True
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state, "generate")
+
+    def _read(self, model: Model, headers: Headers, body: bytes) -> tuple[Prepared, Finish]:
+        limits = self._state.limits
+        text, binary = split_body(headers, body)
+        check_bounds(text, limits)
+        request = read_infer(replace(model, fields=model.inputs), model.outputs, read(text), binary)
+        asked = prepare(model, request.generate_body(), new_id(), limits, once=True)
+
+        def finish(status: int, content_type: bytes, answer: bytes) -> Whole:
+            if status != 200:
+                return as_generated(status, content_type, answer)
+            return Whole(status, *infer_answer(request, model.outputs, answer))
+
+        return asked, finish
 
 
 def _start(status: int) -> dict[str, object]:

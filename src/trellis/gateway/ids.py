@@ -9,7 +9,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from trellis.gateway.limits import ID_CHARACTERS
 from trellis.gateway.refusals import Refusal, quoted, shown
 
 NO_ID = b"<id_unknown>"  # as Triton calls a request without one
@@ -25,15 +27,18 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-def check_id(value: str, most: int) -> None:
-    """Raise Refusal for an id that cannot be shown in an answer, or is too long."""
-    if len(value) > most:
-        raise Refusal(400, f"id: {len(value)} characters; send at most {most}")
-    bad = next((c for c in value if c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff"), "")
-    if bad:
-        raise Refusal(
-            400, f"id: \\u{ord(bad):04x} is a control character or half of a pair; leave it out"
-        )
+def check_id(value: Any) -> None:
+    """Raise Refusal for an id that is no text, cannot be shown in an answer, or is too long."""
+    if not isinstance(value, str):
+        raise Refusal(400, "id: not a string; send a string")
+    if len(value) > ID_CHARACTERS:
+        raise Refusal(400, f"id: {len(value)} characters; send at most {ID_CHARACTERS}")
+    for at, character in enumerate(value):
+        if character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff":
+            half = character > "\x7f"
+            what = "half of a surrogate pair" if half else "a control character"
+            code = f"\\u{ord(character):04x}"
+            raise Refusal(400, f"id: {code} at character {at} is {what}; leave it out")
 
 
 def check_stop_key(value: str) -> None:

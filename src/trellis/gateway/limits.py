@@ -9,6 +9,7 @@ from trellis.errors import TrellisError
 
 LONG_BODY = 1024  # bytes of a request: beyond, another thread reads and encodes it
 MAX_ENGINE_BODY = 16_384  # beyond, the ensemble: JSON of its ids would cost more than it saves
+ID_CHARACTERS = 128  # of a client's id for a request
 RESERVED_FILES = 128  # descriptors that are no connections
 MIN_BODY_BYTES = 1 << 20
 BODY_BYTES_PER_TOKEN = 16  # of the engine's context
@@ -45,7 +46,6 @@ class Limits:
     parse_queue: int = 64  # bodies that wait for that process
 
     # What is asked, and what is answered.
-    id_characters: int = 128
     answer_bytes: int = 64 << 20  # of an answer that is read whole
     triton_seconds: float = 10.0  # for Triton to answer what no engine works for
     abandoned: int = 1024  # answers that are read to their ends though their clients are gone
@@ -68,16 +68,7 @@ class Limits:
         return self.body_bytes or max(MIN_BODY_BYTES, BODY_BYTES_PER_TOKEN * context)
 
 
-def raise_file_limit() -> int:
-    """Let this process have as many descriptors as it may; how many that are."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):
-        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return hard
-
-
-def connections_for(files: int, limits: Limits) -> int:
+def connections_for(limits: Limits) -> int:
     """How many connections may be open: each may need one to Triton, too."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(min(limits.connections, (files - RESERVED_FILES) // 2), 1)

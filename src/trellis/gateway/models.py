@@ -16,6 +16,7 @@ from typing import Any
 
 from trellis.contract.client_inputs import PROMPT
 from trellis.gateway.fields import Field
+from trellis.gateway.outputs import Output, read_outputs
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.refusals import Refusal, shown, unreachable
 from trellis.gateway.responses import Responses
@@ -50,6 +51,8 @@ class Model:
     route: Route | None = None  # past its plugins
     is_ensemble: bool = False
     responses: Responses = field(default_factory=Responses)  # how many it gives to a request
+    inputs: dict[str, Field] = field(default_factory=dict)  # also of a model that is not checked
+    outputs: dict[str, Output] = field(default_factory=dict)
     context: int = 0  # tokens that its engine can hold for a request; 0: not known
 
     @property
@@ -72,16 +75,22 @@ def read_model(
 
     `load` gives the plugins that its first and its last step are.
     """
-    inputs = {tensor["name"]: tensor for tensor in config.get("input", [])}
+    batched = int(config.get("max_batch_size", 0)) > 0
+    inputs = {tensor["name"]: Field.of(tensor, batched) for tensor in config.get("input", [])}
+    outputs = read_outputs(config)
     is_ensemble = config.get("platform") == "ensemble"
+    known = Model(config["name"], is_ensemble=is_ensemble, inputs=inputs, outputs=outputs)
     if not is_ensemble or PROMPT not in inputs:
-        return Model(config["name"], is_ensemble=is_ensemble)
-    batched = config.get("max_batch_size", 0) > 0
-    fields = {name: Field.of(tensor, batched) for name, tensor in inputs.items()}
+        return known
     steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
-    by_id = any(step.get("backend") == "tensorrtllm" for step in steps)
-    way = choose_route(config, config_of, fields, load)
-    return Model(config["name"], fields, by_id, way, True, Responses.of(steps), _context(steps))
+    return replace(
+        known,
+        fields=inputs,
+        known_by_id=any(step.get("backend") == "tensorrtllm" for step in steps),
+        route=choose_route(config, config_of, inputs, load),
+        responses=Responses.of(steps),
+        context=_context(steps),
+    )
 
 
 def _context(steps: Sequence[Config]) -> int:

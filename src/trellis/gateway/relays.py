@@ -130,5 +130,6 @@ async def relay(
         got, answer = await state.triton.ask(method, path, body, sent, seconds)
     except TritonLost:
         raise unreachable() from None
-    await send_whole(send, got.status, got.content_type, answer)
+    content_type = [(b"content-type", got.content_type)] if got.content_type else []
+    await send_whole(send, got.status, content_type, answer)
     return got.status

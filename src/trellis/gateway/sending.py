@@ -2,6 +2,7 @@
 """Sending a whole answer by ASGI."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
 from trellis.gateway.refusals import RETRY_AFTER, Headers, Refusal
@@ -12,13 +13,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-async def send_whole(
-    send: Send, status: int, content_type: bytes, body: bytes, headers: Headers | None = None
-) -> None:
-    """Send an answer, its length first."""
-    made = [(b"content-type", content_type)] if content_type else []
-    made += [(b"content-length", b"%d" % len(body)), *(headers or ())]
-    if status == 503:
+async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send an answer whose length is known. `headers`: but for that."""
+    made = [*headers, (b"content-length", b"%d" % len(body))]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
         made.append(RETRY_AFTER)
     await send({"type": "http.response.start", "status": status, "headers": made})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -17,13 +17,14 @@ from starlette.types import Receive, Scope, Send
 
 from trellis.contract.wiring_names import IDS_SUFFIX
 from trellis.gateway.app import make_app
-from trellis.gateway.limits import Limits, connections_for, raise_file_limit
+from trellis.gateway.limits import Limits, connections_for
 from trellis.gateway.log_rate import limit_lines
 from trellis.gateway.models import model_path
 from trellis.gateway.protocol import GatewayProtocol
 from trellis.gateway.refusals import Refusal
 from trellis.gateway.server_state import GatewayServerState
 from trellis.gateway.state import State
+from trellis.server.file_limit import raise_file_limit
 from trellis.server.gateway_settings import GatewaySettings
 
 BACKLOG = 1024
@@ -40,6 +41,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, settings: GatewaySettings) -> None:
         limits = Limits.of(settings.limits)
+        raise_file_limit()
         config = uvicorn.Config(
             self._app,
             http=GatewayProtocol,
@@ -57,7 +59,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._settings = settings
         self._limits = limits
-        self.server_state = GatewayServerState(limits, connections_for(raise_file_limit(), limits))
+        self.server_state = GatewayServerState(limits, connections_for(limits))
         self.state: State | None = None
         self._asgi: Any = None
         self._preparing: asyncio.Task[None] | None = None

@@ -24,6 +24,7 @@ from trellis.preflight.hooks import check_hooks
 from trellis.preflight.machine import (
     Listening,
     check_listening,
+    check_open_files,
     check_packages,
     check_server,
     check_shared_memory,
@@ -90,6 +91,7 @@ def _checks(
         if ranks.ok:
             yield from check_checkpoint_gpus(repository, world_size, here(world_size))
     yield check_shared_memory(here(world_size))
+    yield check_open_files()
     if listening is not None:
         yield from check_listening(listening)
 

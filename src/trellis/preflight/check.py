@@ -12,13 +12,18 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Check:
-    """`remedy` says what to do, where `ok` is false."""
+    """`remedy` says what to do, where `ok` is false or where it will run, but less well."""
 
     what: str
     found: str
     needed: str
     ok: bool
     remedy: str = ""
+
+    @property
+    def warns(self) -> bool:
+        """Whether it will run, but less well than it could."""
+        return self.ok and bool(self.remedy)
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -37,6 +42,7 @@ def show(checks: Sequence[Check], console: Console) -> None:
         table.add_column(title, overflow="fold")
     for check in checks:
         mark = Text("ok", "green") if check.ok else Text("NO", "bold red")
+        mark = Text("!", "yellow") if check.warns else mark
         table.add_row(
             Text(check.what), Text(check.found), Text(check.needed), mark, Text(check.remedy)
         )

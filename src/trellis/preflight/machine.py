@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from trellis.preflight.check import Check
 from trellis.preflight.repository import Repository
+from trellis.server.file_limit import FEW, reachable_limit
 from trellis.server.ports import PortTaken, check_ports
+from trellis.server.process import ServerSettings
 from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
 from trellis.server.triton import TritonNotFound, find_triton
 
@@ -115,25 +117,41 @@ def check_shared_memory(ranks: int, free: int | None = None) -> Check:
 
 @dataclass(frozen=True)
 class Listening:
-    """Where the server is to listen."""
+    """Where the server is to listen: an address and a port each."""
 
-    address: str = "127.0.0.1"
-    http: int = 8000
-    grpc: int = 8001
-    metrics: int = 8002
+    http: tuple[str, int]
+    grpc: tuple[str, int]
+    metrics: tuple[str, int]
+
+    @classmethod
+    def of(cls, settings: ServerSettings) -> "Listening":
+        """Of a server that is to be launched."""
+        return cls(
+            (settings.address, settings.http_port),
+            (settings.grpc_address, settings.grpc_port),
+            (settings.metrics_address, settings.metrics_port),
+        )
 
     @property
-    def ports(self) -> dict[str, int]:
-        """Numbers by the name of the option that sets each."""
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Each by the name of the option that sets its port."""
         return {"http_port": self.http, "grpc_port": self.grpc, "metrics_port": self.metrics}
 
 
 def check_listening(listening: Listening) -> Iterator[Check]:
     """Each port can be bound."""
-    needed = f"free on {listening.address}"
+    places = listening.places.values()
+    needed = f"free on {', '.join(dict.fromkeys(address for address, _ in places))}"
     try:
-        check_ports(listening.address, listening.ports)
-        yield Check("ports", ", ".join(map(str, listening.ports.values())), needed, True)
+        check_ports(listening.places)
+        yield Check("ports", ", ".join(str(port) for _, port in places), needed, True)
     except PortTaken as error:
         cause, _, remedy = str(error).partition("; ")
         yield Check("ports", cause, needed, False, remedy)
+
+
+def check_open_files(limit: int | None = None) -> Check:
+    """More files may be open than a thousand clients need; the launcher raises the soft limit."""
+    found = reachable_limit() if limit is None else limit
+    remedy = f"`ulimit -n 65536` as root, or LimitNOFILE= of the service: {FEW} serve 950 clients"
+    return Check("open files", str(found), f"more than {FEW}", True, remedy if found <= FEW else "")

@@ -17,10 +17,13 @@ class PortTaken(TrellisError, RuntimeError):
     """A port that the server needs is in use; the message says by what."""
 
 
-def check_ports(address: str, ports: dict[str, int]) -> None:
-    """Raise PortTaken unless every port (name -> number) can be bound, each a different one."""
+def check_ports(places: dict[str, tuple[str, int]]) -> None:
+    """Raise PortTaken unless every place can be bound, each port a different one.
+
+    `places`: name of a port's option -> address, number.
+    """
     seen: dict[int, str] = {}
-    for name, port in ports.items():
+    for name, (address, port) in places.items():
         if port in seen:
             raise PortTaken(f"--{name} and --{seen[port]} are both {port}; they must differ")
         seen[port] = name

@@ -29,6 +29,7 @@ from trellis.server import folder as server_folder
 from trellis.server import shared_memory
 from trellis.server.admin_endpoints import new_key, restrictions
 from trellis.server.allocator import preloaded
+from trellis.server.file_limit import raise_file_limit
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings, missing_package
 from trellis.server.loading import LOAD_TIMEOUT, Loading
 from trellis.server.numpy2_bridge import STUB
@@ -53,7 +54,9 @@ class ServerSettings:
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
-    address: str = "127.0.0.1"
+    address: str = "127.0.0.1"  # of HTTP
+    grpc_address: str = "127.0.0.1"
+    metrics_address: str = "127.0.0.1"
     tritonserver: str = ""
     log_verbose: int = 0
     log_file: Path | None = None
@@ -86,7 +89,7 @@ class ServerSettings:
             if not self.serves:
                 arguments.append(f"--allow-{name}=false")
                 continue
-            address, port = self.address, getattr(self, f"{name}_port")
+            address, port = self._place(name)
             if name == "http" and behind:
                 address, port = "127.0.0.1", behind
             arguments += [f"--{name}-address={address}", f"--{name}-port={port}"]
@@ -102,6 +105,11 @@ class ServerSettings:
         if self.log_file is not None:
             arguments.append(f"--log-file={self.log_file.resolve()}")
         return [*arguments, *self.extra]
+
+    def _place(self, name: str) -> tuple[str, int]:
+        """Where `http`, `grpc` or `metrics` listens."""
+        address = self.address if name == "http" else getattr(self, f"{name}_address")
+        return address, getattr(self, f"{name}_port")
 
 
 class Server:
@@ -183,7 +191,7 @@ class Server:
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,
             start_new_session=True,  # Ctrl-C in a terminal reaches the launcher alone
-            preexec_fn=die_with_parent,
+            preexec_fn=_prepare_child,
             pass_fds=inherited,
         )
 
@@ -376,6 +384,12 @@ def claim_files(folder: Path, prefix: str) -> list[int]:
         server_folder.sweep()
         locks.append(server_folder.claim(folder))
     return locks
+
+
+def _prepare_child() -> None:
+    """What a server's process does before it becomes one."""
+    raise_file_limit()
+    die_with_parent()
 
 
 def die_with_parent() -> None:

@@ -12,9 +12,9 @@ OWN = {
     "http-port": "--http_port",
     "http-address": "--address",
     "grpc-port": "--grpc_port",
-    "grpc-address": "--address",
+    "grpc-address": "--grpc_address",
     "metrics-port": "--metrics_port",
-    "metrics-address": "--address",
+    "metrics-address": "--metrics_address",
     "exit-timeout-secs": "--exit_timeout",
     "log-file": "--log --log-file",
 }

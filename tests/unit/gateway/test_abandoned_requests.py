@@ -140,7 +140,7 @@ def test_a_client_is_said_to_be_gone_for_as_long_as_its_answer_goes_on(
         abandoned.add(await ask(), "by-id", "/v2/models/ensemble/generate")
         with host.bound() as listener:
             await asyncio.sleep(0.25)
-            assert _heard(listener)[:2] == ["ends", "goes-on"]
+            assert set(_heard(listener)) == {"ends", "goes-on"}
             server.writers[0].write(HEAD + END)
             await eventually(lambda: len(abandoned) == 2)
             _heard(listener)

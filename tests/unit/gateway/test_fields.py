@@ -98,7 +98,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "lists in a list": ({"max_tokens": [[4]]}, "max_tokens: lists in a list"),
     "values for two": ({"max_tokens": [4, 4]}, "max_tokens: values for 2, but text_input has 1"),
     "a broken shape": ({"lora_config": [1, 2, 3, 4]}, "lora_config: 4 values; send a multiple"),
-    "FP16": ({"lora_weights": [1.0]}, "lora_weights: FP16 cannot be sent as JSON"),
+    "FP16": (
+        {"lora_weights": [1.0]},
+        "lora_weights: FP16 cannot be sent over HTTP; send it by gRPC",
+    ),
     "mistyped": ({"max_tokns": 4}, "max_tokns: no input of ensemble; did you mean max_tokens?"),
     "unknown": ({"grammar": "x"}, "grammar: no input of ensemble; leave it out (it has text_input"),
     "mistyped, nested": ({"parameters": {"tempratur": 1}}, "tempratur: no input of ensemble; did"),
@@ -187,11 +190,11 @@ def test_the_clients_id_is_known_and_does_not_go_on(model: Model) -> None:
     ("sent", "message"),
     [
         ("x" * 129, "id: 129 characters; send at most 128"),
-        ("a\x00b", "id: \\u0000 is a control character"),
-        ("a\nb", "id: \\u000a is a control character"),
-        ("\x7f", "id: \\u007f is a control character"),
-        ("\ud800", "id: \\ud800 is a control character or half of a pair"),
-        ("\udfff\ud800", "id: \\udfff is a control character or half of a pair"),
+        ("a\x00b", "id: \\u0000 at character 1 is a control character"),
+        ("a\nb", "id: \\u000a at character 1 is a control character"),
+        ("\x7f", "id: \\u007f at character 0 is a control character"),
+        ("\ud800", "id: \\ud800 at character 0 is half of a surrogate pair"),
+        ("\udfff\ud800", "id: \\udfff at character 0 is half of a surrogate pair"),
         (7, "id: not a string"),
         (None, "id: not a string"),
     ],
@@ -305,7 +308,7 @@ def test_lists_of_lists_go_on_as_the_one_list_that_triton_takes(
         ("table", [[1, 2], 3], "the lists in it are not of one length"),
         ("table", [[]], "the lists in it are not of one length"),
         ("table", [[1, 2], [3, 4]], "2 rows cannot be sent as JSON, in which Triton takes them"),
-        ("lora_weights", [[1.0], [2.0, 3.0]], "FP16 cannot be sent as JSON"),
+        ("lora_weights", [[1.0], [2.0, 3.0]], "FP16 cannot be sent over HTTP; send it by gRPC"),
     ],
 )
 def test_lists_of_lists_without_a_shape_are_refused_by_name(

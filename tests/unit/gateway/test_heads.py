@@ -47,7 +47,8 @@ def test_a_target_is_known_by_its_path(target: bytes, path: bytes) -> None:
         b"/v2/models/%6d/infer", b"/v2/models/m/%69nfer", b"/v2/models/m/infer%00",
         b"/v2/models/x/../m/infer", b"/v2/models/./m/infer", b"/v2/models/m/infer/..", b"/..",
         b"/v2/models\\m/infer", b"/v2/models/m/infer#x", b"/v2/models/m/infer\t",
-        b"http://host//v2", b"http://a@b/v2/%2e", b"/v2/models/\xc3\xa9", b"/v2\n", b"/v2/models/m\x00",
+        b"http://host//v2", b"http://a@b/v2/%2e", b"/v2/models/\xc3\xa9", b"/v2\n",
+        b"/v2/models/m\x00",
     ],
 )  # fmt: skip
 def test_a_target_with_two_readings_is_refused(target: bytes) -> None:
@@ -64,7 +65,8 @@ def test_a_path_that_is_let_in_is_plain(target: bytes) -> None:
         return
     assert path.startswith(b"/")
     assert path.isascii()
-    assert not {b"%", b"?", b"#", b" ", b"\\", b".."} & {path[i : i + n] for n in (1, 2) for i in range(len(path))}  # fmt: skip
+    assert not set(path) & set(b"%?# \\")
+    assert b".." not in path.split(b"/")
 
 
 UPGRADES = [

@@ -10,11 +10,11 @@ from google.protobuf import json_format
 from support.fake_engines import write_engine
 from support.paths import ROOT
 from trellis.engine_files.engine_folder import EngineFolder, read_engine
+from trellis.gateway.limits import LONG_BODY
 from trellis.gateway.models import read_model
 from trellis.gateway.plugin_loading import load_plugins
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.routes import Route, choose_route
-from trellis.gateway.limits import LONG_BODY
 from trellis.pipeline.hooks import FILE
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.manifest import ENTRY, foreign_code, read_manifest

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trellis.gateway.ids import RequestId
 from trellis.gateway.models import Models, read_model
 from trellis.gateway.plugins import Plugins
-from trellis.gateway.ids import RequestId
 from trellis.gateway.refusals import EVENTS, JSON, one_line, quoted
 from trellis.gateway.text_answers import Source, TextAnswer
 from trellis.pipeline.decode import Detokenizer
