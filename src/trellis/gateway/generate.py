@@ -66,7 +66,7 @@ class Generate:
         body = await read_body(receive, scope["headers"], limit)
         asked, finish = self._read(model, scope["headers"], body)
         if asked.stops:
-            await self._stop(path, owner, asked, finish, send)
+            await self._stop(path, model, owner, asked, finish, send)
             return
         with self._state.in_flight.noted(owner, asked.request_id):
             await self._answer(path, model, asked, finish, receive, send)
@@ -77,19 +77,25 @@ class Generate:
         return prepare(model, body, new_id(), limits, self._type == JSON), as_generated
 
     async def _stop(
-        self, path: str, owner: str, asked: Prepared, finish: Finish, send: Send
+        self,
+        path: str,
+        model: Model,
+        owner: str,
+        asked: Prepared,
+        finish: Finish,
+        send: Send,
     ) -> None:
         """End this owner's requests of an id; where there are none, the answer is the same."""
         shown = asked.request_id.client
         inner_ids = self._state.in_flight.started_by(owner, shown) or [asked.request_id.inner]
         for inner_id in inner_ids:
+            request_id = RequestId(inner_id, shown)
+            stop = asked._replace(body=stop_body(inner_id), request_id=request_id)
+            asked_path, body, answer = await self._route(path, model, stop)
             try:
-                got, body = await self._state.triton.ask(
-                    "POST", f"{path}/{self._verb}", stop_body(inner_id)
-                )
+                got, body = await self._state.triton.ask("POST", f"{asked_path}/{self._verb}", body)
             except TritonLost:
                 raise unreachable() from None
-            answer = Answer(RequestId(inner_id, shown))
             answer.begin(got.status, got.content_type)
             made = answer.feed(body) + answer.end()
         whole = finish(answer.status, answer.content_type, made)

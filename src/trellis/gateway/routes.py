@@ -56,7 +56,7 @@ class Route:
 
         `answer_type`: the content type that the request is answered with.
         """
-        if self.requests is None:
+        if self.requests is None or asked.stops:
             return None
         try:
             return self.requests.body(asked.values, asked.request_id.inner, asked.size)
