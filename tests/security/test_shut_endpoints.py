@@ -17,7 +17,6 @@ SHUT = [
     ("POST", "/v2/systemsharedmemory/region/mine/register"),
     ("GET", "/v2/cudasharedmemory/status"),
     ("POST", "/v2/cudasharedmemory/region/mine/register"),
-    ("POST", "/v2/repository/index"),
     ("POST", "/v2/repository/models/ensemble/load"),
     ("POST", "/v2/repository/models/ensemble/unload"),
     ("GET", "/v2/logging"),
@@ -42,6 +41,14 @@ SHUT_GRPC: dict[str, Callable[[triton.InferenceServerClient], object]] = {
 @pytest.mark.parametrize(("method", "path"), SHUT)
 def test_an_endpoint_for_administrators_is_shut(http: httpx.Client, method: str, path: str) -> None:
     assert http.request(method, path, content=b"{}").status_code == 403
+
+
+def test_the_index_of_models_is_open_and_nothing_else_of_model_control(
+    http: httpx.Client,
+) -> None:
+    found = http.post("/v2/repository/index", json={"ready": True})
+    assert found.status_code == 200
+    assert {model["name"] for model in found.json()} >= {"ensemble", "tensorrt_llm"}
 
 
 @pytest.mark.parametrize("path", OPEN)

@@ -48,6 +48,7 @@ class Limits:
     # What is asked, and what is answered.
     answer_bytes: int = 64 << 20  # of an answer that is read whole
     triton_seconds: float = 10.0  # for Triton to answer what no engine works for
+    kept_seconds: float = 5.0  # a connection to Triton that nobody uses; 0: none is kept
     abandoned: int = 1024  # answers that are read to their ends though their clients are gone
     abandoned_seconds: float = 30.0  # for each of them; what was stopped ends in far less
     log_lines: float = 10.0  # a second

@@ -15,7 +15,6 @@ from httptools.parser.errors import HttpParserError
 from trellis.gateway.limits import Limits
 from trellis.gateway.refusals import JSON, Headers
 
-KEPT_SECONDS = 5.0  # a connection that nobody uses
 KEPT = 64
 MAX_PENDING_BYTES = 262_144  # of an answer that is not read: then Triton waits
 UPLOAD_BYTES = 65_536
@@ -222,7 +221,7 @@ class Triton:
 
     def release(self, exchange: Exchange) -> None:
         """Its answer was read: keep it for the next request, or close it."""
-        if exchange.reusable and len(self._kept) < KEPT:
+        if exchange.reusable and len(self._kept) < KEPT and self._limits.kept_seconds:
             exchange.idle_since = self._loop.time()
             self._kept.append(exchange)
         else:
@@ -266,7 +265,7 @@ class Triton:
 
     def sweep(self) -> None:
         """Close connections that were not used for a while; to be called now and then."""
-        late = self._loop.time() - KEPT_SECONDS
+        late = self._loop.time() - self._limits.kept_seconds
         old = [exchange for exchange in self._kept if exchange.idle_since < late]
         self._kept = [exchange for exchange in self._kept if exchange.idle_since >= late]
         for exchange in old:
