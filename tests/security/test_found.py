@@ -89,7 +89,7 @@ def test_a_shape_is_the_ensembles_and_has_its_values(port: int, shape: Any, data
 
 @pytest.mark.parametrize("size", [2**62, 2**31, -1, 0, 5, "4", 1.5, True, None])
 def test_binary_data_have_the_size_that_is_there(port: int, size: Any) -> None:
-    tensor = {"name": "text_input", "shape": [1, 1], "datatype": "BYTES"}
+    tensor: dict[str, Any] = {"name": "text_input", "shape": [1, 1], "datatype": "BYTES"}
     tensor["parameters"] = {"binary_data_size": size}
     head = json.dumps({"inputs": [tensor, TOKENS]}).encode()
     length = f"Inference-Header-Content-Length: {len(head)}"

@@ -5,6 +5,7 @@ import gc
 import json
 import sys
 
+from trellis.errors import TrellisError
 from trellis.gateway.server import BACKLOG, Server, listening_sockets
 from trellis.server.gateway_settings import GatewaySettings
 
@@ -20,7 +21,12 @@ def main() -> int:
         print(f"HTTP gateway: {settings.address}:{settings.port}: {error}", file=sys.stderr)
         return 1
     gc.freeze()  # what is imported stays
-    Server(settings).run(sockets)
+    try:
+        server = Server(settings)
+    except TrellisError as error:
+        print(f"HTTP gateway: {error}", file=sys.stderr)
+        return 1
+    server.run(sockets)
     return 0
 
 

@@ -46,7 +46,7 @@ class Limits:
     parse_queue: int = 64  # bodies that wait for that process
 
     # What is asked, and what is answered.
-    answer_bytes: int = 64 << 20  # of an answer that is read whole
+    answer_bytes: int = 256 << 20  # of an answer that is read whole
     triton_seconds: float = 10.0  # for Triton to answer what no engine works for
     kept_seconds: float = 5.0  # a connection to Triton that nobody uses; 0: none is kept
     abandoned: int = 1024  # answers that are read to their ends though their clients are gone
@@ -57,12 +57,13 @@ class Limits:
     @classmethod
     def of(cls, changed: Mapping[str, float]) -> "Limits":
         """The limits with some of them changed. Raises TrellisError for a name that is none."""
-        try:
-            made = cls(**changed)  # type: ignore[arg-type]
-        except TypeError as error:
-            names = ", ".join(cls.__dataclass_fields__)
-            raise TrellisError(f"limits: {error}; there are {names}") from error
-        return made
+        for name, value in changed.items():
+            if name not in cls.__dataclass_fields__:
+                names = ", ".join(cls.__dataclass_fields__)
+                raise TrellisError(f"limits: {name[:64]}: there is none; there are {names}")
+            if not value >= 0:
+                raise TrellisError(f"limits: {name}: {value} is not possible; send 0 or more")
+        return cls(**changed)  # type: ignore[arg-type]
 
     def body_limit(self, context: int) -> int:
         """The bytes that a body may have for an engine with a context of so many tokens."""

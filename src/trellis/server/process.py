@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -71,6 +71,7 @@ class ServerSettings:
     gateway_decoding: bool = True  # whether the gateway makes text of ids, or `postprocessing`
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
     expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
+    gateway_limits: Mapping[str, float] = field(default_factory=dict)  # changed ones, by name
 
     @property
     def url(self) -> str:
@@ -172,6 +173,7 @@ class Server:
             settings.expose_inner_models,
             settings.allow_admin_endpoints,
             "" if settings.allow_admin_endpoints else self._admin_key,
+            settings.gateway_limits,
         )
         return self._spawn(gateway.command(), output, IMPORTED_FROM, {})
 

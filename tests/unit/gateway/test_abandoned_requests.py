@@ -67,8 +67,8 @@ def with_server(body: Body, limits: Limits = LIMITS, pid: int = 1, closes: bool 
 
 def test_an_answer_is_read_to_its_end_and_the_connection_closed_then() -> None:
     async def body(server: Server, ask: Open, abandoned: AbandonedRequests) -> None:
-        upstream = await ask()
-        abandoned.add(upstream, "x")
+        exchange = await ask()
+        abandoned.add(exchange, "x")
         writer = server.writers[0]
         writer.write(HEAD)
         for _ in range(5000):  # more than any buffer holds: it is read
@@ -107,12 +107,18 @@ def test_one_that_does_not_end_is_cut_off(said: bytes) -> None:
 
 def test_no_more_than_so_many_are_read_the_oldest_is_cut_off() -> None:
     async def body(server: Server, ask: Open, abandoned: AbandonedRequests) -> None:
-        upstreams = [await ask() for _ in range(5)]
-        for number, upstream in enumerate(upstreams):
-            abandoned.add(upstream, "x")
+        exchanges = [await ask() for _ in range(5)]
+        for number, exchange in enumerate(exchanges):
+            abandoned.add(exchange, "x")
             assert len(abandoned) == min(number + 1, 3)
         await eventually(lambda: server.closed == 2)
-        assert [up.transport.is_closing() for up in upstreams] == [True, True, False, False, False]
+        assert [one.transport.is_closing() for one in exchanges] == [
+            True,
+            True,
+            False,
+            False,
+            False,
+        ]
 
     with_server(body, Limits(abandoned=3))
 
