@@ -66,7 +66,7 @@ def _values(case: Case, pipeline: Pipeline, prompt: str, length: int) -> dict[st
     values: dict[str, Any] = {"text_input": prompt, "max_tokens": length}
     values |= {"stream": True} if case.streamed else {}
     values |= dict(case.parameters)
-    if pipeline.pace_in_seed and case.pace_us:
+    if (pipeline.pace_in_seed or pipeline.front) and case.pace_us:
         values["random_seed"] = case.pace_us
     return values
 

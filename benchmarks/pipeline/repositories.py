@@ -202,7 +202,11 @@ def _use_standin(setting: Setting, target: Path, **more: str) -> None:
     model = target / "tensorrt_llm"
     (model / setting.library.name).symlink_to(setting.library)
     config = parse_config((model / "config.pbtxt").read_text())
-    standin = {"tokens": str(setting.scripts), "delay_from_id": "true", "steps": "true", **more}
+    standin = {"tokens": str(setting.scripts), "steps": "true", **more}
+    standin |= {
+        "delay_from_id": "true",
+        "delay_from_seed": "true",
+    }  # the gateway has ids of its own
     config.backend = "tensorrtllm"
     for key, value in standin.items():
         config.parameters[f"standin_{key}"].string_value = value

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.gateway_process import gateway
 from support.gateway_wire import ENSEMBLE, Wire, descriptors, get, post, stream, wait_for
-from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
-from trellis.server.ports import free_ports
 from trellis.server.process import Server
 
 GOOD = {"text_input": "Hi", "max_tokens": 2}
@@ -37,20 +36,10 @@ BYTES = st.lists(st.sampled_from(PARTS) | st.binary(max_size=80), min_size=1, ma
 @pytest.fixture(scope="module")
 def front(server: Server) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
     """A gateway of this test's own, before the server of all tests: its port and process."""
-    (public,) = free_ports(1)
-    assert server.gateway is not None
-    import psutil
-
-    command = psutil.Process(server.process.pid).cmdline()
-    behind = next(int(part.split("=")[1]) for part in command if part.startswith("--http-port="))
-    settings = GatewaySettings("127.0.0.1", public, behind, server.process.pid, 5.0)
-    process = subprocess.Popen(settings.command(), cwd=IMPORTED_FROM)
-    try:
-        wait_for(lambda: _answers(public))
-        yield public, process
-    finally:
-        process.kill()
-        process.wait()
+    behind, pid = server.triton_port, server.process.pid
+    with gateway(behind, pid, limits={"kept_seconds": 0}) as running:
+        wait_for(lambda: _answers(running.port))
+        yield running.port, running.process
 
 
 def _answers(port: int) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from trellis.server.admin_endpoints import restrictions
+from trellis.server.admin_endpoints import new_key, restrictions
 from trellis.server.process import Server
 
 SHUT = [
@@ -17,7 +17,6 @@ SHUT = [
     ("POST", "/v2/systemsharedmemory/region/mine/register"),
     ("GET", "/v2/cudasharedmemory/status"),
     ("POST", "/v2/cudasharedmemory/region/mine/register"),
-    ("POST", "/v2/repository/index"),
     ("POST", "/v2/repository/models/ensemble/load"),
     ("POST", "/v2/repository/models/ensemble/unload"),
     ("GET", "/v2/logging"),
@@ -44,6 +43,14 @@ def test_an_endpoint_for_administrators_is_shut(http: httpx.Client, method: str,
     assert http.request(method, path, content=b"{}").status_code == 403
 
 
+def test_the_index_of_models_is_open_and_nothing_else_of_model_control(
+    http: httpx.Client,
+) -> None:
+    found = http.post("/v2/repository/index", json={"ready": True})
+    assert found.status_code == 200
+    assert {model["name"] for model in found.json()} >= {"ensemble", "tensorrt_llm"}
+
+
 @pytest.mark.parametrize("path", OPEN)
 def test_what_clients_need_is_open(http: httpx.Client, path: str) -> None:
     assert http.get(path).status_code == 200
@@ -61,16 +68,16 @@ def test_the_same_over_grpc(server: Server, name: str) -> None:
 def test_a_server_without_the_options_is_not_given_them(tmp_path: Path) -> None:
     old = tmp_path / "tritonserver"
     old.write_bytes(b"\x7fELF --grpc-restricted-protocol and nothing else")
-    (argument,) = restrictions(old)
+    (argument,) = restrictions(old, new_key())
     assert argument.startswith("--grpc-restricted-protocol=shared-memory,model-repository,")
     old.write_bytes(b"")
-    assert restrictions(old) == []
+    assert restrictions(old, new_key()) == []
 
 
 def test_the_key_is_another_each_time(server: Server) -> None:
     binary = Path(psutil.Process(server.process.pid).exe())
-    assert len(restrictions(binary)) == 2
-    assert restrictions(binary) != restrictions(binary)
+    assert len(restrictions(binary, new_key())) == 2
+    assert restrictions(binary, new_key()) != restrictions(binary, new_key())
 
 
 def test_it_listens_on_loopback_alone(server: Server) -> None:

@@ -7,13 +7,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from trellis.ipc.disconnects import PARAMETER
+from trellis.ipc.disconnect_sender import PARAMETER
 
 Json = dict[str, Any]
 TEXT_INPUT = {"name": "text_input", "data_type": "TYPE_STRING", "dims": [1]}
+TEXT_OUTPUT = {"name": "text_output", "data_type": "TYPE_STRING", "dims": [-1]}
 STREAM = {"name": "stream", "data_type": "TYPE_BOOL", "dims": [1]}
 STOP = {"name": "stop", "data_type": "TYPE_BOOL", "dims": [1]}
 
@@ -25,7 +27,7 @@ def ensemble(by_id: bool) -> dict[str, Json]:
             "name": "ensemble",
             "platform": "ensemble",
             "input": [TEXT_INPUT, STREAM, *([STOP] if by_id else [])],
-            "output": [{"name": "text_output"}],
+            "output": [TEXT_OUTPUT],
             "ensemble_scheduling": {"step": [{"model_name": "tensorrt_llm"}]},
         },
         "tensorrt_llm": {
@@ -35,6 +37,16 @@ def ensemble(by_id: bool) -> dict[str, Json]:
             "output": [],
         },
     }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it came."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: Json
 
 
 class Stream:
@@ -57,7 +69,7 @@ class FakeTriton:
         self.configs: dict[str, Json] = ensemble(by_id)
         self.gap = 0.02  # seconds between the pieces of a stream
         self.times = 1  # that a prompt is repeated in a piece
-        self.large = b""  # the answer to GET /large
+        self.requests: list[Asked] = []
         self.streams: list[Stream] = []
         self.stops: list[str] = []
         self.deaf_to = deaf_to
@@ -100,10 +112,12 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     owner: FakeTriton
 
+    def _note(self, body: Json) -> None:
+        asked = Asked(self.command, self.path, tuple(self.headers.items()), body)
+        self.owner.requests.append(asked)
+
     def do_GET(self) -> None:
-        if self.path == "/large":
-            self._whole(200, self.owner.large)
-            return
+        self._note({})
         name = self.path.removeprefix("/v2/models/").removesuffix("/config")
         found = self.owner.configs.get(name)
         if self.owner.breaks_off:
@@ -113,7 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._whole(200 if found else 404, json.dumps(found or {"error": "none"}).encode())
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
+        self._note(body)
+        if self.path.startswith("/v2/repository/"):
+            self._whole(200, b"{}")
+            return
         if body.get("stop"):
             self.owner.stop(body["id"])
             self._whole(200, b"{}")

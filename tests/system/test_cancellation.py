@@ -25,7 +25,7 @@ from support.probes import add_probes, settled, state
 from system.test_grpc import client_of
 from trellis.engine_files.engine_folder import read_engine
 from trellis.grpc_client import generate, request_inputs
-from trellis.ipc.disconnects import PARAMETER, DisconnectSender
+from trellis.ipc.disconnect_sender import PARAMETER, DisconnectSender
 from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerSettings

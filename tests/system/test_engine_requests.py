@@ -16,7 +16,7 @@ from support.fake_engines import RELEASES
 from support.standin import Script, read_journal
 from support.standin_server import Served, serve
 from trellis.contract.release import read_contract
-from trellis.gateway.settings import LONG_BODY, MAX_ENGINE_BODY
+from trellis.gateway.limits import LONG_BODY, MAX_ENGINE_BODY
 from trellis.tokenizers import load
 
 # No connection is kept: the server would wait for it to close.

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from support.standin import Script, read_journal
 from support.standin_server import Served, serve
 from trellis.contract.release import read_contract
-from trellis.gateway.replies import Refusal
+from trellis.gateway.refusals import Refusal
 from trellis.gateway.responses import Responses
 from trellis.repository.model_config import parse_config
 from trellis.repository.model_configs import SOURCES

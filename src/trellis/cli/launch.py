@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -117,6 +117,15 @@ def main(
             help="let HTTP clients ask models that are no ensembles, such as preprocessing",
         ),
     ] = False,
+    gateway_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gateway_limit",
+            "--gateway-limit",
+            metavar="NAME=VALUE",
+            help="another limit of the gateway, as docs/gateway.md names it; may be repeated",
+        ),
+    ] = None,
     exit_timeout: Annotated[
         int, typer.Option("--exit_timeout", "--exit-timeout", min=0, help="seconds to end in")
     ] = 5,
@@ -140,6 +149,7 @@ def main(
 
     Exit status: 0 if it was asked to stop, 1 if the server or a model's process died.
     """
+    limits = _limits(gateway_limit or [])
     options = RankOptions(
         world_size=world_size,
         models=tuple(name.strip() for name in models.split(",") if name.strip()),
@@ -168,6 +178,7 @@ def main(
         allocator=allocator.value,
         allow_admin_endpoints=allow_admin_endpoints,
         expose_inner_models=expose_inner_models,
+        gateway_limits=limits,
     )
     listening = None if force else Listening.of(settings)
     try:
@@ -225,6 +236,19 @@ def run(settings: ServerSettings) -> None:
             )
 
 
-def _fail(message: str) -> None:
+def _limits(changed: list[str]) -> dict[str, float]:
+    """Limits of the gateway by name, of NAME=VALUE. It knows which names there are."""
+    limits: dict[str, float] = {}
+    for one in changed:
+        name, _, value = one.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            _fail(f"--gateway_limit {one[:64]}: not NAME=VALUE with a number; see docs/gateway.md")
+        limits[name.strip()] = int(number) if number.is_integer() else number
+    return limits
+
+
+def _fail(message: str) -> NoReturn:
     print(f"launch_triton_server: {message}", file=sys.stderr)
     raise typer.Exit(1)

@@ -3,7 +3,8 @@
 
 Asking Triton whether a request is cancelled costs a round trip between processes, so one thread
 asks, for one request after another, at a bounded rate. Triton 24.10 says so only of requests that
-came to this model directly; for those of an ensemble see `stream_watch.py` and `disconnects.py`.
+came to this model directly; for those of an ensemble see `stream_watch.py` and
+`disconnect_listener.py`.
 Newer ones may say it of all: those of an ensemble are asked about too, but seldom.
 """
 

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP gateway: a thin relay before tritonserver's HTTP port, in a process of its own.
+"""The HTTP gateway before tritonserver: an ASGI application on uvicorn, in a process of its own.
 
-It notices a client that hangs up and has its request stopped, checks the JSON of `/generate` and
-`/generate_stream` before Triton sees it, and gives streams of TensorRT-LLM's own engine the id that
-they need. It asks the ensemble that gives token ids and makes their text itself. Only ensembles can
-be asked. All else passes as it is, but for the type of a body. A client's connection has one
-connection to Triton behind it.
+It lets in what it knows (app.py), writes every request that Triton gets, bounds what a client can
+make grow or run (limits.py), and stops the request of a client that leaves. Where it may it does
+what the plugins do, and makes the texts of token ids itself.
 
-requests.py -> connection.py -> upstream.py is a request's way; doors.py lets it in; models.py,
-fields.py and body.py check it; text_answers.py writes its answer.
+A request's way: protocol.py and heads.py (HTTP), app.py (paths), generate.py or relays.py,
+reading.py and body.py (what is asked), routes.py (which model), triton.py (to it and back),
+answers.py and text_answers.py (what the client gets).
 """

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """python -m trellis.gateway SETTINGS: run the gateway, its settings as JSON, until SIGTERM."""
 
-import asyncio
 import gc
 import json
 import sys
 
-from trellis.gateway.server import Server
+from trellis.errors import TrellisError
+from trellis.gateway.server import BACKLOG, Server, listening_sockets
 from trellis.server.gateway_settings import GatewaySettings
 
 
@@ -14,18 +14,19 @@ def main() -> int:
     """Run the gateway; the exit status."""
     settings = GatewaySettings(**json.loads(sys.argv[1]))
     try:
-        import uvloop  # a third of the CPU; without it asyncio's own loop does
-
-        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    except ImportError:
-        loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    gc.freeze()  # what is imported stays
-    try:
-        loop.run_until_complete(Server(settings, loop).run())
+        sockets = listening_sockets(settings.address, settings.port)
+        for listener in sockets:
+            listener.listen(BACKLOG)
     except OSError as error:
         print(f"HTTP gateway: {settings.address}:{settings.port}: {error}", file=sys.stderr)
         return 1
+    gc.freeze()  # what is imported stays
+    try:
+        server = Server(settings)
+    except TrellisError as error:
+        print(f"HTTP gateway: {error}", file=sys.stderr)
+        return 1
+    server.run(sockets)
     return 0
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 from trellis.contract.accepted_fields import ACCEPTED_FIELDS, OTHER_NAMES
 from trellis.contract.client_inputs import BEAMS, PROMPT, SEQUENCES, STOP
-from trellis.gateway.fields import SHOWN, Field, half_a_pair, shown
-from trellis.gateway.ids import RequestIds
+from trellis.gateway.fields import Field
+from trellis.gateway.ids import RequestId, check_id
+from trellis.gateway.json_bounds import check_bounds
+from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model
 from trellis.gateway.prepared import Prepared
-from trellis.gateway.replies import Refusal
-from trellis.ipc.disconnects import PARAMETER
+from trellis.gateway.refusals import SHOWN, Refusal, shown
+from trellis.ipc.disconnect_sender import PARAMETER
 
 BOM = b"\xef\xbb\xbf"
 NESTED = "parameters"
@@ -25,47 +27,49 @@ ID = "id"
 LARGE = ("return_context_logits", "return_generation_logits")  # megabytes of JSON
 
 
-def prepare(model: Model, body: bytes, token: str, ids: RequestIds, once: bool = False) -> Prepared:
-    """The body as it goes to Triton.
+def prepare(model: Model, body: bytes, inner_id: str, limits: Limits, once: bool) -> Prepared:
+    """A body as it goes to Triton, written anew.
 
-    The client's token goes in, and an id where the engine knows requests by nothing else; all
-    else stays as it was sent. Raises Refusal with the field and what to do.
+    Raises Refusal with the field and what to do.
 
-    `once`: it is answered with one response or not at all, as `/generate` does.
+    `inner_id`: what Triton and the engine know the request by; `once`: it is answered with one
+    response or not at all, as `/generate` does.
     """
     body = body.removeprefix(BOM)
+    check_bounds(body, limits)
     asked = read(body)
-    sent = list(asked)
+    if not model.checked:
+        return _unchecked(asked, inner_id)
     values = flat(model, asked)
+    client_id = asked.get(ID, "")
     stops = _stops(values.get(STOP))
-    escaped = b"\\u" in body
-    if _unnest(model, asked, values) or list(asked) != sent:
-        body = json.dumps(asked).encode()
-    rows = check(model, values, escaped, prompt=not stops)
-    if stops and not asked.get(ID):
+    _unnest(model, asked, values)
+    rows = check(model, values, b"\\u" in body, prompt=not stops)
+    if stops and not client_id:
         raise Refusal(
             400, f'{STOP}: needs the "{ID}" of the request to end; send it at the top level'
         )
     if once and not stops:
         model.responses.check_one(values, rows)
-    added = f'"{PARAMETER}":"{token}"'
-    request_id = ""
-    if model.known_by_id and not stops:
-        request_id = ids.take(asked.get(ID, ""))
-        if ID not in asked:
-            added += f',"{ID}":"{request_id}"'
-        elif asked[ID] != request_id:
-            body = json.dumps(asked | {ID: request_id}).encode()
-    brace = body.index(b"{") + 1
-    body = b"%s%s,%s" % (body[:brace], added.encode(), body[brace:])
     one = values[STOP] in (True, [True]) if stops else rows == 1 and _one_sequence(values)
-    sent_id = request_id or asked.get(ID, "")
-    return Prepared(body, request_id, one, values, stops, sent_id)
+    made = _written({**values, PARAMETER: inner_id, ID: inner_id})
+    return Prepared(made, RequestId(inner_id, client_id), one, values, stops, len(body))
 
 
-def stop_body(request_id: str) -> bytes:
+def _unchecked(asked: dict[str, Any], inner_id: str) -> Prepared:
+    """The body for a model of which nothing is known; who may ask it is trusted."""
+    check_id(client_id := asked.get(ID, ""))
+    made = _written({**asked, PARAMETER: inner_id, ID: inner_id})
+    return Prepared(made, RequestId(inner_id, client_id), False, {}, False, len(made))
+
+
+def _written(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def stop_body(inner_id: str) -> bytes:
     """The body of a request that ends another."""
-    return json.dumps({ID: request_id, STOP: True}).encode()
+    return _written({ID: inner_id, STOP: True})
 
 
 def read(body: bytes) -> dict[str, Any]:
@@ -133,16 +137,6 @@ def _settle(
     kept = {ID: asked[ID]} if ID in asked else {}
     asked.clear()
     asked.update(kept | values)
-
-
-def check_id(value: Any) -> None:
-    """Raise Refusal for what is no text."""
-    if not isinstance(value, str):
-        raise Refusal(400, f"{ID}: not a string; send a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise Refusal(400, half_a_pair(ID, value, error.start)) from error
 
 
 def check(model: Model, values: dict[str, Any], escaped: bool, prompt: bool = True) -> int:

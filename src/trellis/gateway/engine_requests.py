@@ -16,8 +16,8 @@ import numpy as np
 
 from trellis.contract.wiring_names import STEP_MARK
 from trellis.gateway.fields import Field
-from trellis.gateway.settings import LONG_BODY, MAX_ENGINE_BODY
-from trellis.ipc.disconnects import PARAMETER
+from trellis.gateway.limits import LONG_BODY, MAX_ENGINE_BODY
+from trellis.ipc.disconnect_sender import PARAMETER
 
 if TYPE_CHECKING:
     from trellis.pipeline.encode import Preprocessor
@@ -50,9 +50,7 @@ class EngineRequests:
         self._passed = {name: client for name, client in inputs.items() if client in fields}
         self._has_bias = BIAS in self._made.values()
 
-    def body(
-        self, values: Mapping[str, Any], request_id: str, token: str, size: int
-    ) -> bytes | None:
+    def body(self, values: Mapping[str, Any], inner_id: str, size: int) -> bytes | None:
         """The engine's body for the checked `values` of one prompt; None if it is not for here.
 
         `size`: of the client's body, in bytes. Raises what `preprocessing` answers: RequestError.
@@ -66,11 +64,9 @@ class EngineRequests:
                 value = values[client]
                 row = value if isinstance(value, list) else [value]
                 arrays[name] = np.array([row], dtype)
-        prompts = self._preprocessor.read(arrays, lambda: request_id)
+        prompts = self._preprocessor.read(arrays, lambda: inner_id)
         made = self._preprocessor.outputs(prompts, self._preprocessor.encode(prompts.texts))
-        body: dict[str, Any] = {PARAMETER: token}
-        if request_id:
-            body["id"] = request_id
+        body: dict[str, Any] = {PARAMETER: inner_id, "id": inner_id}
         for name, output in self._made.items():
             if output in made.arrays:
                 body[name] = made.arrays[output][0].reshape(-1).tolist()

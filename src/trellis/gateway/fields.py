@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trellis.contract.client_inputs import STOP
-from trellis.gateway.replies import Refusal
+from trellis.gateway.refusals import SHOWN, Refusal, shown
 
 INTEGERS = {
     f"{sign}INT{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -16,7 +16,6 @@ INTEGERS = {
 }
 FLOATS = {"FP32": "f", "FP64": "d"}
 WANTED = {"STRING": "a string", "BOOL": "true or false"}
-SHOWN = 64  # characters at most of what a client sent, in an error
 
 
 @dataclass(frozen=True)
@@ -171,15 +170,6 @@ def half_a_pair(name: str, text: str, at: int) -> str:
         f"{name}: \\u{ord(text[at]):04x} at character {at} is half of a surrogate pair; send both"
         " halves, or the character itself"
     )
-
-
-def shown(text: str) -> str:
-    """What a client sent, as far as an error repeats it.
-
-    >>> len(shown("x" * 100))
-    64
-    """
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
 def _as_json(value: Any) -> str:

@@ -22,69 +22,19 @@ import numpy as np
 from trellis.contract.accepted_fields import ACCEPTED_FIELDS
 from trellis.contract.client_inputs import PROMPT, STREAM
 from trellis.contract.tensor_types import numpy_type
-from trellis.gateway.body import ID, LARGE, check_id, unknown
-from trellis.gateway.fields import Field, shown
+from trellis.gateway.body import ID, LARGE, unknown
+from trellis.gateway.fields import Field
+from trellis.gateway.ids import check_id
 from trellis.gateway.models import Model
-from trellis.gateway.replies import Refusal
+from trellis.gateway.outputs import TEXT, Output
+from trellis.gateway.refusals import JSON, Headers, Refusal, shown
 
 JSON_LENGTH = b"inference-header-content-length"
-JSON_TYPE, BINARY_TYPE = b"application/json", b"application/octet-stream"
-TEXT = "text_output"
+BINARY_TYPE = b"application/octet-stream"
 PARAMETERS, BINARY_SIZE, BINARY = "parameters", "binary_data_size", "binary_data"
 ALL_BINARY = "binary_data_output"
 INPUT_KEYS = frozenset(("name", "shape", "datatype", "data", PARAMETERS))
 LENGTH = struct.Struct("<I")  # before each value of BYTES
-
-Headers = list[tuple[bytes, bytes]]
-
-
-@dataclass(frozen=True)
-class Output:
-    """An output of an ensemble: its type, and the dims of one row (-1: any)."""
-
-    name: str
-    kind: str  # STRING, INT32, FP32, ...
-    dims: tuple[int, ...]
-    batched: bool
-
-    @property
-    def datatype(self) -> str:
-        """The type as the protocol names it."""
-        return "BYTES" if self.kind == "STRING" else self.kind
-
-    def shape(self, count: int, rows: int, sequences: int) -> list[int]:
-        """The shape of so many values, as the models give it over gRPC.
-
-        Texts have one dimension, whatever the batch. Of two free dims the first is the sequences
-        of a prompt. Raises Refusal where JSON does not tell.
-        """
-        if self.name == TEXT:
-            return [count]
-        width = math.prod(dim for dim in self.dims if dim > 0)
-        free = self.dims.count(-1)
-        rows = rows if self.batched and free else count // width if self.batched else 1
-        sizes = [sequences] * (free - 1)
-        sizes.append(count // max(1, rows * width * math.prod(sizes)))
-        left = iter(sizes if free else ())
-        shape = [next(left) if dim < 0 else dim for dim in self.dims]
-        made = [rows, *shape] if self.batched else shape
-        if free > 2 or math.prod(made) != count:
-            raise Refusal(400, f"{self.name}: not possible by /infer over HTTP; ask by gRPC")
-        return made
-
-
-def read_outputs(config: Mapping[str, Any]) -> dict[str, Output]:
-    """The outputs of a model by its configuration, as Triton gives it in JSON."""
-    batched = int(config.get("max_batch_size", 0)) > 0
-    return {
-        tensor["name"]: Output(
-            tensor["name"],
-            tensor["data_type"].removeprefix("TYPE_"),
-            tuple(int(dim) for dim in tensor["dims"]),
-            batched,
-        )
-        for tensor in config.get("output", [])
-    }
 
 
 @dataclass(frozen=True)
@@ -411,7 +361,7 @@ def infer_answer(
     head = json.dumps(named | about | {"outputs": written}, ensure_ascii=False)
     encoded = head.encode("utf-8", "replace")
     if not data:
-        return [(b"content-type", JSON_TYPE)], encoded
+        return [(b"content-type", JSON)], encoded
     length = b"%d" % len(encoded)
     return [(b"content-type", BINARY_TYPE), (JSON_LENGTH, length)], b"".join((encoded, *data))
 

@@ -3,30 +3,27 @@
 
 import asyncio
 import json
-import re
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from trellis.contract.client_inputs import PROMPT
 from trellis.gateway.fields import Field
+from trellis.gateway.outputs import Output, read_outputs
 from trellis.gateway.plugins import Plugins
-from trellis.gateway.replies import Refusal, unreachable
+from trellis.gateway.refusals import Refusal, shown, unreachable
 from trellis.gateway.responses import Responses
 from trellis.gateway.routes import Route, choose_route
+from trellis.repository.manifest import wired_as_made
 
-GENERATE = re.compile(
-    rb"(/v2/models/[^/?#]+(?:/versions/[0-9]+)?)/generate(?:_stream)?(?:[?].*)?",
-    re.DOTALL,
-)
-LOADING = re.compile(rb"/v2/repository/(?:[^?#]*/)?(?:un)?load(?:[?#]|$)")
+CONTEXT = ("max_seq_len", "max_input_len", "max_tokens_limit")  # parameters of models
 MAX_KNOWN = 1024  # paths; some have many names
 FRESH_SECONDS = 30.0
 FETCH_SECONDS = 5.0
@@ -36,16 +33,13 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 Config = dict[str, Any]
 
 
-def route(method: bytes, target: bytes) -> str:
-    """The path of the model that a request asks to generate, '' for every other request.
+def model_path(name: str, version: str = "") -> str:
+    """Where Triton has a model, or one version of it.
 
-    >>> route(b"POST", b"/v2/models/ensemble/versions/1/generate_stream?x=1")
+    >>> model_path("ensemble", "1")
     '/v2/models/ensemble/versions/1'
-    >>> route(b"POST", b"/v2/models/ensemble/infer")
-    ''
     """
-    found = GENERATE.fullmatch(target) if method == b"POST" else None
-    return found[1].decode("latin-1") if found else ""
+    return f"/v2/models/{name}/versions/{version}" if version else f"/v2/models/{name}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,9 @@ class Model:
     route: Route | None = None  # past its plugins
     is_ensemble: bool = False
     responses: Responses = field(default_factory=Responses)  # how many it gives to a request
+    inputs: dict[str, Field] = field(default_factory=dict)  # also of a model that is not checked
+    outputs: dict[str, Output] = field(default_factory=dict)
+    context: int = 0  # tokens that its engine can hold for a request; 0: not known
 
     @property
     def checked(self) -> bool:
@@ -74,21 +71,49 @@ def read_model(
     config: Config,
     config_of: Callable[[str], Config],
     load: Callable[[Config, Config], Plugins] = lambda *_: Plugins(),
+    as_made: Callable[[Config], bool] = lambda _: False,
 ) -> Model:
     """A model by its configuration; `config_of` gives those of an ensemble's steps.
 
-    `load` gives the plugins that its first and its last step are.
+    `load` gives the plugins that its first and its last step are, `as_made` says whether an
+    ensemble is wired as `make repo` wires it.
     """
-    inputs = {tensor["name"]: tensor for tensor in config.get("input", [])}
+    batched = int(config.get("max_batch_size", 0)) > 0
+    inputs = {tensor["name"]: Field.of(tensor, batched) for tensor in config.get("input", [])}
+    outputs = read_outputs(config)
     is_ensemble = config.get("platform") == "ensemble"
+    known = Model(config["name"], is_ensemble=is_ensemble, inputs=inputs, outputs=outputs)
     if not is_ensemble or PROMPT not in inputs:
-        return Model(config["name"], is_ensemble=is_ensemble)
-    batched = config.get("max_batch_size", 0) > 0
-    fields = {name: Field.of(tensor, batched) for name, tensor in inputs.items()}
+        return known
     steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
-    by_id = any(step.get("backend") == "tensorrtllm" for step in steps)
-    way = choose_route(config, config_of, fields, load)
-    return Model(config["name"], fields, by_id, way, True, Responses.of(steps))
+    return replace(
+        known,
+        fields=inputs,
+        known_by_id=any(step.get("backend") == "tensorrtllm" for step in steps),
+        route=choose_route(config, config_of, inputs, load, as_made),
+        responses=Responses.of(steps),
+        context=_context(steps),
+    )
+
+
+def _context(steps: Sequence[Config]) -> int:
+    """The most tokens of a request, as the configurations of an ensemble's models say it."""
+    said = [
+        step.get("parameters", {}).get(name, {}).get("string_value", "")
+        for step in steps
+        for name in CONTEXT
+    ]
+    return max((int(value) for value in said if value.isdecimal()), default=0)
+
+
+def check_inner(model: Model) -> None:
+    """Raise Refusal for a model that is no ensemble."""
+    if not model.is_ensemble:
+        raise Refusal(
+            404,
+            f"{shown(model.name)}: over HTTP only ensembles are asked; ask ensemble, or launch with"
+            " --expose-inner-models",
+        )
 
 
 class Models:
@@ -104,20 +129,25 @@ class Models:
         self._known: dict[str, tuple[float, Model]] = {}
         self._asking: dict[str, asyncio.Future[Model | Refusal]] = {}
 
-    def heed(self, method: bytes, target: bytes) -> None:
-        """A request that may load other models passes by, or has been answered."""
-        if method == b"POST" and LOADING.search(target):
-            self._loads += 1
-            self._known.clear()
-            self._plugins.clear()  # files may be others, too
+    def forget(self) -> None:
+        """Models were loaded or unloaded."""
+        self._loads += 1
+        self._known.clear()
+        self._plugins.clear()  # files may be others, too
 
     def known(self, path: str) -> Model | None:
         """The model, if it is known for not too long."""
         since, model = self._known.get(path, (0.0, None))
         return model if model and time.monotonic() - since < FRESH_SECONDS else None
 
-    async def find(self, path: str) -> Model | Refusal:
-        """The model; or why it cannot be asked now, if Triton does not show its configuration."""
+    async def find(self, path: str) -> Model:
+        """The model. Raises Refusal if Triton does not show its configuration."""
+        found = await self._find(path)
+        if isinstance(found, Refusal):
+            raise replace(found)
+        return found
+
+    async def _find(self, path: str) -> Model | Refusal:
         known = self.known(path)
         if known is not None:
             return known
@@ -138,7 +168,10 @@ class Models:
     def _ask(self, path: str) -> Model | Refusal:
         try:
             return read_model(
-                self._config(path), lambda step: self._config(f"/v2/models/{step}"), self._load
+                self._config(path),
+                lambda step: self._config(f"/v2/models/{step}"),
+                self._load,
+                self._as_made,
             )
         except urllib.error.HTTPError as error:
             return Refusal(404, f"{_reason(error)}; ask /v2/models/ensemble")
@@ -146,6 +179,11 @@ class Models:
             return unreachable()
         except (HTTPException, ValueError, KeyError, TypeError):
             return Refusal(502, f"the configuration of {path} could not be read")
+
+    def _as_made(self, ensemble: Config) -> bool:
+        if self._repository is None:
+            return False
+        return wired_as_made(self._repository, ensemble)
 
     def _load(self, before: Config, last: Config) -> Plugins:
         """The plugins of two models, loaded once; none where these have to do it."""
@@ -179,7 +217,7 @@ def _load_or_say(before: Config, last: Config, repository: Path) -> Plugins:
         from trellis.gateway.plugin_loading import load_plugins
 
         plugins = load_plugins(before, last, repository)
-    except Exception as error:  # whatever a tokenizer_type raises: the other way is still there
+    except Exception as error:  # of a tokenizer_type: the other way is still there
         plugins = Plugins(why_not=str(error))
     if plugins.why_not:
         models = "`preprocessing`" if plugins.texts else "`preprocessing` and `postprocessing`"

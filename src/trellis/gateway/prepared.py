@@ -4,17 +4,18 @@
 from typing import Any, NamedTuple
 
 from trellis.contract.client_inputs import SKIP, STREAM
+from trellis.gateway.ids import RequestId
 
 
 class Prepared(NamedTuple):
     """A body as it goes to Triton."""
 
     body: bytes
-    request_id: str  # that was taken for it; '' for none
+    request_id: RequestId
     one_text: bool  # whether it is answered with one sequence of one prompt, and little beside
     values: dict[str, Any]  # the inputs that were sent
     stops: bool  # whether it ends another request
-    sent_id: str  # the id that goes to Triton; '' for none
+    size: int  # bytes of the body that the client sent
 
     @property
     def streams(self) -> bool:

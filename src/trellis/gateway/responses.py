@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trellis.contract.client_inputs import BEAMS, PROMPT, SEQUENCES, STREAM
-from trellis.gateway.replies import Refusal
+from trellis.gateway.refusals import Refusal
 
 Config = Mapping[str, Any]
 ONE = "/generate gives one answer"

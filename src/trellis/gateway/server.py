@@ -1,91 +1,161 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gateway as a whole: it listens, and ends without cutting answers off."""
+"""uvicorn's server with our sockets, our protocol, and an end that cuts nothing off.
+
+Asked to stop, it says 503 to readiness and to new requests at once and still takes connections,
+until what is in flight has ended or `exit_timeout` is over; what is cut gets an error event.
+"""
 
 import asyncio
-import contextlib
 import gc
-import resource
-import signal
+import socket
 from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from trellis.contract.wiring_names import IDS_SUFFIX
-from trellis.gateway.connection import Connection
-from trellis.gateway.replies import Refusal
-from trellis.gateway.settings import STALL_SECONDS
+from trellis.gateway.app import make_app
+from trellis.gateway.limits import Limits, connections_for
+from trellis.gateway.log_rate import limit_lines
+from trellis.gateway.models import model_path
+from trellis.gateway.protocol import GatewayProtocol
+from trellis.gateway.refusals import Refusal
+from trellis.gateway.server_state import GatewayServerState
 from trellis.gateway.state import State
+from trellis.server.file_limit import raise_file_limit
 from trellis.server.gateway_settings import GatewaySettings
 
 BACKLOG = 1024
-LOOK_SECONDS = 5.0
 PREPARE_SECONDS = 0.2  # between looks for a model that is loading
+DRAIN_LOOK_SECONDS = 0.02
 LAST_SECONDS = 1.0  # for what is stopped as the gateway ends
+TICKS = 10  # of uvicorn's main loop in a second
 
 
-class Server:
+class Server(uvicorn.Server):
     """Listens for clients until it is asked to stop."""
 
-    def __init__(self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop) -> None:
-        self.state = State(settings, loop)
-        self._settings = settings
-        self._stopping = asyncio.Event()
+    server_state: GatewayServerState
 
-    async def run(self) -> None:
-        """Serve until SIGTERM, then until the answers in flight have ended."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.state.loop.add_signal_handler(number, self._stopping.set)
+    def __init__(self, settings: GatewaySettings) -> None:
+        limits = Limits.of(settings.limits)
         raise_file_limit()
-        server = await self.state.loop.create_server(
-            lambda: Connection(self.state),
-            self._settings.address,
-            self._settings.port,
+        config = uvicorn.Config(
+            self._app,
+            http=GatewayProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
             backlog=BACKLOG,
+            timeout_graceful_shutdown=int(LAST_SECONDS),
         )
-        preparing = self.state.loop.create_task(self._prepare())
-        while not self._stopping.is_set():
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), LOOK_SECONDS)
-            self._end_stalled()
-        server.close()
-        preparing.cancel()
-        await self._drain()
-        self.state.close()
+        super().__init__(config)
+        self._settings = settings
+        self._limits = limits
+        self.server_state = GatewayServerState(limits, connections_for(limits))
+        self.state: State | None = None
+        self._asgi: Any = None
+        self._preparing: asyncio.Task[None] | None = None
+        limit_lines(("trellis.gateway", "uvicorn.error"), limits.log_lines, limits.log_burst)
 
-    async def _prepare(self) -> None:
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._asgi(scope, receive, send)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Make what needs the running loop, then listen."""
+        self.state = State(self._settings, self._limits)
+        self._asgi = make_app(self.state)
+        self._preparing = asyncio.create_task(self._prepare(self.state))
+        await super().startup(sockets)
+
+    async def _prepare(self, state: State) -> None:
         """Load the tokenizers before the first request wants them, once their models are there."""
         repository = self._settings.model_repo
         for folder in sorted(Path(repository).glob(f"*{IDS_SUFFIX}")) if repository else ():
-            path = f"/v2/models/{folder.name.removesuffix(IDS_SUFFIX)}"
-            while isinstance(await self.state.models.find(path), Refusal):
+            while not await _found(state, model_path(folder.name.removesuffix(IDS_SUFFIX))):
                 await asyncio.sleep(PREPARE_SECONDS)
         gc.freeze()  # a vocabulary stays, too
 
-    def _end_stalled(self) -> None:
-        late = self.state.now() - STALL_SECONDS
-        for connection in list(self.state.connections):
-            if connection.stalled and connection.progress < late:
-                connection.give_up(
-                    Refusal(408, f"the rest of the request did not come in {STALL_SECONDS:.0f} s")
-                )
+    async def on_tick(self, counter: int) -> bool:
+        """Look after times, once a second."""
+        if counter % TICKS == 0:
+            self._look()
+        return await super().on_tick(counter)
 
-    async def _drain(self) -> None:
-        for connection in list(self.state.connections):
-            connection.finish()
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            connection.look(now)
+        if self.state is not None:
+            self.state.triton.sweep()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal asks for the end: say so to whoever asks from now on."""
+        self.server_state.draining = self.should_exit = True
+        if self.state is not None:
+            self.state.draining = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for what is in flight, cut off what is left, then close."""
+        assert self.state is not None
+        if self._preparing is not None:
+            self._preparing.cancel()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
         await self._wait_for_ends(self._settings.exit_timeout)
-        for connection in list(self.state.connections):
-            connection.transport.abort()
+        self.state.cut_off()
         await self._wait_for_ends(LAST_SECONDS)
-        self.state.drains.close()
-        await self.state.end_stops()
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
+        await self.state.close()
 
     async def _wait_for_ends(self, seconds: float) -> None:
-        """Until no client and no answer is left, but no longer."""
-        end = self.state.now() + seconds
-        while (self.state.connections or self.state.drains) and self.state.now() < end:
-            await asyncio.sleep(0.02)
+        """Until no request and no answer is left, but no longer."""
+        assert self.state is not None
+        loop = asyncio.get_running_loop()
+        end, ticks = loop.time() + seconds, 0
+        while loop.time() < end:
+            working = any(one.working for one in self.server_state.connections)
+            if not working and not self.state.abandoned:
+                return
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+            ticks += 1
+            if ticks % int(1 / DRAIN_LOOK_SECONDS) == 0:
+                self._look()
 
 
-def raise_file_limit() -> None:
-    """As many connections as this process may have: each takes two descriptors."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+async def _found(state: State, path: str) -> bool:
+    try:
+        await state.models.find(path)
+    except Refusal:
+        return False
+    return True
+
+
+def listening_sockets(address: str, port: int) -> list[socket.socket]:
+    """One for each address that a name stands for. Raises OSError."""
+    made: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, place in socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            made.append(listener := socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(place)
+    except OSError:
+        for listener in made:
+            listener.close()
+        raise
+    return made

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import httptools
-
-from trellis.gateway.replies import LAST_CHUNK, Refusal, chunk, quoted
+from trellis.gateway.answers import Answer
+from trellis.gateway.ids import RequestId
+from trellis.gateway.refusals import quoted
 from trellis.pipeline.decode import Detokenizer, failure
 
 # As Triton writes them: several in a list, one alone. In no string: quotes are escaped there.
@@ -22,7 +22,7 @@ IDS = re.compile(rb'"output_ids":(-?[0-9]+|\[[-0-9,]*\]),?')
 STRING = rb'"(?:[^"\\]|\\.)*"'
 MEMBER = re.compile(rb'"(\w+)":(%s|\[(?:[^"\]]|%s)*\]|[^,"\[\]{}]+)' % (STRING, STRING))
 ERROR = b'{"error":"'
-EVENT, EVENT_END = b"data: ", b"\n\n"
+ID = b"id"
 # What Triton says of an ensemble's answers, and of none of a model's own.
 SEQUENCE = {b"sequence_end": b"false", b"sequence_id": b"0", b"sequence_start": b"false"}
 log = logging.getLogger("trellis.gateway")
@@ -46,13 +46,14 @@ class Source:
         return data.replace(f"'{self.model}'".encode(), f"'{self.ensemble}'".encode(), 1)
 
 
-class TextAnswer:
-    """One answer on its way: `feed` bytes in, bytes out, until `ended`."""
+class TextAnswer(Answer):
+    """One answer of token ids on its way, which becomes text."""
 
     def __init__(
         self,
         source: Source,
         texts: Detokenizer,
+        request_id: RequestId,
         skip_special_tokens: bool | None = None,
         in_chunks: bool = True,
     ) -> None:
@@ -60,110 +61,24 @@ class TextAnswer:
 
         `in_chunks`: whether it asks for a stream; an answer that is none may be an event, too.
         """
+        super().__init__(request_id)
         self._source = source
         self._texts = texts
         self._skip = skip_special_tokens
         self._in_chunks = in_chunks
         self._sequence = texts.sequence(skip_special_tokens)
-        self._parser = httptools.HttpResponseParser(self)
-        self._out: list[bytes] = []
-        self._body = b""
         self._around: tuple[bytes, bytes] | None = None  # what stood around the last ids
         self._length: int | None = None
         self._cut = 0
         self._last = False  # a Python engine says that nothing follows
         self._head = b""
-        self._message = ""
-        self.failed = False  # a stream ends with the error, whatever else would come
-        self.success_of = ""  # the ensemble, once it is answered
-        self.ended = False
-        self._begin()
 
-    def _begin(self) -> None:
-        """Before a head."""
-        self._line = b""
-        self._headers: list[bytes] = []
-        self._length_at: int | None = None
-        self._streams = False
-
-    def feed(self, data: bytes) -> bytes:
-        """What goes to the client after these bytes of Triton's. Raises HttpParserError."""
-        self._parser.feed_data(data)
-        out = b"".join(self._out)
-        self._out.clear()
-        if self.ended:  # the parser holds this object: nothing large waits for the collector
-            self._body, self._around, self._head = b"", None, b""
-            del self._parser
-        return out
-
-    # What httptools calls.
-
-    def on_status(self, reason: bytes) -> None:
-        """The words behind the status."""
-        self._line += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
-        lowered = name.lower()
-        if lowered == b"content-type":
-            self._streams = value.startswith(b"text/event-stream")
-        if lowered == b"content-length":
-            self._length_at = len(self._headers)  # another one will stand there
-        self._headers.append(b"%s: %s\r\n" % (name, value))
-
-    def on_headers_complete(self) -> None:
-        """The head is there; that of a whole answer waits for its length."""
-        self._line = b"HTTP/1.1 %d %s\r\n" % (self._parser.get_status_code(), self._line)
-        if self._streams:
-            self._out += [self._line, *self._headers, b"\r\n"]
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body: of a stream, what is complete goes on."""
-        data = self._body + data if self._body else data
-        if not self._streams:
-            self._body = data
-            return
-        events, end, self._body = data.rpartition(EVENT_END)
-        if end and not self.failed:
-            self._out.append(chunk(b"".join(map(self._event, events.split(EVENT_END)))))
-            if self.failed:
-                self._out.append(LAST_CHUNK)
-
-    def on_message_complete(self) -> None:
-        """The end."""
-        if self._parser.get_status_code() < 200:  # only announces the answer
-            self._begin()
-            return
-        self.ended = True
-        if self._parser.get_status_code() == 200 and not self.failed:
+    def end(self) -> bytes:
+        """What is left; and the answer counts if it was none of an error."""
+        body = super().end()
+        if self.status == 200 and not self.failed:
             self.success_of = self._source.ensemble
-        if self._streams:
-            if not self.failed:
-                self._end_chunks(self._body)
-            return
-        body = self._object(self._body)
-        if self.failed:
-            self._out.append(Refusal(400, self._message).reply(keep_alive=True))
-            return
-        if self._length_at is not None:
-            self._headers[self._length_at] = b"Content-Length: %d\r\n" % len(body)
-        self._out += [self._line, *self._headers, b"\r\n"]
-        if self._length_at is not None:
-            self._out.append(body)
-            return
-        self._end_chunks(body)
-
-    def _end_chunks(self, rest: bytes) -> None:
-        if rest:
-            self._out.append(chunk(rest))
-        self._out.append(LAST_CHUNK)
-
-    def _event(self, event: bytes) -> bytes:
-        if self.failed:  # by one before it: that was the last
-            return b""
-        if event.startswith(EVENT):
-            event = EVENT + self._object(event[len(EVENT) :])
-        return event + EVENT_END
+        return body
 
     def _object(self, data: bytes) -> bytes:
         """A JSON object of Triton's with the text in place of the ids."""
@@ -171,9 +86,9 @@ class TextAnswer:
         if found is not None:
             around = (data[: found.start()], data[found.end() :])
         elif data.startswith(ERROR):
-            fails = self._streams or self._parser.get_status_code() != 200
+            fails = self.streams or self.status != 200
             # Else it is of Triton's front end: a model that streams was asked by /generate.
-            return self._source.error(data) if fails else data
+            return self.request_id.restored(self._source.error(data) if fails else data)
         else:  # no tokens: TensorRT-LLM's answer to a stop
             around = (data, b"")
         if around != self._around:  # mostly all of a stream's chunks have the same around their ids
@@ -182,15 +97,15 @@ class TextAnswer:
         ids = _ids(found[1]) if found else []
         try:
             ids = self._texts.counted(ids, self._length)
-            if self._last or (self._streams and self._in_chunks):
+            if self._last or (self.streams and self._in_chunks):
                 text = self._sequence.add(ids, self._last, self._cut)
             else:
                 text = self._texts.whole(ids, self._skip, self._cut)
         except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
-            log.exception("tokens could not be decoded")
+            log.error("tokens could not be decoded: %s", error)
             self.failed = True
-            self._message = f"in ensemble '{self._source.ensemble}', {failure(error)}"
-            return json.dumps({"error": self._message}).encode()
+            message = f"in ensemble '{self._source.ensemble}', {failure(error)}"
+            return json.dumps({"error": message}).encode()
         return self._head + quoted(text) + b"}"
 
     def _read(self, rest: bytes) -> None:
@@ -208,6 +123,11 @@ class TextAnswer:
             for name, value in found.items()
             if name not in source.hidden
         }
+        if ID in kept:
+            shown = self.request_id.client
+            kept |= {ID: quoted(shown)} if shown else {}
+            if not shown:
+                del kept[ID]
         kept[b"model_name"] = b'"%s"' % source.ensemble.encode()
         kept |= SEQUENCE
         members = [b'"%s":%s,' % (name, kept[name]) for name in sorted(kept)]  # as Triton has them

@@ -3,7 +3,7 @@
 
 Unix datagram sockets in Linux's abstract namespace, named after the server's process: nothing to
 clean up, and two servers never meet. The kernel tells who sent a datagram; what another user sent
-is dropped. `disconnects.py` computes the same names from outside.
+is dropped. `disconnect_sender.py` computes the same names from outside.
 """
 
 import os

@@ -14,10 +14,14 @@ OPTIONS = ("http-restricted-api", "grpc-restricted-protocol")
 HEADER = "trellis-admin"
 
 
-def restrictions(binary: Path) -> list[str]:
+def new_key() -> str:
+    """A key that nobody is told but the gateway, which shows clients the repository's index."""
+    return secrets.token_urlsafe(32)
+
+
+def restrictions(binary: Path, key: str) -> list[str]:
     """The arguments that shut them, as far as this server, which may be an old one, has them."""
     known = [option for option in OPTIONS if _has(binary, option)]
-    key = secrets.token_urlsafe(32)
     return [f"--{option}={','.join(ENDPOINTS)}:{HEADER}={key}" for option in known]
 
 

@@ -5,8 +5,10 @@ import dataclasses
 import importlib.util
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+PACKAGES = ("httptools", "uvicorn", "starlette")
 IMPORTED_FROM = Path(__file__).resolve().parents[2]  # where the package itself is found
 
 
@@ -21,6 +23,9 @@ class GatewaySettings:
     exit_timeout: float  # seconds that answers in flight have to end in once it is asked to stop
     model_repo: str = ""  # whose ids it makes text of; "": `postprocessing` does
     expose_inner_models: bool = False  # whether clients may ask models that are no ensembles
+    allow_admin_endpoints: bool = False  # shared memory, model control, log settings, traces
+    admin_key: str = ""  # opens what Triton shuts to clients, see admin_endpoints.py; "": nothing
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)  # changed ones, by name
 
     def command(self) -> list[str]:
         """The command of a gateway, to be run in IMPORTED_FROM."""
@@ -29,4 +34,4 @@ class GatewaySettings:
 
 def missing_package() -> str:
     """The package that the gateway needs and that is not installed; '' if it can run."""
-    return "" if importlib.util.find_spec("httptools") else "httptools"
+    return next((name for name in PACKAGES if not importlib.util.find_spec(name)), "")

@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +27,7 @@ import psutil
 from trellis.errors import TrellisError
 from trellis.server import folder as server_folder
 from trellis.server import shared_memory
-from trellis.server.admin_endpoints import restrictions
+from trellis.server.admin_endpoints import new_key, restrictions
 from trellis.server.allocator import preloaded
 from trellis.server.file_limit import raise_file_limit
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings, missing_package
@@ -71,6 +71,7 @@ class ServerSettings:
     gateway_decoding: bool = True  # whether the gateway makes text of ids, or `postprocessing`
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
     expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
+    gateway_limits: Mapping[str, float] = field(default_factory=dict)  # changed ones, by name
 
     @property
     def url(self) -> str:
@@ -122,6 +123,7 @@ class Server:
         self.prefix = f"{self.folder.name}_"
         self._locks = claim_files(self.folder, self.prefix)
         self._seen: set[psutil.Process] = set()
+        self._admin_key = new_key()
         self.gateway: subprocess.Popen[bytes] | None = None
         behind = free_ports(1)[0] if has_gateway(settings) else 0
         self.triton_port = behind or settings.http_port  # where Triton itself listens for HTTP
@@ -147,7 +149,7 @@ class Server:
         arguments = self.settings.arguments(self.prefix, behind, models)
         command = [str(triton.binary), *backends, *arguments]
         if self.settings.serves and not self.settings.allow_admin_endpoints:
-            command += restrictions(triton.binary)
+            command += restrictions(triton.binary, self._admin_key)
         lifeline, writing = os.pipe()  # see trellis/ipc/server_lifetime.py
         os.close(lifeline)
         try:
@@ -170,6 +172,9 @@ class Server:
             settings.exit_timeout,
             str(settings.model_repo.resolve()) if settings.gateway_decoding else "",
             settings.expose_inner_models,
+            settings.allow_admin_endpoints,
+            "" if settings.allow_admin_endpoints else self._admin_key,
+            settings.gateway_limits,
         )
         return self._spawn(gateway.command(), output, IMPORTED_FROM, {})
 

@@ -26,7 +26,7 @@ from trellis.engine_host.answers import (
     final_flag,
 )
 from trellis.engine_host.cancellation import CancellationWatch
-from trellis.engine_host.disconnects import DisconnectListener, client_token
+from trellis.engine_host.disconnect_listener import DisconnectListener, client_token
 from trellis.engine_host.engines.engine import Engine, EngineSettings, Sampling
 from trellis.engine_host.engines.engine_process import EngineProcess
 from trellis.engine_host.engines.gpus import choose_gpus

@@ -323,6 +323,18 @@ def test_a_delay_can_come_with_the_id(make: Maker) -> None:
     assert 0.7 <= time.monotonic() - start < 5
 
 
+@pytest.mark.parametrize("release", ["0.17.0", "1.x"])
+def test_a_delay_can_come_with_the_seed(make: Maker, release: str) -> None:
+    model = make(release, delay_from_seed="true")
+    name = "seed" if release == "1.x" else "random_seed"
+    start = time.monotonic()
+    model.ask(question(3, streaming=True, **{name: 200_000}))
+    assert 0.5 <= time.monotonic() - start < 5
+    start = time.monotonic()
+    assert len(model.ask(question(50, streaming=True))) == 50
+    assert time.monotonic() - start < 3
+
+
 def test_in_steps_streams_send_together(make: Maker) -> None:
     model = make(token_delay_us="250000", steps="true")
     model.send(question(3, streaming=True), "first")

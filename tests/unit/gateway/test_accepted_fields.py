@@ -20,10 +20,10 @@ from trellis.contract.accepted_fields import (
     RESERVED_PREFIX,
 )
 from trellis.gateway.body import prepare
-from trellis.gateway.ids import RequestIds
+from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model, read_model
-from trellis.gateway.replies import Refusal
-from trellis.ipc.disconnects import PARAMETER
+from trellis.gateway.refusals import Refusal
+from trellis.ipc.disconnect_sender import PARAMETER
 from trellis.repository.model_config import parse_config
 from trellis.repository.model_configs import SOURCES
 
@@ -43,10 +43,10 @@ MODEL = ensemble()
 
 
 def sent(body: dict[str, Any]) -> dict[str, Any]:
-    """What Triton gets for a body, without the gateway's own parameter."""
-    made = prepare(MODEL, json.dumps(body).encode(), TOKEN, RequestIds())
+    """What Triton gets for a body, without the gateway's own parameter and id."""
+    made = prepare(MODEL, json.dumps(body).encode(), TOKEN, Limits(), once=False)
     found: dict[str, Any] = json.loads(made.body)
-    assert found.pop(PARAMETER) == TOKEN
+    assert found.pop(PARAMETER) == found.pop("id") == TOKEN
     return found
 
 
@@ -89,7 +89,8 @@ def test_max_completion_tokens_is_max_tokens() -> None:
 
 
 def test_the_id_stays_where_something_was_ignored() -> None:
-    assert sent({**GOOD, "id": "7", "user": "me"}) == {**GOOD, "id": "7"}
+    body = json.dumps({**GOOD, "id": "7", "user": "me"}).encode()
+    assert prepare(MODEL, body, TOKEN, Limits(), once=False).request_id.client == "7"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_no_error_repeats_more_than_64_characters(text: str) -> None:
     key = json.dumps(text).encode()
     twice = b'{%s: 1, %s: 1, "text_input": "Hi"}' % (key, key)
     with pytest.raises(Refusal) as caught:
-        prepare(MODEL, twice, TOKEN, RequestIds())
+        prepare(MODEL, twice, TOKEN, Limits(), once=False)
     assert text[:65] not in caught.value.message
 
 

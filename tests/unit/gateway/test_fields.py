@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trellis.gateway.body import prepare
-from trellis.gateway.ids import RequestIds
-from trellis.gateway.models import Model, read_model, route
-from trellis.gateway.replies import Refusal
+from trellis.gateway.limits import Limits
+from trellis.gateway.models import Model, read_model
+from trellis.gateway.prepared import Prepared
+from trellis.gateway.refusals import Refusal
 from trellis.repository.model_config import parse_config
 from trellis.repository.model_configs import SOURCES
 
-TOKEN = "t" * 22
+INNER = "1f" * 16
+OURS = {"trellis_client": INNER, "id": INNER}  # in every body that goes to Triton
 GOOD = {"text_input": "Hi", "max_tokens": 4}
 
 
@@ -41,18 +43,22 @@ WITH_TABLE = read_model(
 )
 
 
+def read(body: bytes, model: Model = MODEL, once: bool = False) -> Prepared:
+    return prepare(model, body, INNER, Limits(), once)
+
+
 def refusal(body: bytes | dict[str, Any], model: Model = MODEL) -> str:
     """Why a body is refused, always with status 400."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(Refusal) as caught:
-        prepare(model, sent, TOKEN, RequestIds())
+        read(sent, model)
     assert caught.value.status == 400
     return caught.value.message
 
 
-def prepared(body: dict[str, Any], model: Model = MODEL, ids: RequestIds | None = None) -> Any:
+def prepared(body: dict[str, Any], model: Model = MODEL) -> Any:
     """What goes to Triton."""
-    return json.loads(prepare(model, json.dumps(body).encode(), TOKEN, ids or RequestIds())[0])
+    return json.loads(read(json.dumps(body).encode(), model).body)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +69,7 @@ def test_what_a_body_says_of_special_tokens_is_known(
     sent: dict[str, Any], said: bool | None
 ) -> None:
     body = json.dumps({**GOOD, **sent}).encode()
-    assert prepare(MODEL, body, TOKEN, RequestIds()).skip_special_tokens is said
+    assert read(body).skip_special_tokens is said
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -103,7 +109,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "twice": ({"parameters": {"max_tokens": 3}}, "max_tokens: given at the top level and in"),
     "an id that is a number": ({"id": 7}, "id: not a string"),
     "an id among the parameters": ({"parameters": {"id": "7"}}, "id: goes to the top level"),
-    "the server's own": ({"trellis_client": TOKEN}, "trellis_client: only the server sets this"),
+    "the server's own": ({"trellis_client": INNER}, "trellis_client: only the server sets this"),
 }
 
 
@@ -153,15 +159,18 @@ RIGHT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", RIGHT)
-def test_a_right_body_goes_on_as_it_was_with_the_token(case: str) -> None:
+def test_a_right_body_is_written_anew_with_an_id_of_ours(case: str) -> None:
     body = {**GOOD, **RIGHT[case]}
-    assert prepared(body) == {**body, "trellis_client": TOKEN}
+    nested: Any = body.pop("parameters", {})
+    assert prepared({**GOOD, **RIGHT[case]}) == {**body, **nested, **OURS}
 
 
-def test_nothing_but_the_first_brace_is_touched() -> None:
+def test_what_goes_on_is_the_same_in_json_of_ours() -> None:
     body = b'\xef\xbb\xbf \n{ "text_input" : "\\u00e9\\ud83d\\ude00", "top_p":1.0E0 }\t'
-    sent = prepare(MODEL, body, TOKEN, RequestIds()).body
-    assert sent == body[3:].replace(b"{", b'{"trellis_client":"%s",' % TOKEN.encode(), 1)
+    sent = read(body).body
+    assert sent.isascii()
+    assert b" " not in sent
+    assert json.loads(sent) == {"text_input": "é😀", "top_p": 1.0, **OURS}
 
 
 def test_words_for_several_prompts_are_refused_by_name() -> None:
@@ -169,29 +178,36 @@ def test_words_for_several_prompts_are_refused_by_name() -> None:
     assert refusal(body).startswith("stop_words: not possible for a list of 2 prompts")
 
 
-def test_an_engine_that_knows_requests_by_id_gets_one_for_each() -> None:
-    ids = RequestIds()
-    made = [prepared(GOOD, BY_ID, ids)["id"] for _ in range(3)]
-    assert len(set(made)) == 3
-    assert prepared({**GOOD, "id": "a"}, BY_ID, ids)["id"] == "a"
-    again = prepared({**GOOD, "id": "a"}, BY_ID, ids)
-    assert again == {**GOOD, "id": "a~1", "trellis_client": TOKEN}
-    assert "id" in prepared({**GOOD, "id": ""}, BY_ID, ids)
-    assert "id" not in prepared(GOOD)
+@pytest.mark.parametrize("model", [MODEL, BY_ID], ids=["python", "tensorrtllm"])
+def test_the_clients_id_is_known_and_does_not_go_on(model: Model) -> None:
+    for sent in ("a", "", 'a "b" \\ é 😀', "x" * 128):
+        made = read(json.dumps({**GOOD, "id": sent}).encode(), model)
+        assert (made.request_id.client, made.request_id.inner) == (sent, INNER)
+        assert json.loads(made.body) == {**GOOD, **OURS}
 
 
-def test_an_id_is_free_again_once_its_request_is_over_but_not_if_it_was_dropped() -> None:
-    ids = RequestIds()
-    ids.release(ids.take("a"), dropped=False)
-    ids.release(ids.take("a"), dropped=True)
-    assert ids.take("a") == "a~1"
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ("x" * 129, "id: 129 characters; send at most 128"),
+        ("a\x00b", "id: \\u0000 at character 1 is a control character"),
+        ("a\nb", "id: \\u000a at character 1 is a control character"),
+        ("\x7f", "id: \\u007f at character 0 is a control character"),
+        ("\ud800", "id: \\ud800 at character 0 is half of a surrogate pair"),
+        ("\udfff\ud800", "id: \\udfff at character 0 is half of a surrogate pair"),
+        (7, "id: not a string"),
+        (None, "id: not a string"),
+    ],
+)
+def test_an_id_that_is_too_long_or_no_text_is_refused(sent: Any, message: str) -> None:
+    assert refusal({**GOOD, "id": sent}).startswith(message)
+    other = read_model({"name": "other", "platform": "ensemble"}, lambda _: {})
+    assert refusal({"id": sent}, other).startswith(message)
 
 
-def test_a_request_that_stops_another_keeps_its_id_and_needs_no_prompt() -> None:
-    ids = RequestIds()
-    ids.take("a")
-    stop = {"id": "a", "stop": True}
-    assert prepared(stop, BY_ID, ids) == {**stop, "trellis_client": TOKEN}
+def test_a_request_that_stops_another_needs_no_prompt() -> None:
+    made = read(json.dumps({"id": "a", "stop": True}).encode(), BY_ID)
+    assert (made.stops, made.request_id.client) == (True, "a")
 
 
 @pytest.mark.parametrize("model", [MODEL, BY_ID], ids=["python", "tensorrtllm"])
@@ -214,23 +230,7 @@ def test_a_request_that_stops_another_needs_its_id(body: dict[str, Any], model: 
 
 
 def test_a_request_that_does_not_stop_another_needs_no_id() -> None:
-    assert prepared({**GOOD, "stop": False}) == {**GOOD, "stop": False, "trellis_client": TOKEN}
-
-
-@pytest.mark.parametrize(
-    ("target", "path"),
-    [
-        (b"/v2/models/ensemble/generate", "/v2/models/ensemble"),
-        (b"/v2/models/a.b/versions/12/generate_stream?x=/", "/v2/models/a.b/versions/12"),
-        (b"/v2/models/m/infer", ""),
-        (b"/v2/models/m/generate/", ""),
-        (b"/v2/models/m/x/generate", ""),
-        (b"/v2/models//generate", ""),
-    ],
-)
-def test_requests_are_known_by_the_path_that_triton_knows_them_by(target: bytes, path: str) -> None:
-    assert route(b"POST", target) == path
-    assert route(b"GET", target) == ""
+    assert prepared({**GOOD, "stop": False}) == {**GOOD, "stop": False, **OURS}
 
 
 def test_only_an_ensemble_that_takes_text_is_checked() -> None:
@@ -255,13 +255,15 @@ def test_any_json_is_refused_with_a_message_or_goes_on_whole(
     asked = {**GOOD, **body} if right else body
     message, made = "", b"{}"
     try:
-        made = prepare(MODEL, json.dumps(asked).encode(), TOKEN, RequestIds()).body
+        made = read(json.dumps(asked).encode()).body
     except Refusal as refused:
         message = refused.message
     if message:
         assert len(message) < 2000
     else:
-        assert json.loads(made) == {"trellis_client": TOKEN, **_one_list(asked)}
+        flat = _one_list(asked)
+        nested = flat.pop("parameters", {})
+        assert json.loads(made) == {**flat, **nested, **OURS}
 
 
 def _one_list(asked: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +291,7 @@ def test_lists_of_lists_go_on_as_the_one_list_that_triton_takes(
 ) -> None:
     more = {"parameters": {name: sent}} if nested else {name: sent}
     made = prepared({**GOOD, **more}, WITH_TABLE)
-    assert (made["parameters"] if nested else made)[name] == [1, 2, 3, 4, 5, 6]
+    assert made[name] == [1, 2, 3, 4, 5, 6]
     assert made["max_tokens"] == 4
 
 

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trellis.gateway.body import prepare, read
-from trellis.gateway.ids import RequestIds
 from trellis.gateway.infer import (
     InferRequest,
     infer_answer,
     read_infer,
-    read_outputs,
     split_body,
 )
+from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model, read_model
-from trellis.gateway.replies import Refusal
+from trellis.gateway.outputs import read_outputs
+from trellis.gateway.refusals import Refusal
 from trellis.repository.model_config import parse_config
 from trellis.repository.model_configs import SOURCES
 
@@ -102,7 +102,7 @@ def test_what_tritonclient_sends_is_read_as_a_body_of_generate(rows: int, binary
     values["text_input"] = [text.decode() for text in values["text_input"]]
     expected = values if rows > 1 else {name: value[0] for name, value in values.items()}
     assert request.values == expected
-    generate = prepare(MODEL, request.generate_body(), "t" * 22, RequestIds())
+    generate = prepare(MODEL, request.generate_body(), "t" * 32, Limits(), once=True)
     assert generate.values == expected
 
 

@@ -1,23 +1,15 @@
 """Clients that read slowly, or not at all: nothing piles up for them, and nothing is lost."""
 
 import asyncio
-import os
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 
 import pytest
 
 from support.fake_triton_http import FakeTriton
-from support.gateway_wire import get, stream
-from trellis.gateway import connection
-from trellis.gateway.connection import Connection
-from trellis.gateway.replies import Refusal
-from trellis.gateway.state import State
-from trellis.server.gateway_settings import GatewaySettings
+from support.gateway_in_process import eventually, in_process, steady
+from support.gateway_wire import ENSEMBLE, get, stream
 
-SMALL = 4096  # bytes of a socket's buffers, so that a client is soon behind
-LARGE = b"x" * 50_000  # more than they hold, and less than makes Triton wait
+LARGE = {"parameters": {"x": {"string_value": "y" * 300_000}}}  # more than all buffers hold
 Run = Callable[[Coroutine[None, None, None]], None]
 
 
@@ -36,152 +28,137 @@ def run(request: pytest.FixtureRequest) -> Run:
     return run_on
 
 
-class Client:
-    """One that reads when it is told to, and the gateway's side of it."""
-
-    def __init__(self, client: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        self._socket = client
-        self._loop = loop
-        self.front: Connection
-
-    async def send(self, data: bytes) -> None:
-        await self._loop.sock_sendall(self._socket, data)
-
-    def half_close(self) -> None:
-        """Send no more."""
-        self._socket.shutdown(socket.SHUT_WR)
-
-    async def read(self, until: Callable[[bytes], bool] = lambda _: False) -> bytes:
-        """What comes, to the end or as far as wanted."""
-
-        async def read() -> bytes:
-            data = b""
-            while (more := await self._loop.sock_recv(self._socket, 65536)) and not until(more):
-                data += more
-            return data
-
-        return await asyncio.wait_for(read(), 20)
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that wait in the gateway for this client."""
-        return self.front.transport.get_write_buffer_size()
+def large(triton: FakeTriton) -> bytes:
+    """What is asked for a long answer, which is there from now on."""
+    triton.configs["ensemble"] |= LARGE
+    return get(f"{ENSEMBLE}/config")
 
 
-@asynccontextmanager
-async def front(triton: FakeTriton) -> AsyncIterator[tuple[State, Client]]:
-    """A gateway in this process, and a client of it."""
-    loop = asyncio.get_running_loop()
-    state = State(GatewaySettings("127.0.0.1", 0, triton.port, os.getpid(), 1.0), loop)
-    server = await loop.create_server(lambda: Connection(state), "127.0.0.1", 0)
-    with socket.socket() as end:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
-        end.setblocking(False)
-        client = Client(end, loop)
-        await loop.sock_connect(end, server.sockets[0].getsockname())
-        await eventually(lambda: bool(state.connections))
-        (served,) = state.connections
-        assert isinstance(served, Connection)
-        client.front = served
-        client.front.transport.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL
-        )
-        try:
-            yield state, client
-        finally:
-            client.front.transport.abort()
-            server.close()
-            await asyncio.sleep(0.05)
-            state.drains.close()
-
-
-async def eventually(true: Callable[[], bool]) -> None:
-    async def wait() -> None:
-        while not true():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(wait(), 10)
-
-
-async def steady(number: Callable[[], int]) -> None:
-    """Until it has not changed for a while."""
-
-    async def wait() -> None:
-        before = -1
-        while before != (before := number()):
-            await asyncio.sleep(0.3)
-
-    await asyncio.wait_for(wait(), 20)
-
-
-def test_what_follows_an_answer_that_failed_waits_for_a_slow_client_too(run: Run) -> None:
+def test_a_stream_waits_in_triton_for_a_slow_client_and_nothing_is_lost(run: Run) -> None:
     async def body() -> None:
         with FakeTriton() as triton:
             triton.gap, triton.times = 0.001, 20_000
-            async with front(triton) as (_, client):
-                await client.send(stream({"text_input": "a"}) + stream({"text_input": "b"}))
+            async with in_process(triton.port) as gateway:
+                client = await gateway.connect(small=True)
+                await client.send(stream({"text_input": "a"}))
                 await eventually(lambda: bool(triton.streams))
                 await steady(lambda: triton.streams[0].sent)
-                client.front.answer_failed()
+                assert 0 < client.unsent < 1_000_000
+                before = triton.streams[0].sent
+                data = await client.read(lambda data: len(data) > before)
+                assert data.count(b"a" * 20_000) > before // 20_100 - 2
+                await eventually(lambda: triton.streams[0].sent > before)
+                client.close()
+
+    run(body())
+
+
+def test_who_reads_nothing_is_given_up_alone_and_its_request_stopped(run: Run) -> None:
+    async def body() -> None:
+        with FakeTriton() as triton:
+            triton.gap, triton.times = 0.01, 20_000
+            async with in_process(triton.port, {"unread_seconds": 1.5}) as gateway:
+                lazy, reader = await gateway.connect(small=True), await gateway.connect()
+                await lazy.send(stream({"text_input": "a"}))
+                await reader.send(stream({"text_input": "b"}))
+                reading = asyncio.create_task(
+                    reader.read(lambda data: data.endswith(b"0\r\n\r\n"), seconds=30)
+                )
                 await eventually(lambda: len(triton.streams) == 2)
-                behind = client.unsent
-                await steady(lambda: min(triton.streams[1].sent, 100_000_000))
-                assert client.unsent <= behind < 1_000_000
-                await client.read(lambda more: b"bbb" in more)  # it goes on as it is read
+                await eventually(lambda: lazy.served not in gateway.connections)
+                assert gateway.server.state is not None
+                assert len(gateway.server.state.abandoned) == 1
+                next(one for one in triton.streams if one.piece == b"b").stopped.set()
+                assert (await reading).endswith(b"0\r\n\r\n")
+                reader.close()
 
     run(body())
 
 
-def test_an_answer_before_a_close_is_read_to_its_end_however_slowly(
-    monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
-    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.2)
-
+def test_an_answer_before_a_close_is_read_to_its_end_however_slowly(run: Run) -> None:
     async def body() -> None:
         with FakeTriton() as triton:
-            triton.large = LARGE
-            async with front(triton) as (_, client):
-                await client.send(get("/large", "Connection: close"))
+            asked = large(triton).replace(b"Host: x", b"Host: x\r\nConnection: close")
+            async with in_process(triton.port, {"linger_seconds": 0.2}) as gateway:
+                client = await gateway.connect(small=True)
+                await client.send(asked)
                 await eventually(lambda: client.unsent > 0)
-                await asyncio.sleep(1)
+                await asyncio.sleep(2.5)
                 assert client.unsent > 0
-                assert (await client.read()).endswith(triton.large)
+                assert (await client.read()).endswith(b"y" * 1000 + b'"}}}')
 
     run(body())
 
 
-def test_who_never_reads_an_answer_before_a_close_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
-    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.1)
-    monkeypatch.setattr(connection, "STALL_SECONDS", 0.3)
-
+@pytest.mark.parametrize("how", ["closed", "kept", "half-closed"])
+def test_who_never_takes_an_answer_is_given_up(run: Run, how: str) -> None:
     async def body() -> None:
         with FakeTriton() as triton:
-            triton.large = LARGE
-            async with front(triton) as (state, client):
-                await client.send(get("/large", "Connection: close"))
-                await eventually(lambda: client.unsent > 0)
-                await eventually(lambda: not state.connections)
-
-    run(body())
-
-
-@pytest.mark.parametrize("how", ["refused", "half-closed"])
-def test_a_connection_that_is_being_closed_can_be_given_up(how: str, run: Run) -> None:
-    async def body() -> None:
-        with FakeTriton() as triton:
-            triton.large = LARGE
-            async with front(triton) as (state, client):
-                if how == "refused":
-                    await client.send(b"no HTTP\r\n\r\n")
-                    await client.read()
-                else:
-                    await client.send(get("/large"))
+            asked = large(triton)
+            if how == "closed":
+                asked = asked.replace(b"Host: x", b"Host: x\r\nConnection: close")
+            limits = {"linger_seconds": 0.1, "unread_seconds": 0.3}
+            async with in_process(triton.port, limits) as gateway:
+                client = await gateway.connect(small=True)
+                await client.send(asked)
+                if how == "half-closed":
                     client.half_close()
-                    await eventually(lambda: client.unsent > 0)
-                    await asyncio.sleep(0.1)
-                client.front.give_up(Refusal(408, "it took too long"))
-                await eventually(lambda: not state.connections)
+                await eventually(lambda: client.unsent > 0)
+                await eventually(lambda: not gateway.connections)
+
+    run(body())
+
+
+def test_a_refusal_can_be_read_while_the_client_still_sends(run: Run) -> None:
+    async def body() -> None:
+        with FakeTriton() as triton:
+            async with in_process(triton.port, {"linger_seconds": 0.5}) as gateway:
+                client = await gateway.connect()
+                await client.send(b"no HTTP\r\n\r\n")
+                for _ in range(50):
+                    await client.send(b"x" * 65_536)
+                data = await client.read()
+                assert data.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+                assert data.endswith(b'"}')
+                await eventually(lambda: not gateway.connections)  # though it closes nothing
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds"),
+    [
+        (b"", "idle_seconds"),
+        (get(f"{ENSEMBLE}/config"), "idle_seconds"),
+        (b"GET /v2 HT", "head_seconds"),
+        (b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: x\r\nA: b\r\n", "head_seconds"),
+        (
+            b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+            "body_seconds",
+        ),
+        (
+            b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: x\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+            "body_seconds",
+        ),
+        (stream({"text_input": "a"}), "request_seconds"),
+    ],
+)
+def test_what_takes_too_long_is_ended(run: Run, sent: bytes, seconds: str) -> None:
+    async def body() -> None:
+        with FakeTriton() as triton:
+            limits: dict[str, float] = {seconds: 0.4, "linger_seconds": 0.1}
+            async with in_process(triton.port, limits) as gateway:
+                client = await gateway.connect()
+                await client.send(sent)
+                try:
+                    data = await client.read()
+                except ConnectionResetError:
+                    data = b""
+                assert (b" 408 " in data) == (seconds in ("head_seconds", "body_seconds"))
+                await eventually(lambda: not gateway.connections)
+                if seconds == "request_seconds":
+                    assert gateway.server.state is not None
+                    assert len(gateway.server.state.abandoned) == 1
 
     run(body())

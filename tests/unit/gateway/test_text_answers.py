@@ -11,20 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trellis.gateway.ids import RequestId
 from trellis.gateway.models import Models, read_model
 from trellis.gateway.plugins import Plugins
-from trellis.gateway.replies import quoted
+from trellis.gateway.refusals import EVENTS, JSON, one_line, quoted
 from trellis.gateway.text_answers import Source, TextAnswer
-from trellis.gateway.upstream import Upstream
 from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.hooks import AnswerHook, Hooks, WholeAnswerHook
 from trellis.pipeline.streams import StreamTable
 from trellis.tokenizers import Tokenizer, load
 
 TEXT = '안녕하세요 세계 😀 naïve \x00\x1f"\\ — '
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n\r\n"
-STREAM = HEAD % (b"text/event-stream; charset=utf-8", b"Transfer-Encoding: chunked")
-CHUNKED = HEAD % (b"application/json", b"Transfer-Encoding: chunked")
+NO_ID = RequestId("0123456789abcdef0123456789abcdef")
 
 
 @cache
@@ -43,7 +41,28 @@ SEQUENCE = {"sequence_end": False, "sequence_id": 0, "sequence_start": False}
 
 
 def answer_of(tokenizer: Tokenizer, source: Source = IDS) -> TextAnswer:
-    return TextAnswer(source, texts_of(tokenizer))
+    return answer_by(source, texts_of(tokenizer))
+
+
+def answer_by(source: Source, texts: Detokenizer, *more: Any, **named: Any) -> TextAnswer:
+    return TextAnswer(source, texts, NO_ID, *more, **named)
+
+
+def streamed(answer: TextAnswer, *events: bytes) -> bytes:
+    """What goes out of a stream that begins with these events."""
+    answer.begin(200, EVENTS)
+    return b"".join(answer.feed(event) for event in events)
+
+
+def whole(answer: TextAnswer, *pieces: bytes, status: int = 200) -> bytes:
+    """What goes out for a whole answer."""
+    answer.begin(status, JSON)
+    assert not b"".join(map(answer.feed, pieces))
+    return answer.end()
+
+
+def event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
 
 
 def from_triton(ids: list[int], model: str = "ensemble_ids", **more: Any) -> bytes:
@@ -69,24 +88,10 @@ def capital(found: re.Match[str]) -> str:
     return found[0] if found[0] == "\\\\" else "\\u" + found[0][2:].upper()
 
 
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
 def fed(answer: TextAnswer, data: bytes, cuts: list[int]) -> bytes:
-    """What comes out of `data` in pieces, cut anywhere."""
+    """What comes out of `data` in pieces, cut anywhere, to its end."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return b"".join(answer.feed(data[a:b]) for a, b in pairwise(places))
-
-
-def unchunked(data: bytes) -> bytes:
-    """The body of a chunked answer."""
-    _, _, data = data.partition(b"\r\n\r\n")
-    body = b""
-    while data != b"0\r\n\r\n":
-        size, _, data = data.partition(b"\r\n")
-        body, data = body + data[: int(size, 16)], data[int(size, 16) + 2 :]
-    return body
+    return b"".join(answer.feed(data[a:b]) for a, b in pairwise(places)) + answer.end()
 
 
 GROUPS = st.lists(st.lists(st.integers(0, 31_999), max_size=4), min_size=1, max_size=12)
@@ -105,41 +110,34 @@ def test_a_stream_has_the_text_of_its_tokens_however_its_bytes_are_cut(
     for at, ids in enumerate(groups):
         more: dict[str, Any] = {"output_log_probs": -0.5 * at} if log_probs else {}
         padded = [*ids, *[0] * (at % 2)]
-        events.append(b"data: " + from_triton(padded, sequence_length=len(ids), **more) + b"\n\n")
-        right.append(b"data: " + expected(decoder.push(ids), **more) + b"\n\n")
+        events.append(event(from_triton(padded, sequence_length=len(ids), **more)))
+        right.append(event(one_line(expected(decoder.push(ids), **more))))
     answer = answer_of(tokenizer)
-    out = fed(answer, STREAM + b"".join(map(chunk, events)) + b"0\r\n\r\n", cuts)
-    assert answer.ended
-    assert out.startswith(STREAM)
-    assert unchunked(out) == b"".join(right)
+    answer.begin(200, EVENTS)
+    assert fed(answer, b"".join(events), cuts) == b"".join(right)
+    assert answer.success_of == "ensemble"
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.integers(0, 31_999), max_size=20), CUTS, st.booleans())
+@given(st.lists(st.integers(0, 31_999), max_size=20), CUTS)
 def test_a_whole_answer_is_the_text_decoded_at_once(
-    llama_folder: Path, ids: list[int], cuts: list[int], sized: bool
+    llama_folder: Path, ids: list[int], cuts: list[int]
 ) -> None:
     tokenizer = tokenizer_of(llama_folder)
     body, right = from_triton(ids, sequence_length=len(ids)), expected(tokenizer.decode(ids))
-    if sized:
-        sent = HEAD % (b"application/json", b"Content-Length: %d" % len(body)) + body
-        wanted = HEAD % (b"application/json", b"Content-Length: %d" % len(right)) + right
-    else:
-        sent, wanted = CHUNKED + chunk(body) + b"0\r\n\r\n", CHUNKED + chunk(right) + b"0\r\n\r\n"
     answer = answer_of(tokenizer)
-    assert fed(answer, sent, cuts) == wanted
-    assert answer.ended
+    answer.begin(200, JSON)
+    assert fed(answer, body, cuts) == right
+    assert (answer.status, answer.content_type) == (200, JSON)
 
 
 def test_characters_that_fall_on_token_borders_come_whole(llama_folder: Path) -> None:
     tokenizer = tokenizer_of(llama_folder)
     ids = tokenizer.encode(TEXT)[1:]
     answer = answer_of(tokenizer)
-    answer.feed(STREAM)
     texts = []
     for one in ids:
-        event = chunk(b"data: " + from_triton([one]) + b"\n\n")
-        out = answer.feed(event).split(b"\r\n", 1)[1]
+        out = streamed(answer, event(from_triton([one])))
         texts.append(json.loads(out.strip().removeprefix(b"data: "))["text_output"])
     assert "".join(texts) == TEXT == tokenizer.decode(ids)
     assert not any("\ufffd" in text for text in texts)
@@ -150,7 +148,7 @@ def test_what_a_stop_word_cuts_off_is_cut_off(llama_folder: Path) -> None:
     tokenizer = tokenizer_of(llama_folder)
     ids = tokenizer.encode("a stopword")[1:]
     answer = answer_of(tokenizer)
-    out = answer.feed(STREAM + chunk(b"data: " + from_triton(ids, text_cut=4) + b"\n\n"))
+    out = streamed(answer, event(from_triton(ids, text_cut=4)))
     assert expected("a stop") in out
 
 
@@ -161,18 +159,16 @@ def test_special_tokens_are_shown_to_a_request_that_asks_for_them(
     tokenizer = tokenizer_of(llama_folder)
     ids = [*tokenizer.encode("one two")[1:], 1, 2]
     for skip, wanted in ((False, "one two<s></s>"), (True, "one two"), (None, "one two")):
-        answer = TextAnswer(ENGINE, texts_of(tokenizer), skip)
+        answer = answer_by(ENGINE, texts_of(tokenizer), skip)
         body = from_triton(ids, "tensorrt_llm")
-        event = b"data: " + body + b"\n\n"
-        out = answer.feed(STREAM + chunk(event) if streams else CHUNKED + chunk(body))
-        out += answer.feed(b"0\r\n\r\n")
+        out = streamed(answer, event(body)) if streams else whole(answer, body)
         assert expected(wanted) in out
 
 
 def test_an_output_that_the_ensemble_shows_stays(llama_folder: Path) -> None:
     tokenizer = tokenizer_of(llama_folder)
     answer = answer_of(tokenizer, Source("ensemble", "ensemble_ids", {}, HIDDEN, False))
-    out = answer.feed(STREAM + chunk(b"data: " + from_triton([22557], sequence_length=1) + b"\n\n"))
+    out = streamed(answer, event(from_triton([22557], sequence_length=1)))
     assert expected("Hello", sequence_length=1).replace(b'"sequence_length":1,', b"") not in out
     assert b'"sequence_length":1' in out
 
@@ -194,10 +190,10 @@ def test_an_engine_answers_as_its_ensemble_would(
     both = {"finish_reason": reason, "several": reasons, "num_input_tokens": 5}
     body = from_triton(ids, "tensorrt_llm", sequence_length=len(ids), **engine, **both)
     answer = answer_of(tokenizer, ENGINE)
-    out = answer.feed(CHUNKED + chunk(body) + b"0\r\n\r\n")
+    out = whole(answer, body)
     shown = {"cum_log_probs": engine["logp"], "sequence_length": len(ids), **both}
     text = tokenizer.decode(ids)
-    assert out == CHUNKED + chunk(expected(text, **shown)) + b"0\r\n\r\n"
+    assert out == expected(text, **shown)
 
 
 class Ending:
@@ -211,9 +207,9 @@ class Ending:
 
 
 def test_a_whole_answer_has_what_a_decoder_has_left_too() -> None:
-    answer = TextAnswer(ENGINE, Detokenizer(Ending().push, Ending))
+    answer = answer_by(ENGINE, Detokenizer(Ending().push, Ending))
     body = from_triton([5, 6], "tensorrt_llm", stream_end=True)
-    assert b'"text_output":"xx!"' in answer.feed(CHUNKED + chunk(body) + b"0\r\n\r\n")
+    assert b'"text_output":"xx!"' in whole(answer, body)
 
 
 CONTROLS = "".join(map(chr, range(32))) + '\x7f\\u001b"\\\x1b'
@@ -230,12 +226,10 @@ def test_characters_of_control_are_written_as_triton_does() -> None:
 
 @pytest.mark.parametrize("source", [IDS, ENGINE])
 def test_what_a_decoder_has_left_comes_with_the_last_chunk(source: Source) -> None:
-    answer = TextAnswer(source, Detokenizer(Ending().push, Ending))
-    answer.feed(STREAM)
+    answer = answer_by(source, Detokenizer(Ending().push, Ending))
     texts = []
     for last in (False, True):
-        event = from_triton([5], source.model, stream_end=last, stream_key=7)
-        out = answer.feed(chunk(b"data: " + event + b"\n\n")).split(b"\r\n", 1)[1]
+        out = streamed(answer, event(from_triton([5], source.model, stream_end=last, stream_key=7)))
         texts.append(json.loads(out.strip().removeprefix(b"data: "))["text_output"])
     assert texts == ["x", "x!"]
 
@@ -250,12 +244,10 @@ def test_an_error_names_the_ensemble_that_was_asked(
     if source.is_engine:
         sent = sent.replace(b"in ensemble 'ensemble_ids', ", b"")
     if streams:
-        out = answer.feed(STREAM + chunk(b"data: " + sent + b"\n\n") + b"0\r\n\r\n")
-        assert unchunked(out) == b"data: " + wanted + b"\n\n"
+        assert streamed(answer, event(sent)) == event(wanted)
     else:
-        head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n"
-        assert answer.feed(head % len(sent) + sent) == head % len(wanted) + wanted
-    assert answer.ended
+        assert whole(answer, sent, status=400) == wanted
+    assert not answer.failed  # by the gateway
 
 
 def config(name: str, *models: str) -> dict[str, Any]:
@@ -297,10 +289,7 @@ def test_a_tokenizer_that_cannot_be_loaded_here_is_said_and_left_to_its_model(
     said = capfd.readouterr().err
     assert said.count("HTTP gateway: requests go through") == 1
     assert "`preprocessing` and `postprocessing`" in said
-    models.heed(b"POST", b"/v2/repository/index")
-    models._load(*asked)
-    assert not capfd.readouterr().err
-    models.heed(b"POST", b"/v2/repository/models/ensemble/load")
+    models.forget()
     models._load(*asked)  # the files may be others by now
     assert capfd.readouterr().err.count("HTTP gateway: requests go through") == 1
 
@@ -334,28 +323,25 @@ def test_a_hooked_stream_says_what_postprocessing_would(
     events, right = [], []
     for at, ids in enumerate(groups):
         last = at == len(groups) - 1
-        events.append(b"data: " + from_triton(ids, ENGINE.model, stream_end=last) + b"\n\n")
-        right.append(b"data: " + expected(table.decode(7, ids, last)) + b"\n\n")
-    answer = TextAnswer(ENGINE, hooked(tokenizer))
-    out = fed(answer, STREAM + b"".join(map(chunk, events)) + b"0\r\n\r\n", cuts)
-    assert unchunked(out) == b"".join(right)
+        events.append(event(from_triton(ids, ENGINE.model, stream_end=last)))
+        right.append(event(one_line(expected(table.decode(7, ids, last)))))
+    answer = answer_by(ENGINE, hooked(tokenizer))
+    answer.begin(200, EVENTS)
+    assert fed(answer, b"".join(events), cuts) == b"".join(right)
 
 
-@pytest.mark.parametrize("event", [True, False])
+@pytest.mark.parametrize("is_event", [True, False])
 @pytest.mark.parametrize("says_last", [True, False])
 def test_a_hook_has_the_whole_of_an_answer_that_is_no_stream(
-    llama_folder: Path, event: bool, says_last: bool
+    llama_folder: Path, is_event: bool, says_last: bool
 ) -> None:
     """Also where it is an event, and an engine does not say that nothing follows."""
     tokenizer = tokenizer_of(llama_folder)
     ids = tokenizer.encode("one two")[1:]
     more = {"stream_end": True} if says_last else {}
     body = from_triton(ids, ENGINE.model, **more)
-    answer = TextAnswer(ENGINE, hooked(tokenizer), in_chunks=False)
-    out = answer.feed(
-        STREAM + chunk(b"data: " + body + b"\n\n") if event else CHUNKED + chunk(body)
-    )
-    out += answer.feed(b"0\r\n\r\n")
+    answer = answer_by(ENGINE, hooked(tokenizer), in_chunks=False)
+    out = streamed(answer, event(body)) if is_event else whole(answer, body)
     assert expected("ONE TWo!") in out
 
 
@@ -372,11 +358,11 @@ def fails(*texts: str) -> Any:
 )
 def test_a_hook_that_fails_is_named_and_nothing_else_is_said(hook: Any, message: str) -> None:
     """As an answer of Triton's with its status, also where the object cannot be made."""
-    answer = TextAnswer(ENGINE, Detokenizer(Ending().push, Ending, None, hook))
-    out = answer.feed(CHUNKED + chunk(from_triton([5], ENGINE.model)) + b"0\r\n\r\n")
-    assert out.startswith(b"HTTP/1.1 400 ")
+    answer = answer_by(ENGINE, Detokenizer(Ending().push, Ending, None, hook))
+    out = whole(answer, from_triton([5], ENGINE.model))
+    assert (answer.status, answer.success_of) == (400, "")
     said = {"error": f"in ensemble 'ensemble', hooks.py: {message}"}
-    assert json.loads(out.partition(b"\r\n\r\n")[2]) == said
+    assert json.loads(out) == said
 
 
 class Raising:
@@ -391,61 +377,48 @@ class Raising:
         return ""
 
 
-class Client:
-    """Who an upstream answers to."""
-
-    def __init__(self) -> None:
-        self.transport = self
-        self.written = b""
-        self.began = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def answer_began(self) -> None:
-        self.began = True
-
-    def answer_ended(self) -> None: ...
-
-    def answer_failed(self) -> None: ...
-
-    def upstream_lost(self) -> None: ...
-
-    def pause_uploading(self, full: bool) -> None: ...
-
-
-def test_an_answer_begins_with_the_first_byte_for_the_client(llama_folder: Path) -> None:
-    """Until then a client can still be told what went wrong."""
-    client = Client()
-    upstream = Upstream(client)  # type: ignore[arg-type]
-    upstream.text_answer = answer_of(tokenizer_of(llama_folder))
-    upstream.data_received(CHUNKED)
-    assert not client.began
-    upstream.data_received(chunk(from_triton([22557])) + b"0\r\n\r\n")
-    assert client.began
-    assert client.written == CHUNKED + chunk(expected("Hello")) + b"0\r\n\r\n"
-
-
 FAULT = "in ensemble 'ensemble', the tokens could not be decoded: told to raise"
 
 
 def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
-    answer = TextAnswer(IDS, Detokenizer(Raising().push, Raising))
-    events = [b"data: " + from_triton([one]) + b"\n\n" for one in (1, 13, 2)]
-    out = answer.feed(STREAM + chunk(events[0]) + chunk(events[1] + events[2]))
+    answer = answer_by(IDS, Detokenizer(Raising().push, Raising))
+    events = [event(from_triton([one])) for one in (1, 13, 2)]
+    out = streamed(answer, events[0], events[1] + events[2])
     assert answer.failed
-    assert not answer.ended  # Triton's answer goes on, and is read to its end
-    assert out.endswith(b"0\r\n\r\n")
-    first, last = unchunked(out).split(b"\n\n")[:2]
+    first, last = out.split(b"\n\n")[:2]
     assert first == b"data: " + expected("x")
     assert json.loads(last.removeprefix(b"data: ")) == {"error": FAULT}
-    assert answer.feed(chunk(events[0]) + b"0\r\n\r\n") == b""
-    assert answer.ended
+    assert answer.feed(events[0]) == answer.end() == b""
+    assert answer.success_of == ""
 
 
 def test_a_whole_answer_that_cannot_be_decoded_is_the_error() -> None:
-    answer = TextAnswer(IDS, Detokenizer(Raising().push, Raising))
-    out = answer.feed(CHUNKED + chunk(from_triton([1, 13])) + b"0\r\n\r\n")
-    assert answer.ended
-    assert out.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert json.loads(out.partition(b"\r\n\r\n")[2]) == {"error": FAULT}
+    answer = answer_by(IDS, Detokenizer(Raising().push, Raising))
+    out = whole(answer, from_triton([1, 13]))
+    assert answer.status == 400
+    assert json.loads(out) == {"error": FAULT}
+
+
+LINES = "a\u0085b\u2028c\u2029d"
+
+
+def test_no_text_of_a_stream_has_a_line_end_that_only_some_readers_know() -> None:
+    out = one_line(event(expected(LINES)))
+    assert len(out.decode().splitlines()) == 2  # the event, and the empty line after it
+    assert json.loads(out[6:])["text_output"] == LINES
+    assert one_line(event(expected("é — 😀"))) == event(expected("é — 😀"))
+
+
+@pytest.mark.parametrize("source", [IDS, ENGINE])
+@pytest.mark.parametrize("client", ["", "mine", 'a "b" \\ é'])
+def test_an_answer_shows_the_clients_own_id_and_never_the_inner_one(
+    llama_folder: Path, source: Source, client: str
+) -> None:
+    request_id = RequestId(NO_ID.inner, client)
+    answer = TextAnswer(source, texts_of(tokenizer_of(llama_folder)), request_id)
+    out = whole(answer, from_triton([22557], source.model, id=NO_ID.inner))
+    assert out == expected("Hello", **({"id": client} if client else {}))
+    error = b'{"error":"[request id: %s] too long"}' % NO_ID.inner.encode()
+    answer = TextAnswer(source, texts_of(tokenizer_of(llama_folder)), request_id)
+    said = json.loads(whole(answer, error, status=400))["error"]
+    assert f"[request id: {client or '<id_unknown>'}] too long" in said

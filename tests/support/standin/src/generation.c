@@ -125,11 +125,15 @@ bool generation_turn(struct turn *turn) {
   return false;
 }
 
-/* Microseconds a token takes: the model's, or what follows the '@' of the request's id. */
+/* Microseconds a token takes: the model's, what follows the '@' of the request's id, or its seed. */
 static int64_t token_delay_us(const struct generation *generation) {
   const struct settings *settings = &generation->model->settings;
   const char *at = settings->delay_from_id ? strrchr(generation->received.id, '@') : NULL;
   int64_t delay = at == NULL ? settings->token_delay_us : strtoll(at + 1, NULL, 10);
+  if (at == NULL && settings->delay_from_seed) {
+    delay = received_int(&generation->received, "seed", 0, delay);
+    delay = received_int(&generation->received, "random_seed", 0, delay);
+  }
   return delay < 0 ? 0 : delay;
 }
 

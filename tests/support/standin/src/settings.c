@@ -68,7 +68,8 @@ static TRITONSERVER_Error *check_parameters(const struct settings *settings) {
       "standin_contract",     "standin_tokens",         "standin_log",
       "standin_end_after",    "standin_senders",        "standin_token_delay_us",
       "standin_vocab_size",   "standin_include_end_id", "standin_tokens_per_response",
-      "standin_unasked_outputs", "standin_steps",        "standin_delay_from_id"};
+      "standin_unasked_outputs", "standin_steps",        "standin_delay_from_id",
+      "standin_delay_from_seed"};
   const struct json *entry = parameters_of(settings);
   for (entry = entry == NULL ? NULL : entry->child; entry != NULL; entry = entry->next) {
     const char *value = json_text(json_get(entry, "string_value"), "");
@@ -98,6 +99,7 @@ static TRITONSERVER_Error *read_parameters(struct settings *settings, const char
   RETURN_IF_ERROR(read_bool(settings, "standin_include_end_id", &settings->include_end_id));
   RETURN_IF_ERROR(read_bool(settings, "standin_steps", &settings->in_steps));
   RETURN_IF_ERROR(read_bool(settings, "standin_delay_from_id", &settings->delay_from_id));
+  RETURN_IF_ERROR(read_bool(settings, "standin_delay_from_seed", &settings->delay_from_seed));
   RETURN_IF_ERROR(read_bool(settings, "exclude_input_in_output", &settings->exclude_input));
   settings->contract_path = read_path(settings, "standin_contract", folder);
   settings->tokens_path = read_path(settings, "standin_tokens", folder);

@@ -39,7 +39,7 @@ struct settings {
   int64_t end_after; /* tokens after which end_id comes; negative: never */
   int64_t senders, token_delay_us, tokens_per_response, vocab_size;
   bool include_end_id;
-  bool in_steps, delay_from_id;
+  bool in_steps, delay_from_id, delay_from_seed;
 };
 
 /* Reads and checks `model`'s configuration. On an error `settings` still wants settings_free. */

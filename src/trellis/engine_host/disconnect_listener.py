@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from trellis.ipc.disconnects import MAX_DATAGRAM_BYTES, PARAMETER
+from trellis.ipc.disconnect_sender import MAX_DATAGRAM_BYTES, PARAMETER
 from trellis.ipc.sockets import datagram_socket, receive, server_address
 
 REMEMBERED = 16384  # tokens of clients that left, for requests that are still on their way

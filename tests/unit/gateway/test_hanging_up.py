@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from support.fake_triton_http import FakeTriton, Host
+from support.gateway_process import gateway
 from support.gateway_wire import Wire, stream, wait_for
-from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
-from trellis.server.ports import free_ports
 
 ASKED = {"text_input": "x"}
 
@@ -21,23 +20,8 @@ def front(
     triton: FakeTriton, pid: int, exit_timeout: float = 5.0
 ) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
     """A gateway before it: its port and process."""
-    (port,) = free_ports(1)
-    settings = GatewaySettings("127.0.0.1", port, triton.port, pid, exit_timeout)
-    process = subprocess.Popen(settings.command(), cwd=IMPORTED_FROM, stderr=subprocess.PIPE)
-    try:
-        wait_for(lambda: _listens(port))
-        yield port, process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _listens(port: int) -> bool:
-    try:
-        Wire(port).socket.close()
-    except ConnectionRefusedError:
-        return False
-    return True
+    with gateway(triton.port, pid, exit_timeout) as running:
+        yield running.port, running.process
 
 
 def hang_up(port: int, **more: str) -> None:
@@ -97,7 +81,9 @@ def test_an_engine_that_knows_ids_is_told_no_tokens_but_stopped_until_it_stops()
         hang_up(port, id="late")
         wait_for(lambda: triton.streams[0].over, 10)
         host.listen(listener, triton, 2.0)
-        assert (triton.stops, host.heard) == (["late"] * len(triton.stops), [])
+        inner = triton.streams[0].id
+        assert inner != "late"
+        assert (triton.stops, host.heard) == ([inner] * len(triton.stops), [])
         assert len(triton.stops) in (4, 5)  # one may have been on its way
 
 
@@ -128,7 +114,8 @@ def test_what_is_cut_off_as_the_front_ends_is_stopped(by_id: bool) -> None:
         assert end(process, 4) == ""
         host.listen(listener, triton, 0.2)
         tokens = set() if by_id else {triton.streams[0].token}
-        assert (triton.stops[:1], set(host.heard)) == (["last"] if by_id else [], tokens)
+        stops = [triton.streams[0].id] if by_id else []
+        assert (triton.stops[:1], set(host.heard)) == (stops, tokens)
 
 
 def test_a_configuration_that_breaks_off_is_an_answer_to_who_waits_for_it() -> None:

@@ -3,7 +3,7 @@
 
 Triton's HTTP front end does not notice a client that hangs up on an ensemble. Who stands before it
 does: it sends every request with the parameter `trellis_client`, a token of that connection, and
-says here when the connection is gone. See `engine_host/disconnects.py`, which
+says here when the connection is gone. See `engine_host/disconnect_listener.py`, which
 listens, and takes a datagram `gone TOKEN TOKEN ...` from processes of its own user only.
 """
 

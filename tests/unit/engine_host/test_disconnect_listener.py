@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 
-from trellis.engine_host.disconnects import DisconnectListener
+from trellis.engine_host.disconnect_listener import DisconnectListener
 from trellis.ipc.sockets import datagram_socket, server_address
 
 

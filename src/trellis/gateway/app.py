@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway as an ASGI application: its paths, and what every request goes through.
+
+A path that is not in the table is no path: nothing is passed on because it is not known.
+"""
+
+import logging
+from collections.abc import Iterable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from trellis.gateway.generate import Generate, Infer
+from trellis.gateway.refusals import Refusal, shown, stopping
+from trellis.gateway.relays import Admin, Index, ModelRelay, Ready, Relay
+from trellis.gateway.sending import send_refusal
+from trellis.gateway.state import State
+from trellis.gateway.triton import ClientGone
+
+log = logging.getLogger("trellis.gateway")
+MODEL = "/v2/models/{name}"
+VERSION = "/versions/{version:int}"
+HEALTH = "/v2/health/"
+
+
+def make_app(state: State) -> Starlette:
+    """The application of one gateway."""
+    app = Starlette(
+        routes=[*_open_routes(state), *_model_routes(state), *_admin_routes(state)],
+        middleware=[
+            Middleware(Errors),
+            Middleware(Draining, state=state),
+            # API keys come here: before anything of a request is read, after the server's state.
+        ],
+        exception_handlers={HTTPException: _no_route},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _open_routes(state: State) -> Iterable[BaseRoute]:
+    yield _get("/v2/health/live", Relay(state, "/v2/health/live"))
+    yield _get("/v2/health/ready", Ready(state, "/v2/health/ready"))
+    yield _get("/v2", Relay(state, "/v2"))
+    yield _get("/v2/models/stats", Relay(state, "/v2/models/stats"))
+    yield Route("/v2/repository/index", Index(state), methods=["POST"])
+
+
+def _model_routes(state: State) -> Iterable[BaseRoute]:
+    for path in (MODEL, MODEL + VERSION):
+        triton = path.replace(":int", "")
+        yield _get(f"{path}/ready", Ready(state, f"{triton}/ready"))
+        yield _get(f"{path}/stats", Relay(state, f"{triton}/stats"))
+        yield _get(path, ModelRelay(state, triton))
+        yield _get(f"{path}/config", ModelRelay(state, f"{triton}/config"))
+        for verb in ("generate", "generate_stream"):
+            yield Route(f"{path}/{verb}", Generate(state, verb), methods=["POST"])
+        yield Route(f"{path}/infer", Infer(state), methods=["POST"])
+
+
+def _admin_routes(state: State) -> Iterable[BaseRoute]:
+    admin = Admin(state)
+    for kind in ("system", "cuda"):
+        memory = f"/v2/{kind}sharedmemory"
+        for path in (f"{memory}/status", f"{memory}/region/{{region}}/status"):
+            yield _get(path, admin)
+        for path in (f"{memory}/unregister", f"{memory}/region/{{region}}/{{verb}}"):
+            yield Route(path, admin, methods=["POST"])
+    yield Route("/v2/repository/models/{name}/{verb}", admin, methods=["POST"])
+    for path in ("/v2/logging", "/v2/trace/setting", f"{MODEL}/trace/setting"):
+        yield Route(path, admin, methods=["GET", "POST"])
+
+
+def _get(path: str, endpoint: ASGIApp) -> Route:
+    return Route(path, endpoint, methods=["GET"])
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """A path that is not in the table, or a method that it does not have."""
+    assert isinstance(error, HTTPException)
+    path = shown(request.scope["path"])
+    allow = (error.headers or {}).get("Allow", "").replace("HEAD, ", "").replace(", HEAD", "")
+    refusal = Refusal(404, f"{path}: there is no such path; ask /v2/models/ensemble/generate")
+    if error.status_code == 405:
+        refusal = Refusal(
+            405, f"{path}: {request.method} is not possible; use {allow}", allow=allow
+        )
+    body = refusal.body()
+    response = Response(body, refusal.status)
+    response.raw_headers = refusal.headers(len(body))
+    return response
+
+
+class Draining:
+    """Turns requests away once the server was asked to stop; its health is still answered."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or raise Refusal."""
+        if self._state.draining and not scope["path"].startswith(HEALTH):
+            raise stopping()
+        await self._app(scope, receive, send)
+
+
+class Errors:
+    """Makes an answer of what is raised: nothing is raised beyond, so there is no traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            await self._app(scope, receive, send)
+        except Refusal as refusal:
+            await send_refusal(send, refusal)
+        except ClientGone:
+            pass
+        except Exception as error:
+            log.error("%s: %s: %s", shown(scope["path"]), type(error).__name__, error)
+            await send_refusal(send, Refusal(500, "the gateway failed; its log says why", True))

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/generate` and `/generate_stream`: from a client's JSON to Triton, and the answer back."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from trellis.gateway.answers import EVENT, EVENT_END, Answer
+from trellis.gateway.body import stop_body
+from trellis.gateway.ids import RequestId, check_stop_key, new_id
+from trellis.gateway.infer import InferRequest, infer_answer
+from trellis.gateway.models import Model, check_inner, model_path
+from trellis.gateway.outputs import Output
+from trellis.gateway.prepared import Prepared
+from trellis.gateway.reading import Sent, read_request
+from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal, cut_off, unreachable
+from trellis.gateway.request_body import check_content_type, header, read_body
+from trellis.gateway.sending import Receive, Scope, Send, send_whole
+from trellis.gateway.state import State
+from trellis.gateway.text_answers import TextAnswer
+from trellis.gateway.triton import ClientGone, Exchange, TritonLost
+from trellis.pipeline.decode import failure
+
+log = logging.getLogger("trellis.gateway")
+STOP_KEY = b"trellis-stop-key"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole answer as its client gets it."""
+
+    status: int
+    headers: Headers  # its type
+    body: bytes
+
+
+def as_generated(status: int, content_type: bytes, body: bytes) -> Whole:
+    """An answer as Triton's `/generate` has it."""
+    return Whole(status, [(b"content-type", content_type)], body)
+
+
+Finish = Callable[[int, bytes, bytes], Whole]
+
+
+class Generate:
+    """The two endpoints, an ASGI application each."""
+
+    by_infer = False  # whether it is asked in KServe's form
+
+    def __init__(self, state: State, verb: str) -> None:
+        """`verb`: generate or generate_stream."""
+        self._state = state
+        self._verb = verb
+        self._type = EVENTS if verb == "generate_stream" else JSON
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises Refusal, ClientGone."""
+        check_content_type(scope["headers"], binary=self.by_infer)
+        owner = owner_of(scope)
+        path = model_path(**scope["path_params"])
+        model = await self._state.models.find(path)
+        if not self._state.settings.expose_inner_models:
+            check_inner(model)
+        limit = self._state.limits.body_limit(model.context)
+        body = await read_body(receive, scope["headers"], limit)
+        asked, finish = await self._read(model, scope["headers"], body)
+        if asked.stops:
+            await self._stop(path, model, owner, asked, finish, send)
+            return
+        with self._state.in_flight.noted(owner, asked.request_id):
+            await self._answer(path, model, asked, finish, receive, send)
+
+    async def _read(self, model: Model, headers: Headers, body: bytes) -> tuple[Prepared, Finish]:
+        """What is asked, and what makes the client's answer of Triton's. Raises Refusal.
+
+        A large body is read by a process of its own, while others are served.
+        """
+        sent = Sent(headers, body, new_id(), self._type == JSON, self.by_infer)
+        if len(body) <= self._state.limits.parse_here_bytes:
+            made = read_request(model, sent, self._state.limits)
+        else:
+            made = await self._state.parser.read(model, sent)
+        if made.infer is None:
+            return made.asked, as_generated
+        return made.asked, partial(_as_inferred, made.infer, model.outputs)
+
+    async def _stop(
+        self,
+        path: str,
+        model: Model,
+        owner: str,
+        asked: Prepared,
+        finish: Finish,
+        send: Send,
+    ) -> None:
+        """End this owner's requests of an id; where there are none, the answer is the same."""
+        shown = asked.request_id.client
+        inner_ids = self._state.in_flight.started_by(owner, shown) or [asked.request_id.inner]
+        for inner_id in inner_ids:
+            request_id = RequestId(inner_id, shown)
+            stop = asked._replace(body=stop_body(inner_id), request_id=request_id)
+            asked_path, body, answer = await self._route(path, model, stop)
+            try:
+                got, body = await self._state.triton.ask("POST", f"{asked_path}/{self._verb}", body)
+            except TritonLost:
+                raise unreachable() from None
+            answer.begin(got.status, got.content_type)
+            made = answer.feed(body) + answer.end()
+        whole = finish(answer.status, answer.content_type, made)
+        await send_whole(send, whole.status, whole.headers, whole.body)
+
+    async def _answer(
+        self,
+        path: str,
+        model: Model,
+        asked: Prepared,
+        finish: Finish,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        asked_path, body, answer = await self._route(path, model, asked)
+        exchange = await self._open(f"{asked_path}/{self._verb}", body)
+        self._state.exchanges.add(exchange)
+        watch = asyncio.create_task(_watch(receive, exchange))
+        complete = False
+        try:
+            complete = await self._pass_on(exchange, answer, finish, send, watch)
+        finally:
+            watch.cancel()
+            self._state.exchanges.discard(exchange)
+            if complete:
+                self._state.triton.release(exchange)
+            else:
+                stop_path = f"{path}/generate" if model.stops_by_id else ""
+                self._state.abandoned.add(exchange, asked.request_id.inner, stop_path)
+        if answer.success_of:
+            self._state.counts.add(answer.success_of)
+
+    async def _route(self, path: str, model: Model, asked: Prepared) -> tuple[str, bytes, Answer]:
+        """The model that is asked, with which body, and what becomes of its answer.
+
+        A long prompt is encoded by a thread, beside what else goes on.
+        """
+        route = model.route
+        if route is None or not route.fits(asked) or "/versions/" in path:
+            return path, asked.body, Answer(asked.request_id)
+        if route.is_long(asked):
+            loop, encoders = asyncio.get_running_loop(), self._state.encoders
+            body = await loop.run_in_executor(encoders, route.body, asked, self._type)
+        else:
+            body = route.body(asked, self._type)
+        if isinstance(body, Refusal):
+            raise body
+        source = route.ensemble if body is None or route.engine is None else route.engine
+        try:
+            answer = TextAnswer(
+                source, route.texts, asked.request_id, asked.skip_special_tokens, asked.streams
+            )
+        except Exception as error:  # of a tokenizer_type: this request's alone
+            log.error("no text can be made of tokens: %s", error)
+            raise Refusal(500, failure(error)) from None
+        return f"/v2/models/{source.model}", body or asked.body, answer
+
+    async def _open(self, path: str, body: bytes) -> Exchange:
+        try:
+            return await self._state.triton.open("POST", path, body)
+        except TritonLost:
+            raise unreachable() from None
+
+    async def _pass_on(
+        self,
+        exchange: Exchange,
+        answer: Answer,
+        finish: Finish,
+        send: Send,
+        watch: "asyncio.Task[None]",
+    ) -> bool:
+        """Send an answer as it comes; whether all of it was read."""
+        started = False
+        try:
+            await exchange.head()
+            answer.begin(exchange.status, exchange.content_type)
+            if not answer.streams:
+                whole = finish(*await self._read_whole(exchange, answer))
+                watch.cancel()
+                await send_whole(send, whole.status, whole.headers, whole.body)
+                return True
+            started = True
+            await send(_start(answer.status))
+            while data := await exchange.read():
+                if out := answer.feed(data):
+                    await send({"type": "http.response.body", "body": out, "more_body": True})
+                    if answer.failed:
+                        break
+            watch.cancel()
+            await send({"type": "http.response.body", "body": answer.end(), "more_body": False})
+            return not answer.failed
+        except TritonLost as error:
+            if not started:
+                raise cut_off() from error
+            event = EVENT + json.dumps({"error": str(error)}).encode() + EVENT_END
+            watch.cancel()
+            await send({"type": "http.response.body", "body": event, "more_body": False})
+            return False
+
+    async def _read_whole(self, exchange: Exchange, answer: Answer) -> tuple[int, bytes, bytes]:
+        size = 0
+        while data := await exchange.read():
+            size += len(data)
+            if size > self._state.limits.answer_bytes:
+                raise TritonLost(f"an answer of more than {self._state.limits.answer_bytes} bytes")
+            answer.feed(data)
+        body = answer.end()
+        return answer.status, answer.content_type, body
+
+
+class Infer(Generate):
+    """`/infer`: what `/generate` answers, in KServe's form (infer.py)."""
+
+    by_infer = True
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state, "generate")
+
+
+def _as_inferred(
+    request: InferRequest,
+    outputs: Mapping[str, Output],
+    status: int,
+    content_type: bytes,
+    body: bytes,
+) -> Whole:
+    if status != 200:
+        return as_generated(status, content_type, body)
+    return Whole(status, *infer_answer(request, outputs, body))
+
+
+def _start(status: int) -> dict[str, object]:
+    headers = [(b"content-type", EVENTS)]
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+async def _watch(receive: Receive, exchange: Exchange) -> None:
+    """Wait for the client to leave, and for nobody to wait for the answer then."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    exchange.interrupt(ClientGone())
+
+
+def owner_of(scope: Scope) -> str:
+    """What only whoever sent this request can say again: its stop key, or its connection."""
+    key = header(scope["headers"], STOP_KEY)
+    if key:
+        check_stop_key(key)
+        return f"key {key}"
+    return f"connection {scope['client']}"

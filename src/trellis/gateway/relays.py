@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked of Triton as it is: health, metadata, configurations, statistics, the index.
+
+Each request is written anew, and each answer is read whole under a limit before it goes on.
+"""
+
+import json
+from typing import Any
+
+from trellis.gateway.body import read
+from trellis.gateway.json_bounds import check_bounds
+from trellis.gateway.models import check_inner, model_path
+from trellis.gateway.refusals import JSON, Headers, Refusal, stopping, unreachable
+from trellis.gateway.request_body import check_content_type, read_body
+from trellis.gateway.sending import Receive, Scope, Send, send_whole
+from trellis.gateway.state import State
+from trellis.gateway.triton import TritonLost
+from trellis.server.admin_endpoints import HEADER
+
+
+class Relay:
+    """A GET whose path is one of the gateway's own table. An ASGI application."""
+
+    def __init__(self, state: State, path: str) -> None:
+        """`path`: as Triton has it, with {placeholders} for the parameters of the route."""
+        self._state = state
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises Refusal."""
+        await self._check(scope)
+        path = self._path.format_map(scope.get("path_params", {}))
+        await relay(self._state, send, "GET", path)
+
+    async def _check(self, scope: Scope) -> None:
+        """Raise Refusal for what is not shown."""
+
+
+class Ready(Relay):
+    """Readiness: of the server, if it was not asked to stop."""
+
+    async def _check(self, scope: Scope) -> None:
+        if self._state.draining:
+            raise stopping()
+
+
+class ModelRelay(Relay):
+    """What is shown of ensembles: metadata and configuration."""
+
+    async def _check(self, scope: Scope) -> None:
+        if not self._state.settings.expose_inner_models:
+            params = {
+                key: scope["path_params"][key]
+                for key in ("name", "version")
+                if key in scope["path_params"]
+            }
+            check_inner(await self._state.models.find(model_path(**params)))
+
+
+class Index:
+    """Which models the repository has: the one thing of model control that is open."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises Refusal, ClientGone."""
+        asked = await read_object(self._state, scope, receive)
+        ready = asked.get("ready", False)
+        if not isinstance(ready, bool) or asked.keys() - {"ready"}:
+            raise Refusal(400, 'the index takes {"ready": true} or nothing; leave the rest out')
+        key = self._state.settings.admin_key
+        headers = [(HEADER.encode(), key.encode())] if key else []
+        body = json.dumps({"ready": ready}).encode()
+        await relay(self._state, send, "POST", "/v2/repository/index", body, headers)
+
+
+class Admin:
+    """Shared memory, model control, log settings, traces: shut unless the launcher opened them."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises Refusal, ClientGone."""
+        if not self._state.settings.allow_admin_endpoints:
+            raise Refusal(
+                403,
+                "shared memory, model control, log settings and traces are shut; launch with"
+                " --allow_admin_endpoints to open them",
+                close=True,
+            )
+        body = b""
+        if scope["method"] == "POST":
+            body = json.dumps(await read_object(self._state, scope, receive)).encode()
+        loads = scope["path"].startswith("/v2/repository/")
+        seconds = self._state.limits.request_seconds if loads else 0.0
+        status = await relay(
+            self._state, send, scope["method"], scope["path"], body, seconds=seconds
+        )
+        if loads and status == 200:
+            self._state.models.forget()
+
+
+async def read_object(state: State, scope: Scope, receive: Receive) -> dict[str, Any]:
+    """The JSON object of a small request; {} for an empty body. Raises Refusal, ClientGone."""
+    check_content_type(scope["headers"])
+    body = await read_body(receive, scope["headers"], state.limits.body_limit(0))
+    if not body:
+        return {}
+    check_bounds(body, state.limits)
+    return read(body)
+
+
+async def relay(
+    state: State,
+    send: Send,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Headers | None = None,
+    seconds: float = 0.0,
+) -> int:
+    """Ask Triton, send what it answers; the status. Raises Refusal if it does not answer.
+
+    `seconds`: that it may take, by default what the limits say.
+    """
+    sent = [*(headers or ()), *([(b"Content-Type", JSON)] if body else ())]
+    try:
+        got, answer = await state.triton.ask(method, path, body, sent, seconds)
+    except TritonLost:
+        raise unreachable() from None
+    content_type = [(b"content-type", got.content_type)] if got.content_type else []
+    await send_whole(send, got.status, content_type, answer)
+    return got.status

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of Triton's HTTP port: loopback, trusted, HTTP/1.1, connections kept for a moment.
+
+What is sent is written here: a path that the gateway knows, headers of our own, a body that was
+checked. An answer is read piece by piece (`Exchange.read`) or whole (`Triton.ask`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from httptools.parser.errors import HttpParserError
+
+from trellis.gateway.limits import Limits
+from trellis.gateway.refusals import JSON, Headers
+
+KEPT = 64
+MAX_PENDING_BYTES = 262_144  # of an answer that is not read: then Triton waits
+UPLOAD_BYTES = 65_536
+
+
+class TritonLost(ConnectionError):
+    """Triton takes no connection, closed one, or sent what is no HTTP."""
+
+
+class ClientGone(Exception):
+    """Whoever asked has left."""
+
+
+class Exchange(asyncio.Protocol):
+    """One connection to Triton, and the answer that comes by it."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._done: Callable[[Exchange], None] | None = None  # nobody reads: who wants its end
+        self._lost = self._paused = False
+        self._interruption: Exception | None = None
+        self.used = False  # by an earlier request
+        self.idle_since = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parts: list[bytes] = []
+        self._pending = 0
+        self._started = self._headed = self._ended = False
+        self.content_type, self.extra = b"", {}  # type: bytes, dict[bytes, bytes]
+        self.status = 0
+
+    # Asking.
+
+    def send(self, method: str, path: str, headers: Headers, body: bytes) -> None:
+        """Write a request."""
+        self._begin()
+        lines = [f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n".encode()]
+        lines += [b"%s: %s\r\n" % pair for pair in headers]
+        if body or method == "POST":
+            lines.append(b"Content-Length: %d\r\n" % len(body))
+        self.transport.write(b"".join([*lines, b"\r\n", body]))
+
+    async def head(self) -> None:
+        """Wait for status and headers. Raises TritonLost, or an interruption."""
+        while not self._headed:
+            await self._more()
+
+    async def read(self) -> bytes:
+        """What has come of the body; b"" at its end. Raises TritonLost, or an interruption."""
+        while not self._parts:
+            if self._ended:
+                return b""
+            await self._more()
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._pending = 0
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        return data
+
+    async def _more(self) -> None:
+        if self._interruption is not None:
+            raise self._interruption
+        if self._lost:
+            raise TritonLost("Triton closed the connection")
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if self._interruption is not None:
+            raise self._interruption
+
+    @property
+    def started(self) -> bool:
+        """Whether anything of the answer has come."""
+        return self._started
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent."""
+        return self._ended and not self._lost and not self.transport.is_closing()
+
+    def interrupt(self, error: Exception) -> None:
+        """Whoever waits for the answer waits no more, and gets this error."""
+        self._interruption = error
+        self._wake()
+
+    def drain(self, done: "Callable[[Exchange], None]") -> None:
+        """Throw the rest of the answer away, then close, and call `done`."""
+        self._parts.clear()
+        self._done = done
+        if self._ended or self._lost:
+            self.close()
+            self._loop.call_soon(done, self)
+        elif self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of an answer."""
+        self._started = True
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError:
+            self._lost = True
+            self.transport.abort()
+        if self._done is not None:
+            if self._ended or self._lost:
+                self.transport.abort()
+            return
+        self._wake()
+        if self._pending > MAX_PENDING_BYTES and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Closed, by either side."""
+        self._lost = True
+        self._parser = None  # which holds this object
+        self._wake()
+        if self._done is not None:
+            self._done(self)
+
+    # What httptools calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        lowered = name.lower()
+        if lowered == b"content-type":
+            self.content_type = value
+        elif lowered == b"inference-header-content-length":
+            self.extra[lowered] = value
+
+    def on_headers_complete(self) -> None:
+        """The head is there; one below 200 only announces it."""
+        self.status = self._parser.get_status_code()
+        self._headed = self.status >= 200
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        if self._done is None:
+            self._parts.append(data)
+            self._pending += len(data)
+
+    def on_message_complete(self) -> None:
+        """The end."""
+        self._ended = self._headed
+        self._lost |= self._ended and not self._parser.should_keep_alive()
+
+
+class Triton:
+    """Connections to one server."""
+
+    def __init__(self, port: int, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        self._port = port
+        self._limits = limits
+        self._loop = loop
+        self._kept: list[Exchange] = []
+
+    async def open(
+        self, method: str, path: str, body: bytes = b"", headers: Headers | None = None
+    ) -> Exchange:
+        """An exchange whose request is sent. Raises TritonLost if no connection is taken."""
+        exchange = await self._connect()
+        made = [(b"Content-Type", JSON)] if headers is None and body else headers or []
+        exchange.send(method, path, made, body)
+        return exchange
+
+    async def _connect(self) -> Exchange:
+        while self._kept:
+            exchange = self._kept.pop()
+            if exchange.reusable:
+                exchange.used = True
+                return exchange
+            exchange.close()
+        try:
+            _, made = await self._loop.create_connection(
+                lambda: Exchange(self._loop), "127.0.0.1", self._port
+            )
+        except OSError as error:
+            raise TritonLost(str(error)) from error
+        return made
+
+    def release(self, exchange: Exchange) -> None:
+        """Its answer was read: keep it for the next request, or close it."""
+        if exchange.reusable and len(self._kept) < KEPT and self._limits.kept_seconds:
+            exchange.idle_since = self._loop.time()
+            self._kept.append(exchange)
+        else:
+            exchange.close()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Headers | None = None,
+        seconds: float = 0.0,
+    ) -> tuple[Exchange, bytes]:
+        """A whole answer, under the limits of its size and time. Raises TritonLost."""
+        asked, seconds = (
+            self._ask(method, path, body, headers),
+            seconds or self._limits.triton_seconds,
+        )
+        try:
+            return await asyncio.wait_for(asked, seconds)
+        except asyncio.TimeoutError as error:
+            raise TritonLost(f"no answer in {seconds:.0f} s") from error
+
+    async def _ask(
+        self, method: str, path: str, body: bytes, headers: Headers | None
+    ) -> tuple[Exchange, bytes]:
+        exchange = await self.open(method, path, body, headers)
+        try:
+            await exchange.head()
+            answer = await read_whole(exchange, self._limits.answer_bytes)
+        except TritonLost:
+            exchange.close()
+            if exchange.used and not exchange.started:  # closed while it was kept
+                return await self._ask(method, path, body, headers)
+            raise
+        except BaseException:
+            exchange.close()
+            raise
+        self.release(exchange)
+        return exchange, answer
+
+    def sweep(self) -> None:
+        """Close connections that were not used for a while; to be called now and then."""
+        late = self._loop.time() - self._limits.kept_seconds
+        old = [exchange for exchange in self._kept if exchange.idle_since < late]
+        self._kept = [exchange for exchange in self._kept if exchange.idle_since >= late]
+        for exchange in old:
+            exchange.close()
+
+    def close(self) -> None:
+        """Close all that nobody uses."""
+        for exchange in self._kept:
+            exchange.close()
+        self._kept.clear()
+
+
+async def read_whole(exchange: Exchange, most: int) -> bytes:
+    """The rest of a body. Raises TritonLost for one larger than `most` bytes."""
+    parts, size = [], 0
+    while data := await exchange.read():
+        parts.append(data)
+        size += len(data)
+        if size > most:
+            raise TritonLost(f"an answer of more than {most} bytes")
+    return b"".join(parts)
