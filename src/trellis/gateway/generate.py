@@ -4,16 +4,18 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
-from trellis.gateway.body import prepare, read, stop_body
+from trellis.gateway.body import stop_body
 from trellis.gateway.ids import RequestId, check_stop_key, new_id
-from trellis.gateway.infer import infer_answer, read_infer, split_body
-from trellis.gateway.json_bounds import check_bounds
+from trellis.gateway.infer import InferRequest, infer_answer
 from trellis.gateway.models import Model, check_inner, model_path
+from trellis.gateway.outputs import Output
 from trellis.gateway.prepared import Prepared
+from trellis.gateway.reading import Sent, read_request
 from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal, cut_off, unreachable
 from trellis.gateway.request_body import check_content_type, header, read_body
 from trellis.gateway.sending import Client, Receive, Scope, Send, Write, send_whole, write_now
@@ -63,7 +65,7 @@ class Pieces:
 class Generate:
     """The two endpoints, an ASGI application each."""
 
-    binary = False  # whether a body may be binary data
+    by_infer = False  # whether it is asked in KServe's form
 
     def __init__(self, state: State, verb: str) -> None:
         """`verb`: generate or generate_stream."""
@@ -73,7 +75,7 @@ class Generate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Refusal, ClientGone."""
-        check_content_type(scope["headers"], self.binary)
+        check_content_type(scope["headers"], binary=self.by_infer)
         owner = owner_of(scope)
         path = model_path(**scope["path_params"])
         model = await self._state.models.find(path)
@@ -81,33 +83,48 @@ class Generate:
             check_inner(model)
         limit = self._state.limits.body_limit(model.context)
         body = await read_body(receive, scope["headers"], limit)
-        asked, finish = self._read(model, scope["headers"], body)
+        asked, finish = await self._read(model, scope["headers"], body)
         if asked.stops:
-            await self._stop(path, owner, asked, finish, send)
+            await self._stop(path, model, owner, asked, finish, send)
             return
         client = Client(receive, send, write_now(scope))
         with self._state.in_flight.noted(owner, asked.request_id):
             await self._answer(path, model, asked, finish, client)
 
-    def _read(self, model: Model, headers: Headers, body: bytes) -> tuple[Prepared, Finish]:
-        """What is asked, and what makes the client's answer of Triton's. Raises Refusal."""
-        limits = self._state.limits
-        return prepare(model, body, new_id(), limits, self._type == JSON), as_generated
+    async def _read(self, model: Model, headers: Headers, body: bytes) -> tuple[Prepared, Finish]:
+        """What is asked, and what makes the client's answer of Triton's. Raises Refusal.
+
+        A large body is read by a process of its own, while others are served.
+        """
+        sent = Sent(headers, body, new_id(), self._type == JSON, self.by_infer)
+        if len(body) <= self._state.limits.parse_here_bytes:
+            made = read_request(model, sent, self._state.limits)
+        else:
+            made = await self._state.parser.read(model, sent)
+        if made.infer is None:
+            return made.asked, as_generated
+        return made.asked, partial(_as_inferred, made.infer, model.outputs)
 
     async def _stop(
-        self, path: str, owner: str, asked: Prepared, finish: Finish, send: Send
+        self,
+        path: str,
+        model: Model,
+        owner: str,
+        asked: Prepared,
+        finish: Finish,
+        send: Send,
     ) -> None:
         """End this owner's requests of an id; where there are none, the answer is the same."""
         shown = asked.request_id.client
         inner_ids = self._state.in_flight.started_by(owner, shown) or [asked.request_id.inner]
         for inner_id in inner_ids:
+            request_id = RequestId(inner_id, shown)
+            stop = asked._replace(body=stop_body(inner_id), request_id=request_id)
+            asked_path, body, answer = await self._route(path, model, stop)
             try:
-                got, body = await self._state.triton.ask(
-                    "POST", f"{path}/{self._verb}", stop_body(inner_id)
-                )
+                got, body = await self._state.triton.ask("POST", f"{asked_path}/{self._verb}", body)
             except TritonLost:
                 raise unreachable() from None
-            answer = Answer(RequestId(inner_id, shown))
             answer.begin(got.status, got.content_type)
             made = answer.feed(body) + answer.end()
         whole = finish(answer.status, answer.content_type, made)
@@ -215,24 +232,22 @@ class Generate:
 class Infer(Generate):
     """`/infer`: what `/generate` answers, in KServe's form (infer.py)."""
 
-    binary = True
+    by_infer = True
 
     def __init__(self, state: State) -> None:
         super().__init__(state, "generate")
 
-    def _read(self, model: Model, headers: Headers, body: bytes) -> tuple[Prepared, Finish]:
-        limits = self._state.limits
-        text, binary = split_body(headers, body)
-        check_bounds(text, limits)
-        request = read_infer(replace(model, fields=model.inputs), model.outputs, read(text), binary)
-        asked = prepare(model, request.generate_body(), new_id(), limits, once=True)
 
-        def finish(status: int, content_type: bytes, answer: bytes) -> Whole:
-            if status != 200:
-                return as_generated(status, content_type, answer)
-            return Whole(status, *infer_answer(request, model.outputs, answer))
-
-        return asked, finish
+def _as_inferred(
+    request: InferRequest,
+    outputs: Mapping[str, Output],
+    status: int,
+    content_type: bytes,
+    body: bytes,
+) -> Whole:
+    if status != 200:
+        return as_generated(status, content_type, body)
+    return Whole(status, *infer_answer(request, outputs, body))
 
 
 def _start(status: int) -> dict[str, object]:

@@ -21,6 +21,7 @@ from trellis.gateway.plugins import Plugins
 from trellis.gateway.refusals import Refusal, shown, unreachable
 from trellis.gateway.responses import Responses
 from trellis.gateway.routes import Route, choose_route
+from trellis.repository.manifest import wired_as_made
 
 CONTEXT = ("max_seq_len", "max_input_len", "max_tokens_limit")  # parameters of models
 MAX_KNOWN = 1024  # paths; some have many names
@@ -70,10 +71,12 @@ def read_model(
     config: Config,
     config_of: Callable[[str], Config],
     load: Callable[[Config, Config], Plugins] = lambda *_: Plugins(),
+    as_made: Callable[[Config], bool] = lambda _: False,
 ) -> Model:
     """A model by its configuration; `config_of` gives those of an ensemble's steps.
 
-    `load` gives the plugins that its first and its last step are.
+    `load` gives the plugins that its first and its last step are, `as_made` says whether an
+    ensemble is wired as `make repo` wires it.
     """
     batched = int(config.get("max_batch_size", 0)) > 0
     inputs = {tensor["name"]: Field.of(tensor, batched) for tensor in config.get("input", [])}
@@ -87,7 +90,7 @@ def read_model(
         known,
         fields=inputs,
         known_by_id=any(step.get("backend") == "tensorrtllm" for step in steps),
-        route=choose_route(config, config_of, inputs, load),
+        route=choose_route(config, config_of, inputs, load, as_made),
         responses=Responses.of(steps),
         context=_context(steps),
     )
@@ -165,7 +168,10 @@ class Models:
     def _ask(self, path: str) -> Model | Refusal:
         try:
             return read_model(
-                self._config(path), lambda step: self._config(f"/v2/models/{step}"), self._load
+                self._config(path),
+                lambda step: self._config(f"/v2/models/{step}"),
+                self._load,
+                self._as_made,
             )
         except urllib.error.HTTPError as error:
             return Refusal(404, f"{_reason(error)}; ask /v2/models/ensemble")
@@ -173,6 +179,11 @@ class Models:
             return unreachable()
         except (HTTPException, ValueError, KeyError, TypeError):
             return Refusal(502, f"the configuration of {path} could not be read")
+
+    def _as_made(self, ensemble: Config) -> bool:
+        if self._repository is None:
+            return False
+        return wired_as_made(self._repository, ensemble)
 
     def _load(self, before: Config, last: Config) -> Plugins:
         """The plugins of two models, loaded once; none where these have to do it."""

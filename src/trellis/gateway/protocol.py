@@ -13,6 +13,7 @@ from typing import Any
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from trellis.gateway.heads import check_head, head_too_large
@@ -67,10 +68,22 @@ class Cycle(RequestResponseCycle):
         self.message_event.set()
 
 
+class Flow(FlowControl):
+    """uvicorn's, which resumes reading whenever a request's body is asked for."""
+
+    held = False  # nothing is read, whoever asks
+
+    def resume_reading(self) -> None:
+        """Read again, unless held."""
+        if not self.held:
+            super().resume_reading()
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """A client's connection."""
 
     server_state: GatewayServerState
+    flow: Flow
 
     def __init__(
         self,
@@ -106,6 +119,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
         super().connection_made(transport)
+        self.flow = Flow(transport)
         self.address = self.client[0] if self.client else ""
         self.refusal = self.server_state.admit(self)
         if self.refusal is not None:
@@ -157,11 +171,16 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.deaf or self.refusal is not None:
             return
         if self.ahead or self._full:
-            self.ahead += data
-            if len(self.ahead) > self.limits.ahead_bytes:
-                self.flow.pause_reading()
+            self._wait_with(data)
         else:
             self._parse(data)
+
+    def _wait_with(self, data: bytes) -> None:
+        """Keep what was sent ahead, and read no more if that is much."""
+        self.ahead += data
+        if len(self.ahead) > self.limits.ahead_bytes:
+            self.flow.held = True
+            self.flow.pause_reading()
 
     @property
     def _full(self) -> bool:
@@ -178,7 +197,7 @@ class GatewayProtocol(HttpToolsProtocol):
             if not self.working:
                 self._refuse()
         elif at < len(data):
-            self.ahead += data[at:]
+            self._wait_with(data[at:])
 
     def _feed(self, piece: bytes) -> None:
         began, before = self.in_head, self.in_body
@@ -231,6 +250,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.transport.write_eof()
+        self.flow.held = False
         self.flow.resume_reading()
 
     # What httptools calls. Nothing may be raised here: it would not reach `_feed`.
@@ -321,8 +341,9 @@ class GatewayProtocol(HttpToolsProtocol):
     def _parse_ahead(self) -> None:
         if not self.deaf and not self._full:
             data, self.ahead = bytes(self.ahead), bytearray()
+            self.flow.held = False
             self._parse(data)
-            if len(self.ahead) <= self.limits.ahead_bytes and not self.transport.is_closing():
+            if not self.transport.is_closing():
                 self.flow.resume_reading()
 
     # Time.

@@ -2,8 +2,9 @@
 """Chooses the route of a request: the engine directly, `ensemble_ids`, or `ensemble`.
 
 Most requests go to the engine itself. For those that cannot, the assembler writes an ensemble that
-ends at the engine, `ensemble_ids`. Both are only for the three steps that `make repo` wires, with
-the plugins of this release (see plugin_loading.py); what else somebody put there is asked as it is.
+ends at the engine, `ensemble_ids`. Both are only for the ensembles that `make repo` wired, as its
+manifest has them, with the plugins of this release (see plugin_loading.py); what else somebody put
+there is asked as it is.
 """
 
 import logging
@@ -11,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trellis.contract.wiring_names import IDS_SUFFIX, STEP_MARK, TOLD
+from trellis.contract.wiring_names import IDS_SUFFIX
 from trellis.gateway.engine_requests import EngineRequests
 from trellis.gateway.fields import Field
 from trellis.gateway.limits import LONG_BODY, MAX_ENGINE_BODY
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]
 log = logging.getLogger("trellis.gateway")
-OUTPUT, TEXT = "OUTPUT", "text_output"  # of the last step, of the ensemble
-IDS = "output_ids"  # the engine's output that it makes it of
-LATEST = (-1, "-1")  # of a model's versions, as Triton or protobuf write it
+TEXT = "text_output"  # of the ensemble
 ONE_VERSION = {"latest": {"num_versions": 1}}
 
 
@@ -56,7 +55,7 @@ class Route:
 
         `answer_type`: the content type that the request is answered with.
         """
-        if self.requests is None:
+        if self.requests is None or asked.stops:
             return None
         try:
             return self.requests.body(asked.values, asked.request_id.inner, asked.size)
@@ -73,18 +72,19 @@ def choose_route(
     config_of: Callable[[str], Config],
     fields: dict[str, Field],
     load: Callable[[Config, Config], Plugins],
+    as_made: Callable[[Config], bool],
 ) -> Route | None:
     """The way for an ensemble; None if it is to be asked itself.
 
     `config_of` gives the configuration of a model, or raises OSError; `load` the plugins of the
-    first and the last step.
+    first and the last step; `as_made` says whether an ensemble is wired as `make repo` wires it.
     """
     steps = config["ensemble_scheduling"]["step"]
     try:
         ids = config_of(config["name"] + IDS_SUFFIX)
     except OSError:
         return None
-    if len(steps) != 3 or "ensemble_scheduling" not in ids or not _is_the_same(config, ids):
+    if not (as_made(config) and as_made(ids)):
         return None
     before, engine, last = models = [config_of(step["model_name"]) for step in steps]
     if not all(map(_only_the_latest, models)):
@@ -121,38 +121,9 @@ def _source(
     )
 
 
-def _is_the_same(config: Config, ids: Config) -> bool:
-    """Whether an ensemble is another one but for its last step, which makes the text of ids.
-
-    All else that it shows comes from the engine, and does so in both.
-    """
-    steps, first = (c["ensemble_scheduling"]["step"] for c in (config, ids))
-    outputs = steps[1]["output_map"]
-    shown, shown_ids = ({tensor["name"] for tensor in c["output"]} for c in (config, ids))
-    others = shown - _given(steps[2])
-    told = {name: TOLD[name] for name in TOLD.keys() & set(steps[2]["output_map"])}
-    return (
-        config["input"] == ids["input"]
-        and len(first) == 2
-        and all(map(_same_step, steps, first))
-        and steps[2]["output_map"] == {OUTPUT: TEXT} | told
-        and steps[2].get("model_version", -1) in LATEST
-        and set(steps[2]["input_map"].values()) | others <= set(outputs.values())
-        and others <= shown_ids
-        and outputs.get(IDS) not in (None, *others)
-    )
-
-
 def _given(step: Config) -> set[str]:
     """The ensemble's tensors that a step gives."""
     return set(step["output_map"].values())
-
-
-def _same_step(one: Config, other: Config) -> bool:
-    inputs = [{k: v for k, v in s["input_map"].items() if k != STEP_MARK} for s in (one, other)]
-    versions = [step.get("model_version", -1) for step in (one, other)]
-    same = one["model_name"] == other["model_name"] and inputs[0] == inputs[1]
-    return same and all(version in LATEST for version in versions)
 
 
 def _only_the_latest(model: Config) -> bool:

@@ -10,6 +10,7 @@ from trellis.gateway.counts import Counts
 from trellis.gateway.ids import RequestsInFlight
 from trellis.gateway.limits import Limits
 from trellis.gateway.models import Models
+from trellis.gateway.parse_process import ParseProcess
 from trellis.gateway.triton import Exchange, Triton, TritonLost
 from trellis.server.gateway_settings import GatewaySettings
 
@@ -30,6 +31,7 @@ class State:
         self.exchanges: set[Exchange] = set()  # whose answers clients wait for
         self.abandoned = AbandonedRequests(self.triton, settings.triton_pid, limits, loop)
         self.counts = Counts(settings.triton_pid, loop)
+        self.parser = ParseProcess(limits)
         # For long prompts: tokenizers of the usual kinds hold no lock of Python's meanwhile.
         self.encoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "encode")
 
@@ -42,5 +44,6 @@ class State:
         """End what listens and what encodes."""
         await self.abandoned.close()
         self.triton.close()
+        self.parser.kill()
         self.counts.close()
         self.encoders.shutdown(wait=False, cancel_futures=True)

@@ -14,6 +14,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from google.protobuf.json_format import MessageToDict
+
 from trellis.data_folders import data_folder
 from trellis.engine_files.checkpoint import WEIGHTS
 from trellis.engine_files.engine_folder import EngineFolder
@@ -24,11 +26,14 @@ from trellis.repository.folder_swap import recover, staging_folder, swap
 from trellis.repository.manifest import (
     MANIFEST,
     PACKAGE,
+    Wiring,
     digest,
     digests,
     read_manifest,
+    wiring,
     write_manifest,
 )
+from trellis.repository.model_config import parse_config
 from trellis.repository.model_configs import MODELS, SOURCES, model_configs
 
 TYPES = data_folder("tokenizers")
@@ -154,13 +159,23 @@ def _make(
         hashes = digests(staging)
         if made == hashes:
             return False
-        write_manifest(staging, hashes)
+        write_manifest(staging, hashes, _wirings(texts))
         staging.chmod(0o755)
         try:
             swap(staging, target, {*(made or ()), MANIFEST})
         except FileExistsError as error:
             raise AssemblyError(f"REPO={target}: {error}") from error
         return True
+
+
+def _wirings(texts: Mapping[str, str]) -> dict[str, Wiring]:
+    """The wiring of each ensemble."""
+    configs = {model: parse_config(text, model) for model, text in texts.items()}
+    return {
+        model: wiring(MessageToDict(config, preserving_proto_field_name=True))
+        for model, config in configs.items()
+        if config.platform == "ensemble"
+    }
 
 
 def _build(plan: Plan, staging: Path, target: Path, texts: Mapping[str, str]) -> None:

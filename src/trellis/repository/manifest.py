@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make repo` made of a repository, and whether its code is still this release's."""
+"""What `make repo` made of a repository, and whether its code and wiring are still the same."""
 
 import filecmp
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import trellis
 
+Wiring = dict[str, Any]
 MANIFEST = ".trellis.json"
+LATEST = -1  # of a model's versions
 PACKAGE = Path(trellis.__file__).resolve().parent
 # All of a Python model's 1/model.py: the gateway does what the adapter does, and nothing beside it.
 ENTRY = '''# SPDX-License-Identifier: Apache-2.0
@@ -27,10 +30,15 @@ __all__ = ["TritonPythonModel"]
 '''
 
 
-def write_manifest(folder: Path, digests: Mapping[str, str]) -> None:
-    """Note the files of a repository that was just made, by their paths in it."""
-    text = json.dumps({"trellis": trellis.__version__, "files": digests}, indent=1, sort_keys=True)
-    (folder / MANIFEST).write_text(text)
+def write_manifest(
+    folder: Path, digests: Mapping[str, str], wirings: Mapping[str, Wiring] | None = None
+) -> None:
+    """Note the files of a repository that was just made, by their paths in it.
+
+    `wirings`: of its ensembles, by their names.
+    """
+    made = {"trellis": trellis.__version__, "files": digests, "wirings": wirings or {}}
+    (folder / MANIFEST).write_text(json.dumps(made, indent=1, sort_keys=True))
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
@@ -38,6 +46,51 @@ def read_manifest(folder: Path) -> dict[str, str]:
     data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     files: dict[str, str] = data.get("files", data)  # 0.1.0 wrote nothing but the files
     return files
+
+
+def wiring(config: Mapping[str, Any]) -> Wiring:
+    """What an ensemble takes, gives and runs, by its configuration in JSON, as JSON.
+
+    The same for a configuration as protobuf writes it and as Triton shows it, which adds defaults.
+    """
+    steps = config.get("ensemble_scheduling", {}).get("step", [])
+    return {
+        "max_batch_size": int(config.get("max_batch_size", 0)),
+        "input": [_tensor(tensor) for tensor in config.get("input", [])],
+        "output": [_tensor(tensor) for tensor in config.get("output", [])],
+        "steps": [
+            {
+                "model": step["model_name"],
+                "namespace": step.get("model_namespace", ""),
+                "version": int(step.get("model_version", LATEST)),
+                "inputs": dict(step.get("input_map", {})),
+                "outputs": dict(step.get("output_map", {})),
+            }
+            for step in steps
+        ],
+    }
+
+
+def _tensor(tensor: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": tensor["name"],
+        "type": tensor["data_type"],
+        "dims": [int(dim) for dim in tensor.get("dims", [])],
+        "optional": bool(tensor.get("optional", False)),
+    }
+
+
+def wired_as_made(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether an ensemble of this repository runs as `make repo` wired it.
+
+    `config`: as Triton shows it, so that it is the one that runs, whatever the files say.
+    """
+    try:
+        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        made: Wiring | None = data.get("wirings", {}).get(config["name"])
+    except (OSError, ValueError, AttributeError):
+        return False
+    return made is not None and made == wiring(config)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -14,10 +14,16 @@ from trellis.gateway.limits import LONG_BODY
 from trellis.gateway.models import read_model
 from trellis.gateway.plugin_loading import load_plugins
 from trellis.gateway.plugins import Plugins
-from trellis.gateway.routes import Route, choose_route
+from trellis.gateway.routes import Route
 from trellis.pipeline.hooks import FILE
 from trellis.repository.assemble import Plan, assemble
-from trellis.repository.manifest import ENTRY, foreign_code, read_manifest
+from trellis.repository.manifest import (
+    ENTRY,
+    MANIFEST,
+    foreign_code,
+    read_manifest,
+    wired_as_made,
+)
 from trellis.repository.model_config import parse_config
 from trellis.tokenizers.fast import FastTokenizer
 
@@ -59,6 +65,7 @@ def way_of(repository: Path, **ensemble: Any) -> Route | None:
         {**config_of(repository, "ensemble"), **ensemble},
         lambda name: config_of(repository, name),
         lambda before, last: load_plugins(before, last, repository),
+        lambda config: wired_as_made(repository, config),
     ).route
 
 
@@ -256,10 +263,39 @@ def test_two_tokenizers_are_two(repository: Path) -> None:
     assert loaded.decode != way.texts.decode
 
 
-def test_a_model_of_ids_that_is_no_ensemble_is_not_asked(repository: Path) -> None:
-    config = config_of(repository, "ensemble")
+EDITS = [
+    ('name: "max_tokens"', 'name: "maxtokens"'),
+    ("max_batch_size: 64", "max_batch_size: 32"),
+    ('model_name: "tensorrt_llm"', 'model_name: "preprocessing"'),
+    ("model_version: -1", "model_version: 1"),
+]
 
-    def others(name: str) -> dict[str, Any]:
-        return {"name": name} if name.endswith("_ids") else config_of(repository, name)
 
-    assert choose_route(config, others, {}, lambda *_: pytest.fail("loaded")) is None
+@pytest.mark.parametrize("model", ["ensemble", "ensemble_ids"])
+@pytest.mark.parametrize(("old", "new"), EDITS)
+def test_an_ensemble_whose_file_was_edited_is_asked(
+    repository: Path, model: str, old: str, new: str
+) -> None:
+    assert wired_as_made(repository, config_of(repository, model))
+    file = repository / model / "config.pbtxt"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    assert not wired_as_made(repository, config_of(repository, model))
+    assert way_of(repository) is None
+
+
+def test_a_comment_is_no_edit_of_an_ensemble(repository: Path) -> None:
+    file = repository / "ensemble" / "config.pbtxt"
+    file.write_text(file.read_text() + "# mine\n")
+    assert way_of(repository) is not None
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"files": {}}', '{"wirings": {}}', None])
+def test_a_manifest_that_does_not_say_how_it_was_wired_is_no_proof(
+    repository: Path, manifest: str | None
+) -> None:
+    (repository / MANIFEST).unlink()
+    if manifest is not None:
+        (repository / MANIFEST).write_text(manifest)
+    assert way_of(repository) is None
