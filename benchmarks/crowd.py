@@ -44,7 +44,8 @@ async def crowd(port: int, idle: int, slow: int) -> AsyncIterator[None]:
     for _ in range(idle + slow):
         opened.append(await asyncio.open_connection("127.0.0.1", port))
     loop = asyncio.get_running_loop()
-    dripping: asyncio.Task[None] = loop.create_task(_drip([writer for _, writer in opened[idle:]]))
+    slow_ones = [writer for _, writer in opened[idle:]]
+    dripping = loop.create_task(_drip(slow_ones))  # noqa: RUF006, cancelled below
     try:
         yield
     finally:
