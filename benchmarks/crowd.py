@@ -45,7 +45,7 @@ async def crowd(port: int, idle: int, slow: int) -> AsyncIterator[None]:
         opened.append(await asyncio.open_connection("127.0.0.1", port))
     loop = asyncio.get_running_loop()
     slow_ones = [writer for _, writer in opened[idle:]]
-    dripping = loop.create_task(_drip(slow_ones))  # noqa: RUF006, cancelled below
+    dripping = loop.create_task(_drip(slow_ones))
     try:
         yield
     finally:
