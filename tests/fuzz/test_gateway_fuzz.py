@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.gateway_wire import ENSEMBLE, Wire, descriptors, get, post, stream, wait_for
+from support.hypothesis_profiles import examples
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.ports import free_ports
 from trellis.server.process import Server
@@ -62,7 +63,9 @@ def _answers(port: int) -> bool:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(300),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(parts=BYTES, cut=st.integers(1, 40), half=st.booleans())
 def test_any_bytes_leave_the_front_as_it_was(

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from support.hypothesis_profiles import examples
 from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.streams import StreamTable
 from trellis.tokenizers import Tokenizer, load
@@ -73,7 +74,7 @@ class Streams(RuleBasedStateMachine):
         assert len(self.table) == len(self.kept) <= LIMIT
 
 
-Streams.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+Streams.TestCase.settings = settings(max_examples=examples(200), stateful_step_count=40)
 TestStreams = Streams.TestCase
 
 

@@ -373,6 +373,7 @@ def prompt_ids(repository: Path, prompt: str) -> list[int]:
     return ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eos", "eot", "ends"), [(2, 3, [2, 3]), (2, 2, None), (2, None, None), (None, 3, [3])]
 )

@@ -168,6 +168,7 @@ def test_no_process_and_no_jinja_before_the_first_render(tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "x\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", [False, True])
 def test_the_processes_end_with_a_parent_that_is_killed(busy: bool) -> None:
     code = f"""
