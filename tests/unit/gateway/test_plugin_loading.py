@@ -158,6 +158,7 @@ class Answer:
 """
 
 
+@pytest.mark.slow
 def test_hooks_are_no_edit_and_are_run_here(
     repository: Path, tmp_path: Path, llama_folder: Path
 ) -> None:

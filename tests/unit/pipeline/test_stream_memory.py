@@ -95,6 +95,7 @@ def grown(table: StreamTable, feed: Callable[[], None]) -> int:
     return after - before
 
 
+@pytest.mark.slow
 def test_an_abandoned_stream_costs_less_than_a_kilobyte(tokenizer: Tokenizer) -> None:
     table = StreamTable(Detokenizer.of(tokenizer))
     table.decode("first", [504], ended=False)
@@ -108,6 +109,7 @@ def test_an_abandoned_stream_costs_less_than_a_kilobyte(tokenizer: Tokenizer) ->
     assert len(table) == 20_001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [1, 7])
 def test_streams_that_never_end_and_ids_that_collide_do_not_grow(
     tokenizer: Tokenizer, keys: int

@@ -171,6 +171,7 @@ def test_a_form_without_a_template_has_no_tools_and_says_so(key: str, loaded: Lo
         loaded["llama3"].chat_prompt(USER, **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mistral3", "mistral7", "tekken"])
 def test_the_text_parts_of_a_message_are_joined_as_mistral_common_joins_them(
     name: str, folders: Folders

@@ -227,6 +227,7 @@ def test_the_automaton_lets_pass_what_has_no_word_and_nothing_else(
         state = after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
