@@ -100,10 +100,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, standin_library: Path) -> I
     """Without a gateway; any model may be loaded."""
     folder = tmp_path_factory.mktemp("standin")
     (folder / "models").mkdir()
-    options = {"http_gateway": False, "allow_admin_endpoints": True}
-    extra = ("--model-control-mode=explicit",)
+    models, extra = folder / "models", ("--model-control-mode=explicit",)
     with (
-        serve(folder / "models", folder, extra=extra, **options) as running,
+        serve(
+            models, folder, extra=extra, http_gateway=False, allow_admin_endpoints=True
+        ) as running,
         triton.InferenceServerClient(f"127.0.0.1:{running.settings.grpc_port}") as client,
     ):
         yield Server(folder, standin_library, running, client)
