@@ -135,6 +135,7 @@ class TestRaisingSteps:
         with serve(repo, folder, launcher=True, ready=False) as launched:
             yield launched.wait_ready(), repo
 
+    @pytest.mark.promise("faults")
     def test_one_step_fails_those_in_flight_and_nobody_after(
         self, place: tuple[Launched, Path]
     ) -> None:
@@ -154,6 +155,7 @@ class TestRaisingSteps:
         assert launched.process.poll() is None
         assert "RuntimeError: the step was told to raise" in launched.log()
 
+    @pytest.mark.promise("faults")
     def test_step_after_step_ends_the_server_with_a_reason(
         self, place: tuple[Launched, Path]
     ) -> None:

@@ -49,6 +49,7 @@ def test_a_large_body_of_curls_own_type_is_an_answer(
             assert http.request(method, path, content=body, headers=FORM).status_code
 
 
+@pytest.mark.promise("shut")
 @pytest.mark.parametrize("name", INNER)
 @pytest.mark.parametrize("verb", VERBS)
 def test_inner_models_are_not_asked_over_http(http: httpx.Client, name: str, verb: str) -> None:

@@ -92,6 +92,7 @@ def test_a_stream_that_is_alone_leaves_when_its_client_cancels(server: Server, r
     nothing_is_left(repo)
 
 
+@pytest.mark.promise("disconnects")
 def test_a_stream_leaves_while_others_run_on(server: Server, repo: Path) -> None:
     others = [GrpcStream(server, b"Other %d:" % number, max_tokens=1500) for number in range(3)]
     asked = GrpcStream(server)
@@ -115,6 +116,7 @@ def test_a_stream_cancelled_before_its_first_chunk_leaves(server: Server, repo: 
     nothing_is_left(repo)
 
 
+@pytest.mark.promise("disconnects")
 def test_an_http_client_that_hangs_up_on_a_stream_frees_its_place(
     server: Server, repo: Path
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.fake_engines import RELEASES
+from support.fake_engines import slow_but_kinds
 from support.generate_bodies import BODIES, KOREAN
 from support.standin import Script, read_journal
 from support.standin_server import Served, serve
@@ -25,7 +25,7 @@ HTTP = httpx.Client(trust_env=False, timeout=20, limits=httpx.Limits(max_keepali
 BOS = 1
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(scope="module", params=slow_but_kinds())
 def served(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -62,6 +62,7 @@ def requests_at(served: Served) -> list[dict[str, Any]]:
     return [e for e in read_journal(served.folder / "journal") if e["event"] == "request"]
 
 
+@pytest.mark.promise("one answer")
 @pytest.mark.parametrize("case", BODIES)
 @pytest.mark.parametrize("kind", ["generate", "generate_stream"])
 def test_the_engine_gets_what_the_ensemble_sends_and_so_does_the_client(

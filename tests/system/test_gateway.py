@@ -51,6 +51,7 @@ def hang_up(url: str, kind: str, chunks: int) -> None:
             time.sleep(0.5)
 
 
+@pytest.mark.promise("disconnects")
 @pytest.mark.parametrize(("kind", "chunks"), [("generate_stream", 3), ("generate", 0)])
 def test_a_client_that_hangs_up_frees_its_place_in_the_engine(
     probed: tuple[str, Path], kind: str, chunks: int

@@ -52,6 +52,7 @@ def decoded(server: Server) -> int:
     return count
 
 
+@pytest.mark.promise("one answer")
 @pytest.mark.parametrize("kind", ["generate", "generate_stream"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_answer_is_the_one_that_the_ensemble_gives(

@@ -40,6 +40,7 @@ def test_a_signal_stops_the_whole_tree_within_ten_seconds(
     launched.assert_nothing_left()
 
 
+@pytest.mark.promise("nothing left")
 def test_a_signal_during_a_stream_stops_just_as_well(launched: Launched) -> None:
     body = {"text_input": "Once", "max_tokens": 5000, "end_id": -1, "stream": True}
     with (
@@ -93,6 +94,7 @@ def test_models_do_not_outlive_a_server_that_was_killed_under_load(launched: Lau
     assert alive == []
 
 
+@pytest.mark.promise("nothing left")
 @pytest.mark.parametrize("model", ["tensorrt_llm", "postprocessing"])
 def test_a_killed_model_process_is_an_error_for_its_stream_and_ends_the_server(
     launched: Launched, model: str

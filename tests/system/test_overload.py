@@ -67,6 +67,7 @@ async def flood(server: Server, number: int) -> list[httpx.Response]:
         return list(await asyncio.gather(*map(one, range(number))))
 
 
+@pytest.mark.promise("overload")
 def test_a_flood_is_answered_right_or_refused_and_the_server_is_well_after(small: Server) -> None:
     for _ in range(2):
         responses = asyncio.run(flood(small, FLOOD))

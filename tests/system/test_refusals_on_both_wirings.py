@@ -147,6 +147,7 @@ def _cpp(request: pytest.FixtureRequest, folder: Path) -> Iterator[Wiring]:
         yield Wiring(served.server, served.client)
 
 
+@pytest.mark.promise("rejections")
 @pytest.mark.parametrize("case", CASES)
 def test_a_request_is_refused_by_the_fields_name(wiring: Wiring, case: str) -> None:
     prompts, values, message = CASES[case]

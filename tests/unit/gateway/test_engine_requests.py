@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 
-from support.fake_engines import RELEASES, write_engine
+from support.fake_engines import slow_but_kinds, write_engine
 from support.fake_triton import InferenceResponse, Tensor
 from support.generate_bodies import BODIES
 from trellis.contract.release import read_contract
@@ -31,7 +31,6 @@ from trellis.ipc.stream_announcements import Listener
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.model_config import parse_config
 
-QUICK = {"0.5.0", "0.9.0", "0.17.0", "1.x"}  # no batches, old names, new names, all inputs
 TOKEN = "t" * 22
 
 
@@ -132,10 +131,7 @@ def _config(repository: Path, name: str) -> dict[str, Any]:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(release, marks=() if release in QUICK else pytest.mark.slow)
-        for release in RELEASES
-    ],
+    params=slow_but_kinds(),
 )
 def wired(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, llama_folder: Path

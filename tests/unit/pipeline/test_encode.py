@@ -1,4 +1,4 @@
-"""`preprocessing`'s core: from a client's tensors to the engine's, or to an error that names one."""
+"""`preprocessing`'s core: from a client's tensors to the engine's, or to a named error."""
 
 from pathlib import Path
 from typing import Any

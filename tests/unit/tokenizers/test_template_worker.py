@@ -95,7 +95,8 @@ def test_more_memory_than_is_allowed_is_an_error(
 
 
 def test_the_last_few_templates_stay_compiled(worker: ModuleType) -> None:
-    environment, kept = worker.make_environment(), {}
+    environment = worker.make_environment()
+    kept: dict[str, Any] = {}
     sources = [f"{{{{ {number} }}}}" for number in range(worker.KEPT_TEMPLATES)]
     first = [worker.compiled(environment, kept, source) for source in sources]
     assert worker.compiled(environment, kept, sources[0]) is first[0]
