@@ -15,6 +15,9 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+from _pytest.mark import ParameterSet
+
 from support import tokenizer_corpus
 from trellis.demo.engine import find_demo_model, lay_out
 from trellis.tokenizers import Tokenizer, load
@@ -148,6 +151,14 @@ TYPE_OF = {
     "t5": "t5",
 }
 """The type of each folder."""
+LARGE = {"llama3", "llama4", "qwen", "qwen36", "tekken"}
+"""Those whose vocabularies take seconds to load: tests with each of them are slow."""
+
+
+def slow_where_large(name: str, *more: str) -> ParameterSet:
+    """A parameter of a test, or several with `more`; marked slow if the folder is large."""
+    marks = pytest.mark.slow if name in LARGE else ()
+    return pytest.param(name, *more, marks=marks)
 
 
 class Loaded(dict[str, Tokenizer]):

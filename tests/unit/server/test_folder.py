@@ -84,6 +84,7 @@ def test_what_was_left_half_removed_is_found_again() -> None:
     remove(folder)  # gone already
 
 
+@pytest.mark.slow
 def test_launches_and_sweeps_at_once_never_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_folder, "YOUNG_SECONDS", -1.0)  # age is not what keeps them
     ended = threading.Event()
