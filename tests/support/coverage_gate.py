@@ -1,7 +1,8 @@
-"""Coverage by package: `python -m support.coverage_gate coverage.json`.
+"""Coverage by package: `python -m support.coverage_gate coverage.json [WHAT_RAN]`.
 
 Prints how many of the lines of each package of `src/trellis` ran. Fails where one of GATED lies
-below LEAST percent; the other packages run behind real servers, in processes of their own.
+below LEAST percent, unless WHAT_RAN says that it was not the unit tests. What is not gated runs
+behind real servers, in processes of their own.
 """
 
 import json
@@ -57,16 +58,16 @@ def failures(packages: dict[str, Lines]) -> list[str]:
     ]
 
 
-def main(report: str) -> int:
-    """Print the table; the exit status is 1 below the gate."""
+def main(report: str, ungated: str = "") -> int:
+    """Print the table; the exit status is 1 below the gate, unless `ungated` says what ran."""
     packages = by_package(Path(report))
-    print(f"coverage of tests/unit by package, in lines (gate: {LEAST:.0f} %)")
+    print(f"lines by package that {ungated or 'the unit tests'} ran (gate: {LEAST:.0f} %)")
     for name, lines in packages.items():
         gate = "gate" if name in GATED else ""
         print(
             f"  {name:15} {lines.percent:6.1f} %  {lines.ran:5} of {lines.all:5}  {gate}".rstrip()
         )
-    failed = failures(packages)
+    failed = [] if ungated else failures(packages)
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0

@@ -155,10 +155,9 @@ LARGE = {"llama3", "llama4", "qwen", "qwen36", "tekken"}
 """Those whose vocabularies take seconds to load: tests with each of them are slow."""
 
 
-def slow_where_large(name: str, *more: str) -> ParameterSet:
-    """A parameter of a test, or several with `more`; marked slow if the folder is large."""
-    marks = pytest.mark.slow if name in LARGE else ()
-    return pytest.param(name, *more, marks=marks)
+def slow_where_large(name: str) -> ParameterSet:
+    """A parameter of a test, marked slow if the folder is large."""
+    return pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
 
 
 class Loaded(dict[str, Tokenizer]):

@@ -33,7 +33,8 @@ BAD_HTTP: dict[str, tuple[str, dict[str, Any]]] = {
     "min_tokens above max_tokens": ("min_tokens", {"min_tokens": 99}),
     "two seeds": ("random_seed", {"seed": 1, "random_seed": 2}),
     "prompt longer than the context": ("text_input", {"text_input": "word " * 9000}),
-    "ten megabytes of prompt": ("text_input", {"text_input": "x" * 10_000_000}),
+    "a megabyte of prompt": ("text_input", {"text_input": "x" * 1_000_000}),
+    "ten megabytes of prompt": ("the body is larger", {"text_input": "x" * 10_000_000}),
     "end_id not in the vocabulary": ("end_id", {"end_id": 49152}),
     "end_id below -1": ("end_id", {"end_id": -2}),
     "pad_id not in the vocabulary": ("pad_id", {"pad_id": 10**6}),
@@ -87,7 +88,7 @@ def test_a_bad_http_request_is_refused_by_name(http: httpx.Client, case: str) ->
     field, change = BAD_HTTP[case]
     body: dict[str, Any] = {"text_input": "Hello", "max_tokens": 4} | change
     message = refused(http, {key: value for key, value in body.items() if value is not None})
-    assert f"{field}: " in message
+    assert (f"{field}: " if field.isidentifier() else field) in message
 
 
 def test_neutral_values_of_what_the_engine_lacks_are_accepted(http: httpx.Client) -> None:

@@ -39,7 +39,10 @@ def check_head(
     _check_host(named, version)
     _check_framing(named, version)
     _check_upgrade(named)
-    return plain_path(target)
+    path = plain_path(target)
+    if len(path) > limits.path_bytes:
+        raise Refusal(414, f"the path is longer than {limits.path_bytes} bytes", close=True)
+    return path
 
 
 def plain_path(target: bytes) -> bytes:

@@ -29,6 +29,7 @@ class Limits:
     # A request on its way in.
     head_bytes: int = 65_536
     headers: int = 100
+    path_bytes: int = 1024
     head_seconds: float = 20.0
     ahead_bytes: int = 262_144  # sent before the answer to an earlier request
     body_seconds: float = 60.0

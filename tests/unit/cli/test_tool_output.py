@@ -48,6 +48,7 @@ def test_list_cuts_no_name_short(model: str, columns: str) -> None:
         assert f" {name} " in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_piped_list_has_a_line_for_each_placeholder(model: str) -> None:
     file = TEMPLATES / model / "config.pbtxt"

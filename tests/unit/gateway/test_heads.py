@@ -160,6 +160,11 @@ def test_a_head_may_be_so_large_and_no_larger() -> None:
     assert check_head(b"GET", "1.1", b"/v2", [(b"host", b"x" * 93)], limits) == b"/v2"
 
 
+def test_a_path_is_no_longer_than_any_model_needs() -> None:
+    assert refused(*HOST, target=b"/" + b"x" * 1024).status == 414
+    check_head(b"POST", "1.1", b"/" + b"x" * 1023 + b"?" + b"y" * 5000, HOST, LIMITS)
+
+
 def test_an_expectation_of_another_kind_is_refused() -> None:
     assert refused(*HOST, (b"expect", b"200-ok")).status == 417
     check_head(b"POST", "1.1", b"/v2", [*HOST, (b"expect", b"100-Continue")], LIMITS)

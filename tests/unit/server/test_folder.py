@@ -66,6 +66,7 @@ def test_a_process_that_inherited_the_lock_keeps_the_folder() -> None:
     assert sweep() == [folder]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may give a folder away")
 def test_the_folder_of_another_user_stays_even_for_root() -> None:
     folder = make()

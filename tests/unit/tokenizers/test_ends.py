@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from support.tokenizer_folders import TYPE_OF, Folders, slow_where_large
+from support.tokenizer_folders import TYPE_OF, Folders
 from trellis.tokenizers import Tokenizer, TokenizerError, load
 
+# In the quick layer a type of each way to read files; in `make test-all` every folder.
+QUICK = {("gpt2", "gpt2"), ("llama", "llama"), ("t5", "t5")}
 EVERY = [
-    slow_where_large(*pair) for pair in (*TYPE_OF.items(), ("gpt2", "qwen"), ("smollm2", "auto"))
+    pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)
+    for pair in (*TYPE_OF.items(), ("gpt2", "qwen"), ("smollm2", "auto"))
 ]
 ENDOFTEXT, IM_START, IM_END = 0, 1, 2  # of SmolLM2
 

@@ -73,7 +73,13 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 @pytest.mark.parametrize("tokenizer_type", ["gpt2", pytest.param("auto", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if TIME in why and name != "loops" else ())
+        for name, (_, why) in BAD.items()
+    ],
+)
 def test_a_bad_template_is_an_error_of_its_request_alone(
     name: str, tokenizer_type: str, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
