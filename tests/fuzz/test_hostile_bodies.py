@@ -1,7 +1,10 @@
 """Bodies made to exhaust a parser: each of them alone ends Triton 24.10's own HTTP gateway end."""
 
+import contextlib
+import json
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -52,7 +55,9 @@ def test_a_body_made_to_exhaust_the_parser_is_refused(
     http: httpx.Client, name: str, endpoint: str
 ) -> None:
     response = http.post(f"{ENSEMBLE}/{endpoint}", content=body_of(name))
-    assert response.status_code == 400, response.text[:300]
+    assert response.status_code in (400, 413), response.text[:300]
+    small = body_of(name)[:1_000_000]  # within the limit of a body
+    assert http.post(f"{ENSEMBLE}/{endpoint}", content=small).status_code == 400
 
 
 def test_a_body_in_a_million_chunks_ends_in_an_answer(server: Server) -> None:
@@ -63,11 +68,12 @@ def test_a_body_in_a_million_chunks_ends_in_an_answer(server: Server) -> None:
         )
         body = b'{"text_input": "x", "max_tokens": 2, "id": "'
         client.sendall(b"%x\r\n%s\r\n" % (len(body), body))
-        for _ in range(1000):
-            client.sendall(b"1\r\na\r\n" * 1000)
-        client.sendall(b'2\r\n"}\r\n0\r\n\r\n')
+        with contextlib.suppress(OSError):  # it was answered before all had come
+            for _ in range(1000):
+                client.sendall(b"1\r\na\r\n" * 1000)
+            client.sendall(b'2\r\n"}\r\n0\r\n\r\n')
         status = client.makefile("rb").readline()
-    assert status.startswith((b"HTTP/1.1 200", b"HTTP/1.1 4")), status
+    assert status.startswith(b"HTTP/1.1 400 "), status
 
 
 @pytest.mark.parametrize(
@@ -91,16 +97,21 @@ def test_nesting_is_refused_at_every_endpoint(
         status = http.post(path, content=content).status_code
     except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
         return  # its head had been passed on already: too late for an answer, so it was cut off
-    assert status in (400, 403, 404), status
+    assert status in (400, 403, 404, 405, 413), status
 
 
 def test_brackets_in_strings_and_in_binary_data_are_no_nesting(http: httpx.Client) -> None:
     text = "[{" * 2000 + '"\\'
     answer = http.post(f"{ENSEMBLE}/generate", json={"text_input": text, "max_tokens": 1})
     assert answer.status_code == 200, answer.text
-    inputs = [
-        {"name": "QUERY", "shape": [1, 1], "datatype": "BYTES", "data": [text]},
-        {"name": "REQUEST_OUTPUT_LEN", "shape": [1, 1], "datatype": "INT32", "data": [1]},
+    size = len(text.encode()) + 4
+    inputs: list[dict[str, Any]] = [
+        {"name": "text_input", "shape": [1, 1], "datatype": "BYTES"},
+        {"name": "max_tokens", "shape": [1, 1], "datatype": "INT32", "data": [1]},
     ]
-    answer = http.post(f"{ENSEMBLE}/infer", json={"inputs": inputs})
-    assert "decoupled" in answer.json()["error"]  # Triton's own: the body came through
+    inputs[0]["parameters"] = {"binary_data_size": size}
+    head = json.dumps({"inputs": inputs}).encode()
+    data = head + (size - 4).to_bytes(4, "little") + text.encode()
+    length = {"Inference-Header-Content-Length": str(len(head))}
+    answer = http.post(f"{ENSEMBLE}/infer", content=data, headers=length)
+    assert answer.status_code == 200, answer.text

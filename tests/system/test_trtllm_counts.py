@@ -117,7 +117,8 @@ def test_a_stopped_answer_was_cancelled(served: Served) -> None:
     ask = threading.Thread(target=lambda: answers.extend(served.ask([SLOW], "slow", **asked)))
     ask.start()
     time.sleep(0.5)
-    assert served.post(id="slow", stop=True).status_code == 200
+    triton = f"http://127.0.0.1:{served.server.triton_port}/v2/models/ensemble_ids/generate"
+    assert httpx.post(triton, json={"id": "slow", "stop": True}).status_code == 200
     ask.join(20)
     (answer,) = answers
     assert answer["finish_reason"].tolist() == [[b"cancelled"]]

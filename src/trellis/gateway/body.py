@@ -83,7 +83,9 @@ def read(body: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise Refusal(400, "the body is nested too deeply") from error
     except ValueError as error:
-        raise Refusal(400, f"the body is not JSON: {error}") from error
+        # Python's own limit of digits says how to raise it, which is no client's business.
+        why = "a number has too many digits" if "digits" in str(error) else str(error)
+        raise Refusal(400, f"the body is not JSON: {why}") from error
     if not isinstance(asked, dict):
         raise Refusal(400, 'the body is not a JSON object; send {"text_input": "...", ...}')
     return asked

@@ -17,7 +17,7 @@ from trellis.gateway.outputs import Output
 from trellis.gateway.prepared import Prepared
 from trellis.gateway.reading import Sent, read_request
 from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal, cut_off, unreachable
-from trellis.gateway.request_body import check_content_type, header, read_body
+from trellis.gateway.request_body import Room, check_content_type, header, read_body
 from trellis.gateway.sending import Client, Receive, Scope, Send, Write, send_whole, write_now
 from trellis.gateway.state import State
 from trellis.gateway.text_answers import TextAnswer
@@ -75,6 +75,10 @@ class Generate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Refusal, ClientGone."""
+        with self._state.bodies.room() as room:
+            await self._answered(scope, Client(receive, send, write_now(scope)), room)
+
+    async def _answered(self, scope: Scope, client: Client, room: Room) -> None:
         check_content_type(scope["headers"], binary=self.by_infer)
         owner = owner_of(scope)
         path = model_path(**scope["path_params"])
@@ -82,12 +86,11 @@ class Generate:
         if not self._state.settings.expose_inner_models:
             check_inner(model)
         limit = self._state.limits.body_limit(model.context)
-        body = await read_body(receive, scope["headers"], limit)
+        body = await read_body(client.receive, scope["headers"], limit, room)
         asked, finish = await self._read(model, scope["headers"], body)
         if asked.stops:
-            await self._stop(path, model, owner, asked, finish, send)
+            await self._stop(path, model, owner, asked, finish, client.send)
             return
-        client = Client(receive, send, write_now(scope))
         with self._state.in_flight.noted(owner, asked.request_id):
             await self._answer(path, model, asked, finish, client)
 
@@ -122,11 +125,11 @@ class Generate:
             stop = asked._replace(body=stop_body(inner_id), request_id=request_id)
             asked_path, body, answer = await self._route(path, model, stop)
             try:
-                got, body = await self._state.triton.ask("POST", f"{asked_path}/{self._verb}", body)
+                reply = await self._state.triton.ask("POST", f"{asked_path}/{self._verb}", body)
             except TritonLost:
                 raise unreachable() from None
-            answer.begin(got.status, got.content_type)
-            made = answer.feed(body) + answer.end()
+            answer.begin(reply.status, reply.content_type)
+            made = answer.feed(reply.body) + answer.end()
         whole = finish(answer.status, answer.content_type, made)
         await send_whole(send, whole.status, whole.headers, whole.body)
 

@@ -15,6 +15,7 @@ PLAIN = re.compile(rb"/|(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 DOTS = re.compile(rb"/\.\.?(?:/|\Z)")
 HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
 UPGRADES = frozenset((b"upgrade", b"http2-settings"))
+NAME_BYTES = 64  # of a model's name
 METHODS = frozenset((b"GET", b"POST", b"OPTIONS"))  # beyond, nothing is known to any path
 
 
@@ -42,6 +43,10 @@ def check_head(
     path = plain_path(target)
     if len(path) > limits.path_bytes:
         raise Refusal(414, f"the path is longer than {limits.path_bytes} bytes", close=True)
+    for name in path.split(b"/"):
+        if len(name) > NAME_BYTES:  # Triton would repeat it in its errors
+            said = shown(name.decode("latin-1"))
+            raise Refusal(404, f"{said}: a name in a path has at most {NAME_BYTES} bytes")
     return path
 
 

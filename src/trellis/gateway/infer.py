@@ -33,6 +33,7 @@ JSON_LENGTH = b"inference-header-content-length"
 BINARY_TYPE = b"application/octet-stream"
 PARAMETERS, BINARY_SIZE, BINARY = "parameters", "binary_data_size", "binary_data"
 ALL_BINARY = "binary_data_output"
+MAX_DIM = 2**31 - 1
 INPUT_KEYS = frozenset(("name", "shape", "datatype", "data", PARAMETERS))
 LENGTH = struct.Struct("<I")  # before each value of BYTES
 
@@ -188,7 +189,10 @@ def _read_shape(field: Field, shape: Any) -> list[int]:
     if (
         not plain
         or len(shape) != len(wanted)
-        or any(dim < 1 or need not in (-1, dim) for dim, need in zip(shape, wanted, strict=True))
+        or any(
+            not 1 <= dim <= MAX_DIM or need not in (-1, dim)
+            for dim, need in zip(shape, wanted, strict=True)
+        )
     ):
         said = shown(json.dumps(shape[: len(wanted) + 1])) if plain else "no list of whole numbers"
         raise Refusal(400, f"{field.name}: shape {said}; send {wanted}, for -1 any number above 0")

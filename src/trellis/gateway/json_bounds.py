@@ -10,7 +10,8 @@ import re
 from trellis.gateway.limits import Limits
 from trellis.gateway.refusals import Refusal
 
-STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# One that is not closed goes to the end: every quote begins a match, so that no part is read twice.
+STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 ALL = bytes(range(256))
 BRACKETS = bytes(set(ALL) - set(b"[]{}"))  # all but these
 

@@ -35,6 +35,7 @@ class Limits:
     body_seconds: float = 60.0
     body_framing_bytes: int = 65_536  # of a chunked body, beside its data
     body_bytes: int = 0  # 0: by the engine's context, see `body_limit`
+    bodies_bytes: int = 256 << 20  # of all requests together, until each is answered
     request_seconds: float = 3600.0  # from its head to the end of its answer
 
     # JSON, counted before it is parsed.

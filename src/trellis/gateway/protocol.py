@@ -277,7 +277,6 @@ class GatewayProtocol(HttpToolsProtocol):
         self.scope.update(scope)  # type: ignore[typeddict-item]
         self.in_head, self.in_body, self.raw_bytes, self.data_bytes = False, True, 0, 0
         self.since = self.loop.time()
-        self.server_state.busy(self)
         self.cycle = cycle = Cycle(
             scope=self.scope,
             transport=self.transport,
@@ -308,6 +307,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """A request is complete."""
         if self.refusal is None and not self.deaf:
             self.in_body = False
+            self.server_state.busy(self)
             super().on_message_complete()
 
     # Answers.

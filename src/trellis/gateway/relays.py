@@ -17,6 +17,8 @@ from trellis.gateway.state import State
 from trellis.gateway.triton import TritonLost
 from trellis.server.admin_endpoints import HEADER
 
+INDEX_BYTES = 4096  # of a body that says {"ready": true}
+
 
 class Relay:
     """A GET whose path is one of the gateway's own table. An ASGI application."""
@@ -65,7 +67,7 @@ class Index:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Refusal, ClientGone."""
-        asked = await read_object(self._state, scope, receive)
+        asked = await read_object(self._state, scope, receive, INDEX_BYTES)
         ready = asked.get("ready", False)
         if not isinstance(ready, bool) or asked.keys() - {"ready"}:
             raise Refusal(400, 'the index takes {"ready": true} or nothing; leave the rest out')
@@ -92,7 +94,8 @@ class Admin:
             )
         body = b""
         if scope["method"] == "POST":
-            body = json.dumps(await read_object(self._state, scope, receive)).encode()
+            most = self._state.limits.body_limit(0)
+            body = json.dumps(await read_object(self._state, scope, receive, most)).encode()
         loads = scope["path"].startswith("/v2/repository/")
         seconds = self._state.limits.request_seconds if loads else 0.0
         status = await relay(
@@ -102,10 +105,14 @@ class Admin:
             self._state.models.forget()
 
 
-async def read_object(state: State, scope: Scope, receive: Receive) -> dict[str, Any]:
-    """The JSON object of a small request; {} for an empty body. Raises Refusal, ClientGone."""
+async def read_object(state: State, scope: Scope, receive: Receive, most: int) -> dict[str, Any]:
+    """The JSON object of a request of at most `most` bytes; {} for an empty body.
+
+    Raises Refusal, ClientGone.
+    """
     check_content_type(scope["headers"])
-    body = await read_body(receive, scope["headers"], state.limits.body_limit(0))
+    with state.bodies.room() as room:
+        body = await read_body(receive, scope["headers"], most, room)
     if not body:
         return {}
     check_bounds(body, state.limits)
@@ -127,9 +134,9 @@ async def relay(
     """
     sent = [*(headers or ()), *([(b"Content-Type", JSON)] if body else ())]
     try:
-        got, answer = await state.triton.ask(method, path, body, sent, seconds)
+        reply = await state.triton.ask(method, path, body, sent, seconds)
     except TritonLost:
         raise unreachable() from None
-    content_type = [(b"content-type", got.content_type)] if got.content_type else []
-    await send_whole(send, got.status, content_type, answer)
-    return got.status
+    content_type = [(b"content-type", reply.content_type)] if reply.content_type else []
+    await send_whole(send, reply.status, content_type, reply.body)
+    return reply.status

@@ -2,7 +2,8 @@
 """The body of a request: its type, its bytes under a limit, unpacked if they are packed."""
 
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from trellis.gateway.refusals import Headers, Refusal, shown
@@ -38,10 +39,54 @@ def check_content_type(headers: Headers, binary: bool = False) -> None:
         )
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
+class Bodies:
+    """The bytes of all bodies that are in memory, and how many there may be.
+
+    >>> bodies = Bodies(10)
+    >>> with bodies.room() as room:
+    ...     room.take(8)
+    ...     bodies.taken
+    8
+    >>> bodies.taken
+    0
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+
+    @contextmanager
+    def room(self) -> Iterator["Room"]:
+        """Room for one body, given back at the end of its request."""
+        room = Room(self)
+        try:
+            yield room
+        finally:
+            self.taken -= room.taken
+
+
+class Room:
+    """What one body takes."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        """Note so many bytes more. Raises Refusal where all bodies together are too large."""
+        if self._bodies.taken + size > self._bodies.most:
+            raise Refusal(
+                503, "the bodies of all requests together are too large; try again", close=True
+            )
+        self._bodies.taken += size
+        self.taken += size
+
+
+async def read_body(receive: Receive, headers: Headers, limit: int, room: Room) -> bytes:
     """All of a body, at most `limit` bytes before and after it is unpacked.
 
-    Raises Refusal for a larger one, and for a packing that is not known; ClientGone.
+    Raises Refusal for a larger one, where there is no room, and for a packing that is not known;
+    ClientGone.
     """
     length = header(headers, b"content-length")
     if length and int(length[:20]) > limit:
@@ -56,7 +101,9 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
         sent += len(piece)
         if sent > limit:
             raise _too_large(limit)
-        body += unpack(piece, more)
+        made = unpack(piece, more)
+        room.take(len(made))
+        body += made
         if len(body) > limit:
             raise _too_large(limit)
     return bytes(body)

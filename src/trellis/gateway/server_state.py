@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the connections of the gateway share: how many there are, whose, and which are idle."""
+"""What the connections of the gateway share: how many there are, whose, and who waits for whom."""
 
 import asyncio
 from collections import Counter, OrderedDict
@@ -32,12 +32,13 @@ class GatewayServerState(ServerState):
         self.draining = False  # this server was asked to stop
         self._most = most
         self._addresses: Counter[str] = Counter()
-        self._idle: OrderedDict[Connection, None] = OrderedDict()  # the longest first
+        # Those that wait for their client, for a request or the rest of one: the longest first.
+        self._waiting: OrderedDict[Connection, None] = OrderedDict()
 
     def admit(self, connection: Connection) -> Refusal | None:
         """Count a new connection; why it is not served, if it is not.
 
-        Where there are too many, the one that has been idle for longest makes room.
+        Where there are too many, the one that has waited longest for its client makes room.
         """
         self._addresses[connection.address] += 1
         if self._addresses[connection.address] > self.limits.connections_per_address:
@@ -51,24 +52,24 @@ class GatewayServerState(ServerState):
             if len(self.connections) > self._most + REFUSED_AT_ONCE:
                 connection.transport.abort()
                 return None
-            if not self._idle:
+            if not self._waiting:
                 return Refusal(503, "too many connections; try again", close=True)
-            oldest, _ = self._idle.popitem(last=False)
+            oldest, _ = self._waiting.popitem(last=False)
             oldest.transport.abort()
-        self._idle[connection] = None
+        self._waiting[connection] = None
         return None
 
     def forget(self, connection: Connection) -> None:
         """It is closed."""
-        self._idle.pop(connection, None)
+        self._waiting.pop(connection, None)
         self._addresses[connection.address] -= 1
         if self._addresses[connection.address] <= 0:
             del self._addresses[connection.address]
 
     def busy(self, connection: Connection) -> None:
-        """The head of a request has come."""
-        self._idle.pop(connection, None)
+        """A request has come whole."""
+        self._waiting.pop(connection, None)
 
     def idle(self, connection: Connection) -> None:
         """It waits for a request."""
-        self._idle[connection] = None
+        self._waiting[connection] = None

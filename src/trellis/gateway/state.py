@@ -11,6 +11,7 @@ from trellis.gateway.ids import RequestsInFlight
 from trellis.gateway.limits import Limits
 from trellis.gateway.models import Models
 from trellis.gateway.parse_process import ParseProcess
+from trellis.gateway.request_body import Bodies
 from trellis.gateway.triton import Exchange, Triton, TritonLost
 from trellis.server.gateway_settings import GatewaySettings
 
@@ -28,6 +29,7 @@ class State:
         self.triton = Triton(settings.triton_port, limits, loop)
         self.models = Models(settings.triton_port, settings.model_repo)
         self.in_flight = RequestsInFlight()
+        self.bodies = Bodies(limits.bodies_bytes)
         self.exchanges: set[Exchange] = set()  # whose answers clients wait for
         self.abandoned = AbandonedRequests(self.triton, settings.triton_pid, limits, loop)
         self.counts = Counts(settings.triton_pid, loop)

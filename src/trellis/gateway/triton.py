@@ -7,7 +7,7 @@ checked. An answer is read piece by piece (`Exchange.read`) or whole (`Triton.as
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 from httptools.parser.errors import HttpParserError
@@ -26,6 +26,14 @@ class TritonLost(ConnectionError):
 
 class ClientGone(Exception):
     """Whoever asked has left."""
+
+
+class Reply(NamedTuple):
+    """A whole answer; the connection that it came by may be in use again."""
+
+    status: int
+    content_type: bytes
+    body: bytes
 
 
 class Exchange(asyncio.Protocol):
@@ -268,7 +276,7 @@ class Triton:
         body: bytes = b"",
         headers: Headers | None = None,
         seconds: float = 0.0,
-    ) -> tuple[Exchange, bytes]:
+    ) -> Reply:
         """A whole answer, under the limits of its size and time. Raises TritonLost."""
         asked, seconds = (
             self._ask(method, path, body, headers),
@@ -279,13 +287,12 @@ class Triton:
         except asyncio.TimeoutError as error:
             raise TritonLost(f"no answer in {seconds:.0f} s") from error
 
-    async def _ask(
-        self, method: str, path: str, body: bytes, headers: Headers | None
-    ) -> tuple[Exchange, bytes]:
+    async def _ask(self, method: str, path: str, body: bytes, headers: Headers | None) -> Reply:
         exchange = await self.open(method, path, body, headers)
         try:
             await exchange.head()
             answer = await read_whole(exchange, self._limits.answer_bytes)
+            reply = Reply(exchange.status, exchange.content_type, answer)
         except TritonLost:
             exchange.close()
             if exchange.used and not exchange.started:  # closed while it was kept
@@ -295,7 +302,7 @@ class Triton:
             exchange.close()
             raise
         self.release(exchange)
-        return exchange, answer
+        return reply
 
     def sweep(self) -> None:
         """Close connections that were not used for a while; to be called now and then."""

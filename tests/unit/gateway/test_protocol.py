@@ -67,6 +67,41 @@ def test_heads_that_do_not_come_keep_nobody_out() -> None:
     run(body, connections=4)
 
 
+def test_bodies_that_do_not_come_keep_nobody_out() -> None:
+    """A head alone, with the length of a body, took a place for a minute."""
+
+    async def body(gateway: InProcess, triton: FakeTriton) -> None:
+        slow = [await gateway.connect() for _ in range(4)]
+        for client in slow:
+            await client.send(
+                post(b"", "Content-Length: 100").replace(b"Content-Length: 0\r\n", b"")
+            )
+        for _ in range(6):
+            late = await gateway.connect()
+            await late.send(CONFIG)
+            assert await answered(late)
+            late.close()
+
+    run(body, connections=4)
+
+
+def test_bodies_together_are_bounded_and_give_their_room_back() -> None:
+    async def body(gateway: InProcess, triton: FakeTriton) -> None:
+        first = await gateway.connect()
+        await first.send(stream({"text_input": "a" * 600}))
+        await eventually(lambda: bool(triton.streams))
+        second = await gateway.connect()
+        await second.send(stream({"text_input": "a" * 600}))
+        assert b"503" in await second.read(lambda data: b"try again" in data)
+        first.close()
+        await eventually(lambda: gateway.server.state.bodies.taken == 0)
+        third = await gateway.connect()
+        await third.send(stream({"text_input": "a" * 600}))
+        await eventually(lambda: len(triton.streams) == 2)
+
+    run(body, bodies_bytes=1000)
+
+
 def test_where_all_are_worked_for_a_new_connection_is_told_so() -> None:
     async def body(gateway: InProcess, triton: FakeTriton) -> None:
         clients = [await gateway.connect() for _ in range(3)]
