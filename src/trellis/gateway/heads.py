@@ -46,7 +46,8 @@ def check_head(
     for name in path.split(b"/"):
         if len(name) > NAME_BYTES:  # Triton would repeat it in its errors
             said = shown(name.decode("latin-1"))
-            raise Refusal(404, f"{said}: a name in a path has at most {NAME_BYTES} bytes")
+            what = f"{said}: a name in a path has at most {NAME_BYTES} bytes"
+            raise Refusal(404, what, close=True)
     return path
 
 

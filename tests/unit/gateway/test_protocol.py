@@ -94,7 +94,9 @@ def test_bodies_together_are_bounded_and_give_their_room_back() -> None:
         await second.send(stream({"text_input": "a" * 600}))
         assert b"503" in await second.read(lambda data: b"try again" in data)
         first.close()
-        await eventually(lambda: gateway.server.state.bodies.taken == 0)
+        state = gateway.server.state
+        assert state is not None
+        await eventually(lambda: state.bodies.taken == 0)
         third = await gateway.connect()
         await third.send(stream({"text_input": "a" * 600}))
         await eventually(lambda: len(triton.streams) == 2)
