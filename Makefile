@@ -56,7 +56,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve repo check launch engine serve-docker test test-prerequisites faults fuzz soak lint docs format bench bench-tokenizers pins clean clean-venv \
+.PHONY: help setup demo serve repo check launch engine serve-docker test test-all test-prerequisites faults fuzz soak lint docs format bench bench-tokenizers pins clean clean-venv \
   setup-torch test-ranks test-families test-clients
 
 help: ## list the targets and variables
@@ -122,9 +122,11 @@ engine: $(VENV)/.serve ## the container command that builds OUT from CHECKPOINT;
 serve-docker: $(VENV)/.serve ## the container command that serves REPO; run where it can be
 	@$(BIN)/python tools/serve_docker.py --model_repo "$(REPO)" $(PORTS) --image "$(IMAGE)" --run "$(RUN)"
 
-test: test-prerequisites $(VENV)/.dev ## lint, unit, security, faults, fuzz and system of ci/
-	@ci/lint
-	@for part in unit security faults fuzz system; do ci/$$part $(ARGS) || exit 1; done
+test: test-prerequisites $(VENV)/.dev ## lint, the unit tests, and each promise once on real servers
+	@ci/test $(ARGS)
+
+test-all: ## everything that ci/ has, as continuous integration runs it
+	@ci/all
 
 # Before anything is downloaded, and at every run: without a compiler 1,400 tests would be skipped.
 test-prerequisites:

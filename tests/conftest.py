@@ -6,14 +6,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.serving import assemble_demo, serve
 from trellis.demo.engine import find_demo_model, lay_out
-from trellis.engine_files.engine_folder import read_engine
-from trellis.repository.assemble import Plan, assemble
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from trellis.server.process import Server
 
 pytest_plugins = [
     "support.allowed_skips",  # --strict-skips
+    "support.hypothesis_profiles",  # --hypothesis-profile=full
     "support.standin_fixtures",
     "support.tokenizer_fixtures",
 ]
@@ -31,30 +30,13 @@ def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def demo_repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository of the demo engine."""
-    engine, tokenizer = demo_engine
-    target = tmp_path_factory.mktemp("repo") / "triton_model_repo"
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer), target)
-    return target
-
-
-def start(repo: Path, log: Path) -> Server:
-    """A ready server on free ports, its output in a file."""
-    http, grpc, metrics = free_ports(3)
-    with log.open("wb") as output:
-        server = Server(ServerSettings(repo, http, grpc, metrics), output)
-    try:
-        server.wait_ready()
-    except BaseException:
-        server.stop()
-        print(log.read_text(errors="replace")[-5000:])
-        raise
-    return server
+    return assemble_demo(demo_engine, tmp_path_factory.mktemp("repo"))
 
 
 @pytest.fixture(scope="session")
 def server(demo_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with the demo engine for all tests that leave it as it was."""
-    with start(demo_repo, tmp_path_factory.mktemp("log") / "triton.log") as running:
+    with serve(demo_repo, tmp_path_factory.mktemp("server")) as running:
         yield running
 
 

@@ -29,7 +29,8 @@ def run(folder: Path, allowed: str, *options: str) -> "subprocess.CompletedProce
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     command += ["-p", "support.allowed_skips", "--allowed-skips", "list.txt", *options]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(TESTS)}
+    environment = {**os.environ, **alone}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 

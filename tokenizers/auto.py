@@ -101,7 +101,11 @@ def _reader(folder: Path, config: Config) -> Callable[[Options], Tokenizer] | No
 
 def _has_code(config: Config) -> bool:
     """Whether tokenizer_config.json names a class of the folder's own."""
-    return "AutoTokenizer" in config.values.get("auto_map", ())
+    named = config.values.get("auto_map") or {}
+    if not isinstance(named, dict):
+        path = config.folder / "tokenizer_config.json"
+        raise TokenizerError(f"{path}: auto_map must be an object: {named!r}")
+    return "AutoTokenizer" in named
 
 
 def _load_type(owner: str, folder: Path, options: Options) -> Tokenizer:

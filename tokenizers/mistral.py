@@ -51,6 +51,7 @@ _TEKKEN_SPECIAL = [
     "[/SYSTEM_PROMPT]",
     "[TOOL_CONTENT]",
 ]
+MOST_SPECIAL = 100_000
 _ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _MODEL = re.compile(r"tokenizer\.model(?:\.v(\d+)(m\d+)?)?")
 
@@ -104,11 +105,15 @@ def _open_tekken(path: Path) -> tokenizers.Tokenizer:
         config = document["config"]
         room = int(config["default_num_special_tokens"])
         size = int(config["default_vocab_size"]) - room
+        if not (0 <= room <= MOST_SPECIAL and size > 0):
+            raise ValueError(f"has {room} special tokens and {size} others")
         tokens = [base64.b64decode(entry["token_bytes"]) for entry in document["vocab"][:size]]
         if len(tokens) < size:
             raise ValueError(f"has {len(tokens)} of {size} tokens")
         special = _tekken_special(document.get("special_tokens"), room)
-        pattern = str(config["pattern"])
+        pattern = config["pattern"]
+        if not isinstance(pattern, str):
+            raise TypeError("pattern is no string")
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise TokenizerError(f"{path}: not tekken: {type(error).__name__}: {error}") from error
     check_ranks(tokens, path)

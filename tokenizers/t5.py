@@ -24,6 +24,7 @@ from trellis.tokenizers.opening import Kind, Options, finish
 from trellis.tokenizers.pieces import finish_model
 from trellis.tokenizers.spm import UNIGRAM
 
+MOST_EXTRA = 100_000
 _ROLES = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 
@@ -65,8 +66,10 @@ def load(
 
 def _extra_ids(config: Config, option: int | None) -> int:
     number = config.values.get("extra_ids", 100) if option is None else option
-    if not isinstance(number, int) or number < 0:
-        raise TokenizerError(f"{config.folder}: extra_ids is {number!r}; it must be 0 or more")
+    if type(number) is not int or not 0 <= number <= MOST_EXTRA:
+        raise TokenizerError(
+            f"{config.folder}: extra_ids is {number!r}; it must be 0 to {MOST_EXTRA}"
+        )
     return number
 
 

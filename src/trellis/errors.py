@@ -17,3 +17,17 @@ class RequestError(TrellisError, ValueError):
     def field(self) -> str:
         """The input that is wrong."""
         return str(self).partition(":")[0]
+
+
+SHOWN = 200  # characters of an error in one line
+
+
+def one_line(error: BaseException | str) -> str:
+    r"""An error as one line of a log: what a client sent may be in it, with line ends, or long.
+
+    >>> one_line(ValueError("a\nb"))
+    'a\\nb'
+    """
+    text = str(error)[: SHOWN + 1]
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

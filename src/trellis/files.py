@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from rich.progress import wrap_file
 
+from trellis.bounded_files import read_bounded
+
 CopyMode = Literal["link", "copy", "symlink"]
 SHOW_PROGRESS_BYTES = 1 << 28
 
@@ -30,13 +32,19 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ValueError naming the file and what is wrong in it."""
+    """The object in a small JSON file.
+
+    Raises ValueError naming the file and what is wrong in it, OSError if it cannot be opened.
+    """
+    data = read_bounded(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(data.decode())
+    except RecursionError as error:
+        raise ValueError(f"{path}: not readable as JSON: it is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"{path}: not readable JSON: {error}") from error
+        raise ValueError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds no JSON object")
+        raise ValueError(f"{path}: not an object but {type(value).__name__}")
     return value
 
 

@@ -60,7 +60,9 @@ def generate(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The responses to one request as they come: output name -> array.
 
-    `outputs`: which to ask for; none: all that come. `types`: see `request_inputs`.
+    Texts, [rows x sequences], are object: UTF-8 bytes; other outputs are [rows, ...] of the dtype
+    in the ensemble's configuration. `outputs`: which to ask for; none: all that come. `types`: see
+    `request_inputs`.
     Raises InferenceServerException for an error of this request, queue.Empty after `timeout`
     seconds of silence. Uses the client's one stream: one request at a time on a client.
     """
@@ -91,7 +93,10 @@ def generate(
 
 
 def texts(responses: Iterator[dict[str, np.ndarray]]) -> Iterator[str]:
-    """The text of each response of a request with one prompt and one sequence."""
+    """The text of each response of a request with one prompt and one sequence.
+
+    `responses`: their `text_output` is [1], object: UTF-8 bytes.
+    """
     for response in responses:
         yield response["text_output"].reshape(-1)[0].decode()
 

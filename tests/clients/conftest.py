@@ -1,7 +1,6 @@
 """Two servers for the clients, and the table of what came of it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +8,10 @@ import pytest
 
 from clients.client_runs import PROMPT, TOKENS, curl
 from clients.clients_table import Row, read_versions, show
-from trellis.engine_files.engine_folder import read_engine
-from trellis.repository.assemble import Plan, assemble
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from support.serving import serve_demo
+from trellis.server.process import ServerSettings
 
 _rows: dict[tuple[str, str], Row] = {}
-
-
-@contextmanager
-def serve(demo: tuple[Path, Path], folder: Path, **values: str) -> Iterator[ServerSettings]:
-    """The demo engine, assembled with `values` and launched with its inner models exposed."""
-    engine, tokenizer = demo
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings=values), folder / "repo")
-    http, grpc, metrics = free_ports(3)
-    settings = ServerSettings(folder / "repo", http, grpc, metrics, expose_inner_models=True)
-    with (folder / "triton.log").open("wb") as log, Server(settings, log) as server:
-        server.wait_ready()
-        yield settings
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +19,9 @@ def streams(
     demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerSettings]:
     """A server as `make repo` makes it: answers may stream."""
-    with serve(demo_engine, tmp_path_factory.mktemp("streams")) as settings:
-        yield settings
+    folder = tmp_path_factory.mktemp("streams")
+    with serve_demo(demo_engine, folder, expose_inner_models=True) as server:
+        yield server.settings
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +30,9 @@ def whole(
 ) -> Iterator[ServerSettings]:
     """A server with `SET=decoupled_mode:false`: what asks by `infer` needs it."""
     folder = tmp_path_factory.mktemp("whole")
-    with serve(demo_engine, folder, decoupled_mode="false") as settings:
-        yield settings
+    settings = {"decoupled_mode": "false"}
+    with serve_demo(demo_engine, folder, settings, expose_inner_models=True) as server:
+        yield server.settings
 
 
 @pytest.fixture(scope="session")

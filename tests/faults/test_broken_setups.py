@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.launched import LAUNCHER, Launched
+from support.launched import LAUNCHER
 from support.load import ENSEMBLE
+from support.serving import serve
 from support.small_disks import around, needed
 from trellis.server import folder as server_folder
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerFailed, ServerSettings
+from trellis.server.process import ServerFailed
 
 SHM = Path("/dev/shm")
 
@@ -30,7 +30,7 @@ def reason(log: str) -> str:
 @pytest.mark.parametrize("inodes", [2, 6])
 def test_a_full_disk_at_launch(demo_repo: Path, tmp_path: Path, inodes: int) -> None:
     full = around(tmp_path / "tmp", f"size=64k,nr_inodes={inodes}")
-    with Launched(demo_repo, tmp_path, around=full) as launched:
+    with serve(demo_repo, tmp_path, around=full, launcher=True, ready=False) as launched:
         status, log = launched.ended()
     assert status == 1
     assert "No space left on device" in reason(log)
@@ -57,7 +57,9 @@ def test_a_full_disk_at_make_repo(demo_engine: tuple[Path, Path], tmp_path: Path
 
 @needed
 def test_shm_too_small_is_seen_before_anything_starts(demo_repo: Path, tmp_path: Path) -> None:
-    with Launched(demo_repo, tmp_path, around=around(SHM, "size=4m")) as launched:
+    with serve(
+        demo_repo, tmp_path, around=around(SHM, "size=4m"), launcher=True, ready=False
+    ) as launched:
         status, log = launched.ended()
     assert status == 1
     assert "shared memory: 4 MiB free; needed: 32 MiB" in reason(log)
@@ -68,7 +70,9 @@ def test_shm_too_small_is_seen_before_anything_starts(demo_repo: Path, tmp_path:
 @needed
 def test_shm_too_small_to_start_in(demo_repo: Path, tmp_path: Path) -> None:
     small = around(SHM, "size=1m")
-    with Launched(demo_repo, tmp_path, "--no-check", around=small) as launched:
+    with serve(
+        demo_repo, tmp_path, "--no-check", around=small, launcher=True, ready=False
+    ) as launched:
         status, log = launched.ended()
     assert status == 1
     assert "before it was ready" in reason(log)
@@ -82,7 +86,9 @@ def test_shm_that_a_request_fills_is_an_error_for_that_request(
 ) -> None:
     small = around(SHM, "size=8m")
     known = {"text_input": "The capital of France is", "max_tokens": 8}
-    with Launched(demo_repo, tmp_path, "--no-check", around=small) as launched:
+    with serve(
+        demo_repo, tmp_path, "--no-check", around=small, launcher=True, ready=False
+    ) as launched:
         launched.wait_ready()
         with httpx.Client(base_url=launched.url, timeout=60) as client:
             before = client.post(f"{ENSEMBLE}/generate", json=known)
@@ -101,7 +107,7 @@ def test_an_engine_file_that_was_cut_short(demo_repo: Path, tmp_path: Path) -> N
     shutil.copytree(demo_repo, repo)
     (model,) = (repo / "tensorrt_llm" / "1").glob("*.gguf")
     os.truncate(model, 10**6)
-    with Launched(repo, tmp_path) as launched:
+    with serve(repo, tmp_path, launcher=True, ready=False) as launched:
         status, log = launched.ended()
     assert status == 1
     assert f"tensorrt_llm/1/{model.name}: 1000000 bytes; needed:" in reason(log)
@@ -115,7 +121,7 @@ def test_an_engine_file_of_something_else(demo_repo: Path, tmp_path: Path) -> No
     size = model.stat().st_size
     model.write_bytes(os.urandom(2**20))
     os.truncate(model, size)
-    with Launched(repo, tmp_path) as launched:
+    with serve(repo, tmp_path, launcher=True, ready=False) as launched:
         status, log = launched.ended()
     assert status == 1
     assert "failed to load 'tensorrt_llm'" in log
@@ -136,7 +142,7 @@ def test_a_models_process_that_dies_while_it_loads_ends_the_launch(
     repo = tmp_path / "repo"
     shutil.copytree(demo_repo, repo)
     with_first_line(repo, "postprocessing", "import os, time; time.sleep(2); os._exit(3)")
-    with Launched(repo, tmp_path) as launched:
+    with serve(repo, tmp_path, launcher=True, ready=False) as launched:
         status, log = launched.ended(60)
     assert status == 1
     assert "before it was ready" in reason(log)
@@ -151,10 +157,8 @@ def test_a_models_process_that_dies_in_its_first_moment_ends_the_launch(
     repo = tmp_path / "a repo"
     shutil.copytree(demo_repo, repo)
     monkeypatch.setattr(server_folder, "plain_path", lambda folder, model_repo: model_repo)
-    settings = ServerSettings(repo, *free_ports(3))
     with (
-        (tmp_path / "log").open("wb") as log,
-        Server(settings, log) as running,
+        serve(repo, tmp_path, ready=False) as running,
         pytest.raises(ServerFailed) as failed,
     ):
         running.wait_ready()
@@ -165,7 +169,9 @@ def test_loading_has_a_limit(demo_repo: Path, tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     shutil.copytree(demo_repo, repo)
     with_first_line(repo, "preprocessing", "import time; time.sleep(600)")
-    with Launched(repo, tmp_path, "--no-check", "--load_timeout", "6") as launched:
+    with serve(
+        repo, tmp_path, "--no-check", "--load_timeout", "6", launcher=True, ready=False
+    ) as launched:
         status, log = launched.ended(60)
     assert status == 1
     assert "6 s (--load_timeout) passed before the server was ready" in reason(log)
@@ -179,7 +185,9 @@ def test_a_repository_may_lie_in_a_folder_of_any_name(
     """Triton's Python stubs take neither a space nor a letter that is not ASCII."""
     repo = tmp_path / name / "repo"
     shutil.copytree(demo_repo, repo)
-    with Launched(repo, tmp_path / name) as launched:  # its temporary folder is there too
+    with serve(
+        repo, tmp_path / name, launcher=True, ready=False
+    ) as launched:  # its temporary folder is there too
         launched.wait_ready()
         with httpx.Client(base_url=launched.url, timeout=60) as client:
             body = {"text_input": "The capital of France is", "max_tokens": 4}

@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.launched import MODELS, Launched
+from support.launched import MODELS
 from support.load import CLIENT_SECONDS, THINGS, WAYS, Load, Outcome, ask
+from support.serving import serve
 
 KILLS = int(os.environ.get("KILLS", "3"))
 SEED = int(os.environ.get("KILL_SEED", "7"))
@@ -23,7 +24,7 @@ CLIENTS = 16
 @pytest.fixture(scope="module")
 def expected(demo_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Every client's right answer, asked alone; the same whichever way it is asked."""
-    with Launched(demo_repo, tmp_path_factory.mktemp("alone")).wait_ready() as launched:
+    with serve(demo_repo, tmp_path_factory.mktemp("alone"), launcher=True) as launched:
         found = {}
         for number, thing in enumerate(THINGS):
             way = WAYS[number % len(WAYS)]
@@ -40,7 +41,7 @@ def test_a_killed_model_ends_every_request_rightly_and_the_server_with_a_reason(
 ) -> None:
     model = MODELS[number % len(MODELS)]
     moment = random.Random(SEED * 1000 + number).uniform(0, 2.5)
-    with Launched(demo_repo, tmp_path).wait_ready() as launched:
+    with serve(demo_repo, tmp_path, launcher=True) as launched:
         load = Load(launched.url, launched.grpc, CLIENTS)
         assert load.started.wait(CLIENT_SECONDS)
         time.sleep(moment)

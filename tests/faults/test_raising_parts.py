@@ -16,6 +16,7 @@ import pytest
 from support.launched import Launched
 from support.load import ENSEMBLE
 from support.probes import add_probes, settled
+from support.serving import serve
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 
@@ -131,9 +132,10 @@ class TestRaisingSteps:
         text = source.read_text() + RAISING_STEPS
         source.unlink()
         source.write_text(text)
-        with Launched(repo, folder) as launched:
+        with serve(repo, folder, launcher=True, ready=False) as launched:
             yield launched.wait_ready(), repo
 
+    @pytest.mark.promise("faults")
     def test_one_step_fails_those_in_flight_and_nobody_after(
         self, place: tuple[Launched, Path]
     ) -> None:
@@ -153,6 +155,7 @@ class TestRaisingSteps:
         assert launched.process.poll() is None
         assert "RuntimeError: the step was told to raise" in launched.log()
 
+    @pytest.mark.promise("faults")
     def test_step_after_step_ends_the_server_with_a_reason(
         self, place: tuple[Launched, Path]
     ) -> None:
@@ -188,7 +191,7 @@ class TestRaisingTokenizer:
         type_file = folder / "raising.py"
         type_file.write_text(RAISING_TYPE)
         repo = make(demo_engine, folder, "raising", type_file)
-        with Launched(repo, folder) as launched:
+        with serve(repo, folder, launcher=True, ready=False) as launched:
             launched.wait_ready()
             with httpx.Client(base_url=launched.url, timeout=60) as client:
                 yield client, repo, launched.log

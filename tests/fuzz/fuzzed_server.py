@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import httpx
 
 from support.probes import settled
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from support.serving import LOG, serve
+from trellis.server.process import Server
 
 KNOWN = {"text_input": "The capital of France is", "max_tokens": 8}
 # What the models log, or answer, about faults of their own: no input may bring that about.
@@ -39,6 +40,9 @@ class Running:
     over: bool = False
     seen: int = 0  # bytes of the log that were looked at
 
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self.watch)
+
     def watch(self) -> None:
         """As the launcher does."""
         self.died = self.server.watch(lambda: self.over) or ""
@@ -53,19 +57,16 @@ class FuzzedServer:
         self.repo = repo
         self.folder = folder
         self.starts = 0
+        self.servers = ExitStack()
         self.running = self._start()
         self.expected = self._known_text()
 
     def _start(self) -> Running:
         self.starts += 1
-        http, grpc, metrics = free_ports(3)
-        log = self.folder / f"triton-{self.starts}.log"
-        with log.open("wb") as output:
-            server = Server(ServerSettings(self.repo, http, grpc, metrics), output)
-        server.wait_ready()
-        running = Running(server, log)
-        running.thread = threading.Thread(target=running.watch)  # type: ignore[attr-defined]
-        running.thread.start()  # type: ignore[attr-defined]
+        folder = self.folder / str(self.starts)
+        server = self.servers.enter_context(serve(self.repo, folder))
+        running = Running(server, folder / LOG)
+        running.thread.start()
         return running
 
     def ensure(self) -> None:
@@ -77,8 +78,8 @@ class FuzzedServer:
     def stop(self) -> None:
         """End the server and its watch."""
         self.running.over = True
-        self.running.thread.join()  # type: ignore[attr-defined]
-        self.running.server.stop()
+        self.running.thread.join()
+        self.servers.close()
 
     @property
     def url(self) -> str:
@@ -87,8 +88,8 @@ class FuzzedServer:
 
     @property
     def has_gateway(self) -> bool:
-        """Whether HTTP clients come to Trellis' own front, not to Triton's."""
-        return bool(getattr(self.running.server, "front", None))
+        """Whether HTTP clients come to the gateway, not to Triton."""
+        return self.running.server.gateway is not None
 
     @property
     def grpc(self) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from support.gateway_process import gateway
 from support.gateway_wire import ENSEMBLE, Wire, descriptors, get, post, stream, wait_for
+from support.hypothesis_profiles import examples
 from trellis.server.process import Server
 
 GOOD = {"text_input": "Hi", "max_tokens": 2}
@@ -51,7 +52,9 @@ def _answers(port: int) -> bool:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(300),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(parts=BYTES, cut=st.integers(1, 40), half=st.booleans())
 def test_any_bytes_leave_the_front_as_it_was(

@@ -39,6 +39,7 @@ def unharmed(http: httpx.Client) -> Iterator[None]:
     assert response.json()["text_output"] == expected
 
 
+@pytest.mark.promise("made-up requests")
 @pytest.mark.parametrize(
     "name",
     [

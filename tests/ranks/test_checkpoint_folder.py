@@ -48,7 +48,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "not readable"), ("[]", "not readable"), ("{}", "no `architectures`")],
+    [("{", "not readable"), ("[]", "not an object"), ("{}", "no `architectures`")],
 )
 def test_a_broken_config_is_named(tmp_path: Path, content: str, message: str) -> None:
     folder = checkpoint(tmp_path / "out")

@@ -13,7 +13,9 @@ import pytest
 pytest.importorskip("torch", reason="needs torch: `make setup-torch`", exc_type=ImportError)
 
 from ranks.asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
-from ranks.launched_ranks import Launched, command, wait_for
+from support.launched import Launched, command
+from support.serving import serve
+from support.waiting import wait_for
 from trellis.server.ports import free_ports
 from trellis.tokenizers import load
 
@@ -23,7 +25,10 @@ NO_MPI = ("--world_size", "2", "--no-mpi")
 
 def of_one_rank(repo: Path, folder: Path) -> list[str]:
     """The greedy answers of one rank to all prompts."""
-    with Launched(repo, folder) as one, httpx.Client(base_url=one.url, timeout=120) as http:
+    with (
+        serve(repo, folder, launcher=True) as one,
+        httpx.Client(base_url=one.url, timeout=120) as http,
+    ):
         return ask_all(http, 1)
 
 
@@ -34,7 +39,7 @@ def expected(random_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 @pytest.fixture(scope="module")
 def two(random_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    with Launched(random_repo, tmp_path_factory.mktemp("two"), *MPIRUN) as ranks:
+    with serve(random_repo, tmp_path_factory.mktemp("two"), *MPIRUN, launcher=True) as ranks:
         yield ranks
 
 
@@ -71,7 +76,7 @@ def test_an_answer_ends_at_every_id_that_ends_it(
     """The library knows one of them."""
     tokenizer = load("gpt2", demo_engine[1])
     with (
-        Launched(smollm2_repo, tmp_path) as one,
+        serve(smollm2_repo, tmp_path, launcher=True) as one,
         httpx.Client(base_url=one.url, timeout=120) as http,
     ):
         ids = tokenizer.encode_fragment(ask(http, PROMPTS[0], end_id=-1))
@@ -105,9 +110,9 @@ def test_ready_is_said_once_and_every_line_has_its_rank(two: Launched) -> None:
 
 
 def test_rank_1_loads_the_engine_alone_and_listens_nowhere(two: Launched) -> None:
-    server = two.find(1, "tritonserver")
+    server = two.find("tritonserver", 1)
     assert [c for c in server.net_connections("tcp") if c.status == "LISTEN"] == []
-    assert two.find(1, "triton_python_backend_stub")
+    assert two.find("triton_python_backend_stub", 1)
     stubs = [c for c in server.children() if "tensorrt_llm" in " ".join(c.cmdline())]
     assert len(stubs) == len(server.children()) == 1
 
@@ -119,9 +124,9 @@ def test_rank_1_loads_the_engine_alone_and_listens_nowhere(two: Launched) -> Non
 def test_a_signal_stops_every_rank(
     random_repo: Path, tmp_path: Path, how: tuple[str, ...], number: signal.Signals
 ) -> None:
-    with Launched(random_repo, tmp_path, *how) as ranks:
+    with serve(random_repo, tmp_path, *how, launcher=True) as ranks:
         assert ranks.stop(number) == 0
-        ranks.assert_nothing_left()
+        ranks.assert_nothing_left("trellis-*")
         assert "failed:" not in ranks.log()
 
 
@@ -141,12 +146,12 @@ def test_a_signal_stops_every_rank(
 def test_a_killed_rank_stops_all_with_an_error(
     random_repo: Path, tmp_path: Path, how: tuple[str, ...], rank: int, what: str
 ) -> None:
-    with Launched(random_repo, tmp_path, *how) as ranks:
+    with serve(random_repo, tmp_path, *how, launcher=True) as ranks:
         begin = time.monotonic()
-        ranks.find(rank, what).kill()
+        ranks.find(what, rank).kill()
         assert ranks.process.wait(15) == 1
         assert time.monotonic() - begin < 15
-        ranks.assert_nothing_left()
+        ranks.assert_nothing_left("trellis-*")
         assert "a rank died" in ranks.log()
         if what != "trellis.ranks.run":  # a killed watcher says nothing; mpirun does
             # The other rank loses its peer; mpirun may end all before the killed one has spoken.
@@ -157,7 +162,7 @@ def test_a_killed_rank_stops_all_with_an_error(
 
 
 def test_a_killed_launcher_takes_every_rank_with_it(random_repo: Path, tmp_path: Path) -> None:
-    with Launched(random_repo, tmp_path, *MPIRUN) as ranks:
+    with serve(random_repo, tmp_path, *MPIRUN, launcher=True) as ranks:
         ranks.process.kill()
         wait_for(lambda: not any(process.is_running() for process in ranks.tree), 20)
 
@@ -181,11 +186,11 @@ def test_three_ranks_answer_as_one_with_a_real_model(smollm2_repo: Path, tmp_pat
     assert "Paris" in expected[0]
     arguments = ("--world_size", "3", "--oversubscribe")
     with (
-        Launched(smollm2_repo, tmp_path / "three", *arguments) as ranks,
+        serve(smollm2_repo, tmp_path / "three", *arguments, launcher=True) as ranks,
         httpx.Client(base_url=ranks.url, timeout=300) as http,
     ):
         assert ask_all(http, 1) == expected
         assert ask_all(http, 8) == expected
         assert "".join(chunks(http, PROMPTS[0])) == expected[0]
         assert ranks.stop() == 0
-        ranks.assert_nothing_left()
+        ranks.assert_nothing_left("trellis-*")

@@ -21,7 +21,9 @@ if os.geteuid() != 0 or shutil.which("ip") is None:
 import httpx
 
 from ranks.asked import ask_all
-from ranks.launched_ranks import Launched, command, wait_for
+from support.launched import command
+from support.serving import serve
+from support.waiting import wait_for
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 ASK = Path(__file__).parent / "asked.py"
@@ -70,7 +72,7 @@ def test_two_hosts_answer_as_one_and_leave_together(
     random_repo: Path, hosts: list[str], tmp_path: Path
 ) -> None:
     with (
-        Launched(random_repo, tmp_path / "one") as one,
+        serve(random_repo, tmp_path / "one", launcher=True) as one,
         httpx.Client(base_url=one.url, timeout=120) as http,
     ):
         expected = ask_all(http, 1)

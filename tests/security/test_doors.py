@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from support.serving import serve
+from trellis.server.process import Server
 
 KNOWN = {"text_input": "The capital of France is", "max_tokens": 4}
 ENSEMBLE = "/v2/models/ensemble"
@@ -49,6 +49,7 @@ def test_a_large_body_of_curls_own_type_is_an_answer(
             assert http.request(method, path, content=body, headers=FORM).status_code
 
 
+@pytest.mark.promise("shut")
 @pytest.mark.parametrize("name", INNER)
 @pytest.mark.parametrize("verb", VERBS)
 def test_inner_models_are_not_asked_over_http(http: httpx.Client, name: str, verb: str) -> None:
@@ -102,10 +103,9 @@ def test_inner_models_are_asked_where_the_launcher_was_told_so(
         {"name": "QUERY", "shape": [1, 1], "datatype": "BYTES", "data": ["Hello"]},
         {"name": "REQUEST_OUTPUT_LEN", "shape": [1, 1], "datatype": "INT32", "data": [1]},
     ]
-    settings = ServerSettings(demo_repo, *free_ports(3), expose_inner_models=True)
-    with (tmp_path / "triton.log").open("wb") as log, Server(settings, log) as server:
-        server.wait_ready()
-        with httpx.Client(base_url=settings.url, timeout=60, trust_env=False) as client:
+    with serve(demo_repo, tmp_path, expose_inner_models=True) as server:
+        url = server.settings.url
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
             answer = client.post("/v2/models/preprocessing/infer", json={"inputs": inputs})
             assert answer.status_code == 200, answer.text
             assert client.post(f"{ENSEMBLE}/generate", json=KNOWN).status_code == 200

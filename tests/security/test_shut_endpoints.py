@@ -38,6 +38,7 @@ SHUT_GRPC: dict[str, Callable[[triton.InferenceServerClient], object]] = {
 }
 
 
+@pytest.mark.promise("shut")
 @pytest.mark.parametrize(("method", "path"), SHUT)
 def test_an_endpoint_for_administrators_is_shut(http: httpx.Client, method: str, path: str) -> None:
     assert http.request(method, path, content=b"{}").status_code == 403
@@ -56,6 +57,7 @@ def test_what_clients_need_is_open(http: httpx.Client, path: str) -> None:
     assert http.get(path).status_code == 200
 
 
+@pytest.mark.promise("shut")
 @pytest.mark.parametrize("name", SHUT_GRPC)
 def test_the_same_over_grpc(server: Server, name: str) -> None:
     with (

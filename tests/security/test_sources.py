@@ -34,6 +34,7 @@ def forbidden(tree: ast.AST) -> Iterator[str]:
                     yield f"{name}({keyword.arg}=True)"
 
 
+@pytest.mark.promise("shut")
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_pickle_no_eval_no_shell(source: Path) -> None:
     found = list(forbidden(ast.parse(source.read_text())))

@@ -1,14 +1,28 @@
 """Engine folders as TensorRT-LLM's builder leaves them, in every form: sizes, no weights."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import pytest
+from _pytest.mark import ParameterSet
 
 RELEASES = [
     *("0.5.0", "0.6.1", "0.7.2", "0.8.0", "0.9.0", "0.10.0", "0.11.0", "0.12.0"),
     *("0.13.0", "0.14.0", "0.15.0", "0.16.0", "0.17.0", "0.18.2", "0.19.0", "1.x"),
 ]
+# One for each kind of wiring: unsigned ids and no batches, old names, new names, all inputs.
+KINDS = {"0.5.0", "0.9.0", "0.17.0", "1.x"}
 VERSIONS = {"1.x": "1.0.0"}  # what config.json says, where it is not the contract's own name
+
+
+def slow_but_kinds(releases: Iterable[str] = RELEASES) -> list[ParameterSet]:
+    """Parameters of a test that takes every release: those outside KINDS are slow."""
+    return [
+        pytest.param(release, marks=() if release in KINDS else pytest.mark.slow)
+        for release in releases
+    ]
 
 
 def old_config(release: str, **changes: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class TritonError:
     INVALID_ARG, INTERNAL, CANCELLED = "INVALID_ARG", "INTERNAL", "CANCELLED"
     UNAVAILABLE = "UNAVAILABLE"
 
-    def __init__(self, message: str, code: str) -> None:
+    def __init__(self, message: str, code: str = "INTERNAL") -> None:
         self.message, self.code = message, code
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -18,35 +19,49 @@ from trellis.server.ports import free_ports
 
 LAUNCHER = ROOT / "tools" / "launch_triton_server.py"
 READY_SECONDS = 180  # a machine may be busy
+STOP_SECONDS = 25
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing")
 
 
 class Launched:
-    """`with Launched(repo, folder) as launched`: started inside, gone after.
+    """What `serve(repo, folder, launcher=True)` gives: ready inside, gone after.
 
-    `around`: a command line that the launcher's is put into, such as `small_disks.around`.
+    `ready=False` does not wait, for launches that fail. `around`: a command line that the
+    launcher's is put into, such as `small_disks.around`.
     """
 
-    def __init__(self, repo: Path, folder: Path, *arguments: str, around: str = "eval {}") -> None:
+    def __init__(
+        self,
+        repo: Path,
+        folder: Path,
+        *arguments: str,
+        ready: bool = True,
+        around: str = "eval {}",
+    ) -> None:
         self.http, self.grpc, self.metrics = free_ports(3)
         self.temporary = folder / "tmp"  # every trace is looked for where only this one writes
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.log_file = folder / "launcher.log"
-        command = [
-            sys.executable, str(LAUNCHER), "--model_repo", str(repo),
-            "--http_port", str(self.http), "--grpc_port", str(self.grpc),
-            "--metrics_port", str(self.metrics), *arguments,
-        ]  # fmt: skip
+        self.awaited = ready
+        ports = ("--http_port", self.http, "--grpc_port", self.grpc, "--metrics_port", self.metrics)
+        line = shlex.join(command(repo, *map(str, ports), *arguments))
         with self.log_file.open("wb") as output:
             self.process = subprocess.Popen(
-                ["sh", "-c", around.format(shlex.quote("exec " + shlex.join(command)))],
+                ["sh", "-c", around.format(shlex.quote(f"exec {line}"))],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TMPDIR": str(self.temporary), "COLUMNS": "200"},
             )
         self.tree: set[psutil.Process] = set()
+        self.prefixes = {f"trellis-g{self.process.pid}-"}  # of files in /dev/shm
 
     def __enter__(self) -> "Launched":
+        if self.awaited:
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.__exit__(*sys.exc_info())
+                raise
         return self
 
     def __exit__(
@@ -60,22 +75,30 @@ class Launched:
             print(self.log()[-6000:])
         if self.process.poll() is None:
             self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
         for process in self.tree:
             if process.is_running():
                 process.kill()
 
+    @property
+    def url(self) -> str:
+        """Where HTTP clients go."""
+        return f"http://127.0.0.1:{self.http}"
+
     def log(self) -> str:
-        """All it printed so far."""
+        """All that it, its server and its ranks printed so far."""
         return self.log_file.read_text(errors="replace")
 
     def look(self) -> set[psutil.Process]:
         """The processes that it started, as far as they were seen."""
         if self.process.poll() is None:
-            self.tree |= set(psutil.Process(self.process.pid).children(recursive=True))
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.tree |= set(psutil.Process(self.process.pid).children(recursive=True))
+            self.prefixes |= {path.name for path in self.temporary.glob("trellis-*")}
         return self.tree
 
     def wait_ready(self) -> "Launched":
@@ -98,26 +121,50 @@ class Launched:
         assert self.process.returncode is not None, f"still runs: {self.log()[-6000:]}"
         return self.process.returncode, self.log()
 
-    @property
-    def url(self) -> str:
-        """Where HTTP clients go."""
-        return f"http://127.0.0.1:{self.http}"
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to stop; its exit status."""
+        self.look()
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+    def find(self, what: str, rank: int | None = None) -> psutil.Process:
+        """A process with `what` in its command, of that rank: its server, a model's stub."""
+        for process in self.look():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                in_command = any(what in part for part in process.cmdline()[:4])
+                if in_command and rank in (None, _rank_of(process)):
+                    return process
+        raise LookupError(f"no {what}" if rank is None else f"rank {rank} has no {what}")
 
     def stub(self, model: str) -> psutil.Process:
         """The process of a Python model."""
         for process in self.look():
             with contextlib.suppress(psutil.NoSuchProcess):
-                command = [*process.cmdline(), "", ""]
-                if command[0].endswith(STUB) and f"/{model}/1/" in command[1]:
+                program = [*process.cmdline(), "", ""]
+                if program[0].endswith(STUB) and f"/{model}/1/" in program[1]:
                     return process
         raise LookupError(model)
 
-    def assert_nothing_left(self) -> None:
-        """No process, temporary file, shared memory or bound port."""
+    def assert_nothing_left(self, files: str = "*") -> None:
+        """No process, temporary file of that pattern, shared memory or bound port."""
         _, alive = psutil.wait_procs(self.tree, timeout=5)
         assert alive == []
-        assert [path.name for path in self.temporary.iterdir()] == []
+        assert [path.name for path in self.temporary.glob(files)] == []
+        shared = [path for name in self.prefixes for path in Path("/dev/shm").glob(f"{name}*")]
+        assert shared == []
         for port in (self.http, self.grpc, self.metrics):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
+
+
+def command(repo: Path, *arguments: str) -> list[str]:
+    """The launcher's command line, but for the ports."""
+    return [sys.executable, str(LAUNCHER), "--model_repo", str(repo), *arguments]
+
+
+def _rank_of(process: psutil.Process) -> int | None:
+    """The rank that a process belongs to, by the environment that it was given."""
+    environ = process.environ()
+    number = environ.get("RANK") or environ.get("OMPI_COMM_WORLD_RANK")
+    return None if number is None else int(number)

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import tritonclient.grpc as triton
 
+from support import serving
 from support.fake_engines import write_engine
 from support.standin import Script, read_journal, write_contract, write_scripts
 from trellis.contract.release import FOLDER
@@ -20,8 +21,7 @@ from trellis.grpc_client import generate, input_types, request_inputs
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.model_config import parse_config
 from trellis.repository.trtllm_config import config_text
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from trellis.server.process import Server
 
 Answer = dict[str, np.ndarray]
 
@@ -84,7 +84,7 @@ class Served:
     @property
     def log(self) -> str:
         """What the server and its models said."""
-        return (self.folder / "triton.log").read_text(errors="replace")
+        return (self.folder / serving.LOG).read_text(errors="replace")
 
 
 @contextmanager
@@ -115,20 +115,11 @@ def serve(
         **standin,
     }
     add_parameters(repository / "tensorrt_llm" / "config.pbtxt", parameters)
-    http, grpc, metrics = free_ports(3)
-    with (folder / "triton.log").open("wb") as log:
-        server = Server(
-            ServerSettings(repository, http, grpc, metrics, expose_inner_models=exposes), log
-        )
-    with server:
-        try:
-            server.wait_ready()
-        except BaseException:
-            print((folder / "triton.log").read_text(errors="replace")[-6000:])
-            raise
-        client = triton.InferenceServerClient(f"127.0.0.1:{grpc}")
+    with (
+        serving.serve(repository, folder, expose_inner_models=exposes) as server,
+        triton.InferenceServerClient(f"127.0.0.1:{server.settings.grpc_port}") as client,
+    ):
         yield Served(release, server, folder, client)
-        client.close()
 
 
 def contract_of(release: str) -> dict[str, Any]:

@@ -15,6 +15,9 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+from _pytest.mark import ParameterSet
+
 from support import tokenizer_corpus
 from trellis.demo.engine import find_demo_model, lay_out
 from trellis.tokenizers import Tokenizer, load
@@ -148,6 +151,13 @@ TYPE_OF = {
     "t5": "t5",
 }
 """The type of each folder."""
+LARGE = {"llama3", "llama4", "qwen", "qwen36", "tekken"}
+"""Those whose vocabularies take seconds to load: tests with each of them are slow."""
+
+
+def slow_where_large(name: str) -> ParameterSet:
+    """A parameter of a test, marked slow if the folder is large."""
+    return pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
 
 
 class Loaded(dict[str, Tokenizer]):

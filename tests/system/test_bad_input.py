@@ -81,6 +81,7 @@ def bystander(http: httpx.Client) -> Iterator[None]:
     assert set(texts) == {expected}
 
 
+@pytest.mark.promise("rejections")
 @pytest.mark.usefixtures("bystander")
 @pytest.mark.parametrize("case", BAD_HTTP)
 def test_a_bad_http_request_is_refused_by_name(http: httpx.Client, case: str) -> None:
@@ -161,6 +162,7 @@ def test_words_of_a_wrong_shape_are_refused_by_name(server: Server) -> None:
     assert "bad_words" in grpc_error(server, [PROMPT, LENGTH, bad])
 
 
+@pytest.mark.promise("rejections")
 def test_one_bad_row_refuses_its_request_only(server: Server) -> None:
     with triton.InferenceServerClient(f"localhost:{server.settings.grpc_port}") as client:
         with pytest.raises(InferenceServerException, match="text_input: the prompt is empty"):

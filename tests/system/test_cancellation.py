@@ -22,13 +22,11 @@ from tritonclient.utils import InferenceServerException
 
 from support.asking import ask, refused, tensor
 from support.probes import add_probes, settled, state
+from support.serving import assemble_demo, serve
 from system.test_grpc import client_of
-from trellis.engine_files.engine_folder import read_engine
 from trellis.grpc_client import generate, request_inputs
 from trellis.ipc.disconnect_sender import PARAMETER, DisconnectSender
-from trellis.repository.assemble import Plan, assemble
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from trellis.server.process import Server
 
 LONG = {"max_tokens": 6000, "end_id": -1}
 ENSEMBLE = "/v2/models/ensemble"
@@ -36,9 +34,7 @@ ENSEMBLE = "/v2/models/ensemble"
 
 @pytest.fixture(scope="module")
 def repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    engine, tokenizer = demo_engine
-    target = tmp_path_factory.mktemp("probed") / "triton_model_repo"
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer), target)
+    target = assemble_demo(demo_engine, tmp_path_factory.mktemp("probed"))
     add_probes(target)
     return target
 
@@ -46,10 +42,7 @@ def repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def server(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Triton with nothing before it."""
-    log = tmp_path_factory.mktemp("log") / "triton.log"
-    settings = ServerSettings(repo, *free_ports(3), http_gateway=False)
-    with log.open("wb") as output, Server(settings, output) as running:
-        running.wait_ready()
+    with serve(repo, tmp_path_factory.mktemp("server"), http_gateway=False) as running:
         yield running
 
 
@@ -99,6 +92,7 @@ def test_a_stream_that_is_alone_leaves_when_its_client_cancels(server: Server, r
     nothing_is_left(repo)
 
 
+@pytest.mark.promise("disconnects")
 def test_a_stream_leaves_while_others_run_on(server: Server, repo: Path) -> None:
     others = [GrpcStream(server, b"Other %d:" % number, max_tokens=1500) for number in range(3)]
     asked = GrpcStream(server)
@@ -122,6 +116,7 @@ def test_a_stream_cancelled_before_its_first_chunk_leaves(server: Server, repo: 
     nothing_is_left(repo)
 
 
+@pytest.mark.promise("disconnects")
 def test_an_http_client_that_hangs_up_on_a_stream_frees_its_place(
     server: Server, repo: Path
 ) -> None:

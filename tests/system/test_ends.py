@@ -1,6 +1,7 @@
 """What ends an answer, and what of special tokens a client sees: on a real server, by every way."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from support.asking import ask, chat, refused, stream, tensor
-from support.own_server import own_server
+from support.serving import serve_demo
 from trellis.grpc_client import generate
 from trellis.server.process import Server
 from trellis.tokenizers import Tokenizer, load
@@ -289,10 +290,10 @@ def test_generation_config_ends_answers_where_it_says(
     folder = tmp_path / "smollm2-tokenizer"
     folder.mkdir()
     for file in files.iterdir():
-        (folder / file.name).symlink_to(file)
+        os.link(file, folder / file.name)
     listed = {"eos_token_id": [IM_END, ids[3]]}
     (folder / "generation_config.json").write_text(json.dumps(listed))
-    with own_server((engine, folder), tmp_path, {}) as server:
+    with serve_demo((engine, folder), tmp_path, {}) as server:
         early = tokenizer.decode(ids[:3])
         for port in (server.settings.http_port, server.triton_port):
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:

@@ -16,11 +16,12 @@ import psutil
 import pytest
 
 from support.asking import ENSEMBLE, ask, refused
+from support.launched import LAUNCHER, Launched
 from support.probes import add_probes, state
-from system.test_launcher import LAUNCHER, Launched, wait_for
+from support.serving import LOG, serve
+from support.waiting import wait_for
 from trellis.server.gateway_settings import missing_package
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings, has_gateway
+from trellis.server.process import ServerSettings, has_gateway
 from trellis.soak.measure import stuck
 
 LONG = {"text_input": "Once upon a time", "max_tokens": 6000, "end_id": -1}
@@ -33,10 +34,7 @@ def probed(demo_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     repo = tmp_path_factory.mktemp("probed") / "triton_model_repo"
     subprocess.run(["cp", "-r", str(demo_repo), str(repo)], check=True)
     add_probes(repo)
-    with (tmp_path_factory.mktemp("log") / "triton.log").open("wb") as log:
-        server = Server(ServerSettings(repo, *free_ports(3)), log)
-    with server:
-        server.wait_ready()
+    with serve(repo, tmp_path_factory.mktemp("server")) as server:
         yield server.settings.url, repo
 
 
@@ -53,6 +51,7 @@ def hang_up(url: str, kind: str, chunks: int) -> None:
             time.sleep(0.5)
 
 
+@pytest.mark.promise("disconnects")
 @pytest.mark.parametrize(("kind", "chunks"), [("generate_stream", 3), ("generate", 0)])
 def test_a_client_that_hangs_up_frees_its_place_in_the_engine(
     probed: tuple[str, Path], kind: str, chunks: int
@@ -78,9 +77,7 @@ def test_triton_finishes_every_request_whose_client_hung_up(
     demo_repo: Path, tmp_path: Path
 ) -> None:
     """It never does when it learns of it itself, and then waits for them when it is stopped."""
-    log = tmp_path / "triton.log"
-    with log.open("wb") as output, Server(ServerSettings(demo_repo, *free_ports(3)), output) as run:
-        run.wait_ready()
+    with serve(demo_repo, tmp_path) as run:
         url = run.settings.url
         assert run.gateway is not None
         front = psutil.Process(run.gateway.pid)
@@ -91,7 +88,7 @@ def test_triton_finishes_every_request_whose_client_hung_up(
             list(pool.map(lambda job: hang_up(url, *job), jobs))
             wait_for(lambda: front.num_fds() <= before, 20)  # far less than DRAIN_SECONDS
             assert ask(http, "Hello", max_tokens=2)["text_output"]
-    said = log.read_text(errors="replace")
+    said = (tmp_path / LOG).read_text(errors="replace")
     assert "Found 0 model versions that have in-flight inferences" in said
     assert stuck(said, 0) == []
 
@@ -123,17 +120,8 @@ def test_a_stream_by_generate_is_refused_before_anything_runs(
 
 @pytest.fixture
 def launched(demo_repo: Path, tmp_path: Path) -> Iterator[Launched]:
-    launcher = Launched(demo_repo, tmp_path)
-    try:
-        launcher.wait_ready()
-        yield launcher
-    finally:
-        if launcher.process.poll() is None:
-            launcher.process.kill()
-        launcher.process.wait()
-        for process in launcher.tree:
-            if process.is_running():
-                process.kill()
+    with serve(demo_repo, tmp_path, launcher=True) as running:
+        yield running
 
 
 def front_of(launcher: Launched) -> psutil.Process:
@@ -144,7 +132,7 @@ def front_of(launcher: Launched) -> psutil.Process:
 def test_a_killed_front_ends_the_server_with_a_reason(launched: Launched) -> None:
     front_of(launched).kill()
     assert launched.process.wait(15) == 1
-    assert "the HTTP gateway (pid" in launched.log.read_text(errors="replace")
+    assert "the HTTP gateway (pid" in launched.log()
     launched.assert_nothing_left()
 
 
@@ -157,15 +145,11 @@ def test_the_front_does_not_outlive_a_killed_launcher(launched: Launched) -> Non
 
 
 def test_without_a_front_http_goes_straight_to_triton(demo_repo: Path, tmp_path: Path) -> None:
-    launcher = Launched(demo_repo, tmp_path, "--no-http_gateway")
-    try:
-        launcher.wait_ready()
+    with serve(demo_repo, tmp_path, "--no-http_gateway", launcher=True) as launcher:
         assert not any(FRONT in process.cmdline() for process in launcher.tree)
         with httpx.Client(base_url=launcher.url, timeout=60) as http:
             assert ask(http, "Hello", max_tokens=2)["text_output"]
-    finally:
-        launcher.process.terminate()
-        assert launcher.process.wait(15) == 0
+        assert launcher.stop() == 0
 
 
 def test_where_the_package_is_missing_one_line_says_what_is_lost(

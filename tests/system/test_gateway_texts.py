@@ -2,7 +2,6 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ import httpx
 import pytest
 
 from support.asking import ENSEMBLE, KOREAN, chat
-from trellis.engine_files.engine_folder import read_engine
-from trellis.repository.assemble import Plan, assemble
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from support.serving import serve, serve_demo
+from trellis.server.process import Server
 
 COUNTS = {f"return_{name}": True for name in ("num_input_tokens", "num_output_tokens")}
 CASES: dict[str, dict[str, Any]] = {
@@ -42,15 +39,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(demo_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with (tmp_path_factory.mktemp("log") / "triton.log").open("wb") as log:
-        running = Server(ServerSettings(demo_repo, *free_ports(3)), log)
-    with running:
-        running.wait_ready()
-        yield running
-
-
 def triton_url(server: Server) -> str:
     """Triton's own port, behind the gateway."""
     return f"http://127.0.0.1:{server.triton_port}"
@@ -64,6 +52,7 @@ def decoded(server: Server) -> int:
     return count
 
 
+@pytest.mark.promise("one answer")
 @pytest.mark.parametrize("kind", ["generate", "generate_stream"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_answer_is_the_one_that_the_ensemble_gives(
@@ -109,14 +98,9 @@ def test_no_chunk_of_one_sequence_goes_through_postprocessing(server: Server) ->
 def test_a_token_of_the_end_stays_in_a_text_that_shows_special_ones(
     demo_engine: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    engine, tokenizer = demo_engine
-    repo = tmp_path / "triton_model_repo"
     shown = {"skip_special_tokens": "false"}
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings=shown), repo)
     body = {"text_input": chat("What is the capital of France?"), "max_tokens": 24, "end_id": -1}
-    settings = ServerSettings(repo, *free_ports(3))
-    with (tmp_path / "log").open("wb") as log, Server(settings, log) as running:
-        running.wait_ready()
+    with serve_demo(demo_engine, tmp_path, shown) as running:
         urls = (running.settings.url, triton_url(running))
         for kind in ("generate", "generate_stream"):
             asked = {**body, "stream": kind == "generate_stream"}
@@ -131,10 +115,8 @@ def test_a_token_of_the_end_stays_in_a_text_that_shows_special_ones(
 
 
 def test_without_decoding_all_goes_through_postprocessing(demo_repo: Path, tmp_path: Path) -> None:
-    settings = ServerSettings(demo_repo, *free_ports(3), gateway_decoding=False)
-    with (tmp_path / "triton.log").open("wb") as log, Server(settings, log) as running:
-        running.wait_ready()
+    with serve(demo_repo, tmp_path, gateway_decoding=False) as running:
         body = {"text_input": "The capital of France is", "max_tokens": 4}
-        answered = httpx.post(f"{settings.url}{ENSEMBLE}/generate", json=body, timeout=60)
+        answered = httpx.post(f"{running.settings.url}{ENSEMBLE}/generate", json=body, timeout=60)
         assert answered.json()["text_output"]
         assert decoded(running) == 1

@@ -45,6 +45,7 @@ def library(demo_engine: tuple[Path, Path]) -> Library:
     return open_library(*demo_engine)
 
 
+@pytest.mark.promise("exact text")
 def test_each_prompt_alone_streamed_and_not(http: httpx.Client, library: Library) -> None:
     for prompt in PROMPTS:
         ((expected,),) = library.texts([prompt], **ENDING)

@@ -11,8 +11,8 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from support.asking import ENSEMBLE, ask, chat
-from support.own_server import own_server
 from support.paths import ROOT
+from support.serving import serve_demo
 from trellis.grpc_client import generate, texts
 from trellis.server.process import Server
 
@@ -37,7 +37,7 @@ def answer(text):
 def hooked(
     demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    with own_server(demo_engine, tmp_path_factory.mktemp("hooks"), {}, EXAMPLE) as server:
+    with serve_demo(demo_engine, tmp_path_factory.mktemp("hooks"), {}, EXAMPLE) as server:
         yield server
 
 
@@ -48,7 +48,7 @@ def whole_only(
     folder = tmp_path_factory.mktemp("function")
     file = folder / "my.py"
     file.write_text(FUNCTION)
-    with own_server(demo_engine, folder, {}, file) as server:
+    with serve_demo(demo_engine, folder, {}, file) as server:
         yield server
 
 

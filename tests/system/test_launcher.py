@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,79 +15,17 @@ import psutil
 import pytest
 
 from support.asking import ENSEMBLE, ask
+from support.launched import LAUNCHER, Launched
 from support.paths import ROOT
+from support.serving import serve
 from trellis.server.folder import LOCK, sweep
 from trellis.server.ports import free_ports
-
-LAUNCHER = ROOT / "tools" / "launch_triton_server.py"
-
-
-class Launched:
-    """A launcher as a user has it: a process, its output in a file."""
-
-    def __init__(self, repo: Path, folder: Path, *arguments: str) -> None:
-        self.http, self.grpc, self.metrics = free_ports(3)
-        self.log = folder / "launcher.log"
-        command = [
-            sys.executable, str(LAUNCHER), "--model_repo", str(repo),
-            "--http_port", str(self.http), "--grpc_port", str(self.grpc),
-            "--metrics_port", str(self.metrics), *arguments,
-        ]  # fmt: skip
-        # Every trace it may leave is looked for where only this launcher writes.
-        self.temporary = folder / "tmp"
-        self.temporary.mkdir(exist_ok=True)
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "TMPDIR": str(self.temporary)},
-            )
-        self.tree: list[psutil.Process] = []
-        self.prefix = ""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.http}"
-
-    def wait_ready(self) -> None:
-        wait_for(lambda: "ready after" in self.log.read_text(errors="replace"), 60)
-        self.tree = psutil.Process(self.process.pid).children(recursive=True)
-        (folder,) = self.temporary.glob("trellis-*")
-        self.prefix = folder.name
-
-    def stub(self, model: str) -> psutil.Process:
-        (found,) = (p for p in self.tree if any(f"/{model}/1/" in part for part in p.cmdline()))
-        return found
-
-    def assert_nothing_left(self) -> None:
-        _, alive = psutil.wait_procs(self.tree, timeout=3)
-        assert alive == []
-        assert list(self.temporary.iterdir()) == []
-        assert self.prefix
-        assert list(Path("/dev/shm").glob(f"{self.prefix}*")) == []
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture
 def launched(demo_repo: Path, tmp_path: Path) -> Iterator[Launched]:
-    launcher = Launched(demo_repo, tmp_path)
-    try:
-        launcher.wait_ready()
-        yield launcher
-    finally:
-        if launcher.process.poll() is None:
-            launcher.process.kill()
-        launcher.process.wait()
-        for process in launcher.tree:
-            if process.is_running():
-                process.kill()
+    with serve(demo_repo, tmp_path, launcher=True) as running:
+        yield running
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -102,6 +40,21 @@ def test_a_signal_stops_the_whole_tree_within_ten_seconds(
     launched.assert_nothing_left()
 
 
+def test_an_address_opens_http_and_neither_grpc_nor_metrics(
+    demo_repo: Path, tmp_path: Path
+) -> None:
+    with serve(demo_repo, tmp_path, "--address", "0.0.0.0", launcher=True) as launched:
+        ports = (launched.http, launched.grpc, launched.metrics)
+        assert [_answers("127.0.0.1", port) for port in ports] == [True, True, True]
+        assert [_answers("127.0.0.2", port) for port in ports] == [True, False, False]
+
+
+def _answers(address: str, port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((address, port)) == 0
+
+
+@pytest.mark.promise("nothing left")
 def test_a_signal_during_a_stream_stops_just_as_well(launched: Launched) -> None:
     body = {"text_input": "Once", "max_tokens": 5000, "end_id": -1, "stream": True}
     with (
@@ -132,14 +85,10 @@ def test_what_a_killed_launcher_left_goes_with_the_next_launch(
     launched.process.kill()
     launched.process.wait()
     psutil.wait_procs(launched.tree, timeout=15)
-    following = Launched(demo_repo, tmp_path)
-    try:
-        following.wait_ready()  # in the only folder that there is
+    with serve(demo_repo, tmp_path, launcher=True) as following:  # in the only folder there is
         assert not left.exists()
         assert list(Path("/dev/shm").glob(f"{left.name}*")) == []
-    finally:
-        following.process.terminate()
-        assert following.process.wait(12) == 0
+        assert following.stop() == 0
     following.assert_nothing_left()
 
 
@@ -159,6 +108,7 @@ def test_models_do_not_outlive_a_server_that_was_killed_under_load(launched: Lau
     assert alive == []
 
 
+@pytest.mark.promise("nothing left")
 @pytest.mark.parametrize("model", ["tensorrt_llm", "postprocessing"])
 def test_a_killed_model_process_is_an_error_for_its_stream_and_ends_the_server(
     launched: Launched, model: str
@@ -193,7 +143,7 @@ def test_a_killed_model_process_is_an_error_for_its_stream_and_ends_the_server(
     assert launched.process.wait(10) == 1
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{launched.url}/v2/health/ready")
-    assert f"the process of {model}" in launched.log.read_text(errors="replace")
+    assert f"the process of {model}" in launched.log()
     launched.assert_nothing_left()
 
 
@@ -232,27 +182,21 @@ def test_a_server_binary_that_is_not_there_is_named(demo_repo: Path) -> None:
 
 
 def test_a_verbose_log_goes_to_the_file_asked_for(demo_repo: Path, tmp_path: Path) -> None:
-    launcher = Launched(demo_repo, tmp_path, "--log", "--log-file", str(tmp_path / "triton.txt"))
-    try:
-        launcher.wait_ready()
+    options = ("--log", "--log-file", str(tmp_path / "triton.txt"))
+    with serve(demo_repo, tmp_path, *options, launcher=True) as launcher:
         with httpx.Client(base_url=launcher.url, timeout=60) as http:
             assert ask(http, "Hello", max_tokens=2)["text_output"]
-    finally:
-        launcher.process.terminate()
-        assert launcher.process.wait(12) == 0
+        assert launcher.stop() == 0
     log = (tmp_path / "triton.txt").read_text()
     assert "HTTP request: 2 /v2/models/tensorrt_llm/generate" in log
 
 
 def test_options_of_tritonserver_itself_are_passed_on(demo_repo: Path, tmp_path: Path) -> None:
-    launcher = Launched(demo_repo, tmp_path, "--no-check", "--", "--log-info=0", "--id", "mine")
-    try:
-        launcher.wait_ready()
+    options = ("--no-check", "--", "--log-info=0", "--id", "mine")
+    with serve(demo_repo, tmp_path, *options, launcher=True) as launcher:
         assert httpx.get(f"{launcher.url}/v2").json()["name"] == "mine"
-    finally:
-        launcher.process.terminate()
-        assert launcher.process.wait(12) == 0
-    assert "Started HTTPService" not in launcher.log.read_text()
+        assert launcher.stop() == 0
+    assert "Started HTTPService" not in launcher.log()
 
 
 @pytest.mark.parametrize(

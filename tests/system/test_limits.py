@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from support.asking import ask, refused, tensor
-from support.own_server import own_server
+from support.serving import serve_demo
 from trellis.server.process import Server
 
 LIMITS = {
@@ -31,7 +31,7 @@ def limited(
     demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server whose limits are small."""
-    with own_server(demo_engine, tmp_path_factory.mktemp("limited"), LIMITS) as server:
+    with serve_demo(demo_engine, tmp_path_factory.mktemp("limited"), LIMITS) as server:
         yield server
 
 

@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from support.own_server import own_server
+from support.serving import serve_demo
 from trellis.grpc_client import request_inputs
 from trellis.server.process import Server
 
@@ -32,7 +32,7 @@ def small(
     demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server that answers four prompts at a time and lets six wait, for three seconds."""
-    with own_server(demo_engine, tmp_path_factory.mktemp("small"), SETTINGS) as server:
+    with serve_demo(demo_engine, tmp_path_factory.mktemp("small"), SETTINGS) as server:
         yield server
 
 
@@ -67,6 +67,7 @@ async def flood(server: Server, number: int) -> list[httpx.Response]:
         return list(await asyncio.gather(*map(one, range(number))))
 
 
+@pytest.mark.promise("overload")
 def test_a_flood_is_answered_right_or_refused_and_the_server_is_well_after(small: Server) -> None:
     for _ in range(2):
         responses = asyncio.run(flood(small, FLOOD))

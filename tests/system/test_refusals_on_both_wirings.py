@@ -15,13 +15,11 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from support.serving import serve_demo
 from support.standin import Script
 from support.standin_server import serve
-from trellis.engine_files.engine_folder import read_engine
 from trellis.grpc_client import generate, request_inputs
-from trellis.repository.assemble import Plan, assemble
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from trellis.server.process import Server
 
 LIMITS = {
     "decoupled_mode": "false",
@@ -134,15 +132,11 @@ def wiring(
 
 
 def _python(request: pytest.FixtureRequest, folder: Path) -> Iterator[Wiring]:
-    engine, tokenizer = request.getfixturevalue("demo_engine")
-    repository = folder / "triton_model_repo"
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings=LIMITS), repository)
-    with (folder / "triton.log").open("wb") as log:
-        server = Server(ServerSettings(repository, *free_ports(3)), log)
-    with server:
-        server.wait_ready()
-        with triton.InferenceServerClient(f"127.0.0.1:{server.settings.grpc_port}") as client:
-            yield Wiring(server, client)
+    with (
+        serve_demo(request.getfixturevalue("demo_engine"), folder, LIMITS) as server,
+        triton.InferenceServerClient(f"127.0.0.1:{server.settings.grpc_port}") as client,
+    ):
+        yield Wiring(server, client)
 
 
 def _cpp(request: pytest.FixtureRequest, folder: Path) -> Iterator[Wiring]:
@@ -153,6 +147,7 @@ def _cpp(request: pytest.FixtureRequest, folder: Path) -> Iterator[Wiring]:
         yield Wiring(served.server, served.client)
 
 
+@pytest.mark.promise("rejections")
 @pytest.mark.parametrize("case", CASES)
 def test_a_request_is_refused_by_the_fields_name(wiring: Wiring, case: str) -> None:
     prompts, values, message = CASES[case]

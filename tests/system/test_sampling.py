@@ -108,6 +108,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.promise("sampling")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_text_is_the_library_s(http: httpx.Client, library: Library, case: Case) -> None:
     fields = {"max_new_tokens": 32} | ENDING | case.fields
@@ -265,6 +266,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.promise("sampling")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_work_is_refused_by_name(http: httpx.Client, name: str) -> None:
     field, values = REFUSED[name]

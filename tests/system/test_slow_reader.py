@@ -99,7 +99,8 @@ def seconds_of_readers(http: httpx.Client, expected: str) -> float:
     return time.monotonic() - begin
 
 
-@pytest.mark.parametrize("slow", [slow_http, slow_grpc])
+@pytest.mark.promise("slow readers")
+@pytest.mark.parametrize("slow", [slow_http, pytest.param(slow_grpc, marks=pytest.mark.slow)])
 def test_streams_that_nobody_reads_hold_up_no_other_and_lose_nothing(
     server: Server, http: httpx.Client, slow: Callable[[Server], AbstractContextManager[Later]]
 ) -> None:

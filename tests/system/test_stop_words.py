@@ -49,6 +49,7 @@ WORDS = [
 ]
 
 
+@pytest.mark.promise("stop words")
 @pytest.mark.parametrize("words", WORDS, ids=repr)
 def test_the_text_ends_before_the_stop_word_whichever_way_it_comes(
     server: Server, http: httpx.Client, pattern: str, words: list[str]

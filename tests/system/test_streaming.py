@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from support.asking import KOREAN, ask, stream
 
@@ -18,6 +19,7 @@ def test_a_stream_says_what_the_whole_answer_says(http: httpx.Client) -> None:
     assert whole.startswith(KOREAN)
 
 
+@pytest.mark.promise("exact text")
 def test_thirty_two_streams_at_once_keep_every_character(http: httpx.Client) -> None:
     # What follows a prompt may depend on the batch it runs in: the repeated line does not.
     with ThreadPoolExecutor(32) as pool:
@@ -27,6 +29,7 @@ def test_thirty_two_streams_at_once_keep_every_character(http: httpx.Client) -> 
             assert "".join(chunk.decode("utf-8", "strict") for chunk in chunks).startswith(KOREAN)
 
 
+@pytest.mark.promise("exact text")
 def test_streams_in_many_scripts_equal_their_whole_answers(http: httpx.Client) -> None:
     for prompt in ("日本語の文章を", "Привет, как", "שלום", "สวัสดี", "👩‍👩‍👧 🏳️‍🌈 👍🏽", "हिन्दी में"):
         for sampling in ({}, {"temperature": 1.8, "top_k": 500, "seed": 5}):

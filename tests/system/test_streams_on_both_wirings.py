@@ -9,13 +9,11 @@ import httpx
 import pytest
 import tritonclient.grpc as triton
 
+from support.serving import serve_demo
 from support.standin import Script
 from support.standin_server import serve
-from trellis.engine_files.engine_folder import read_engine
 from trellis.grpc_client import generate, texts
-from trellis.repository.assemble import Plan, assemble
-from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from trellis.server.process import Server
 from trellis.tokenizers import load
 
 PROMPT = "The capital of France is"
@@ -31,13 +29,7 @@ def running(
     folder = tmp_path_factory.mktemp("streams")
     settings = {"exclude_input_in_output": "false"}
     if request.param == "python":
-        engine, tokenizer = request.getfixturevalue("demo_engine")
-        repository = folder / "triton_model_repo"
-        assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings=settings), repository)
-        with (folder / "triton.log").open("wb") as log:
-            server = Server(ServerSettings(repository, *free_ports(3)), log)
-        with server:
-            server.wait_ready()
+        with serve_demo(request.getfixturevalue("demo_engine"), folder, settings) as server:
             yield server, True
         return
     library = request.getfixturevalue("standin_library")

@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from support.fake_engines import RELEASES
+from support.fake_engines import slow_but_kinds
 from support.standin import Script
 from support.standin_server import Served, serve
 from trellis.contract.release import Contract, read_contract
@@ -32,7 +32,7 @@ def answer(llama: Tokenizer) -> list[int]:
     return llama.encode(TEXT)[1:]
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(scope="module", params=slow_but_kinds())
 def served(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -72,6 +72,7 @@ def refused(served: Served, rows: int = 1, **values: Any) -> str:
     return str(error.value.message()).removeprefix("in ensemble 'ensemble', ")
 
 
+@pytest.mark.promise("releases")
 def test_an_unstreamed_answer_is_the_text_and_a_stream_joins_to_it(served: Served) -> None:
     response = served.post(text_input=PROMPT, max_tokens=100)
     assert response.status_code == 200, response.text
@@ -88,6 +89,7 @@ def test_a_stream_without_an_id_is_one_exact_chunk(served: Served) -> None:
     assert "has no id, and is answered in one piece" in served.log
 
 
+@pytest.mark.promise("releases")
 def test_sampling_inputs_arrive_under_the_names_of_the_release(
     served: Served, contract: Contract
 ) -> None:

@@ -50,9 +50,9 @@ def main(
             engine.version,
             engine.world_size,
             address,
+            ports,
             grpc_address,
             metrics_address,
-            ports,
         )
         command = serve_command(serving, image)
     except TrellisError as error:

@@ -69,10 +69,10 @@ def releases() -> list[str]:
 
 def version_numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version: `0.17.0.post1` -> (0, 17, 0), `1.2.0rc4` -> (1, 2, 0)."""
-    match = re.match(r"(\d+)\.(\d+|x)(?:\.(\d+))?", version)
+    match = re.match(r"(\d{1,4})\.(\d{1,4}|x)(?:\.(\d{1,4}))?", version)
     if match is None:
         raise ReleaseError(
-            f"{version!r} is no TensorRT-LLM release; known: {', '.join(releases())}"
+            f"{version[:64]!r} is no TensorRT-LLM release; known: {', '.join(releases())}"
         )
     return tuple(int(part) for part in match.groups() if part and part != "x")
 

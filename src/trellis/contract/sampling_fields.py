@@ -128,5 +128,5 @@ def cannot(client: str, engine: str) -> RequestError:
 
 
 def neutral(values: np.ndarray) -> bool:
-    """Whether every value of an input asks for nothing."""
+    """Whether every value of an input, [rows, ...] of any dtype, asks for nothing."""
     return all(value in NEUTRAL for value in np.asarray(values).reshape(-1).tolist())

@@ -124,9 +124,9 @@ class Serving:
     release: str
     world_size: int = 1
     address: str = "127.0.0.1"  # of HTTP
+    ports: tuple[int, int, int] = (8000, 8001, 8002)
     grpc_address: str = "127.0.0.1"
     metrics_address: str = "127.0.0.1"
-    ports: tuple[int, int, int] = (8000, 8001, 8002)
 
 
 def serve_command(serving: Serving, given_image: str = "") -> Command:

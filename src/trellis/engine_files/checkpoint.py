@@ -7,8 +7,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic import ConfigDict, Field
+
+from trellis.engine_files.json_form import Form, Size, read_form
 from trellis.engine_files.safetensors_headers import SafetensorsError, Tensor, read_tensors
 from trellis.errors import TrellisError
 from trellis.files import read_json
@@ -72,6 +74,28 @@ def looks_like_checkpoint(path: Path) -> bool:
     return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
 
 
+class TextConfig(Form):
+    """`config.json`, or of one with several models the text model's part."""
+
+    model_config = ConfigDict(strict=True)
+
+    max_position_embeddings: Size | None = None
+    vocab_size: Size | None = None
+    num_attention_heads: Size | None = None
+    num_key_value_heads: Size | None = None
+    num_hidden_layers: Size | None = None
+    hidden_size: Size | None = None
+    head_dim: Size | None = None
+    dtype: str | None = None
+    torch_dtype: str | None = None  # what `dtype` was called before transformers 4.56
+
+
+class _Index(Form):
+    """`model.safetensors.index.json`: each weight with the file that it is in."""
+
+    weight_map: dict[str, str] = Field(default_factory=dict)
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read it. Raises CheckpointError for files that are missing or unreadable."""
     config = _text_config(path / "config.json")
@@ -82,36 +106,40 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if index.is_file():
         _check_complete(index, {file.name for file in weights})
     beside = [path / "config.json", path / "generation_config.json", index]
-    heads = config.get("num_attention_heads")
+    heads, hidden = config.num_attention_heads, config.hidden_size or 0
     return Checkpoint(
         files=(*(file for file in beside if file.is_file()), *weights),
-        max_seq_len=config.get("max_position_embeddings"),
-        vocab_size=config.get("vocab_size"),
+        max_seq_len=config.max_position_embeddings,
+        vocab_size=config.vocab_size,
         attention_heads=heads,
-        key_value_heads=config.get("num_key_value_heads") or heads,
-        layers=config.get("num_hidden_layers") or 0,
-        hidden_size=config.get("hidden_size") or 0,
-        head_size=config.get("head_dim") or (config.get("hidden_size") or 0) // (heads or 1),
-        dtype=str(config.get("dtype") or config.get("torch_dtype") or ""),
+        key_value_heads=config.num_key_value_heads or heads,
+        layers=config.num_hidden_layers or 0,
+        hidden_size=hidden,
+        head_size=config.head_dim or hidden // (heads or 1),
+        dtype=config.dtype or config.torch_dtype or "",
     )
 
 
-def _text_config(file: Path) -> dict[str, Any]:
+def _text_config(file: Path) -> TextConfig:
     try:
         config = read_json(file)
+        text = config.get("text_config", config)
+        if "architectures" not in config or not isinstance(text, dict):
+            raise ValueError(f"{file}: no `architectures`; not a Hugging Face checkpoint's")
+        return read_form(file, TextConfig, text)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: not readable: {error}") from error
-    if "architectures" not in config or not isinstance(config.get("text_config", {}), dict):
-        raise CheckpointError(f"{file}: no `architectures`; not a Hugging Face checkpoint's")
-    text: dict[str, Any] = config.get("text_config", config)
-    return text
+        raise CheckpointError(str(error)) from error
 
 
 def _check_complete(index: Path, present: set[str]) -> None:
     try:
-        needed = set(read_json(index).get("weight_map", {}).values())
-    except (AttributeError, ValueError) as error:
-        raise CheckpointError(f"{index}: not readable: {error}") from error
+        needed = set(read_form(index, _Index, read_json(index)).weight_map.values())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(error)) from error
     missing = sorted(needed - present)
     if missing:
-        raise CheckpointError(f"{index.parent}: {', '.join(missing)} is missing; copy it there")
+        raise CheckpointError(
+            f"{index.parent}: {missing[0]} is missing, and {len(missing) - 1} more; copy it there"
+            if len(missing) > 3
+            else f"{index.parent}: {', '.join(missing)} is missing; copy it there"
+        )

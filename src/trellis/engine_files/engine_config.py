@@ -5,15 +5,16 @@
 `pretrained_config` and `build_config`. What follows needs none of these differences.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from trellis.engine_files.json_form import Form, Size, read_form
 from trellis.errors import TrellisError
+from trellis.files import read_json
 
 RANK_SPLIT = re.compile(r"_tp(\d+)_")
 RANK_FILE = re.compile(r"rank(\d+)\.engine$")
@@ -25,6 +26,7 @@ BYTES = {
     "int8": 1.0,
     "fp4": 0.5,
 }
+Ranks = Annotated[int, Field(ge=1, le=1024)]
 # Keys that builder_config has gained, newest first: the only hint at which of 0.5 to 0.7 it is.
 GAINED_KEYS = (
     ("0.7.2", ("gather_context_logits", "gather_generation_logits", "use_paged_context_fmha")),
@@ -80,64 +82,60 @@ class EngineConfig:
         )
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-
-
-class _Builder(_Form):
+class _Builder(Form):
     """`builder_config` of 0.5 to 0.7."""
 
     precision: str
-    tensor_parallel: int = Field(1, ge=1)
-    pipeline_parallel: int = Field(1, ge=1)
-    num_layers: int = Field(ge=1)
-    num_heads: int = Field(ge=1)
-    num_kv_heads: int | None = None
-    hidden_size: int = Field(ge=1)
-    vocab_size: int = Field(ge=1)
-    max_batch_size: int = Field(ge=1)
-    max_input_len: int = Field(ge=1)
-    max_output_len: int = Field(ge=1)
-    max_beam_width: int = Field(1, ge=1)
-    max_num_tokens: int | None = None
+    tensor_parallel: Ranks = 1
+    pipeline_parallel: Ranks = 1
+    num_layers: Size
+    num_heads: Size
+    num_kv_heads: Size | None = None
+    hidden_size: Size
+    vocab_size: Size
+    max_batch_size: Size
+    max_input_len: Size
+    max_output_len: Size
+    max_beam_width: Size = 1
+    max_num_tokens: Size | None = None
     int8: bool = False
     quant_mode: int = 0
 
 
-class _Mapping(_Form):
-    world_size: int = Field(1, ge=1)
-    tp_size: int = Field(1, ge=1)
-    pp_size: int = Field(1, ge=1)
+class _Mapping(Form):
+    world_size: Size = 1
+    tp_size: Ranks = 1
+    pp_size: Ranks = 1
 
 
-class _Quantization(_Form):
+class _Quantization(Form):
     quant_algo: str | None = None
     kv_cache_quant_algo: str | None = None
 
 
-class _Pretrained(_Form):
+class _Pretrained(Form):
     """`pretrained_config` from 0.8 on."""
 
     dtype: str
-    vocab_size: int = Field(ge=1)
-    hidden_size: int = Field(ge=1)
-    num_hidden_layers: int = Field(ge=1)
-    num_attention_heads: int = Field(ge=1)
-    num_key_value_heads: int | None = None
-    head_size: int | None = None
+    vocab_size: Size
+    hidden_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    num_key_value_heads: Size | None = None
+    head_size: Size | None = None
     mapping: _Mapping = _Mapping(world_size=1, tp_size=1, pp_size=1)
     quantization: _Quantization | None = None
 
 
-class _Build(_Form):
+class _Build(Form):
     """`build_config` from 0.8 on; `max_output_len` until 0.10, `max_seq_len` after."""
 
-    max_batch_size: int = Field(ge=1)
-    max_input_len: int = Field(ge=1)
-    max_output_len: int | None = None
-    max_seq_len: int | None = None
-    max_beam_width: int = Field(1, ge=1)
-    max_num_tokens: int | None = None
+    max_batch_size: Size
+    max_input_len: Size
+    max_output_len: Size | None = None
+    max_seq_len: Size | None = None
+    max_beam_width: Size = 1
+    max_num_tokens: Size | None = None
     plugin_config: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -149,11 +147,11 @@ def read_engine_config(path: Path, release: str = "") -> EngineConfig:
     data = _json(path)
     try:
         if "builder_config" in data:
-            return _from_builder(data, release)
+            return _from_builder(path, data, release)
         if "pretrained_config" in data and "build_config" in data:
-            return _from_pretrained(data, release)
-    except ValidationError as error:
-        raise EngineConfigError(f"{path}: {_words(error)}") from error
+            return _from_pretrained(path, data, release)
+    except ValueError as error:
+        raise EngineConfigError(str(error)) from error
     raise EngineConfigError(
         f"{path}: not an engine's config.json: neither builder_config (0.5 to 0.7) nor"
         " pretrained_config and build_config (from 0.8) are in it"
@@ -166,7 +164,7 @@ def looks_like_trtllm(path: Path) -> bool:
     return "builder_config" in data or {"pretrained_config", "build_config"} <= set(data)
 
 
-def rank_files(folder: Path, tensor_parallel: int | None = None) -> dict[int, Path]:
+def rank_files(folder: Path, tensor_parallel: Size | None = None) -> dict[int, Path]:
     """The engine file of every rank: `rank0.engine`, `llama_float16_tp2_rank0.engine`.
 
     Files that name another tensor parallelism than the one given are left over from another build.
@@ -187,7 +185,7 @@ def rank_files(folder: Path, tensor_parallel: int | None = None) -> dict[int, Pa
     return found
 
 
-def rank_bytes(folder: Path, tensor_parallel: int | None = None) -> dict[int, float]:
+def rank_bytes(folder: Path, tensor_parallel: Size | None = None) -> dict[int, float]:
     """Bytes of each rank's engine, with the weights that newer releases keep beside it."""
     return {
         rank: float(
@@ -201,7 +199,7 @@ def rank_bytes(folder: Path, tensor_parallel: int | None = None) -> dict[int, fl
     }
 
 
-def missing_ranks(folder: Path, world_size: int, tensor_parallel: int | None = None) -> list[int]:
+def missing_ranks(folder: Path, world_size: int, tensor_parallel: Size | None = None) -> list[int]:
     """Ranks without a (non-empty) file of their own."""
     files = rank_files(folder, tensor_parallel)
     return [
@@ -213,32 +211,24 @@ def missing_ranks(folder: Path, world_size: int, tensor_parallel: int | None = N
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise EngineConfigError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise EngineConfigError(f"{path}: not an object but {type(data).__name__}")
-    return data
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise EngineConfigError(str(error)) from error
 
 
-def _words(error: ValidationError) -> str:
-    """pydantic's complaints, one after another: `builder_config.num_heads: Field required`."""
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-
-
-class _OldConfig(_Form):
+class _OldConfig(Form):
     builder_config: _Builder
     plugin_config: dict[str, Any] = Field(default_factory=dict)
 
 
-class _NewConfig(_Form):
+class _NewConfig(Form):
     version: str
     pretrained_config: _Pretrained
     build_config: _Build
 
 
-def _from_builder(data: dict[str, Any], release: str) -> EngineConfig:
-    config = _OldConfig.model_validate(data)
+def _from_builder(path: Path, data: dict[str, Any], release: str) -> EngineConfig:
+    config = read_form(path, _OldConfig, data)
     builder, plugins = config.builder_config, config.plugin_config
     keys = {*data["builder_config"], *plugins}
     guess = next((name for name, gained in GAINED_KEYS if keys & set(gained)), "0.5.0")
@@ -274,8 +264,8 @@ def _old_kv_dtype(builder: _Builder) -> str:
     return "fp8" if builder.quant_mode & fp8_kv_cache else builder.precision
 
 
-def _from_pretrained(data: dict[str, Any], release: str) -> EngineConfig:
-    config = _NewConfig.model_validate(data)
+def _from_pretrained(path: Path, data: dict[str, Any], release: str) -> EngineConfig:
+    config = read_form(path, _NewConfig, data)
     model, build, plugins = (
         config.pretrained_config,
         config.build_config,

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from trellis.contract.containers import installed_runtime
 from trellis.contract.release import release_for
-from trellis.engine_files.checkpoint import CheckpointError, looks_like_checkpoint, read_checkpoint
+from trellis.engine_files.checkpoint import (
+    CheckpointError,
+    TextConfig,
+    looks_like_checkpoint,
+    read_checkpoint,
+)
 from trellis.engine_files.engine_config import (
     EngineConfig,
     looks_like_trtllm,
@@ -18,6 +23,7 @@ from trellis.engine_files.engine_config import (
     rank_files,
     read_engine_config,
 )
+from trellis.engine_files.json_form import read_form
 from trellis.errors import TrellisError
 from trellis.files import read_json
 
@@ -153,7 +159,7 @@ def _trtllm(path: Path, release: str) -> EngineFolder:
     missing = missing_ranks(path, config.world_size, config.tensor_parallel)
     if missing:
         raise EngineFolderError(
-            f"ENGINE={path}: no engine file for rank {', '.join(map(str, missing))} of"
+            f"ENGINE={path}: no engine file for rank {', '.join(map(str, missing[:8]))} of"
             f" {config.world_size} (TP {config.tensor_parallel} x PP {config.pipeline_parallel})"
         )
     ranks = rank_files(path, config.tensor_parallel)
@@ -209,15 +215,15 @@ def _gguf(path: Path, files: tuple[Path, ...]) -> EngineFolder:
 def _openvino_ir(path: Path, files: tuple[Path, ...]) -> EngineFolder:
     if not any(path.glob("*openvino*model*.xml")):
         raise EngineFolderError(f"ENGINE={path}: found no *.gguf and no openvino_model.xml")
-    config_file = path / "config.json"
+    file = path / "config.json"
     try:
-        config = read_json(config_file) if config_file.exists() else {}
-    except ValueError as error:
-        raise EngineFolderError(str(error)) from error
+        config = read_form(file, TextConfig, read_json(file) if file.exists() else {})
+    except (OSError, ValueError) as error:
+        raise EngineFolderError(f"ENGINE={error}") from error
     return EngineFolder(
         path=path,
         engine_type="openvino",
         files=files,
-        max_seq_len=config.get("max_position_embeddings"),
-        vocab_size=config.get("vocab_size"),
+        max_seq_len=config.max_position_embeddings,
+        vocab_size=config.vocab_size,
     )

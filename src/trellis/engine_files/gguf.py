@@ -3,9 +3,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trellis.errors import TrellisError
+
+T = TypeVar("T")
 
 
 class GgufError(TrellisError, ValueError):
@@ -48,28 +50,34 @@ def read_gguf(path: Path) -> GgufMetadata:
     except Exception as error:
         raise GgufError(f"{path}: not a readable GGUF file: {error}") from error
 
-    def get(key: str, default: Any = None) -> Any:
-        return fields[key].contents() if key in fields else default
+    def get(key: str, kind: type[T], default: T | None = None) -> Any:
+        value = fields[key].contents() if key in fields else default
+        if value is not None and (type(value) is not kind):
+            raise GgufError(
+                f"{path}: {key} is of type {type(value).__name__}; a file with one of"
+                f" {kind.__name__} is needed"
+            )
+        return value
 
-    def need(key: str) -> Any:
+    def need(key: str, kind: type[T]) -> Any:
         if key not in fields:
             raise GgufError(f"{path}: has no {key}")
-        return fields[key].contents()
+        return get(key, kind)
 
-    architecture = need("general.architecture")
+    architecture = need("general.architecture", str)
     return GgufMetadata(
         architecture=architecture,
-        context_length=int(need(f"{architecture}.context_length")),
-        model=need("tokenizer.ggml.model"),
-        pre=get("tokenizer.ggml.pre", "default"),
-        tokens=need("tokenizer.ggml.tokens"),
-        token_types=get("tokenizer.ggml.token_type", []),
-        merges=get("tokenizer.ggml.merges", []),
-        bos_id=get("tokenizer.ggml.bos_token_id"),
-        eos_id=get("tokenizer.ggml.eos_token_id"),
-        eot_id=get("tokenizer.ggml.eot_token_id"),
-        pad_id=get("tokenizer.ggml.padding_token_id"),
-        unk_id=get("tokenizer.ggml.unknown_token_id"),
-        add_bos_token=bool(get("tokenizer.ggml.add_bos_token", False)),
-        chat_template=get("tokenizer.chat_template"),
+        context_length=need(f"{architecture}.context_length", int),
+        model=need("tokenizer.ggml.model", str),
+        pre=get("tokenizer.ggml.pre", str, "default"),
+        tokens=need("tokenizer.ggml.tokens", list),
+        token_types=get("tokenizer.ggml.token_type", list, []),
+        merges=get("tokenizer.ggml.merges", list, []),
+        bos_id=get("tokenizer.ggml.bos_token_id", int),
+        eos_id=get("tokenizer.ggml.eos_token_id", int),
+        eot_id=get("tokenizer.ggml.eot_token_id", int),
+        pad_id=get("tokenizer.ggml.padding_token_id", int),
+        unk_id=get("tokenizer.ggml.unknown_token_id", int),
+        add_bos_token=bool(get("tokenizer.ggml.add_bos_token", bool, False)),
+        chat_template=get("tokenizer.chat_template", str),
     )

@@ -10,6 +10,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trellis.errors import TrellisError
 
@@ -53,12 +54,18 @@ def read_tensors(file: Path) -> list[Tensor]:
     try:
         header = json.loads(text)
         header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        tensors = [
-            Tensor(name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        tensors = [_tensor(name, entry) for name, entry in header.items()]
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise SafetensorsError(f"{file.name} is no safetensors file") from None
     if size < 8 + length + end:
         raise SafetensorsError(f"{file.name} has {size} bytes of {8 + length + end}")
     return tensors
+
+
+def _tensor(name: str, entry: dict[str, Any]) -> Tensor:
+    """A tensor of the header. Raises ValueError, KeyError or TypeError if it is none."""
+    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    if not isinstance(dtype, str) or not all(type(dim) is int and dim >= 0 for dim in shape):
+        raise TypeError(f"{name}: dtype is no string, or shape no list of sizes")
+    return Tensor(name, dtype, shape)

@@ -358,7 +358,7 @@ def error_response(message: str, code: str) -> Any:
 
 
 def empty_response(rows: int, stream_keys: np.ndarray | None) -> Any:
-    """An answer without tokens: [rows, 1, 0]; `stream_keys` of the request, [rows, 1]."""
+    """An answer without tokens, [rows, 1, 0] int32; `stream_keys`: [rows, 1] uint64."""
     tensors = [] if stream_keys is None else [pb_utils.Tensor("stream_key", stream_keys)]
     tensors += [
         pb_utils.Tensor("output_ids", np.zeros((rows, 1, 0), np.int32)),

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from trellis.engine_host.answers import error_response, final_flag
+from trellis.errors import one_line
 
 THREADS = 16
 
@@ -34,5 +35,5 @@ class Refusals:
 def _send(sender: Any, message: str, code: str) -> None:
     try:
         sender.send(error_response(message, code), flags=final_flag())
-    except Exception:
-        log.exception("a refusal could not be sent")
+    except Exception as error:
+        log.error("a refusal could not be sent: %s", one_line(error))

@@ -40,8 +40,9 @@ REFUSED = {
 def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampling:
     """The settings of one row of a request.
 
-    `arrays` maps a tensor's name to its values, [rows] or [rows, ...]. Raises RequestError with the
-    client's name of the input that is wrong or that the engine does not have.
+    `arrays` maps a tensor's name to its values, [rows] or [rows, ...], of the contract's dtype.
+    Raises RequestError with the client's name of the input that is wrong or that the engine does
+    not have.
     """
     words = tuple(read_words("bad_words", arrays, row))
     ends = _stop_token_ids(arrays, row)
@@ -55,7 +56,10 @@ def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampl
 
 
 def read_words(client: str, arrays: dict[str, np.ndarray], row: int) -> list[str]:
-    """The words of one row, of the tensor with the client's name. Raises RequestError."""
+    """The words of one row, of the tensor with the client's name. Raises RequestError.
+
+    `arrays`: that tensor is [rows, words], object: UTF-8 bytes.
+    """
     array = arrays.get(client)
     if array is None or not array.size:
         return []

@@ -21,6 +21,7 @@ from trellis.engine_host.engines.engine import (
 from trellis.engine_host.queue import RequestQueue
 from trellis.engine_host.senders import Senders
 from trellis.engine_host.stream_watch import StreamWatch
+from trellis.errors import one_line
 
 WAKE = "wake"
 
@@ -155,7 +156,7 @@ class Scheduler:
             engine.add(item.key, item.ids, item.sampling)
             self._running[item.key] = item
         except Exception as error:
-            log.exception("the engine refused a request")
+            log.error("the engine refused a request: %s", one_line(error))
             self._fail(engine, item.answer, f"the engine refused the request: {error}")
 
     def _step(self, engine: Engine) -> None:
@@ -186,7 +187,7 @@ class Scheduler:
         try:
             enough = answer.feed(item.row, event)
         except Exception as error:
-            log.exception("an answer could not take its tokens")
+            log.error("an answer could not take its tokens: %s", one_line(error))
             self._fail(engine, answer, f"the answer failed: {error}")
             return
         if answer.dropped:

@@ -11,6 +11,7 @@ import queue
 import threading
 
 from trellis.engine_host.answers import Answer
+from trellis.errors import one_line
 
 log = logging.getLogger("trellis.senders")
 
@@ -64,7 +65,7 @@ class Senders:
         try:
             answer.flush()
         except Exception as error:
-            log.exception("a response could not be sent")
+            log.error("a response could not be sent: %s", one_line(error))
             answer.abort(f"the response could not be sent: {error}")
 
     def _fed_again(self, answer: Answer) -> bool:

@@ -38,6 +38,8 @@ class Answer:
             return b""
         if self._rest:
             data = self._rest + data
+        elif 0 < data.find(EVENT_END) == len(data) - len(EVENT_END) and not self.failed:
+            return one_line(self._event(data[: -len(EVENT_END)]))  # one event, as most come
         events, end, self._rest = data.rpartition(EVENT_END)
         if not end or self.failed:
             return b""

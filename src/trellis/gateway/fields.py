@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from trellis.contract.client_inputs import STOP
 from trellis.gateway.refusals import SHOWN, Refusal, shown
 
 INTEGERS = {
@@ -145,6 +146,8 @@ class Field:
             )
 
     def _unwanted(self, item: Any) -> Refusal:
+        if self.name == STOP and isinstance(item, str):  # what other servers call stop words
+            return self._wrong(f"{_as_json(item)} is not true or false; did you mean stop_words?")
         wanted = WANTED.get(self.kind, "a number" if self.kind in FLOATS else "a whole number")
         return self._wrong(
             f"{_as_json(item)} is not {wanted}; send {wanted}, or leave the field out"

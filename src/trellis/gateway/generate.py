@@ -18,7 +18,7 @@ from trellis.gateway.prepared import Prepared
 from trellis.gateway.reading import Sent, read_request
 from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal, cut_off, unreachable
 from trellis.gateway.request_body import check_content_type, header, read_body
-from trellis.gateway.sending import Receive, Scope, Send, send_whole
+from trellis.gateway.sending import Client, Receive, Scope, Send, Write, send_whole, write_now
 from trellis.gateway.state import State
 from trellis.gateway.text_answers import TextAnswer
 from trellis.gateway.triton import ClientGone, Exchange, TritonLost
@@ -43,6 +43,23 @@ def as_generated(status: int, content_type: bytes, body: bytes) -> Whole:
 
 
 Finish = Callable[[int, bytes, bytes], Whole]
+
+
+@dataclass
+class Pieces:
+    """What a stream's client gets, written as it comes where the client keeps up."""
+
+    answer: Answer
+    write: Write
+    left: bytes = b""  # to be sent with patience
+
+    def take(self, data: bytes) -> bool:
+        """Take a piece of the engine's answer; False if something is left, or it has failed."""
+        out = self.answer.feed(data)
+        if self.answer.failed or (out and not self.write(out)):
+            self.left = out
+            return False
+        return True
 
 
 class Generate:
@@ -70,8 +87,9 @@ class Generate:
         if asked.stops:
             await self._stop(path, model, owner, asked, finish, send)
             return
+        client = Client(receive, send, write_now(scope))
         with self._state.in_flight.noted(owner, asked.request_id):
-            await self._answer(path, model, asked, finish, receive, send)
+            await self._answer(path, model, asked, finish, client)
 
     async def _read(self, model: Model, headers: Headers, body: bytes) -> tuple[Prepared, Finish]:
         """What is asked, and what makes the client's answer of Triton's. Raises Refusal.
@@ -113,21 +131,15 @@ class Generate:
         await send_whole(send, whole.status, whole.headers, whole.body)
 
     async def _answer(
-        self,
-        path: str,
-        model: Model,
-        asked: Prepared,
-        finish: Finish,
-        receive: Receive,
-        send: Send,
+        self, path: str, model: Model, asked: Prepared, finish: Finish, client: Client
     ) -> None:
         asked_path, body, answer = await self._route(path, model, asked)
         exchange = await self._open(f"{asked_path}/{self._verb}", body)
         self._state.exchanges.add(exchange)
-        watch = asyncio.create_task(_watch(receive, exchange))
+        watch = asyncio.create_task(_watch(client.receive, exchange))
         complete = False
         try:
-            complete = await self._pass_on(exchange, answer, finish, send, watch)
+            complete = await self._pass_on(exchange, answer, finish, client, watch)
         finally:
             watch.cancel()
             self._state.exchanges.discard(exchange)
@@ -175,11 +187,11 @@ class Generate:
         exchange: Exchange,
         answer: Answer,
         finish: Finish,
-        send: Send,
+        client: Client,
         watch: "asyncio.Task[None]",
     ) -> bool:
         """Send an answer as it comes; whether all of it was read."""
-        started = False
+        started, send = False, client.send
         try:
             await exchange.head()
             answer.begin(exchange.status, exchange.content_type)
@@ -190,11 +202,11 @@ class Generate:
                 return True
             started = True
             await send(_start(answer.status))
-            while data := await exchange.read():
-                if out := answer.feed(data):
-                    await send({"type": "http.response.body", "body": out, "more_body": True})
-                    if answer.failed:
-                        break
+            pieces = Pieces(answer, client.write)
+            while not await exchange.pass_to(pieces.take):
+                await send({"type": "http.response.body", "body": pieces.left, "more_body": True})
+                if answer.failed:
+                    break
             watch.cancel()
             await send({"type": "http.response.body", "body": answer.end(), "more_body": False})
             return not answer.failed

@@ -3,14 +3,27 @@
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from trellis.gateway.refusals import RETRY_AFTER, Headers, Refusal
+
+# An extension of ASGI's scope: `write(data) -> bool` writes a piece of a body that has begun,
+# unless the client is behind. Starlette's layers and a task's switch cost more than a token's text.
+WRITE_NOW = "trellis.write_now"
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Write = Callable[[bytes], bool]
+
+
+class Client(NamedTuple):
+    """The ways to and from whoever asked."""
+
+    receive: Receive
+    send: Send
+    write: Write  # see WRITE_NOW
 
 
 async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
@@ -20,6 +33,13 @@ async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> 
         made.append(RETRY_AFTER)
     await send({"type": "http.response.start", "status": status, "headers": made})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def write_now(scope: Scope) -> Write:
+    """What writes at once, where the server has it."""
+    extension = scope.get("extensions", {}).get(WRITE_NOW)
+    write: Write = extension["write"] if extension else lambda _: False
+    return write
 
 
 async def send_refusal(send: Send, refusal: Refusal) -> None:

@@ -23,6 +23,7 @@ STRING = rb'"(?:[^"\\]|\\.)*"'
 MEMBER = re.compile(rb'"(\w+)":(%s|\[(?:[^"\]]|%s)*\]|[^,"\[\]{}]+)' % (STRING, STRING))
 ERROR = b'{"error":"'
 ID = b"id"
+OPENS = ord("[")
 # What Triton says of an ensemble's answers, and of none of a model's own.
 SEQUENCE = {b"sequence_end": b"false", b"sequence_id": b"0", b"sequence_start": b"false"}
 log = logging.getLogger("trellis.gateway")
@@ -144,5 +145,6 @@ def _ids(value: bytes) -> list[int]:
     >>> _ids(b"7"), _ids(b"[7,8]"), _ids(b"[]")
     ([7], [7, 8], [])
     """
-    ids: int | list[int] = json.loads(value)
-    return ids if isinstance(ids, list) else [ids]
+    if value[0] != OPENS:
+        return [int(value)]
+    return list(map(int, value[1:-1].split(b","))) if len(value) > 2 else []

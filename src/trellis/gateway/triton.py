@@ -41,6 +41,7 @@ class Exchange(asyncio.Protocol):
         self._done: Callable[[Exchange], None] | None = None  # nobody reads: who wants its end
         self._lost = self._paused = False
         self._interruption: Exception | None = None
+        self._sink: Callable[[bytes], bool] | None = None  # while `pass_to` waits
         self.used = False  # by an earlier request
         self.idle_since = 0.0
         self._begin()
@@ -81,6 +82,37 @@ class Exchange(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
         return data
+
+    async def pass_to(self, sink: Callable[[bytes], bool]) -> bool:
+        """Give `sink` each piece of the body as it comes, without waking whoever waits here.
+
+        Returns at the body's end (True), or once `sink` takes no more (False); nothing is lost,
+        and `read` or `pass_to` goes on. Raises TritonLost, or an interruption.
+        """
+        while True:
+            if self._parts and not sink(await self.read()):
+                return False
+            if self._ended:
+                return True
+            self._sink = sink
+            try:
+                await self._more()
+            finally:
+                stopped, self._sink = self._sink is None, None
+            if stopped:
+                return False
+
+    def _give(self) -> bool:
+        """Whether the sink took what has come, so that nobody has to wake."""
+        if self._sink is None or not self._parts or self._ended or self._lost:
+            return False
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._pending = 0
+        if self._sink(data):
+            return True
+        self._sink = None
+        return False
 
     async def _more(self) -> None:
         if self._interruption is not None:
@@ -146,6 +178,8 @@ class Exchange(asyncio.Protocol):
         if self._done is not None:
             if self._ended or self._lost:
                 self.transport.abort()
+            return
+        if self._give():
             return
         self._wake()
         if self._pending > MAX_PENDING_BYTES and not self._paused:

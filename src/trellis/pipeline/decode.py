@@ -8,6 +8,7 @@ JSON objects, so that both ways are the same code. No numpy here: ids are lists,
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from trellis.panics import guarded
 from trellis.pipeline.answer_ids import padding_of, without_padding
 from trellis.pipeline.hooks import AnswerHook, HookError, Hooks
 
@@ -40,9 +41,9 @@ class SequenceText:
 
         `cut`: how many characters at its end a stop word takes. Raises what a tokenizer_type does.
         """
-        text = self._decoder.push(ids)
+        text = guarded(self._decoder.push, ids)
         if ended:
-            text += self._decoder.end()
+            text += guarded(self._decoder.end)
         return text[:-cut] if cut else text
 
 
@@ -110,9 +111,9 @@ class Detokenizer:
         and HookError.
         """
         if skip_special_tokens is None:
-            text = self.decode(ids)
+            text = guarded(self.decode, ids)
         else:
-            text = self.decode(ids, skip_special_tokens)
+            text = guarded(self.decode, ids, skip_special_tokens)
         if cut:
             text = text[:-cut]
         if self._new_answer is None:
@@ -123,7 +124,7 @@ class Detokenizer:
     def sequence(self, skip_special_tokens: bool | None = None) -> SequenceText:
         """The text of a sequence that comes in chunks; `skip_special_tokens` as in `whole`."""
         asked = () if skip_special_tokens is None else (skip_special_tokens,)
-        decoder = self._new_decoder(*asked)
+        decoder = guarded(self._new_decoder, *asked)
         if self._new_answer is None:
             return SequenceText(decoder)
         return HookedText(decoder, self._new_answer())

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from trellis.contract.tensor_types import numpy_type
-from trellis.errors import RequestError
+from trellis.errors import RequestError, one_line
 from trellis.ipc.stream_announcements import CountedPrompt
 from trellis.ipc.stream_keys import StreamKeys
+from trellis.panics import guarded
 from trellis.pipeline.engine_inputs import EngineInputs
 from trellis.pipeline.hooks import HookError, load_hooks
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
@@ -41,7 +42,7 @@ class Stop:
 class Outputs(NamedTuple):
     """What `preprocessing` gives out for a request, by the names of its outputs."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]  # [rows, ...], of the dtypes in its configuration
     columns: dict[str, list[Any]]  # [rows, 1]: one value a row
 
 
@@ -81,7 +82,10 @@ class Preprocessor:
     def read(
         self, arrays: Mapping[str, np.ndarray], request_id: Callable[[], str]
     ) -> Prompts | Stop:
-        """One request, checked. `arrays`: its inputs, [rows, ...]."""
+        """One request, checked.
+
+        `arrays`: its inputs, [rows, ...], of the dtypes in `preprocessing`'s configuration.
+        """
         if "STOP" in arrays and arrays["STOP"].any():
             return _stop(arrays["STOP"], _id(request_id))
         prompts = read_prompts(arrays, self.limits)
@@ -106,20 +110,20 @@ class Preprocessor:
         try:
             return self._prompt_hook(text)
         except HookError as error:
-            log.exception("a prompt could not be edited")
+            log.error("a prompt could not be edited: %s", one_line(error))
             return error
 
     def _encode_all(self, texts: Sequence[str]) -> list[Row]:
         try:
-            return list(self.tokenizer.encode_batch(texts))
+            return list(guarded(self.tokenizer.encode_batch, texts))
         except Exception:
             return [self._encode_one(text) for text in texts]
 
     def _encode_one(self, text: str) -> Row:
         try:
-            return list(self.tokenizer.encode(text))
+            return list(guarded(self.tokenizer.encode, text))
         except Exception as error:
-            log.exception("a prompt could not be encoded")
+            log.error("a prompt could not be encoded: %s", one_line(error))
             return error
 
     def counted(self, prompts: Prompts, rows: Sequence[Row]) -> tuple[CountedPrompt, ...]:
@@ -152,7 +156,7 @@ class Preprocessor:
         """Raise RequestError for a token that the engine does not have."""
         token = max(map(max, rows))
         if token >= self.vocab_size:
-            text = self.tokenizer.decode([token], skip_special_tokens=False)
+            text = guarded(self.tokenizer.decode, [token], skip_special_tokens=False)
             raise RequestError(
                 f"text_input: {text!r} is the token {token}, which this engine does not have; it"
                 f" knows 0 to {self.vocab_size - 1}"

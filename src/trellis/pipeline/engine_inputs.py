@@ -63,6 +63,7 @@ class EngineInputs:
     def read(self, arrays: Mapping[str, np.ndarray], max_tokens: list[int]) -> Asked:
         """What goes to the engine. Raises RequestError naming the input.
 
+        `arrays`: the inputs, [rows, ...], of the dtypes in `preprocessing`'s configuration.
         `max_tokens`: of each row, checked already.
         """
         rows = len(max_tokens)
@@ -136,7 +137,10 @@ class EngineInputs:
     def add(
         self, asked: Asked, arrays: dict[str, np.ndarray], columns: dict[str, list[Any]]
     ) -> None:
-        """Add what was asked to what was read as text; leave out what the release has not."""
+        """Add what was asked to what was read as text; leave out what the release has not.
+
+        `arrays`: [rows, ...]; each gets the dtype of the release. `columns`: one value a row.
+        """
         rows = len(columns["REQUEST_INPUT_LEN"])
         for name, values in list(columns.items()):
             if self.types.get(name, "").startswith("TYPE_UINT") and min(values) < 0:
@@ -149,7 +153,7 @@ class EngineInputs:
         columns |= asked.columns
 
     def cast(self, name: str, array: np.ndarray) -> np.ndarray:
-        """An array as the type that this release has for the output of that name."""
+        """An array, [rows, ...], with the dtype that this release has for the output."""
         return array.astype(numpy_type(self.types[name]), copy=False)
 
     def _streams(self, sent: Mapping[str, np.ndarray]) -> bool:

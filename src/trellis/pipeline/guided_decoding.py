@@ -26,7 +26,10 @@ class GuidedDecoding:
         self.backend = backend
 
     def take(self, sent: MutableMapping[str, np.ndarray], rows: int) -> None:
-        """Take both inputs, [rows, 1] each, out of `sent`. Raises RequestError naming the input."""
+        """Take both inputs out of `sent`, [rows, 1] each, object: UTF-8 bytes.
+
+        Raises RequestError naming the input.
+        """
         kinds, guides = (_texts(sent.pop(name, None), rows) for name in (GUIDE_TYPE, GUIDE))
         for kind, guide in zip(kinds, guides, strict=True):
             self._check(kind, guide)

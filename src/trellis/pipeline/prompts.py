@@ -103,7 +103,10 @@ class Limits:
 
 
 def read_prompts(arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
-    """Read and check one request. Raises RequestError naming the input that is wrong."""
+    """Read and check one request. Raises RequestError naming the input that is wrong.
+
+    `arrays`: the inputs, [rows, ...], of the dtypes in `preprocessing`'s configuration.
+    """
     query = arrays.get("QUERY")
     if query is None or not query.size:
         raise RequestError("text_input: missing; send the prompt")

@@ -17,6 +17,8 @@ from collections import deque
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from trellis.panics import guarded
+
 if TYPE_CHECKING:
     from trellis.tokenizers import StreamDecoder, Tokenizer
 
@@ -50,7 +52,7 @@ class _Text:
 
     def push(self, token: int, early: bool) -> int:
         """Append an id's text; how many characters it has. `early`: no stop string counts yet."""
-        text = self._decoder.push([token])
+        text = guarded(self._decoder.push, [token])
         self.tail += text
         if early:
             self._passed = len(self.tail)
@@ -197,11 +199,11 @@ def _decoder(
     tokenizer: "Tokenizer", skip_special_tokens: bool | None, prompt: list[int] | None
 ) -> "StreamDecoder":
     if skip_special_tokens is None:  # as a type of somebody's own may have it
-        decoder = tokenizer.stream_decoder()
+        decoder = guarded(tokenizer.stream_decoder)
     else:
-        decoder = tokenizer.stream_decoder(skip_special_tokens)
+        decoder = guarded(tokenizer.stream_decoder, skip_special_tokens)
     if prompt:
-        decoder.prime(prompt)
+        guarded(decoder.prime, prompt)
     return decoder
 
 

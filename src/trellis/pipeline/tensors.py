@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trellis.errors import RequestError
+from trellis.panics import guarded
 from trellis.tokenizers import to_word_list
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def padded_words(
     """
     lists = []
     for index, row in enumerate(rows):
-        sequences = [ids for word in row for ids in tokenizer.word_ids(word)]
+        sequences = [ids for word in row for ids in guarded(tokenizer.word_ids, word)]
         sequences += [[token] for token in (more[index] if more else ())]
         lists.append(to_word_list(sequences))
     longest = max(words.shape[-1] for words in lists)
@@ -67,7 +68,7 @@ def embedding_bias(
     bias = np.zeros((len(rows), vocab_size), np.float32)
     for index, pairs in enumerate(rows):
         for word, weight in pairs:
-            ids = {token for sequence in tokenizer.word_ids(word) for token in sequence}
+            ids = {token for sequence in guarded(tokenizer.word_ids, word) for token in sequence}
             if not ids:
                 raise RequestError(f"embedding_bias_words: {word!r} has no tokens")
             bias[index, sorted(ids)] += weight

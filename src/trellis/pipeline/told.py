@@ -21,6 +21,7 @@ Tensors = dict[str, np.ndarray]
 def told(begun: Begun, row: int, sequences: list[list[int]]) -> Tensors:
     """The tensors of one response, as its request asked for them.
 
+    Numbers are [1, 1] int32, reasons [1, beams] object: UTF-8 bytes.
     `row`: which of the request's prompts it answers; `sequences`: the ids of its beams.
 
     >>> prompt = CountedPrompt(tokens=3, in_front=0, max_tokens=2)

@@ -40,8 +40,10 @@ TYPES = data_folder("tokenizers")
 # The parts of the package that an assembled model runs; `tensorrt_llm` runs `engine_host` too.
 CARRIED = (
     "__init__.py",
+    "bounded_files.py",
     "data_folders.py",
     "errors.py",
+    "panics.py",
     "contract",
     "tokenizers",
     "pipeline",
@@ -231,9 +233,30 @@ def _tokenizer_files(plan: Plan) -> dict[str, Path]:
     for place_of_ends in (plan.engine.path, folder):
         if (place_of_ends / END_IDS).is_file():
             found[END_IDS] = place_of_ends / END_IDS
-    return {
+    kept = {
         name: file for name, file in found.items() if file.is_file() and file.suffix not in WEIGHTS
     }
+    for name, file in kept.items():
+        _check_inside(file, file.parents[len(Path(name).parts) - 1])
+    return kept
+
+
+def _check_inside(file: Path, folder: Path) -> None:
+    """Raise AssemblyError for a link out of the folder of the model that it came with.
+
+    Whoever made the folder decides what its links lead to; what they lead to would be served from
+    the repository. Hugging Face's cache keeps files in `blobs/`, and names them by links in
+    `snapshots/REVISION/`: both are folders of one model.
+    """
+    root = folder.resolve()
+    model = root.parents[1] if root.parent.name == "snapshots" else None
+    inside = [root] if model is None else [root, model / "blobs"]
+    target = file.resolve()
+    if not any(target.is_relative_to(place) for place in inside):
+        raise AssemblyError(
+            f"{file}: a symbolic link that leaves its folder, to {target}; put the file itself"
+            " there, or name the folder that holds it with TOKENIZER_DIR="
+        )
 
 
 def _only_the_engines(file: Path) -> bool:

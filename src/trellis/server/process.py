@@ -153,7 +153,8 @@ class Server:
         lifeline, writing = os.pipe()  # see trellis/ipc/server_lifetime.py
         os.close(lifeline)
         try:
-            environment = {**triton.environment, "TRELLIS_LIFELINE": str(writing)}
+            running = triton.running_in(self.folder / "backends")
+            environment = {**running, "TRELLIS_LIFELINE": str(writing)}
             environment |= preloaded(self.settings.allocator)
             # The stubs search the working folder for modules first.
             inherited = (writing, *self._locks)

@@ -21,6 +21,7 @@ from trellis.server.prerequisites import (
 )
 
 MIN_GLIBC = (2, 35)
+BUNDLED_LIBRARIES = "nvidia_pytriton.libs"
 
 
 class TritonNotFound(TrellisError, RuntimeError):
@@ -45,6 +46,27 @@ class Triton:
         numpy_major = int(importlib.metadata.version("numpy").split(".")[0])
         install_python_backend(folder, self.site_packages, python_version(), numpy_major)
         return [f"--backend-directory={folder}"]
+
+    def running_in(self, folder: Path) -> dict[str, str]:
+        """The environment to run it with, once `lay_out_backends(folder)` was done.
+
+        nvidia-pytriton's stub for Python 3.13 is linked to a libpython of its own, which misses
+        modules of the standard library that Debian's has built in: it gets this Python's.
+        """
+        if self.site_packages is None:
+            return self.environment
+        own = f"libpython3-*{python_version().removeprefix('3')}.so*"
+        bundled = sorted((self.site_packages / BUNDLED_LIBRARIES).glob(own))
+        library = find_libpython()
+        if not bundled or library is None:
+            return self.environment
+        names = sorted(library.glob(f"libpython{python_version()}.so*"))
+        aliases = folder / "libpython"
+        aliases.mkdir(exist_ok=True)
+        for file in bundled:
+            (aliases / file.name).symlink_to(names[-1])
+        path = os.pathsep.join([str(aliases), self.environment["LD_LIBRARY_PATH"]])
+        return {**self.environment, "LD_LIBRARY_PATH": path}
 
 
 def find_triton(given: str = "") -> Triton:
@@ -78,7 +100,7 @@ def _embedded() -> Triton:
             f"{binary} is missing; reinstall nvidia-pytriton: {binaries_remedy('serve')}"
         )
     _check_glibc()
-    libraries = [site_packages / "nvidia_pytriton.libs", _libpython_folder()]
+    libraries = [site_packages / BUNDLED_LIBRARIES, _libpython_folder()]
     inherited = os.environ.get("LD_LIBRARY_PATH")
     path = os.pathsep.join([*map(str, libraries), *([inherited] if inherited else [])])
     # The stub embeds Python and finds its packages by the first `python3` on PATH.

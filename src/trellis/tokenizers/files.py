@@ -15,9 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from trellis.bounded_files import VOCABULARY_BYTES, FileRefused, read_bounded
 from trellis.tokenizers.chat import ChatTemplate, Template
 from trellis.tokenizers.errors import TokenizerError
 
+TEMPLATE_BYTES = 1 << 24  # the longest published has 80 KB
 _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -129,7 +131,9 @@ def read_templates(folder: Path, values: dict[str, Any]) -> dict[str, Template]:
     additional = sorted((folder / "additional_chat_templates").glob("*.jinja"))
     paths |= {path.name.removesuffix(".jinja"): path for path in additional}
     found = {
-        name: Template(read_text(path), str(path)) for name, path in paths.items() if path.is_file()
+        name: Template(read_text(path, TEMPLATE_BYTES), str(path))
+        for name, path in paths.items()
+        if path.is_file()
     }
     legacy = folder / "chat_template.json"
     if not found:
@@ -181,7 +185,7 @@ def _added_tokens(config: Config) -> list[AddedToken]:
     special = {*config.roles.values(), *config.others}
     by_id: dict[int, AddedToken] = {}
     for content, token in _read_object(path).items():
-        if not isinstance(token, int):
+        if type(token) is not int:
             raise TokenizerError(f"{path}: the id of {content!r} must be an integer: {token!r}")
         by_id[token] = AddedToken(content, token, special=content in special)
     path = config.folder / "tokenizer_config.json"
@@ -189,10 +193,20 @@ def _added_tokens(config: Config) -> list[AddedToken]:
     try:
         for token, entry in decoder.items():
             fields = {key: entry[key] for key in AddedToken.__annotations__ if key in entry}
-            by_id[int(token)] = AddedToken(**{**fields, "id": int(token)})
+            by_id[int(token)] = _checked(AddedToken(**{**fields, "id": int(token)}))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TokenizerError(f"{path}: added_tokens_decoder: {error}") from error
     return [by_id[token] for token in sorted(by_id)]
+
+
+def _checked(token: AddedToken) -> AddedToken:
+    """The token itself. Raises TypeError for a value of another type."""
+    if not isinstance(token.content, str):
+        raise TypeError(f"content of {token.id} must be a string: {token.content!r}")
+    for name in ("special", "lstrip", "rstrip", "normalized", "single_word"):
+        if not isinstance(getattr(token, name), bool):
+            raise TypeError(f"{name} of {token.id} must be true or false: {getattr(token, name)!r}")
+    return token
 
 
 def _content(path: Path, role: str, value: Any) -> str | None:
@@ -216,23 +230,32 @@ def read_json(path: Path) -> Any:
     """The JSON in a file. Raises TokenizerError with the line and column of what is wrong."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # half of a surrogate pair is no text to any library
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"{path}: has half of a surrogate pair, which is no text") from error
+    except RecursionError as error:
+        raise TokenizerError(f"{path}: not JSON that is read: it is nested too deeply") from error
     except ValueError as error:
         raise TokenizerError(f"{path}: not JSON: {error}{guess(text.encode())}") from error
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text in a file."""
+def read_text(path: Path, most: int = VOCABULARY_BYTES) -> str:
+    """The UTF-8 text in a file of so many bytes at most."""
     try:
-        return read_bytes(path).decode()
+        return read_bytes(path, most).decode()
     except UnicodeDecodeError as error:
         raise TokenizerError(f"{path}: not UTF-8 text: {error}") from error
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes in a file, which must exist and not be empty."""
+def read_bytes(path: Path, most: int = VOCABULARY_BYTES) -> bytes:
+    """The bytes in a file, which must exist, not be empty, and not be larger than `most`."""
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, most)
+    except FileRefused as error:
+        raise TokenizerError(str(error)) from error
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
     if not data:

@@ -113,7 +113,7 @@ def finish(
         leading=leading,
         where=str(config.folder),
     )
-    ids = {text.decode(): token for token, text in made.special_tokens.items()}
+    ids = {text.decode(errors="replace"): token for token, text in made.special_tokens.items()}
     made.more_end_ids = tuple(ids[end] for end in _ends_of_turns(config, kind) if end in ids)
     return made
 

@@ -68,9 +68,17 @@ def count_ranks(path: Path) -> int | None:
     return sum(1 for line in lines if line.strip())
 
 
+LONGEST = 4096  # bytes of a token; merges take its square
+
+
 def check_ranks(tokens: list[bytes], path: Path) -> None:
     """Raise TokenizerError unless every byte is a token and no token is there twice."""
     known = set(tokens)
+    longest = max(map(len, tokens), default=0)
+    if longest > LONGEST:
+        raise TokenizerError(
+            f"{path}: has a token of {longest} bytes; none has more than {LONGEST}"
+        )
     if len(known) != len(tokens):
         raise TokenizerError(f"{path}: has the same token twice")
     missing = next((byte for byte in range(256) if bytes([byte]) not in known), None)
@@ -105,11 +113,18 @@ def ranked_backend(
     if nfc:
         backend.normalizer = normalizers.NFC()
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    cut = pre_tokenizers.Split(Regex(pattern), "isolated", False)
+    cut = pre_tokenizers.Split(_regex(pattern), "isolated", False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([cut, byte_level])
     backend.decoder = decoders.ByteLevel()
     backend.add_tokens([AddedToken(s, normalized=False, special=s not in text) for s in special])
     return backend
+
+
+def _regex(pattern: str) -> Regex:
+    try:
+        return Regex(pattern)
+    except Exception as error:  # the library raises bare Exception
+        raise TokenizerError(f"pattern {pattern[:64]!r}: {error}") from error
 
 
 def _merges(vocab: dict[str, int], texts: list[str]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trellis.data_folders import data_folder
+from trellis.panics import Panicked, guarded
 from trellis.tokenizers.errors import TokenizerError
 from trellis.tokenizers.files import read_end_ids
 from trellis.tokenizers.tokenizer import Tokenizer
@@ -55,7 +56,13 @@ def load(
     folder = Path(tokenizer_dir)
     if not folder.is_dir():
         raise TokenizerError(f"tokenizer_dir {str(folder)!r} is not a folder")
-    tokenizer = function(folder, **parse_options(tokenizer_type, function, options or {}))
+    try:
+        given = parse_options(tokenizer_type, function, options or {})
+        tokenizer = guarded(function, folder, **given)
+    except Panicked as error:
+        raise TokenizerError(
+            f"{folder}: {error}; a file of it is not what the library expects; download it again"
+        ) from error
     if not isinstance(tokenizer, Tokenizer):
         raise TokenizerError(
             f"{tokenizer_type}.py: load() must return a Tokenizer of trellis.tokenizers, "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from trellis.errors import RequestError
+from trellis.errors import RequestError, one_line
 from trellis.ipc.chunk_counts import CountsServer
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.pipeline.decode import Detokenizer, failure
@@ -72,7 +72,7 @@ class TritonPythonModel:
                 error=pb_utils.TritonError(str(bad), pb_utils.TritonError.INVALID_ARG)
             )
         except Exception as error:
-            log.exception("tokens could not be decoded")
+            log.error("tokens could not be decoded: %s", one_line(error))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(failure(error)))
 
     def _text(self, arrays: dict[str, np.ndarray]) -> "str | np.ndarray":

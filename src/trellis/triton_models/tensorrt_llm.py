@@ -37,7 +37,7 @@ from trellis.engine_host.rejections import Refusals
 from trellis.engine_host.sampling_inputs import read_sampling, read_words
 from trellis.engine_host.scheduler import Admission, Scheduler
 from trellis.engine_host.senders import Senders
-from trellis.errors import RequestError
+from trellis.errors import RequestError, one_line
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.pipeline.hooks import WHOLE_ONLY, needs_whole_answers
 from trellis.pipeline.limits import RequestLimits
@@ -45,6 +45,7 @@ from trellis.pipeline.model_settings import ConfigError, ModelSettings, load_tok
 from trellis.pipeline.stop_strings import StopMatcher
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+log = logging.getLogger("trellis.model")
 
 CLIENT_NAMES = {"streaming": "stream"}  # of flags, where the client's name is another
 NEEDED = ("input_ids", "input_lengths", "request_output_len")
@@ -89,7 +90,7 @@ class TritonPythonModel:
             except Overloaded as overloaded:
                 self.refusals.send(sender, str(overloaded), UNAVAILABLE)
             except Exception as error:
-                logging.getLogger("trellis.model").exception("a request could not be read")
+                log.error("a request could not be read: %s", one_line(error))
                 self.refusals.send(sender, f"the request could not be read: {error}", INTERNAL)
 
     def finalize(self) -> None:

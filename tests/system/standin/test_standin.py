@@ -565,6 +565,6 @@ def test_ten_thousand_requests_leave_memory_flat(make: Maker, server: Server) ->
                 finals += model.receive().final
 
     run(2_000)
-    before = resident_kib(server.process.pid)
+    before = resident_kib(server.pid)
     run(10_000)
-    assert resident_kib(server.process.pid) - before < 8 * 1024
+    assert resident_kib(server.pid) - before < 8 * 1024

@@ -30,12 +30,14 @@ def printed(tool: str, *arguments: str, columns: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["", "80"])
 @pytest.mark.parametrize("tool", TOOLS)
 def test_help_cuts_no_name_short(tool: str, columns: str) -> None:
     assert "…" not in printed(tool, "--help", columns=columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["", "80"])
 @pytest.mark.parametrize("model", MODELS)
 def test_list_cuts_no_name_short(model: str, columns: str) -> None:
@@ -46,6 +48,7 @@ def test_list_cuts_no_name_short(model: str, columns: str) -> None:
         assert f" {name} " in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_piped_list_has_a_line_for_each_placeholder(model: str) -> None:
     file = TEMPLATES / model / "config.pbtxt"

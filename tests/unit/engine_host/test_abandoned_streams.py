@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
+from support.hypothesis_profiles import examples
 from trellis.engine_host.abandoned_streams import STILL_SECONDS, AbandonedStreams, Stream
 from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.streams import StreamTable
@@ -250,7 +251,7 @@ def play(made: Pipeline, what: Round, left: set[int]) -> None:
         made.answer(meanwhile=what.meanwhile)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     st.lists(rounds, min_size=5, max_size=40),
     st.lists(st.integers(0, 3), min_size=KEYS, max_size=KEYS),

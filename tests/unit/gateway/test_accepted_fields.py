@@ -115,6 +115,12 @@ def test_another_spelling_is_rejected_with_the_name_that_is_meant(name: str, mea
     assert said == f"{name}: no input of ensemble; did you mean {meant}?"
 
 
+def test_stop_words_under_the_name_of_other_servers_are_rejected_with_ours() -> None:
+    for words in ("END", ["END"]):
+        said = refusal({**GOOD, "stop": words})
+        assert said == 'stop: "END" is not true or false; did you mean stop_words?'
+
+
 def test_a_name_like_none_is_rejected_with_all_that_there_are() -> None:
     said = refusal({**GOOD, "zzz": 1})
     assert said.startswith("zzz: no input of ensemble; leave it out (it has text_input, ")

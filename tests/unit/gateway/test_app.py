@@ -38,6 +38,11 @@ def nothing_asked(triton: FakeTriton) -> None:
     triton.streams.clear()
 
 
+def zipped(data: bytes) -> bytes:
+    """Packed, and the same in every process of a run: no time in it."""
+    return gzip.compress(data, mtime=0)
+
+
 def asked(front: Running, request: bytes) -> tuple[int, str]:
     """Status and error of one request."""
     with Wire(front.port) as wire:
@@ -232,11 +237,11 @@ def test_a_bomb_is_as_large_as_what_it_unpacks_to(front: Running, how: str) -> N
     ("body", "how", "status"),
     [
         (b"{}", "gzip", 400),
-        (gzip.compress(b'{"text_input": "x"}')[:-9], "gzip", 400),
-        (gzip.compress(b"{}") + gzip.compress(b"{}"), "gzip", 400),
-        (gzip.compress(b"{}") + b"x", "gzip", 400),
+        (zipped(b'{"text_input": "x"}')[:-9], "gzip", 400),
+        (zipped(b"{}") + zipped(b"{}"), "gzip", 400),
+        (zipped(b"{}") + b"x", "gzip", 400),
         (b"", "gzip", 400),
-        (gzip.compress(gzip.compress(b"{}")), "gzip, gzip", 415),
+        (zipped(zipped(b"{}")), "gzip, gzip", 415),
         (b"{}", "br", 415),
         (b"{}", "x" * 500, 415),
     ],

@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.hypothesis_profiles import examples
 from trellis.gateway.body import prepare
 from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model, read_model
@@ -247,7 +248,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from([*MODEL.fields, "id", "parameters", "trellis_client"]) | st.text()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(st.dictionaries(KEYS, JSON, max_size=5), st.booleans())
 def test_any_json_is_refused_with_a_message_or_goes_on_whole(
     body: dict[str, Any], right: bool

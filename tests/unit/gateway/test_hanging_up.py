@@ -87,6 +87,7 @@ def test_an_engine_that_knows_ids_is_told_no_tokens_but_stopped_until_it_stops()
         assert len(triton.stops) in (4, 5)  # one may have been on its way
 
 
+@pytest.mark.slow
 def test_a_host_that_hears_nothing_keeps_no_front_from_ending() -> None:
     host = Host()
     with (

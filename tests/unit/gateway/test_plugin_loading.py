@@ -35,7 +35,7 @@ def test_the_entry_of_every_python_model_is_the_one_the_gateway_knows() -> None:
         assert (SOURCES / model / "1" / "model.py").read_text() == ENTRY.format(model=model)
 
 
-@pytest.fixture(params=["python", "0.17.0", "0.5.0"])
+@pytest.fixture(params=["python", "0.17.0", pytest.param("0.5.0", marks=pytest.mark.slow)])
 def repository(request: pytest.FixtureRequest, tmp_path: Path, llama_folder: Path) -> Path:
     if request.param == "python":
         (tmp_path / "out").mkdir()
@@ -165,6 +165,7 @@ class Answer:
 """
 
 
+@pytest.mark.slow
 def test_hooks_are_no_edit_and_are_run_here(
     repository: Path, tmp_path: Path, llama_folder: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.hypothesis_profiles import examples
 from trellis.gateway.ids import RequestId
 from trellis.gateway.models import Models, read_model
 from trellis.gateway.plugins import Plugins
@@ -98,7 +99,7 @@ GROUPS = st.lists(st.lists(st.integers(0, 31_999), max_size=4), min_size=1, max_
 CUTS = st.lists(st.integers(0, 100_000), max_size=30)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), suppress_health_check=list(HealthCheck))
 @given(GROUPS, CUTS, st.booleans())
 def test_a_stream_has_the_text_of_its_tokens_however_its_bytes_are_cut(
     llama_folder: Path, groups: list[list[int]], cuts: list[int], log_probs: bool
@@ -118,7 +119,7 @@ def test_a_stream_has_the_text_of_its_tokens_however_its_bytes_are_cut(
     assert answer.success_of == "ensemble"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), suppress_health_check=list(HealthCheck))
 @given(st.lists(st.integers(0, 31_999), max_size=20), CUTS)
 def test_a_whole_answer_is_the_text_decoded_at_once(
     llama_folder: Path, ids: list[int], cuts: list[int]
@@ -179,7 +180,7 @@ ERROR = b'{"error":"in ensemble \'%s\', top_p: \\"output_ids\\":7 is not allowed
 REASONS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), suppress_health_check=list(HealthCheck))
 @given(st.lists(st.integers(0, 31_999), min_size=1, max_size=9), REASONS, st.lists(REASONS))
 def test_an_engine_answers_as_its_ensemble_would(
     llama_folder: Path, ids: list[int], reason: str, reasons: list[str]
@@ -313,7 +314,7 @@ def hooked(tokenizer: Tokenizer) -> Detokenizer:
     return Detokenizer.of(tokenizer, hooks=Hooks(new_answer=lambda: AnswerHook(Hook)))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), suppress_health_check=list(HealthCheck))
 @given(GROUPS, CUTS)
 def test_a_hooked_stream_says_what_postprocessing_would(
     llama_folder: Path, groups: list[list[int]], cuts: list[int]

@@ -152,6 +152,7 @@ def test_a_second_listener_hears_nothing_and_says_so(
     second.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can send as another user")
 def test_what_another_user_announces_is_dropped(tmp_path: Path, listener: Listener) -> None:
     announcer = Announcer(tmp_path)

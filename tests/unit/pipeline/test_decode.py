@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.hypothesis_profiles import examples
 from trellis.pipeline.decode import Detokenizer
 from trellis.tokenizers import Tokenizer, load
 
@@ -23,7 +24,7 @@ def tokenizer(demo_engine: tuple[Path, Path]) -> Tokenizer:
     return loaded(demo_engine[1])
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), suppress_health_check=list(HealthCheck))
 @given(CHUNKS, st.sampled_from([None, False, True]))
 def test_the_chunks_of_a_sequence_joined_are_its_text(
     tokenizer: Tokenizer, chunks: list[list[int]], skip: bool | None

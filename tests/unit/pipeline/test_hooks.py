@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.hypothesis_profiles import examples
 from support.paths import ROOT
 from trellis.errors import RequestError
 from trellis.pipeline.decode import Detokenizer, failure
@@ -118,7 +119,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), suppress_health_check=list(HealthCheck))
 @given(PIECES, st.lists(st.integers(0, 100)))
 def test_the_chunks_of_a_class_joined_are_what_it_makes_of_the_whole(
     example: Detokenizer, pieces: list[str], cuts: list[int]

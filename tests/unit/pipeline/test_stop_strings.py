@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.hypothesis_profiles import examples
 from trellis.pipeline.stop_strings import StopMatcher
 
 SPECIAL = ("<S>", "<|e|>")  # pieces that are special tokens
@@ -189,7 +190,7 @@ def first_match(
     return visible
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(MIXED, MIXED_WORDS, st.booleans(), st.integers(0, 5), st.integers(1, 4), st.booleans())
 def test_the_visible_text_is_the_one_before_the_first_match_whatever_is_shown(
     pieces: list[str], words: list[str], skip: bool, min_tokens: int, step: int, bad: bool

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from support.hypothesis_profiles import examples
 from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.streams import StreamTable
 from trellis.tokenizers import Tokenizer, load
@@ -73,7 +74,7 @@ class Streams(RuleBasedStateMachine):
         assert len(self.table) == len(self.kept) <= LIMIT
 
 
-Streams.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+Streams.TestCase.settings = settings(max_examples=examples(200), stateful_step_count=40)
 TestStreams = Streams.TestCase
 
 
@@ -94,6 +95,7 @@ def grown(table: StreamTable, feed: Callable[[], None]) -> int:
     return after - before
 
 
+@pytest.mark.slow
 def test_an_abandoned_stream_costs_less_than_a_kilobyte(tokenizer: Tokenizer) -> None:
     table = StreamTable(Detokenizer.of(tokenizer))
     table.decode("first", [504], ended=False)
@@ -107,6 +109,7 @@ def test_an_abandoned_stream_costs_less_than_a_kilobyte(tokenizer: Tokenizer) ->
     assert len(table) == 20_001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [1, 7])
 def test_streams_that_never_end_and_ids_that_collide_do_not_grow(
     tokenizer: Tokenizer, keys: int

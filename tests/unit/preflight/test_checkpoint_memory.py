@@ -154,6 +154,7 @@ def test_what_fits_passes_and_a_cpu_needs_no_gpu(
     assert place.make().checked(*gpus, ranks=ranks) == []
 
 
+@pytest.mark.slow
 def test_a_gpu_smaller_than_the_weights(place: Place) -> None:
     (found,) = place.make().checked(12)
     assert (found["what"], found["found"]) == ("GPU memory", "12.00 GiB free")
@@ -162,17 +163,20 @@ def test_a_gpu_smaller_than_the_weights(place: Place) -> None:
     assert place.checked(12, 12, ranks=2) == []
 
 
+@pytest.mark.slow
 def test_a_wide_dtype_is_named(place: Place) -> None:
     (found,) = place.make(dtype="float32").checked(24)
     assert found["needed"].startswith("weights 25.10 + ")
     assert found["remedy"].endswith("dtype:bfloat16")
 
 
+@pytest.mark.slow
 def test_a_gpu_that_others_use(place: Place) -> None:
     (found,) = place.make().checked(80, used=70)
     assert (found["what"], found["found"]) == ("GPU memory", "10.00 GiB free")
 
 
+@pytest.mark.slow
 def test_more_cache_asked_for_than_there_is_room(place: Place) -> None:
     place.make(max_tokens_in_paged_kv_cache="60000", kv_cache_free_gpu_mem_fraction="0.5")
     (found,) = place.checked(40)
@@ -190,12 +194,14 @@ def test_a_share_too_small_for_any_cache(place: Place) -> None:
     assert found["remedy"].endswith("raise kv_cache_free_gpu_mem_fraction (0.001)")
 
 
+@pytest.mark.slow
 def test_fewer_gpus_than_ranks(place: Place) -> None:
     (found,) = place.make().checked(80, ranks=2)
     assert (found["what"], found["found"]) == ("GPUs", "1: A GPU")
     assert found["needed"] == "2, one a rank"
 
 
+@pytest.mark.slow
 def test_ranks_of_other_hosts_need_no_gpu_here(place: Place) -> None:
     assert place.make().checked(80, ranks=2, nodes="localhost:1,192.0.2.7:1") == []
     assert place.checked(8, ranks=2, nodes="192.0.2.7:2") == []
@@ -203,11 +209,13 @@ def test_ranks_of_other_hosts_need_no_gpu_here(place: Place) -> None:
     assert found["needed"] == "2, one a rank of this host (4 in all)"
 
 
+@pytest.mark.slow
 def test_gpus_that_are_not_to_be_used_do_not_count(place: Place) -> None:
     (found,) = place.make(gpu_device_ids="1").checked(80, 80, ranks=2)
     assert found["found"] == "1: A GPU"
 
 
+@pytest.mark.slow
 def test_weights_cut_short_fail_before_anything_is_launched(place: Place) -> None:
     (found,) = place.make(cut=1).checked(80)
     assert (found["what"], found["needed"]) == ("GPU memory", "readable weights")

@@ -361,6 +361,7 @@ def filled_in_place(checkout: Checkout, model: str) -> str:
     return before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["preprocessing", "postprocessing", "ensemble"])
 def test_make_repo_refuses_a_template_that_was_filled_in_place(
     place: Place, checkout: Checkout, model: str
@@ -377,6 +378,7 @@ def test_make_repo_refuses_a_template_that_was_filled_in_place(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_engines_own_template_counts_where_it_is_used(place: Place, checkout: Checkout) -> None:
     filled_in_place(checkout, "tensorrt_llm")
     assert checkout.assemble(place).returncode == 0  # TensorRT-LLM's is written by its release
@@ -388,6 +390,7 @@ def test_the_engines_own_template_counts_where_it_is_used(place: Place, checkout
     )
 
 
+@pytest.mark.slow
 def test_a_literal_of_ones_own_in_a_template_is_kept_and_said(
     place: Place, checkout: Checkout
 ) -> None:
@@ -406,6 +409,7 @@ def test_a_literal_of_ones_own_in_a_template_is_kept_and_said(
 # tools/fill_template.py
 
 
+@pytest.mark.slow
 def test_fill_template_does_not_fill_what_make_repo_reads(checkout: Checkout) -> None:
     template = checkout.template("preprocessing")
     before = template.read_text()
@@ -571,6 +575,7 @@ def test_another_world_size_than_built_for(place: Place) -> None:
     assert found["remedy"] == "launch with --world_size 1 (WORLD_SIZE=1)"
 
 
+@pytest.mark.slow
 def test_tensor_parallelism_that_does_not_divide_the_heads(place: Place) -> None:
     mapping = {"world_size": 3, "tp_size": 3, "pp_size": 1}
     write_engine(place.engine, RELEASE, 3, mapping=mapping)
@@ -600,6 +605,7 @@ def test_an_engine_that_was_not_built_for_inflight_batching(place: Place) -> Non
     assert "--use_inflight_batching --paged_kv_cache --remove_input_padding" in found["remedy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -626,6 +632,7 @@ def test_a_missing_file_of_hooks_is_said_in_one_line(place: Place) -> None:
     assert done.output == "assemble: HOOKS=no.py: No such file or directory\n"
 
 
+@pytest.mark.slow
 def test_the_container_of_another_release(place: Place) -> None:
     env = made(place).gpus(80) | {"NVIDIA_TRITON_SERVER_VERSION": "24.10"}
     (found,) = failing(place.repository, *ports(), env=env)
@@ -634,12 +641,14 @@ def test_the_container_of_another_release(place: Place) -> None:
     assert "serve in nvcr.io/nvidia/tritonserver:24.05-trtllm-python-py3" in found["remedy"]
 
 
+@pytest.mark.slow
 def test_a_container_that_is_not_in_the_table(place: Place) -> None:
     env = made(place).gpus(80) | {"NVIDIA_TRITON_SERVER_VERSION": "22.01"}
     (found,) = failing(place.repository, *ports(), env=env)
     assert found["found"] == "none known (Triton container 22.01)"
 
 
+@pytest.mark.slow
 def test_a_release_that_no_container_has(place: Place) -> None:
     write_engine(place.engine, "0.7.2")
     (place.engine / "rank0.engine").unlink()
@@ -651,6 +660,7 @@ def test_a_release_that_no_container_has(place: Place) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_machine_with_nothing_on_it(place: Place) -> None:
     env = made(place).gpus() | {"NVIDIA_TRITON_SERVER_VERSION": ""}
     found = {check["what"]: check for check in failing(place.repository, *ports(), env=env)}
@@ -659,6 +669,7 @@ def test_a_machine_with_nothing_on_it(place: Place) -> None:
     assert found["GPU memory"]["needed"] == "more than 9.19 GiB (estimated)"
 
 
+@pytest.mark.slow
 def test_fewer_gpus_than_ranks(place: Place) -> None:
     write_engine(place.engine, RELEASE, 2, **TWO_RANKS)
     (found,) = failing(made(place).repository, "--world_size=2", *ports(), env=place.gpus(80))
@@ -666,6 +677,7 @@ def test_fewer_gpus_than_ranks(place: Place) -> None:
     assert found["needed"] == "2, one a rank"
 
 
+@pytest.mark.slow
 def test_only_the_ranks_of_this_host_need_a_gpu_here(place: Place) -> None:
     mapping = {"world_size": 4, "tp_size": 4, "pp_size": 1}
     write_engine(place.engine, RELEASE, 4, mapping=mapping)
@@ -680,6 +692,7 @@ def test_only_the_ranks_of_this_host_need_a_gpu_here(place: Place) -> None:
     assert failing(place.repository, *there, env=place.gpus()) == []
 
 
+@pytest.mark.slow
 def test_the_launcher_counts_the_ranks_of_this_host_alone(place: Place) -> None:
     write_engine(place.engine, RELEASE, 2, **TWO_RANKS)
     hosts = place.folder / "hosts"
@@ -703,17 +716,20 @@ def test_hosts_that_cannot_be_are_no_question_of_gpus(place: Place) -> None:
     assert "check: --hostfile /no/such: no such file" in done.output
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_too_small(place: Place) -> None:
     (found,) = failing(made(place).repository, *ports(), env=place.gpus(8))
     assert (found["what"], found["found"]) == ("GPU memory", "8.00 GiB free")
     assert found["remedy"].startswith("a larger GPU")
 
 
+@pytest.mark.slow
 def test_a_gpu_that_others_use(place: Place) -> None:
     (found,) = failing(made(place).repository, *ports(), env=place.gpus(80, used=75))
     assert (found["what"], found["found"]) == ("GPU memory", "5.00 GiB free")
 
 
+@pytest.mark.slow
 def test_a_kv_cache_too_small_for_one_request(place: Place) -> None:
     made(place, max_tokens_in_paged_kv_cache="100")
     (found,) = failing(place.repository, *ports(), env=place.gpus(80))
@@ -746,6 +762,7 @@ def of_type(place: Place, tokenizer: str) -> Place:
     return place
 
 
+@pytest.mark.slow
 def test_a_tokenizer_type_whose_package_is_not_installed(place: Place) -> None:
     env = of_type(place, "auto").gpus(80) | hidden(place, "transformers")
     assert failing(place.repository, *ports(), env=env) == []  # these files need no transformers
@@ -803,6 +820,7 @@ def test_a_file_that_a_type_of_ones_own_imports_is_no_package(place: Place) -> N
     assert "pip" not in found["remedy"]
 
 
+@pytest.mark.slow
 def test_a_large_file_that_was_cut_short_is_named(place: Place) -> None:
     (engine,) = place.engine.glob("*.engine")
     os.truncate(engine, 20 << 20)
@@ -826,11 +844,13 @@ def test_the_check_leaves_nothing_in_the_repository(
     assert sorted(place.repository.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_what_only_makes_a_tokenizer_faster_is_not_needed(place: Place) -> None:
     env = of_type(place, "llama").gpus(80) | hidden(place, "sentencepiece")
     assert failing(place.repository, *ports(), env=env) == []
 
 
+@pytest.mark.slow
 def test_packages_are_looked_for_where_the_server_will_import_them(place: Place) -> None:
     env = made(place).gpus(80)
     python = place.folder / "bin" / "python3"
@@ -925,6 +945,7 @@ def test_the_table_shows_what_json_says(place: Place) -> None:
     assert "a larger GPU, more tensor parallelism" in done.output
 
 
+@pytest.mark.slow
 def test_the_launcher_checks_first_and_starts_nothing(place: Place) -> None:
     made(place)
     env = {**os.environ, **place.gpus(8), "TMPDIR": str(place.folder)}
@@ -961,6 +982,7 @@ def test_a_linked_engine_cannot_go_into_a_container(place: Place) -> None:
     assert "its engine is a symbolic link, which leads nowhere in a container" in done.output
 
 
+@pytest.mark.slow
 def test_an_engine_whose_packages_are_not_installed(place: Place) -> None:
     no_engine(place)
     (place.engine / "openvino_model.xml").write_text("<net/>")

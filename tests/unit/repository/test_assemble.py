@@ -343,6 +343,7 @@ def test_hooks_come_and_go_and_are_rejected_by_name(
     assert not any(copy.exists() for copy in copies)
 
 
+@pytest.mark.slow
 def test_options_of_the_tokenizer_are_not_ignored(plan: Plan, target: Path) -> None:
     """As they are set by SET= or by hand in config.pbtxt."""
     lengths = {}
@@ -373,6 +374,7 @@ def prompt_ids(repository: Path, prompt: str) -> list[int]:
     return ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eos", "eot", "ends"), [(2, 3, [2, 3]), (2, 2, None), (2, None, None), (None, 3, [3])]
 )

@@ -66,6 +66,7 @@ def test_a_process_that_inherited_the_lock_keeps_the_folder() -> None:
     assert sweep() == [folder]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may give a folder away")
 def test_the_folder_of_another_user_stays_even_for_root() -> None:
     folder = make()
@@ -84,6 +85,7 @@ def test_what_was_left_half_removed_is_found_again() -> None:
     remove(folder)  # gone already
 
 
+@pytest.mark.slow
 def test_launches_and_sweeps_at_once_never_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_folder, "YOUNG_SECONDS", -1.0)  # age is not what keeps them
     ended = threading.Event()

@@ -67,6 +67,7 @@ def test_llama_2s_form_has_the_ids_that_meta_gave_each_turn(
     assert llama.encode(llama.chat_prompt(messages)) == ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "mistral2", "mistral3", "mistral7", "tekken"])
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("with_system", [False, True])
@@ -102,6 +103,7 @@ def test_llama3_equals_metas_own_chat_format(turns: int, folders: Folders, loade
     assert loaded["llama3"].encode(prompt) == reference.encode_dialog_prompt(raw).tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("add_generation_prompt", [False, True])
 def test_the_tokenizers_own_template_gives_what_transformers_gives(
@@ -169,6 +171,7 @@ def test_a_form_without_a_template_has_no_tools_and_says_so(key: str, loaded: Lo
         loaded["llama3"].chat_prompt(USER, **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mistral3", "mistral7", "tekken"])
 def test_the_text_parts_of_a_message_are_joined_as_mistral_common_joins_them(
     name: str, folders: Folders

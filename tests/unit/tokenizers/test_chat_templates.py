@@ -155,6 +155,7 @@ def mistral_templates() -> Iterator[str]:
                 continue
 
 
+@pytest.mark.slow
 def test_mistral_commons_templates_give_what_transformers_gives(tmp_path: Path) -> None:
     templates = list(mistral_templates())
     assert len(templates) > 5
@@ -165,6 +166,7 @@ def test_mistral_commons_templates_give_what_transformers_gives(tmp_path: Path) 
             same(reference, tokenizer, name)
 
 
+@pytest.mark.slow
 def test_the_demos_template_gives_what_transformers_gives(folders: Folders) -> None:
     reference, tokenizer = opened(folders["smollm2"]), load("gpt2", folders["smollm2"])
     for name in CONVERSATIONS:

@@ -20,11 +20,14 @@ from tokenizers import (
     processors,
 )
 
+from support.hypothesis_profiles import examples
 from support.tokenizer_folders import TYPE_OF, Folders
 from trellis.tokenizers import Tokenizer, TokenizerError, known_types, load
 
 quick = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<turn>", "</turn>", "▁<FIM>"]
@@ -301,6 +304,7 @@ def test_a_setting_that_cannot_be_had_is_refused_by_name(
 # Types and files that do not belong together
 
 
+@pytest.mark.slow
 def test_a_type_never_grows_the_vocabulary_of_files_of_another_kind(folders: Folders) -> None:
     for name, owner in TYPE_OF.items():
         size = load(owner, folders[name]).vocab_size
@@ -322,6 +326,7 @@ def test_a_tokenizer_class_of_another_type_is_refused(folders: Folders, tmp_path
         load("gpt2", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("tekken", "mistral"), ("mistral3", "mistral"), ("llama3", "llama3"), ("llama", "llama")],

@@ -10,7 +10,12 @@ import pytest
 from support.tokenizer_folders import TYPE_OF, Folders
 from trellis.tokenizers import Tokenizer, TokenizerError, load
 
-EVERY = [*TYPE_OF.items(), ("gpt2", "qwen"), ("smollm2", "auto")]
+# In the quick layer a type of each way to read files; in `make test-all` every folder.
+QUICK = {("gpt2", "gpt2"), ("llama", "llama"), ("t5", "t5")}
+EVERY = [
+    pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)
+    for pair in (*TYPE_OF.items(), ("gpt2", "qwen"), ("smollm2", "auto"))
+]
 ENDOFTEXT, IM_START, IM_END = 0, 1, 2  # of SmolLM2
 
 
@@ -79,6 +84,7 @@ def test_a_file_that_is_no_json_is_named(folders: Folders, tmp_path: Path) -> No
         load("gpt2", folder)
 
 
+@pytest.mark.slow
 def test_llama3_ends_where_its_own_chat_form_ends_a_turn(folders: Folders, tmp_path: Path) -> None:
     assert letters(load("llama3", folders["llama3"])) == [
         "<|end_of_text|>",

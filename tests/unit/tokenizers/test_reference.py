@@ -19,6 +19,8 @@ from support import digest
 from support.tokenizer_folders import Folders, Loaded, package_file
 from trellis.tokenizers import Tokenizer, load
 
+pytestmark = pytest.mark.slow  # the whole corpus, by two libraries
+
 
 def differing(lines: list[str], ours: list[Any], reference: list[Any]) -> list[str]:
     """The lines on which two results differ."""

@@ -186,6 +186,7 @@ def test_auto_runs_a_folders_own_code_only_if_told_to(folders: Folders, tmp_path
     assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_options_from_the_config_file_give_way_to_the_models(
     folders: Folders, tmp_path: Path
 ) -> None:

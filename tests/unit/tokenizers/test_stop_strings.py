@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.tokenizer_folders import Folders
+from support.hypothesis_profiles import examples
+from support.tokenizer_folders import LARGE, Folders
 from trellis.pipeline.stop_strings import StopMatcher
 from trellis.tokenizers import Tokenizer, load
 from unit.tokenizers.test_stream import cut, id_lists
@@ -22,14 +23,24 @@ FOLDERS = {
     "qwen": ["gpt2"],
     "auto": ["smollm2"],
 }
-CASES = [(kind, folder) for kind, names in FOLDERS.items() for folder in names]
+CASES = [
+    pytest.param(
+        (kind, folder),
+        id=f"{kind}-{folder}",
+        marks=pytest.mark.slow if folder in LARGE else (),
+    )
+    for kind, names in FOLDERS.items()
+    for folder in names
+]
 quick = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 _opened: dict[tuple[str, str], Tokenizer] = {}
 
 
-@pytest.fixture(params=CASES, ids="-".join)
+@pytest.fixture(params=CASES)
 def tokenizer(request: pytest.FixtureRequest, folders: Folders) -> Tokenizer:
     kind, folder = request.param
     if request.param not in _opened:

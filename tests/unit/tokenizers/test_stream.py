@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.tokenizer_folders import Folders, Loaded
+from support.hypothesis_profiles import examples
+from support.tokenizer_folders import Folders, Loaded, slow_where_large
 from trellis.tokenizers import Tokenizer, load
 from trellis.tokenizers.registry import type_module
 from trellis.tokenizers.stream import Leading
@@ -18,7 +19,9 @@ from unit.tokenizers.test_reference import tiktoken_gpt2
 
 NAMES = ["gpt2", "smollm2", "llama", "mistral3", "llama3", "tekken", "t5"]
 quick = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(150),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 SCRIPTS = [
@@ -53,7 +56,7 @@ def cut(ids: list[int], rng: random.Random) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("skip", ["true", "false"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [slow_where_large(name) for name in NAMES])
 def test_joined_chunks_are_the_whole_text_at_every_moment(
     name: str, skip: str, loaded: Loaded, options_loaded: Any
 ) -> None:
@@ -75,7 +78,7 @@ def test_joined_chunks_are_the_whole_text_at_every_moment(
     check()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [slow_where_large(name) for name in NAMES])
 def test_text_is_the_tokens_bytes_read_as_utf_8(name: str, loaded: Loaded) -> None:
     tokenizer = loaded[name]
 
@@ -182,6 +185,7 @@ def test_a_replacement_character_in_the_text_is_not_waited_for(loaded: Loaded) -
         assert decoder.push(tokenizer.encode_fragment("b")) == "b"
 
 
+@pytest.mark.slow
 def test_ids_that_the_vocabulary_lacks_have_no_text(loaded: Loaded) -> None:
     for name in NAMES:
         tokenizer = loaded[name]
@@ -203,6 +207,7 @@ def test_ids_may_be_any_iterable_of_integers(loaded: Loaded) -> None:
         assert tokenizer.decode([]) == ""
 
 
+@pytest.mark.slow
 def test_a_tokenizer_written_in_python_streams_through_its_own_decode(
     tmp_path: Path, corpus_lines: list[str]
 ) -> None:

@@ -72,8 +72,14 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return load("gpt2", chat_folder(tmp_path_factory.mktemp("good"), "{{ messages[0].content }}"))
 
 
-@pytest.mark.parametrize("tokenizer_type", ["gpt2", "auto"])
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("tokenizer_type", ["gpt2", pytest.param("auto", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if TIME in why and name != "loops" else ())
+        for name, (_, why) in BAD.items()
+    ],
+)
 def test_a_bad_template_is_an_error_of_its_request_alone(
     name: str, tokenizer_type: str, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
@@ -92,6 +98,7 @@ def test_a_format_shows_nothing_of_python() -> None:
     assert render_template("{{ '{0.__class__}'.format(x) }}", {"x": "x"}) == ""
 
 
+@pytest.mark.slow
 def test_as_much_text_as_is_allowed_is_rendered(tokenizer: Tokenizer) -> None:
     text = "é" * (TEXT_LIMIT - 1)
     assert tokenizer.chat_prompt([{"role": "user", "content": text}]) == text
@@ -117,6 +124,7 @@ def test_text_of_all_kinds_comes_through(tokenizer: Tokenizer) -> None:
     assert tokenizer.chat_prompt([{"role": "user", "content": text}]) == text
 
 
+@pytest.mark.slow
 def test_many_threads_render_at_once_and_a_slow_template_holds_up_one_process() -> None:
     failed: list[str] = []
     done: list[str] = []
@@ -168,6 +176,7 @@ def test_no_process_and_no_jinja_before_the_first_render(tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "x\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", [False, True])
 def test_the_processes_end_with_a_parent_that_is_killed(busy: bool) -> None:
     code = f"""

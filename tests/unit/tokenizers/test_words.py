@@ -95,6 +95,7 @@ def test_a_line_break_is_no_prefix_space_and_a_line_break(loaded: Loaded) -> Non
     assert loaded["gpt2"].word_ids("<|endoftext|>") == [[50256]]
 
 
+@pytest.mark.slow
 def test_options_for_prompts_do_not_reach_words(folders: Folders) -> None:
     plain = load("gpt2", folders["gpt2"])
     with_bos = load("gpt2", folders["gpt2"], {"add_bos_token": "true"})

@@ -98,7 +98,7 @@ class EngineProcess:
         self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
-        """Send a prompt; it enters the batch with the step after the one under way."""
+        """Send a prompt, [n] int64; it enters the batch with the step after the one under way."""
         self._send(ADD, key, ids.tolist(), sampling_values(sampling))
         self._running[key] = sampling.sequences
         self._limits.given(sampling)

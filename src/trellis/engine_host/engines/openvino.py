@@ -67,7 +67,7 @@ class OpenVinoEngine:
         self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
-        """Queue a prompt; the pipeline schedules it into its next batch."""
+        """Queue a prompt, [n] int64; the pipeline schedules it into its next batch."""
         tensor = openvino.Tensor(np.ascontiguousarray(ids, np.int64).reshape(1, -1))
         config = generation_config(sampling)
         if sampling.bad_words:

@@ -40,6 +40,7 @@ from trellis.engine_host.engines.process_messages import (
     receive,
     send,
 )
+from trellis.errors import one_line
 
 PR_SET_PDEATHSIG = 1
 
@@ -147,7 +148,7 @@ class Loop:
             self._engine.add(key, np.array(ids, np.int64), settings)
             self._running[key] = settings.sequences
         except Exception as error:
-            log.exception("the engine refused a request")
+            log.error("the engine refused a request: %s", one_line(error))
             self._refused.append(Failure(key, f"the engine refused the request: {error}"))
 
     def _step(self) -> Iterable[Progress | Failure]:

@@ -128,7 +128,7 @@ class TransformersEngine:
         self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
-        """Queue a prompt; it enters the batch with the next step."""
+        """Queue a prompt, [n] int64; it enters the batch with the next step."""
         needed = len(ids) + sampling.max_tokens
         if needed > self._cache_tokens:
             self._failures.append(

@@ -20,6 +20,8 @@ from trellis.engine_host.engines.openvino_words import MAX_LISTS
 from trellis.errors import RequestError
 from trellis.tokenizers import load
 
+pytestmark = pytest.mark.slow  # the demo's model makes every token
+
 GREEDY = Sampling(max_tokens=16, end_id=2)
 RANDOM = replace(GREEDY, sample=True, temperature=1.5, seed=3)
 BEAMS = replace(GREEDY, beam_width=3, length_penalty=0.5)

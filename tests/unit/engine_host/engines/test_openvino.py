@@ -9,6 +9,8 @@ import pytest
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
 
+pytestmark = pytest.mark.slow  # the demo's model makes every token
+
 
 @pytest.fixture(scope="module")
 def engine(demo_engine: tuple[Path, Path]) -> Iterator[OpenVinoEngine]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from support.hypothesis_profiles import examples
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
 from trellis.engine_host.engines.openvino_words import (
@@ -78,6 +79,7 @@ def greedy(*words: str, **fields: object) -> Sampling:
     return replace(asked, **fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
@@ -103,6 +105,7 @@ def test_bad_words_never_appear(
     assert not [word for word in words if word in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end_id", [2, -1, 0])
 def test_they_never_appear_in_the_hottest_of_texts(made: Made, end_id: int) -> None:
     letters = "etaoinshrdlu"
@@ -120,7 +123,8 @@ other = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufffd"), min
 suppress = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=suppress)
+@pytest.mark.slow
+@settings(max_examples=examples(15), suppress_health_check=suppress)
 @given(
     st.sampled_from(sorted(PROMPTS)),
     st.lists(cut, max_size=3),
@@ -155,6 +159,7 @@ def test_the_text_is_the_free_one_up_to_the_token_that_would_complete_a_word(
         assert found[kept : kept + 1] != ids[kept : kept + 1]
 
 
+@pytest.mark.slow
 def test_neighbours_in_the_batch_notice_nothing(made: Made) -> None:
     def batch(*words: str) -> list[list[int]]:
         return made.ids(
@@ -170,6 +175,7 @@ def test_neighbours_in_the_batch_notice_nothing(made: Made) -> None:
     assert [busy[0], busy[2], busy[3]] == [free[0], free[2], free[3]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["엉", "각", "啊啊", "é", "🙏", "\ud7ff", "\U0010ffff"])
 def test_words_beside_those_of_the_text_change_nothing(made: Made, word: str) -> None:
     asked = (PROMPTS["korean"], greedy())
@@ -179,7 +185,7 @@ def test_words_beside_those_of_the_text_change_nothing(made: Made, word: str) ->
 character = st.integers(TEXT[0][0], TEXT[1][1])
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(character, character)
 def test_ranges_are_whole_blocks_or_end_where_they_began(one: int, other: int) -> None:
     first, last = sorted((one, other))
@@ -191,6 +197,7 @@ def test_ranges_are_whole_blocks_or_end_where_they_began(one: int, other: int) -
         assert begin // BLOCK == end // BLOCK or end % BLOCK == BLOCK - 1
 
 
+@pytest.mark.slow
 def test_where_nothing_ends_a_text_the_end_token_is_no_way_around_the_words(made: Made) -> None:
     free = made.ids((PROMPTS["english"], greedy(end_id=-1, max_tokens=60)))[0]
     after = made.tokenizer.decode(free[free.index(2) + 1 :]).split()
@@ -202,7 +209,7 @@ def test_where_nothing_ends_a_text_the_end_token_is_no_way_around_the_words(made
 letters = st.text("aab😀", max_size=14)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.lists(st.text("aab😀", min_size=1, max_size=5), min_size=1, max_size=5), letters)
 @example(["aab"], "aaab")
 @example(["abac", "bad"], "abad")
@@ -220,6 +227,7 @@ def test_the_automaton_lets_pass_what_has_no_word_and_nothing_else(
         state = after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -236,6 +244,7 @@ def test_what_cannot_be_kept_out_is_refused_by_name(
         made.engine.refuse(greedy(*words))
 
 
+@pytest.mark.slow
 def test_the_longest_lists_that_are_taken_work(made: Made) -> None:
     letters = random.Random(4)
     size = MAX_BYTES // MAX_WORDS
@@ -256,6 +265,7 @@ def test_lists_beyond_what_is_kept_are_refused_and_known_ones_go_on() -> None:
         lists.refuse(("new",))
 
 
+@pytest.mark.slow
 def test_several_sequences_are_refused_with_bad_words(made: Made) -> None:
     with pytest.raises(RequestError, match=r"^num_return_sequences: "):
         made.engine.refuse(greedy("x", num_return_sequences=2, **HOT))

@@ -174,6 +174,7 @@ def test_a_cancelled_request_leaves_the_engine(host: Host) -> None:
     assert not host.engine.running
 
 
+@pytest.mark.slow
 def test_closing_ends_the_loop_while_requests_run(host: Host) -> None:
     host.add(1, tokens=10**9)
     send(host.pipe, CLOSE)
