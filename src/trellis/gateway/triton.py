@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import httptools
 from httptools.parser.errors import HttpParserError
 
+from trellis.errors import TrellisError
 from trellis.gateway.limits import Limits
 from trellis.gateway.refusals import JSON, Headers
 
@@ -20,11 +21,11 @@ MAX_PENDING_BYTES = 262_144  # of an answer that is not read: then Triton waits
 UPLOAD_BYTES = 65_536
 
 
-class TritonLost(ConnectionError):
+class TritonLost(TrellisError):
     """Triton takes no connection, closed one, or sent what is no HTTP."""
 
 
-class ClientGone(Exception):
+class ClientGone(TrellisError):
     """Whoever asked has left."""
 
 
