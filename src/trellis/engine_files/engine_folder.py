@@ -23,7 +23,7 @@ from trellis.files import read_json
 
 # The releases whose config.json does not say which of them wrote it.
 UNNAMED = ("0.5.", "0.6.", "0.7.")
-ENGINE_TYPES = ("tensorrtllm", "openvino", "transformers")
+ENGINE_TYPES = ("tensorrtllm", "openvino", "transformers", "vllm")
 # What TensorRT-LLM's builder calls the halves of an encoder-decoder model.
 HALVES = ("EncoderModel", "DecoderModel", "WhisperEncoder")
 
@@ -71,8 +71,8 @@ def read_engine(path: Path, backend: str = "", release: str = "") -> EngineFolde
         return _trtllm(path, release)
     if release:
         raise EngineFolderError(f"TRTLLM={release}: ENGINE={path} is no engine of TensorRT-LLM")
-    if engine_type == "transformers":
-        return _checkpoint(path)
+    if engine_type in ("transformers", "vllm"):
+        return _checkpoint(path, engine_type)
     files = tuple(sorted(file for file in path.iterdir() if file.is_file()))
     if any(path.glob("*.gguf")):
         return _gguf(path, files)
@@ -127,14 +127,14 @@ def _detect(path: Path) -> str:
     )
 
 
-def _checkpoint(path: Path) -> EngineFolder:
+def _checkpoint(path: Path, engine_type: str) -> EngineFolder:
     try:
         checkpoint = read_checkpoint(path)
     except CheckpointError as error:
         raise EngineFolderError(f"ENGINE={error}") from error
     return EngineFolder(
         path=path,
-        engine_type="transformers",
+        engine_type=engine_type,
         files=checkpoint.files,
         max_seq_len=checkpoint.max_seq_len,
         vocab_size=checkpoint.vocab_size,

@@ -102,6 +102,8 @@ class Loop:
         self._host_gone = host_gone
         self._pipe = pipe
         self._follows = follows
+        # Of an engine whose `step` waits: what is new is taken at once.
+        self._wake: Callable[[], None] = getattr(engine, "wake", lambda: None)
         self._refused: list[Failure] = []
         self._inbox: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         self._running: dict[int, int] = {}  # key -> sequences that did not end yet
@@ -121,6 +123,7 @@ class Loop:
         try:
             while True:
                 self._inbox.put(receive(self._pipe))
+                self._wake()
         except (EOFError, OSError):
             self._host_gone()
 
