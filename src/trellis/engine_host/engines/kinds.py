@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from trellis.engine_host.engines.engine import Engine, EngineSettings, Sampling
 
 ENGINE_TYPES = ("openvino", "transformers", "vllm")
+WITH_WORKERS = frozenset({"vllm"})  # whose library starts processes of its own
 
 
 class Limits(Protocol):

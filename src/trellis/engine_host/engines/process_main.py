@@ -26,7 +26,8 @@ from trellis.engine_host.engines.engine import (
     Failure,
     Progress,
 )
-from trellis.engine_host.engines.kinds import LoadedEngine, load
+from trellis.engine_host.engines.keeper import keep
+from trellis.engine_host.engines.kinds import WITH_WORKERS, LoadedEngine, load
 from trellis.engine_host.engines.process_messages import (
     ADD,
     CANCEL,
@@ -49,6 +50,8 @@ log = logging.getLogger("trellis.engine")
 def main(engine_type: str, settings: str, parent: str, descriptor: str) -> None:
     """Load the engine and run it until the host closes it. Never returns."""
     _die_with(int(parent))
+    if engine_type in WITH_WORKERS:
+        keep()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     pipe = Connection(int(descriptor))
     try:
