@@ -1,7 +1,8 @@
 """What the HTTP gateway costs: the same streams through it and straight to Triton, in turns.
 
-The engine is the stand-in of tests/standin at a pace that Triton's HTTP server can hold. CPU is
-that of tritonserver, its models' processes and the gateway; the client's is not in it. Needs gcc.
+The engine is the stand-in of tests/support/standin at a pace that Triton's HTTP server can hold.
+CPU is that of tritonserver, its models' processes and the gateway; the client's is not in it.
+Needs gcc.
 
     python benchmarks/http_gateway.py --streams 1:50 --streams 16:2000 --streams 64:5000
 """
@@ -21,12 +22,12 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-for folder in ("src", "tests", "tests/tools", "tests/tokenizers"):
+for folder in ("src", "tests"):
     sys.path.insert(0, str(ROOT / folder))
 
-from standin import build_standin  # noqa: E402
-from standin_server import Served, serve  # noqa: E402
-from tokenizer_folders import Folders  # noqa: E402
+from support.standin import build_standin  # noqa: E402
+from support.standin_server import Served, serve  # noqa: E402
+from support.tokenizer_folders import Folders  # noqa: E402
 
 CHUNK = b"data: {"
 SECONDS_TO_SETTLE = 1.0

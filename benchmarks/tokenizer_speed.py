@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests" / "tokenizers"))
+sys.path.append(str(ROOT / "tests"))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 Numbers = dict[str, float]
@@ -50,7 +50,7 @@ def main() -> None:
 
 def measure(folder: Path, rounds: int) -> dict[str, Any]:
     """All numbers: results[kind of measurement][tokenizer][contender]."""
-    folders = importlib.import_module("tokenizer_folders").Folders(folder)
+    folders = importlib.import_module("support.tokenizer_folders").Folders(folder)
     results: dict[str, Any] = {"encode_long": {}, "encode_batch": {}, "stream": {}, "weight": {}}
     for name in ("gpt2", "llama", "llama_json"):
         contenders = Contenders(name, folders)

@@ -12,7 +12,11 @@ from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerSettings
 
-pytest_plugins = ["allowed_skips"]  # --strict-skips
+pytest_plugins = [
+    "support.allowed_skips",  # --strict-skips
+    "support.standin_fixtures",
+    "support.tokenizer_fixtures",
+]
 
 
 @pytest.fixture(scope="session")

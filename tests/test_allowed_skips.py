@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from allowed_skips import LIST, read_list
+
+from support.allowed_skips import LIST, read_list
 
 TESTS = Path(__file__).parent
 SKIPPING = """
@@ -26,8 +27,8 @@ def run(folder: Path, allowed: str, *options: str) -> "subprocess.CompletedProce
     """pytest, with the plugin alone, on test_some.py of `folder`."""
     (folder / "list.txt").write_text(allowed)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-p", "allowed_skips", "-p", "no:cacheprovider"]
-    command += ["--allowed-skips", "list.txt", *options]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    command += ["-p", "support.allowed_skips", "--allowed-skips", "list.txt", *options]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from support.paths import ROOT
+
+PLUGINS = sorted((ROOT / "model_repo_src").glob("*/1"))
 FIND = "import tokenizers; print(tokenizers.Tokenizer.__module__, tokenizers.__file__)"
 
 
@@ -39,14 +41,15 @@ def test_the_registry_loads_without_heavy_imports() -> None:
 
 
 def test_no_two_modules_on_the_path_of_the_tests_share_a_name() -> None:
-    """Helpers and the code under test are imported by their bare names: the first found wins."""
-    folders = [path for path in (ROOT / "tests").iterdir() if not (path / "__init__.py").exists()]
-    folders += [
-        ROOT / "tests",
-        ROOT / "benchmarks" / "pipeline",
-        ROOT / "model_repo_src" / "shared",
-    ]
-    folders += (ROOT / "model_repo_src").glob("*/1")
-    names = Counter(path.stem for folder in folders for path in folder.glob("*.py"))
-    twice = {name for name, times in names.items() if times > 1}
-    assert twice == {"conftest", "model"}, "pytest and Triton name these; rename the others"
+    """What is imported by its bare name: the first found wins."""
+    folders = [ROOT / "tests", ROOT / "benchmarks" / "pipeline", *PLUGINS]
+    found_names = [path.stem for folder in folders for path in folder.glob("*.py")]
+    found_names += [path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")]
+    names = Counter([*found_names, "tokenizers", "trellis"])
+    assert {name for name, times in names.items() if times > 1} == {"model"}, "Triton's name"
+
+
+def test_every_folder_of_tests_is_a_package() -> None:
+    """So that two tests in two folders may have one name, for pytest and for mypy."""
+    for test in (ROOT / "tests").glob("*/**/test_*.py"):
+        assert (test.parent / "__init__.py").exists(), test

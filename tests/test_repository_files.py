@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from support.paths import ROOT
+
 GITHUB = ROOT / ".github"
 TARGET = re.compile(r"^([a-z-]+):.* ## ", re.MULTILINE)
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -148,7 +149,8 @@ def test_ci_runs_every_folder_of_tests_and_the_workflow_every_script() -> None:
     named = {name for text in scripts.values() for name in re.findall(r"\btests/(\w+)", text)}
     makefile = (ROOT / "Makefile").read_text()
     named |= set(re.findall(r"pytest (?:-s )?tests/(\w+)", makefile))
-    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    tests = [path.relative_to(ROOT / "tests") for path in (ROOT / "tests").glob("*/**/test_*.py")]
+    folders = {path.parts[0] for path in tests}
     assert folders <= named
     (job,) = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())["jobs"].values()
     parts = job["strategy"]["matrix"]["part"]

@@ -5,8 +5,4 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # Never benchmarks/ itself: its tokenizers.py would shadow Hugging Face's package of that name.
-sys.path[1:1] = [
-    str(ROOT / "tests"),
-    str(ROOT / "tests" / "tokenizers"),
-    str(ROOT / "tests" / "tools"),
-]
+sys.path[1:1] = [str(ROOT / "tests")]

@@ -1,7 +1,7 @@
 """The pipelines that are compared, each as a model repository on the same engine.
 
-All but `ours-python` have the stand-in backend of tests/standin behind the configuration that
-`make repo` writes for TensorRT-LLM RELEASE, so the engine costs the same everywhere.
+All but `ours-python` have the stand-in backend of tests/support/standin behind the configuration
+that `make repo` writes for TensorRT-LLM RELEASE, so the engine costs the same everywhere.
 """
 
 import json
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import checkout  # noqa: F401  (first: it says where the next are)
-from fake_engines import write_engine
 from google.protobuf import text_format
-from standin import Script, write_contract, write_scripts
 from texts import Texts
 from tritonclient.grpc import model_config_pb2 as pb
 
+from support.fake_engines import write_engine
+from support.standin import Script, write_contract, write_scripts
 from trellis.contract.release import FOLDER
 from trellis.engine_files.engine_folder import EngineFolder, read_engine
 from trellis.repository.assemble import Plan, assemble, find_tokenizer_dir

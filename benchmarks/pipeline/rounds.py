@@ -12,10 +12,10 @@ from measure import Figures, measure
 from plan import Case
 from raw import tokens_per_cpu_second
 from repositories import PIPELINES, Pipeline, Setting, real_engine
-from standin import build_standin
 from texts import opened
-from tokenizer_folders import Folders
 
+from support.standin import build_standin
+from support.tokenizer_folders import Folders
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerFailed, ServerSettings
 

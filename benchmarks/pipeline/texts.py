@@ -1,7 +1,7 @@
 """What is asked and answered: running text in English and Korean, as long as is wanted.
 
-Vocabularies are real, from the packages that the tests use (`tests/tokenizers`). The engine replays
-the ids of running text, so that what `postprocessing` decodes is what it would decode.
+Vocabularies are real, from packages (tests/support/tokenizer_folders.py). The engine replays the
+ids of running text, so that what `postprocessing` decodes is what it would decode.
 """
 
 import random
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import checkout  # noqa: F401  (first: it says where the next are)
-from tokenizer_folders import TYPE_OF, Folders
 
+from support.tokenizer_folders import TYPE_OF, Folders
 from trellis.tokenizers import Tokenizer, load
 
 # Folders that transformers' AutoTokenizer opens too, one for each tokenizer_type with a real

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from support.paths import ROOT
 from trellis.server.process import ServerSettings
 
-ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / ".clients"
 PROGRAMS = Path(__file__).with_name("programs")
 PROMPT = "The capital of France is"

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_runs import PROMPT, TOKENS, curl
-from clients_table import Row, read_versions, show
 
+from clients.client_runs import PROMPT, TOKENS, curl
+from clients.clients_table import Row, read_versions, show
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import free_ports

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from client_runs import PROGRAMS, PROMPT, TOKENS, curl, grpc_url, run, sources, venv
 
+from clients.client_runs import PROGRAMS, PROMPT, TOKENS, curl, grpc_url, run, sources, venv
 from trellis.server.process import ServerSettings
 
 DATASET = [

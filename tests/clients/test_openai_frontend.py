@@ -15,8 +15,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from client_runs import CLIENTS, PROGRAMS, PROMPT, TOKENS, ask, curl, run, sources, venv
 
+from clients.client_runs import CLIENTS, PROGRAMS, PROMPT, TOKENS, ask, curl, run, sources, venv
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import free_ports

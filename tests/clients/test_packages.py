@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from client_runs import PROMPT, TOKENS, ask, grpc_url, run, venv
 
+from clients.client_runs import PROMPT, TOKENS, ask, grpc_url, run, venv
 from trellis.server.process import ServerSettings
 
 PAYLOAD = (

@@ -3,13 +3,13 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from support.paths import ROOT
+
 DEPLOY = ROOT / "deploy"
 PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 STOP_MARGIN = 10  # seconds that the launcher may need beyond --exit_timeout, and more

@@ -8,7 +8,7 @@
 
 What another release of transformers makes of the families is written down as digests:
 
-    python family_references.py .families/folders transformers_4_57.json
+    PYTHONPATH=tests python -m families.family_references .families/folders transformers_4_57.json
 
 under a Python with transformers 4.57 and sentencepiece (`pip install transformers==4.57.6
 sentencepiece tiktoken jinja2 protobuf`).
@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import family_corpus
+from families import family_corpus
 
 _LLAMA = ("LlamaTokenizerFast", {"legacy": False, "add_bos_token": True})
 CLASSES = {

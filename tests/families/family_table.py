@@ -1,6 +1,6 @@
 """The table of families in docs/tokenizers.md.
 
-    python tests/families/family_table.py     prints it, and writes it into the page
+    PYTHONPATH=tests python -m families.family_table     prints it, and writes it into the page
 
 Standard library only.
 """
@@ -9,10 +9,10 @@ import json
 import re
 from pathlib import Path
 
-from family_types import REFUSED, TYPES
-from fetch_families import FAMILIES, Family
+from families.family_types import REFUSED, TYPES
+from families.fetch_families import FAMILIES, Family
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tokenizers.md"
 BEGIN, END = "<!-- families -->\n", "<!-- /families -->"
 GOLDEN = json.loads(Path(__file__).with_name("transformers_4_57.json").read_text())

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import family_corpus
 import pytest
-from family_references import Auto, Mistral, Reference, SentencePiece, Tiktoken, Tokenizers
-from family_types import REFUSED, TEMPLATES, TYPES
-from fetch_families import FAMILIES
 
+from families import family_corpus
+from families.family_references import Auto, Mistral, Reference, SentencePiece, Tiktoken, Tokenizers
+from families.family_types import REFUSED, TEMPLATES, TYPES
+from families.fetch_families import FAMILIES
+from support.paths import ROOT
 from trellis.tokenizers import Tokenizer, TokenizerError, load
 
-ROOT = Path(__file__).parents[2]
 FOLDERS = Path(os.environ.get("FAMILIES", ROOT / ".families" / "folders"))
 GOLDEN = json.loads(Path(__file__).with_name("transformers_4_57.json").read_text())
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from launched import LAUNCHER, Launched
-from load import ENSEMBLE
-from small_disks import around, needed
 
+from support.launched import LAUNCHER, Launched
+from support.load import ENSEMBLE
+from support.small_disks import around, needed
 from trellis.server import folder as server_folder
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerFailed, ServerSettings

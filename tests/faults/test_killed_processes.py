@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from launched import MODELS, Launched
-from load import CLIENT_SECONDS, THINGS, WAYS, Load, Outcome, ask
+
+from support.launched import MODELS, Launched
+from support.load import CLIENT_SECONDS, THINGS, WAYS, Load, Outcome, ask
 
 KILLS = int(os.environ.get("KILLS", "3"))
 SEED = int(os.environ.get("KILL_SEED", "7"))

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
-from launched import Launched
-from load import ENSEMBLE
-from probes import add_probes, settled
 
+from support.launched import Launched
+from support.load import ENSEMBLE
+from support.probes import add_probes, settled
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from probes import settled
 
+from support.probes import settled
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerSettings
 

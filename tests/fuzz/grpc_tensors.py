@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from model_inputs import INPUTS, LENGTHS, SENSIBLE, Input, harmless_length
 from tritonclient.grpc import service_pb2 as pb
+
+from fuzz.model_inputs import INPUTS, LENGTHS, SENSIBLE, Input, harmless_length
 
 NUMPY = {"INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32, "FP16": np.float16}
 NUMPY |= {"BOOL": np.bool_, "INT64": np.int64}

@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from hypothesis import strategies as st
-from model_inputs import INPUTS, LENGTHS, SENSIBLE, TEXT, harmless_length
+
+from fuzz.model_inputs import INPUTS, LENGTHS, SENSIBLE, TEXT, harmless_length
 
 BY_NAME = {item.name: item for item in INPUTS["ensemble"]}
 OPTIONAL = [name for name in BY_NAME if name not in ("text_input", "max_tokens", "stream")]

@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 import httpx
-from fuzzed_server import OWN_FAULTS, FuzzedServer
-from json_bodies import encoded
 from tritonclient.grpc import service_pb2_grpc as rpc
+
+from fuzz.fuzzed_server import OWN_FAULTS, FuzzedServer
+from fuzz.json_bodies import encoded
 
 CLIENTS = 8
 SECONDS = 90  # longer is a hang

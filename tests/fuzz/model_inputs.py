@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
-SOURCES = Path(__file__).parents[2] / "model_repo_src"
+from support.paths import ROOT
+
+SOURCES = ROOT / "model_repo_src"
 INPUT = re.compile(r'\{ name: "(\w+)" data_type: TYPE_(\w+) dims: \[ ([-\d, ]+) \]')
 MODELS = ("ensemble", "preprocessing", "tensorrt_llm", "postprocessing")
 

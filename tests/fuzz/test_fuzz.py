@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzed_server import FuzzedServer
-from grpc_tensors import STREAM_KEYS, requests
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from json_bodies import no_json, right_types, wrong_types
-from judged import Judge
-from probes import add_probes
 from tritonclient.grpc import service_pb2 as pb
 
+from fuzz.fuzzed_server import FuzzedServer
+from fuzz.grpc_tensors import STREAM_KEYS, requests
+from fuzz.json_bodies import no_json, right_types, wrong_types
+from fuzz.judged import Judge
+from support.probes import add_probes
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 

@@ -13,7 +13,7 @@ from trellis.repository.assemble import Plan, assemble
 @pytest.fixture(scope="session")
 def random_repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of a small Llama with random weights: 4 attention and 2 key/value heads."""
-    from checkpoints import random_llama
+    from ranks.checkpoints import random_llama
 
     return _repository(tmp_path_factory, demo_engine, lambda to: random_llama(to, 49152))
 
@@ -21,7 +21,7 @@ def random_repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def smollm2_repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of SmolLM2-135M as a checkpoint: 9 attention and 3 key/value heads."""
-    from checkpoints import dequantise
+    from ranks.checkpoints import dequantise
 
     return _repository(tmp_path_factory, demo_engine, lambda to: dequantise(find_demo_model(), to))
 

@@ -11,9 +11,10 @@ from types import TracebackType
 
 import psutil
 
+from support.paths import ROOT
 from trellis.server.ports import free_ports
 
-LAUNCHER = Path(__file__).parents[2] / "tools" / "launch_triton_server.py"
+LAUNCHER = ROOT / "tools" / "launch_triton_server.py"
 
 
 def command(repo: Path, *arguments: str) -> list[str]:

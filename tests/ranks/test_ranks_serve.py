@@ -12,9 +12,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs torch: `make setup-torch`", exc_type=ImportError)
 
-from asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
-from launched_ranks import Launched, command, wait_for
-
+from ranks.asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
+from ranks.launched_ranks import Launched, command, wait_for
 from trellis.server.ports import free_ports
 from trellis.tokenizers import load
 

@@ -8,8 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: `make setup-torch`", exc_type=ImportError)
 
-from checkpoints import random_llama  # noqa: E402
-
+from ranks.checkpoints import random_llama  # noqa: E402
 from trellis.engine_host.engines import transformers_attention  # noqa: E402
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling  # noqa: E402
 from trellis.engine_host.engines.transformers import TransformersEngine  # noqa: E402

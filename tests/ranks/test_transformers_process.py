@@ -11,10 +11,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: `make setup-torch`", exc_type=ImportError)
 
-from checkpoints import random_llama  # noqa: E402
-from engine_processes import ids, run, start_host  # noqa: E402
-from launched_ranks import wait_for  # noqa: E402
-
+from ranks.checkpoints import random_llama  # noqa: E402
+from ranks.launched_ranks import wait_for  # noqa: E402
+from support.engine_processes import ids, run, start_host  # noqa: E402
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling  # noqa: E402
 from trellis.engine_host.engines.engine_process import EngineProcess  # noqa: E402
 from trellis.engine_host.engines.transformers import TransformersEngine  # noqa: E402

@@ -19,8 +19,9 @@ if os.geteuid() != 0 or shutil.which("ip") is None:
     pytest.skip("needs root and iproute2 for network namespaces", allow_module_level=True)
 
 import httpx
-from asked import ask_all
-from launched_ranks import Launched, command, wait_for
+
+from ranks.asked import ask_all
+from ranks.launched_ranks import Launched, command, wait_for
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 ASK = Path(__file__).parent / "asked.py"

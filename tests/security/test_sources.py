@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from support.paths import ROOT
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 from trellis.tokenizers import load
 
-ROOT = Path(__file__).parents[2]
 FOLDERS = ("src", "tools", "tokenizers", "model_repo_src")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}

@@ -57,7 +57,7 @@ def lacks(tests: bool = False) -> "list[Lack]":
 
 
 def lacks_of_tests() -> "list[Lack]":
-    """The C compiler, with libc's headers, that makes the stand-in engine (tests/standin)."""
+    """The C compiler, with libc's headers, of the stand-in engine (tests/support/standin)."""
     compiler = os.environ.get("CC", "gcc")
     if shutil.which(compiler) is None:
         return [Lack(f"a C compiler ({compiler})", "gcc")]

@@ -1,0 +1,61 @@
+"""The ensemble adds nothing to the engine: its text is the engine library's own, id for id.
+
+The library's arithmetic depends on what else is in the batch, so like is compared with like: alone
+with alone, and one request of 32 prompts with the library given the same 32 before its first step.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import tritonclient.grpc as triton
+
+from support.asking import ask, grpc_texts, stream
+from support.library import ENDING, Library, open_library
+from trellis.server.process import Server
+
+MAX_TOKENS = 24
+PROMPTS = [
+    "The capital of France is",
+    "Once upon a time, in a village by the sea,",
+    "def fibonacci(n):",
+    "안녕하세요 세계",
+    "In 1969, two men",
+    "The recipe for good bread needs",
+    "Water boils at",
+    "She opened the letter and",
+    "1, 2, 3, 5, 8,",
+    "SELECT name FROM",
+    "Le chat est sur",
+    "Der Zug fährt",
+    "日本の首都は",
+    "Столица России",
+    "The three laws of",
+    "<html><body>",
+    "A good engineer",
+    "To whom it may concern:",
+    "😀 means",
+    "E = mc",
+]
+
+
+@pytest.fixture(scope="module")
+def library(demo_engine: tuple[Path, Path]) -> Library:
+    return open_library(*demo_engine)
+
+
+def test_each_prompt_alone_streamed_and_not(http: httpx.Client, library: Library) -> None:
+    for prompt in PROMPTS:
+        ((expected,),) = library.texts([prompt], **ENDING)
+        assert ask(http, prompt, max_tokens=MAX_TOKENS)["text_output"] == expected
+        chunks = stream(http, prompt, max_tokens=MAX_TOKENS)
+        assert b"".join(chunks).decode() == expected
+
+
+def test_thirty_two_at_a_time(server: Server, library: Library) -> None:
+    prompts = (PROMPTS * 2)[:32]
+    expected = [text for (text,) in library.texts(prompts, **ENDING)]
+    with triton.InferenceServerClient(f"localhost:{server.settings.grpc_port}") as client:
+        texts: Any = grpc_texts(client, prompts, max_tokens=MAX_TOKENS)
+    assert texts.reshape(-1).tolist() == expected

@@ -1,0 +1,94 @@
+"""make engine and make serve-docker: printed always, run where it can be or where it is asked for.
+
+What they print is compared with golden/docker by test_goldens.py. Docker is a script here.
+"""
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from support.cli import run
+from support.fake_engines import write_engine
+from trellis.engine_files.engine_folder import read_engine
+from trellis.repository.assemble import Plan, assemble
+
+
+@pytest.fixture
+def docker(tmp_path: Path) -> dict[str, str]:
+    """An environment in which `docker` writes its arguments to a file and fails with 7."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "docker").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/docker.log\nexit 7\n')
+    (tools / "docker").chmod(0o755)
+    (tools / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (tools / "nvidia-smi").chmod(0o755)
+    return {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+
+
+def gpu(tmp_path: Path) -> None:
+    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho 'A GPU, 81920, 0'\n")
+    (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
+
+
+def build(tmp_path: Path, *more: str, env: dict[str, str]) -> tuple[int, str]:
+    (tmp_path / "src").mkdir(exist_ok=True)
+    given = {"checkpoint": tmp_path, "out": tmp_path / "out", "source": tmp_path / "src"}
+    options = [f"--{name}={value}" for name, value in given.items()]
+    done = run("build_engine", *options, "--trtllm=0.9.0", *more, env=env)
+    return done.status, done.output
+
+
+def test_without_a_gpu_it_is_only_printed(tmp_path: Path, docker: dict[str, str]) -> None:
+    status, printed = build(tmp_path, env=docker)
+    assert status == 0
+    words = shlex.split(printed.replace("\\\n", ""))  # to paste as it stands
+    assert words[:3] == ["docker", "run", "--rm"]
+    assert "nvcr.io/nvidia/tritonserver:24.05-trtllm-python-py3" in words
+    assert "trtllm-build" in words[-1]
+    assert not (tmp_path / "docker.log").exists()
+
+
+def test_with_docker_and_a_gpu_it_runs_and_its_status_is_passed_on(
+    tmp_path: Path, docker: dict[str, str]
+) -> None:
+    gpu(tmp_path)
+    assert build(tmp_path, "--run=0", env=docker)[0] == 0
+    assert not (tmp_path / "docker.log").exists()
+    assert build(tmp_path, env=docker)[0] == 7
+    assert "convert_checkpoint.py" in (tmp_path / "docker.log").read_text()
+
+
+def test_it_runs_where_it_is_asked_to(tmp_path: Path, docker: dict[str, str]) -> None:
+    assert build(tmp_path, "--run=1", "--image=mine:1", env=docker)[0] == 7
+    assert "mine:1 bash -c" in (tmp_path / "docker.log").read_text()
+
+
+def test_the_repository_is_mounted_where_its_engine_is_looked_for(
+    tmp_path: Path, llama_folder: Path
+) -> None:
+    engine = read_engine(write_engine(tmp_path / "llama-out", "0.9.0"))
+    repository = tmp_path / "triton_model_repo"
+    for mount, inside in ((Path("/srv/repo"), "/srv/repo"), (None, str(repository))):
+        assemble(Plan(engine, "llama", llama_folder, mount=mount), repository)
+        done = run("serve_docker", "--model_repo", repository, "--http_port=9000", "--run=0")
+        assert f"-v {repository}:{inside}:ro" in done.output
+        assert f"--model-repository={inside}" in done.output
+        assert "-p 127.0.0.1:9000:8000" in done.output
+        for part in ("--gpus all", "--shm-size=2g", "--ulimit memlock=-1"):
+            assert part in done.output
+
+
+def test_the_sizes_of_an_engine_can_be_given(tmp_path: Path, docker: dict[str, str]) -> None:
+    sizes = ("--max_batch_size=16", "--max_input_len=4096", "--max_output_len=1024")
+    status, output = build(tmp_path, *sizes, "--run=0", env=docker)
+    assert status == 0
+    assert all(size in output for size in sizes)
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path, docker: dict[str, str]) -> None:
+    options = [f"--checkpoint={tmp_path / 'none'}", "--out=o", "--trtllm=0.9.0", "--run=0"]
+    done = run("build_engine", *options, env=docker)
+    assert done.status == 1
+    assert f"CHECKPOINT={tmp_path / 'none'}: no such folder" in done.output
