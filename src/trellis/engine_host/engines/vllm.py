@@ -28,7 +28,13 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
-from trellis.engine_host.engines.engine import EngineSettings, Failure, FinishReason, Progress, Sampling
+from trellis.engine_host.engines.engine import (
+    EngineSettings,
+    Failure,
+    FinishReason,
+    Progress,
+    Sampling,
+)
 from trellis.errors import RequestError
 
 ARGUMENTS_FILE = "engine.yaml"
@@ -58,7 +64,9 @@ class VllmLibrary:
             _size_cache(config, settings)
             self._llm = AsyncLLM.from_vllm_config(config)
         except (ValueError, RuntimeError, OSError) as error:
-            raise RuntimeError(f"gpt_model_path: vLLM cannot load {settings.path}: {error}") from error
+            raise RuntimeError(
+                f"gpt_model_path: vLLM cannot load {settings.path}: {error}"
+            ) from error
         self._vocab_size: int = config.model_config.get_vocab_size()
         self.facts: dict[str, Any] = {"vocab_size": self._vocab_size}
 
@@ -70,9 +78,7 @@ class VllmLibrary:
                 " this model's; the tokenizer is another model's"
             )
 
-    async def generate(
-        self, key: int, ids: list[int], sampling: Sampling
-    ) -> AsyncIterator[Events]:
+    async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
         """What is new of a request, as vLLM's steps bring it."""
         answer = self._llm.generate(
             {"prompt_token_ids": ids}, sampling_params(sampling), request_id=str(key)
@@ -169,4 +175,6 @@ def _event(key: int, completion: Any) -> Progress | Failure:
     log_probs = [
         float(at[token].logprob) for token, at in zip(ids, completion.logprobs or (), strict=False)
     ]
-    return Progress(key, completion.index, ids, finish, log_probs, completion.cumulative_logprob or 0.0)
+    return Progress(
+        key, completion.index, ids, finish, log_probs, completion.cumulative_logprob or 0.0
+    )
