@@ -25,7 +25,10 @@ def command(repo: Path, *arguments: str) -> list[str]:
 class Launched:
     """`with Launched(repo, folder, "--world_size", "2") as ranks`: ready inside, gone after."""
 
-    def __init__(self, repo: Path, folder: Path, *arguments: str) -> None:
+    def __init__(
+        self, repo: Path, folder: Path, *arguments: str, ready_seconds: float = 120
+    ) -> None:
+        self.ready_seconds = ready_seconds
         folder.mkdir(parents=True, exist_ok=True)
         http, grpc, metrics = map(str, free_ports(3))
         self.url = f"http://127.0.0.1:{http}"
@@ -45,7 +48,10 @@ class Launched:
 
     def __enter__(self) -> "Launched":
         try:
-            wait_for(lambda: "ready after" in self.log() or self.process.poll() is not None, 120)
+            wait_for(
+                lambda: "ready after" in self.log() or self.process.poll() is not None,
+                self.ready_seconds,
+            )
             assert self.process.poll() is None, self.log()[-4000:]
             self.tree = psutil.Process(self.process.pid).children(recursive=True)
         except BaseException:

@@ -29,9 +29,11 @@ PACKAGES = {
         "transformers": "transformers",
         "accelerate": "accelerate",
     },
+    "vllm": {"numpy": "numpy", "torch": "torch", "vllm": "vllm"},
 }
 IN_A_VENV_OF_ITS_OWN = {
-    "transformers": "; or `make setup-torch`, and VENV=.venv-torch from then on"
+    "transformers": "; or `make setup-torch`, and VENV=.venv-torch from then on",
+    "vllm": "; or `make setup-vllm`, and VENV=.venv-vllm from then on",
 }
 SECONDS = 60
 FIND = """

@@ -9,6 +9,7 @@ are told apart by what their classes have, not by their version.
 import contextlib
 import dataclasses
 import difflib
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -107,7 +108,7 @@ def engine_arguments(settings: EngineSettings) -> AsyncEngineArgs:
     arguments: dict[str, Any] = {
         "model": str(settings.path),
         "skip_tokenizer_init": True,
-        "dtype": settings.dtype or "auto",
+        "dtype": settings.dtype or _declared_dtype(settings.path),
         "max_num_seqs": settings.max_batch_size,
         "enable_prefix_caching": settings.enable_kv_cache_reuse,
     }
@@ -116,6 +117,12 @@ def engine_arguments(settings: EngineSettings) -> AsyncEngineArgs:
     if settings.kv_cache_free_gpu_mem_fraction:
         arguments["gpu_memory_utilization"] = settings.kv_cache_free_gpu_mem_fraction
     return AsyncEngineArgs(**arguments | read_arguments(settings.path / ARGUMENTS_FILE))
+
+
+def _declared_dtype(folder: Path) -> str:
+    """The checkpoint's own; vLLM's `auto` makes 16 bits of a checkpoint of 32."""
+    config = json.loads((folder / "config.json").read_text())
+    return str(config.get("dtype") or config.get("torch_dtype") or "auto")
 
 
 def read_arguments(file: Path) -> dict[str, Any]:
