@@ -8,14 +8,9 @@ are told apart by what their classes have, not by their version.
 
 import contextlib
 import dataclasses
-import difflib
-import json
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 # Before the library is imported: it reads them then.
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -36,9 +31,13 @@ from trellis.engine_host.engines.engine import (
     Progress,
     Sampling,
 )
+from trellis.engine_host.engines.engine_arguments import (
+    ARGUMENTS_FILE,
+    declared_dtype,
+    read_arguments,
+)
 from trellis.errors import RequestError
 
-ARGUMENTS_FILE = "engine.yaml"
 # What the model repository decides; everything else can be set in the file.
 OURS = {
     "model": "ENGINE=",
@@ -108,7 +107,7 @@ def engine_arguments(settings: EngineSettings) -> AsyncEngineArgs:
     arguments: dict[str, Any] = {
         "model": str(settings.path),
         "skip_tokenizer_init": True,
-        "dtype": settings.dtype or _declared_dtype(settings.path),
+        "dtype": settings.dtype or declared_dtype(settings.path),
         "max_num_seqs": settings.max_batch_size,
         "enable_prefix_caching": settings.enable_kv_cache_reuse,
     }
@@ -116,31 +115,9 @@ def engine_arguments(settings: EngineSettings) -> AsyncEngineArgs:
         arguments["max_model_len"] = settings.max_seq_len
     if settings.kv_cache_free_gpu_mem_fraction:
         arguments["gpu_memory_utilization"] = settings.kv_cache_free_gpu_mem_fraction
-    return AsyncEngineArgs(**arguments | read_arguments(settings.path / ARGUMENTS_FILE))
-
-
-def _declared_dtype(folder: Path) -> str:
-    """The checkpoint's own; vLLM's `auto` makes 16 bits of a checkpoint of 32."""
-    config = json.loads((folder / "config.json").read_text())
-    return str(config.get("dtype") or config.get("torch_dtype") or "auto")
-
-
-def read_arguments(file: Path) -> dict[str, Any]:
-    """The arguments in a file, {} without one. Raises ValueError for a key that cannot be there."""
-    if not file.is_file():
-        return {}
-    given = yaml.safe_load(file.read_text()) or {}
-    if not isinstance(given, dict):
-        raise ValueError(f"{ARGUMENTS_FILE}: not a table of the library's arguments")
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
-    for key in given:
-        if key in OURS:
-            raise ValueError(f"{ARGUMENTS_FILE}: {key} is set by {OURS[key]}; leave it out")
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{ARGUMENTS_FILE}: vLLM has no argument {str(key)[:64]}{hint}")
-    return given
+    added = read_arguments(settings.path / ARGUMENTS_FILE, known, OURS, "vLLM")
+    return AsyncEngineArgs(**arguments | added)
 
 
 def _size_cache(config: Any, settings: EngineSettings) -> None:
