@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from trellis.engine_host.engines.engine import Engine, EngineSettings, Sampling
 
-ENGINE_TYPES = ("openvino", "transformers", "vllm")
-WITH_WORKERS = frozenset({"vllm"})  # whose library starts processes of its own
+ENGINE_TYPES = ("openvino", "transformers", "vllm", "llmapi")
+WITH_WORKERS = frozenset({"vllm", "llmapi"})  # whose library starts processes of its own
 
 
 class Limits(Protocol):
@@ -42,6 +42,11 @@ def load(engine_type: str, settings: EngineSettings) -> LoadedEngine:
         from trellis.engine_host.engines.vllm import VllmLibrary
 
         return AsyncEngine(VllmLibrary(settings))
+    if engine_type == "llmapi":
+        from trellis.engine_host.engines.async_engine import AsyncEngine
+        from trellis.engine_host.engines.tensorrt_llm import TensorRtLlmLibrary
+
+        return AsyncEngine(TensorRtLlmLibrary(settings))
     from trellis.engine_host.engines.transformers import TransformersEngine
 
     return TransformersEngine(settings)
@@ -57,6 +62,10 @@ def limits(engine_type: str, facts: dict[str, Any]) -> Limits:
         from trellis.engine_host.engines.vllm_limits import VllmLimits
 
         return VllmLimits(**facts)
+    if engine_type == "llmapi":
+        from trellis.engine_host.engines.tensorrt_llm_limits import TensorRtLlmLimits
+
+        return TensorRtLlmLimits(**facts)
     from trellis.engine_host.engines.transformers_limits import TransformersLimits
 
     return TransformersLimits(**facts)
