@@ -50,8 +50,8 @@ def _state(process: int) -> tuple[str, str] | None:
         return None
 
 
-def _command(process: int) -> bytes:
+def _command(process: int) -> list[bytes]:
     try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
+        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return b""
+        return []

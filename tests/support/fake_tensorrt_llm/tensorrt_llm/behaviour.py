@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 
 VARIABLE = "FAKE_TENSORRT_LLM"
+DESCRIPTORS = "FAKE_TENSORRT_LLM_PIPES"  # the worker's ends: what it reads, what it writes
 VERSIONS = ("1.0.0", "1.2.1", "1.4.0rc1")
 
 

@@ -14,8 +14,7 @@ import threading
 import time
 from typing import Any
 
-from tensorrt_llm.behaviour import BEHAVIOUR
-from tensorrt_llm.executor.proxy import DESCRIPTORS
+from tensorrt_llm.behaviour import BEHAVIOUR, DESCRIPTORS
 from tensorrt_llm.requests import Fatal, Finished, Request, Sampler
 
 Message = dict[str, Any]

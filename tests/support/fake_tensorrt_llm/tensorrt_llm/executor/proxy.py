@@ -12,12 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from tensorrt_llm.behaviour import BEHAVIOUR
+from tensorrt_llm.behaviour import BEHAVIOUR, DESCRIPTORS
 from tensorrt_llm.executor.result import RequestOutput
 from tensorrt_llm.sampling_params import _SamplingParams
 
 ROOT = Path(__file__).parents[2]  # of the fake's packages
-DESCRIPTORS = "FAKE_TENSORRT_LLM_PIPES"  # the worker's ends: what it reads, what it writes
 
 
 class GenerationExecutorProxy:
