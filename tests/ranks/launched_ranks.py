@@ -17,16 +17,21 @@ from trellis.server.ports import free_ports
 LAUNCHER = ROOT / "tools" / "launch_triton_server.py"
 
 
-def command(repo: Path, *arguments: str) -> list[str]:
+def command(repo: Path, *arguments: str, python: str = sys.executable) -> list[str]:
     """The launcher's command line, but for the ports."""
-    return [sys.executable, str(LAUNCHER), "--model_repo", str(repo), *arguments]
+    return [python, str(LAUNCHER), "--model_repo", str(repo), *arguments]
 
 
 class Launched:
     """`with Launched(repo, folder, "--world_size", "2") as ranks`: ready inside, gone after."""
 
     def __init__(
-        self, repo: Path, folder: Path, *arguments: str, ready_seconds: float = 120
+        self,
+        repo: Path,
+        folder: Path,
+        *arguments: str,
+        ready_seconds: float = 120,
+        python: str = sys.executable,
     ) -> None:
         self.ready_seconds = ready_seconds
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +44,7 @@ class Launched:
         ports = ("--http_port", http, "--grpc_port", grpc, "--metrics_port", metrics)
         with self.log_file.open("wb") as output:
             self.process = subprocess.Popen(
-                command(repo, *ports, *arguments),
+                command(repo, *ports, *arguments, python=python),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TMPDIR": str(self.temporary)},

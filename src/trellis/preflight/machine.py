@@ -30,7 +30,7 @@ PACKAGES = {
         "accelerate": "accelerate",
     },
     "vllm": {"numpy": "numpy", "torch": "torch", "vllm": "vllm"},
-    "llmapi": {"numpy": "numpy", "torch": "torch", "tensorrt_llm": "tensorrt-llm"},
+    "llmapi": {"numpy": "numpy", "tensorrt_llm": "tensorrt-llm"},
 }
 IN_A_VENV_OF_ITS_OWN = {
     "transformers": "; or `make setup-torch`, and VENV=.venv-torch from then on",

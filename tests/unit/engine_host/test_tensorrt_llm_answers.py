@@ -82,7 +82,7 @@ def test_penalties_and_min_tokens_are_heeded(llm_api: Load, version: str) -> Non
     ending = next(
         [100, number]
         for number in range(200, 400)
-        if not toy_model().greedy([100, number], 1, VOCAB_SIZE, EOS)
+        if not toy_model().greedy([100, number], 1, VOCAB_SIZE, EOS, min_tokens=0)
     )
     assert loaded.ask(ending, min_tokens=0) == []
     assert len(loaded.ask(ending, min_tokens=5)) >= 5

@@ -23,11 +23,15 @@ def log_probs(scores: dict[int, float]) -> dict[int, float]:
     return {token: score - total for token, score in scores.items()}
 
 
-def greedy(prompt: Sequence[int], count: int, vocab_size: int, eos: int) -> list[int]:
+def greedy(
+    prompt: Sequence[int], count: int, vocab_size: int, eos: int, min_tokens: int = 1
+) -> list[int]:
     """The likeliest ids, up to the model's own end, which is left out."""
     made: list[int] = []
     while len(made) < count:
         scores = logits([*prompt, *made], vocab_size, eos)
+        if len(made) < min_tokens:
+            del scores[eos]
         best = max(scores, key=lambda token: scores[token])
         if best == eos:
             break
