@@ -48,7 +48,7 @@ def repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
         read_engine(checkpoint, "llmapi"),
         "gpt2",
         demo_engine[1],
-        settings={"triton_max_batch_size": "16"},
+        settings={"triton_max_batch_size": "16", "gpu_device_ids": "3,1"},
     )
     assemble(plan, folder / "triton_model_repo")
     return folder / "triton_model_repo"
@@ -125,6 +125,11 @@ def body(prompt: str, **parameters: Any) -> dict[str, Any]:
 
 def test_its_log_says_that_it_is_a_fake(server: Launched) -> None:
     assert "this is a fake for Trellis's tests, not NVIDIA's package" in server.log()
+
+
+def test_its_workers_see_the_gpus_that_were_chosen(server: Launched) -> None:
+    seen = [process.environ()["CUDA_VISIBLE_DEVICES"] for process in _workers(server)]
+    assert seen == ["3,1", "3,1"]
 
 
 @pytest.mark.parametrize("at_a_time", [1, 8])
@@ -260,13 +265,12 @@ def test_sigterm_ends_all_though_the_librarys_shutdown_never_returns(
         launched.assert_nothing_left()
 
 
+def _workers(launched: Launched) -> list[psutil.Process]:
+    return [each for each in launched.tree if "mpi4py.futures.server" in each.cmdline()]
+
+
 def _find(launched: Launched, what: str) -> psutil.Process:
-    workers, keepers = [], []
-    for process in launched.tree:
-        command = process.cmdline()
-        if "mpi4py.futures.server" in command:
-            workers.append(process)
-        elif "process_main" in " ".join(command):
-            keepers.append(process)
-    assert len(workers) == 2  # the first one's death is the script's
-    return workers[1] if what == "second worker" else keepers[0]
+    """The second worker, or the engine's keeper; the first worker's death is the script's."""
+    if what == "second worker":
+        return _workers(launched)[1]
+    return next(each for each in launched.tree if "process_main" in " ".join(each.cmdline()))

@@ -11,7 +11,7 @@ import pytest
 from support.fake_library import VERSIONS, import_adapter
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
 
-SAMPLERS = {
+SAMPLERS: dict[str, dict[str, Any]] = {
     "1.0.0": {"enable_trtllm_sampler": True},
     "1.2.1": {"sampler_type": "TRTLLMSampler"},
     "1.4.0rc1": {},
@@ -47,7 +47,7 @@ def test_a_repositorys_settings_are_the_librarys_arguments(
     cache = made.pop("kv_cache_config")
     assert (cache.max_tokens, cache.max_attention_window) == (4096, [256])
     assert (cache.enable_block_reuse, cache.free_gpu_memory_fraction) == (False, 0.7)
-    expected = {
+    expected: dict[str, Any] = {
         "model": str(checkpoint),
         "skip_tokenizer_init": True,
         "dtype": "float16",
