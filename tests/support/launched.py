@@ -37,14 +37,17 @@ class Launched:
         *arguments: str,
         ready: bool = True,
         around: str = "eval {}",
+        ready_seconds: float = READY_SECONDS,
+        python: str = sys.executable,
     ) -> None:
         self.http, self.grpc, self.metrics = free_ports(3)
         self.temporary = folder / "tmp"  # every trace is looked for where only this one writes
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.log_file = folder / "launcher.log"
         self.awaited = ready
+        self.ready_seconds = ready_seconds
         ports = ("--http_port", self.http, "--grpc_port", self.grpc, "--metrics_port", self.metrics)
-        line = shlex.join(command(repo, *map(str, ports), *arguments))
+        line = shlex.join(command(repo, *map(str, ports), *arguments, python=python))
         with self.log_file.open("wb") as output:
             self.process = subprocess.Popen(
                 ["sh", "-c", around.format(shlex.quote(f"exec {line}"))],
@@ -103,7 +106,7 @@ class Launched:
 
     def wait_ready(self) -> "Launched":
         """Wait for readiness; fails with what was printed if it ends before."""
-        end = time.monotonic() + READY_SECONDS
+        end = time.monotonic() + self.ready_seconds
         while "ready after" not in self.log():
             self.look()
             assert self.process.poll() is None, self.log()[-6000:]
@@ -158,9 +161,9 @@ class Launched:
                 probe.bind(("127.0.0.1", port))
 
 
-def command(repo: Path, *arguments: str) -> list[str]:
+def command(repo: Path, *arguments: str, python: str = sys.executable) -> list[str]:
     """The launcher's command line, but for the ports."""
-    return [sys.executable, str(LAUNCHER), "--model_repo", str(repo), *arguments]
+    return [python, str(LAUNCHER), "--model_repo", str(repo), *arguments]
 
 
 def _rank_of(process: psutil.Process) -> int | None:

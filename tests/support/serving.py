@@ -41,6 +41,8 @@ def serve(
     launcher: Literal[True],
     ready: bool = True,
     around: str = ...,
+    ready_seconds: float = ...,
+    python: str = ...,
 ) -> AbstractContextManager[Launched]: ...
 
 
@@ -60,7 +62,8 @@ def serve(
         arguments: more of the launcher's command line.
         launcher: start tools/launch_triton_server.py, not a Server in this process.
         ready: wait until every model is loaded.
-        options: fields of ServerSettings; `around` for a launcher, see Launched.
+        options: fields of ServerSettings; for a launcher `around`, `ready_seconds` and `python`,
+            see Launched.
     """
     if launcher:
         return Launched(repo, folder, *arguments, ready=ready, **options)

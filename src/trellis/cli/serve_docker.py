@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
-from trellis.docker.commands import DockerError, Serving, run_or_print, serve_command
+from trellis.docker.commands import (
+    DockerError,
+    Serving,
+    newest_release,
+    run_or_print,
+    serve_command,
+)
 from trellis.errors import TrellisError
-from trellis.preflight.repository import read_repository
+from trellis.preflight.repository import Repository, read_repository
+
+LLM_API = "llmapi"
+ANYWHERE = Path("/triton_model_repo")  # a Python engine finds its files wherever they are
 
 
 def main(
@@ -31,24 +40,15 @@ def main(
     image: Annotated[str, typer.Option(help="container, if it should be another")] = "",
     run: Annotated[str, typer.Option(help="1 runs it, 0 does not")] = "",
 ) -> None:
-    """The command for the release of the engine in the repository."""
+    """The command for the release of the engine in the repository, or for the LLM API."""
     try:
-        repository = read_repository(model_repo)
-        if repository.engine is None:
-            raise DockerError(f"{model_repo}: its engine needs no container; `make launch` it")
-        engine = repository.engine
-        if any(file.is_symlink() for file in repository.engine_folder.iterdir()):
-            raise DockerError(
-                f"{model_repo}: its engine is a symbolic link, which leads nowhere in a container;"
-                " `make repo ENGINE_COPY=link`"
-            )
-        mount = mount_of(repository.parameter("tensorrt_llm", "gpt_model_path"))
+        release, mount, world_size = _what(read_repository(model_repo))
         ports = (http_port, grpc_port, metrics_port)
         serving = Serving(
             model_repo,
             mount,
-            engine.version,
-            engine.world_size,
+            release,
+            world_size,
             address,
             ports,
             grpc_address,
@@ -59,6 +59,22 @@ def main(
         print(f"serve_docker: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     raise typer.Exit(run_or_print([command], run))
+
+
+def _what(repository: Repository) -> tuple[str, Path, int]:
+    """Release, mount and ranks. Raises DockerError for a repository that needs no container."""
+    engine = repository.engine
+    if engine is None and repository.parameter("tensorrt_llm", "engine_type") != LLM_API:
+        raise DockerError(f"{repository.path}: its engine needs no container; `make launch` it")
+    if any(file.is_symlink() for file in repository.engine_folder.iterdir()):
+        raise DockerError(
+            f"{repository.path}: its engine is a symbolic link, which leads nowhere in a"
+            " container; `make repo ENGINE_COPY=link`"
+        )
+    if engine is None:  # a checkpoint, which any release with the LLM API serves
+        return newest_release(), ANYWHERE, 1
+    mount = mount_of(repository.parameter("tensorrt_llm", "gpt_model_path"))
+    return engine.version, mount, engine.world_size
 
 
 def mount_of(engine_dir: str) -> Path:

@@ -10,8 +10,8 @@ from pathlib import Path
 from trellis.contract.release import version_numbers
 
 TABLE = Path(__file__).parent / "trtllm_containers.json"
-# Older than the table, from its note: these serve engines of 0.5.0.
-BEFORE_TABLE = {"23.10": "0.5.0", "23.11": "0.5.0"}
+# Older than the table, from its note; of two with one release the better one first.
+BEFORE_TABLE = {"24.03": "0.8.0", "24.02": "0.8.0", "23.10": "0.5.0", "23.11": "0.5.0"}
 IMAGE = "nvcr.io/nvidia/tritonserver:{triton}-trtllm-python-py3"
 
 

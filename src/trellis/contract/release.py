@@ -2,7 +2,7 @@
 """The tensor contract of one TensorRT-LLM release: what its Triton backend takes and returns.
 
 The data in `releases/` was read from the releases' public config.pbtxt files; `1.x.json` stands
-for every release from 1.0 on.
+for every release from 1.0 on that has engines (`has_engines`).
 
 >>> release_for("0.9.0")
 '0.9.0'
@@ -22,6 +22,8 @@ from trellis.errors import TrellisError
 
 FOLDER = Path(__file__).parent / "releases"
 NEWEST = "1.x"
+LAST_WITH_ENGINES = "1.2.1"  # of the stable releases
+FINAL = 1_000_000  # in the place of a release candidate's number
 
 
 class ReleaseError(TrellisError, ValueError):
@@ -75,6 +77,31 @@ def version_numbers(version: str) -> tuple[int, ...]:
             f"{version[:64]!r} is no TensorRT-LLM release; known: {', '.join(releases())}"
         )
     return tuple(int(part) for part in match.groups() if part and part != "x")
+
+
+def release_order(version: str) -> tuple[int, ...]:
+    """A version to compare with others, candidates before their final release.
+
+    >>> release_order("1.3.0rc21") < release_order("1.3.0rc21.post1") < release_order("1.3.0")
+    True
+    """
+    numbers = (*version_numbers(version), 0, 0)[:3]
+    candidate = re.search(r"rc(\d+)", version)
+    post = re.search(r"post(\d+)", version)
+    return (
+        *numbers,
+        int(candidate.group(1)) if candidate else FINAL,
+        int(post.group(1)) if post else -1,
+    )
+
+
+def has_engines(version: str) -> bool:
+    """Whether a release builds engine files, and has the C++ backend that serves them.
+
+    >>> has_engines("1.2.1"), has_engines("1.3.0rc20"), has_engines("1.3.0rc21")
+    (True, True, False)
+    """
+    return release_order(version) < release_order("1.3.0rc21")
 
 
 def release_for(version: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trellis.contract.containers import containers, containers_for, image
-from trellis.contract.release import version_numbers
+from trellis.contract.release import LAST_WITH_ENGINES, has_engines, version_numbers
 from trellis.errors import TrellisError
 from trellis.preflight.gpus import find_gpus
 from trellis.preflight.machine import container_gib
@@ -64,7 +64,16 @@ def find_image(release: str, given: str = "") -> str:
 
 
 def build_commands(build: Build, release: str, given_image: str = "") -> list[Command]:
-    """Get the release's examples if they are not there, then build inside its container."""
+    """Get the release's examples if they are not there, then build inside its container.
+
+    Raises DockerError for a release that builds no engines.
+    """
+    if not has_engines(release):
+        raise DockerError(
+            f"TRTLLM={release}: TensorRT-LLM builds no engines from 1.3.0rc21 on; set"
+            f" TRTLLM={LAST_WITH_ENGINES}, or serve the checkpoint itself: `make repo"
+            f" ENGINE={build.checkpoint} BACKEND=llmapi`"
+        )
     numbers = version_numbers(release)
     steps = _build_py(build) if numbers < (0, 8) else _trtllm_build(build, numbers)
     script = " && ".join([_enter_examples(build.model), *map(_line, steps)])

@@ -105,7 +105,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         _check_complete(index, {file.name for file in weights})
-    beside = [path / "config.json", path / "generation_config.json", index]
+    names = ("config.json", "generation_config.json", "engine.yaml")
+    beside = [*(path / name for name in names), index]
     heads, hidden = config.num_attention_heads, config.hidden_size or 0
     return Checkpoint(
         files=(*(file for file in beside if file.is_file()), *weights),

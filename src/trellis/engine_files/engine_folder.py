@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in an engine folder, read from its files instead of asked.
 
-`config.json` and `*.engine` are TensorRT-LLM's, `config.json` and `*.safetensors` are served by
-transformers, `*.gguf` or OpenVINO IR by OpenVINO.
+`config.json` and `*.engine` are TensorRT-LLM's, `config.json` and `*.safetensors` are a checkpoint,
+which the engines of `CHECKPOINT_ENGINES` serve, `*.gguf` or OpenVINO IR are OpenVINO's.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from trellis.contract.containers import installed_runtime
-from trellis.contract.release import release_for
+from trellis.contract.containers import containers_for, image, installed_runtime
+from trellis.contract.release import LAST_WITH_ENGINES, has_engines, release_for
 from trellis.engine_files.checkpoint import (
     CheckpointError,
     TextConfig,
@@ -29,7 +29,8 @@ from trellis.files import read_json
 
 # The releases whose config.json does not say which of them wrote it.
 UNNAMED = ("0.5.", "0.6.", "0.7.")
-ENGINE_TYPES = ("tensorrtllm", "openvino", "transformers")
+CHECKPOINT_ENGINES = ("transformers", "vllm", "llmapi")
+ENGINE_TYPES = ("tensorrtllm", "openvino", *CHECKPOINT_ENGINES)
 # What TensorRT-LLM's builder calls the halves of an encoder-decoder model.
 HALVES = ("EncoderModel", "DecoderModel", "WhisperEncoder")
 
@@ -77,8 +78,8 @@ def read_engine(path: Path, backend: str = "", release: str = "") -> EngineFolde
         return _trtllm(path, release)
     if release:
         raise EngineFolderError(f"TRTLLM={release}: ENGINE={path} is no engine of TensorRT-LLM")
-    if engine_type == "transformers":
-        return _checkpoint(path)
+    if engine_type in CHECKPOINT_ENGINES:
+        return _checkpoint(path, engine_type)
     files = tuple(sorted(file for file in path.iterdir() if file.is_file()))
     if any(path.glob("*.gguf")):
         return _gguf(path, files)
@@ -133,14 +134,14 @@ def _detect(path: Path) -> str:
     )
 
 
-def _checkpoint(path: Path) -> EngineFolder:
+def _checkpoint(path: Path, engine_type: str) -> EngineFolder:
     try:
         checkpoint = read_checkpoint(path)
     except CheckpointError as error:
         raise EngineFolderError(f"ENGINE={error}") from error
     return EngineFolder(
         path=path,
-        engine_type="transformers",
+        engine_type=engine_type,
         files=checkpoint.files,
         max_seq_len=checkpoint.max_seq_len,
         vocab_size=checkpoint.vocab_size,
@@ -156,6 +157,8 @@ def _trtllm(path: Path, release: str) -> EngineFolder:
     if not config.version_named and here.startswith(UNNAMED):
         config = read_engine_config(config_file, here)  # it can only serve engines of its own
     contract = release_for(config.version)
+    if not has_engines(config.version):
+        raise EngineFolderError(_no_engines(path, config.version, release))
     missing = missing_ranks(path, config.world_size, config.tensor_parallel)
     if missing:
         raise EngineFolderError(
@@ -173,6 +176,18 @@ def _trtllm(path: Path, release: str) -> EngineFolder:
         vocab_size=config.vocab_size,
         trtllm=config,
         notes=tuple(_notes(config, contract)),
+    )
+
+
+def _no_engines(path: Path, version: str, given: str) -> str:
+    """Why a release of the LLM API alone serves no engine files, and the two ways on."""
+    named = f"TRTLLM={given}" if given else f"ENGINE={path}: config.json names {version}"
+    newest = containers_for(LAST_WITH_ENGINES)[0]
+    return (
+        f"{named}: TensorRT-LLM has no engine files and no C++ backend from 1.3.0rc21 on. Build the"
+        f" engine with {LAST_WITH_ENGINES} or older and serve it in a container up to {newest}"
+        f" ({image(newest)}), or serve the checkpoint that it was built from with the LLM API:"
+        " ENGINE=<checkpoint> BACKEND=llmapi"
     )
 
 

@@ -228,7 +228,7 @@ def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
         attention_implementation=settings.text("attention_implementation", ""),
         leader_left=_end_server,
     )
-    if engine_type == "transformers":
+    if engine_type != "openvino":
         gpus = choose_gpus(settings.text("gpu_device_ids", ""), os.environ)
         if gpus is not None:  # before anything of CUDA is touched
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus

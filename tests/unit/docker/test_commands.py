@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from support.cli import run
-from support.fake_engines import write_engine
+from support.fake_engines import write_checkpoint, write_engine
+from trellis.contract.containers import containers, containers_for
+from trellis.contract.release import has_engines
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 
@@ -92,3 +94,49 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path, docker: dict[st
     done = run("build_engine", *options, env=docker)
     assert done.status == 1
     assert f"CHECKPOINT={tmp_path / 'none'}: no such folder" in done.output
+
+
+@pytest.mark.parametrize("release", ["1.3.0", "1.4.0rc1"])
+def test_a_release_that_builds_no_engines_says_what_to_do(
+    tmp_path: Path, docker: dict[str, str], release: str
+) -> None:
+    options = [f"--checkpoint={tmp_path}", "--out=o", f"--trtllm={release}", "--run=0"]
+    done = run("build_engine", *options, env=docker)
+    assert done.status == 1
+    assert f"TRTLLM={release}: TensorRT-LLM builds no engines from 1.3.0rc21 on" in done.output
+    assert f"make repo ENGINE={tmp_path} BACKEND=llmapi" in done.output
+
+
+def test_a_checkpoint_behind_the_llm_api_is_served_in_the_newest_container(
+    tmp_path: Path, llama_folder: Path
+) -> None:
+    repository = tmp_path / "triton_model_repo"
+    engine = read_engine(write_checkpoint(tmp_path / "checkpoint"), "llmapi")
+    assemble(Plan(engine, "llama", llama_folder), repository)
+    done = run("serve_docker", "--model_repo", repository, "--run=0")
+    assert done.status == 0, done.output
+    assert "tritonserver:26.07-trtllm-python-py3" in done.output
+    assert f"-v {repository}:/triton_model_repo:ro" in done.output
+    done = run("serve_docker", "--model_repo", repository, "--image=mine:1", "--run=0")
+    assert "mine:1" in done.output
+
+
+def test_a_repository_for_vllm_needs_no_container(tmp_path: Path, llama_folder: Path) -> None:
+    engine = read_engine(write_checkpoint(tmp_path / "checkpoint"), "vllm")
+    assemble(Plan(engine, "llama", llama_folder), tmp_path / "repo")
+    done = run("serve_docker", "--model_repo", tmp_path / "repo", "--run=0")
+    assert done.status == 1
+    assert "its engine needs no container; `make launch` it" in done.output
+
+
+@pytest.mark.parametrize(
+    ("release", "container"), [("0.8.0", "24.03"), ("0.5.0", "23.10"), ("1.2.1", "26.07")]
+)
+def test_a_release_leads_to_its_containers_the_best_first(release: str, container: str) -> None:
+    assert containers_for(release)[0] == container
+
+
+def test_no_container_is_known_that_has_no_tensorrt_llm() -> None:
+    known = containers()
+    assert "26.08" not in known
+    assert all(has_engines(release) for release in known.values())

@@ -6,14 +6,21 @@ from pathlib import Path
 import pytest
 
 from support.fake_engines import RELEASES, VERSIONS, config, write_engine
-from trellis.contract.release import ReleaseError, read_contract, release_for, releases
+from trellis.contract.release import (
+    ReleaseError,
+    has_engines,
+    read_contract,
+    release_for,
+    release_order,
+    releases,
+)
 from trellis.engine_files.engine_config import (
     EngineConfig,
     missing_ranks,
     rank_files,
     read_engine_config,
 )
-from trellis.engine_files.engine_folder import read_engine
+from trellis.engine_files.engine_folder import EngineFolderError, read_engine
 from trellis.repository.model_config import parse_config
 from trellis.repository.model_configs import model_configs
 from trellis.repository.trtllm_config import settable
@@ -108,6 +115,45 @@ def test_a_version_between_contracts_is_noted(tmp_path: Path) -> None:
 def test_other_versions_are_refused_with_those_that_are_known(version: str) -> None:
     with pytest.raises(ReleaseError, match=r"0\.5\.0, 0\.6\.1, .* 1\.x"):
         release_for(version)
+
+
+@pytest.mark.parametrize(
+    ("version", "there"),
+    [
+        ("0.5.0", True),
+        ("1.2.1", True),
+        ("1.x", True),
+        ("1.3.0rc20", True),
+        ("1.3.0rc20.post1", True),
+        ("1.3.0rc21", False),
+        ("1.3.0rc21.post1", False),
+        ("1.3.0", False),
+        ("1.4.0rc1", False),
+        ("1.3", False),
+    ],
+)
+def test_the_c_plus_plus_backend_is_gone_from_one_candidate_on(version: str, there: bool) -> None:
+    assert has_engines(version) == there
+
+
+def test_a_version_is_after_its_candidates() -> None:
+    ordered = ["1.2.1", "1.3.0rc4", "1.3.0rc21", "1.3.0rc21.post1", "1.3.0", "1.3.0.post1", "1.4"]
+    assert sorted({*ordered}, key=release_order) == ordered
+
+
+@pytest.mark.parametrize("version", ["1.3.0", "1.3.0rc21", "1.4.0rc1"])
+def test_a_release_without_engines_is_told_both_ways_on(tmp_path: Path, version: str) -> None:
+    folder = write_engine(tmp_path, "1.x")
+    with pytest.raises(EngineFolderError) as error:
+        read_engine(folder, release=version)
+    message = str(error.value)
+    assert message.startswith(f"TRTLLM={version}: TensorRT-LLM has no engine files and no C++")
+    assert "serve it in a container up to 26.07" in message
+    assert "ENGINE=<checkpoint> BACKEND=llmapi" in message
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"version": version}))
+    with pytest.raises(EngineFolderError, match=f"config.json names {version}: TensorRT-LLM has"):
+        read_engine(folder)
 
 
 def test_every_release_is_tested() -> None:

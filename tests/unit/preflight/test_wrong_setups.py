@@ -15,7 +15,7 @@ import pytest
 from gguf import GGUFWriter
 
 from support.cli import failing, run
-from support.fake_engines import config, write_engine
+from support.fake_engines import config, write_checkpoint, write_engine
 from support.paths import ROOT
 from trellis.engine_files.engine_config import read_engine_config
 from trellis.engine_files.engine_folder import read_engine
@@ -244,7 +244,7 @@ REPO_SETUPS: dict[str, tuple[Breaks, str]] = {
         openvino_setting,
         "SET: enable_chunked_context means nothing to this engine; leave it out",
     ),
-    "unknown backend": (options(backend="vllm"), "BACKEND=vllm: not known; known: tensorrtllm"),
+    "unknown backend": (options(backend="tgi"), "BACKEND=tgi: not known; known: tensorrtllm"),
     "two models": (two_gguf, "more than one GGUF file (a.gguf, b.gguf); keep one"),
     "no real model": (broken_gguf, "a.gguf: not a readable GGUF file"),
     "mistyped tokenizer": (
@@ -995,3 +995,15 @@ def test_an_engine_whose_packages_are_not_installed(place: Place) -> None:
         f"no openvino-genai for {sys.executable}",
     )
     assert found["remedy"] == f"{sys.executable} -m pip install openvino-genai"
+
+
+def test_a_checkpoint_for_the_llm_api_where_its_package_is_not_installed(place: Place) -> None:
+    no_engine(place)
+    write_checkpoint(place.engine)
+    engine = read_engine(place.engine, "llmapi")
+    assemble(Plan(engine, "llama", place.tokenizer), place.repository)
+    (found,) = failing(place.repository, *ports(), env=hidden(place, "tensorrt_llm"))
+    assert (found["what"], found["found"]) == ("packages", f"no tensorrt-llm for {sys.executable}")
+    assert found["needed"] == "numpy, tensorrt-llm, which the engine llmapi imports"
+    assert "NVIDIA's container" in found["remedy"]
+    assert "`make serve-docker`" in found["remedy"]

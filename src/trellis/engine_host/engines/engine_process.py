@@ -161,6 +161,8 @@ class EngineProcess:
         self._watcher.join(CLOSE_SECONDS)
         if self._watcher.is_alive():
             log.warning("the engine's process did not end by itself; killed it")
+            self._process.terminate()  # its keeper, if it has one, then kills all below
+            self._watcher.join(CLOSE_SECONDS)
             self._process.kill()
             self._watcher.join()
         for each in (self._bell, self._ear, self._pipe):

@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 from trellis.engine_host.engines.engine import Engine, EngineSettings, Sampling
 
-ENGINE_TYPES = ("openvino", "transformers")
+ENGINE_TYPES = ("openvino", "transformers", "vllm", "llmapi")
+WITH_WORKERS = frozenset({"vllm", "llmapi"})  # whose library starts processes of its own
 
 
 class Limits(Protocol):
@@ -36,6 +37,16 @@ def load(engine_type: str, settings: EngineSettings) -> LoadedEngine:
         from trellis.engine_host.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(settings)
+    if engine_type == "vllm":
+        from trellis.engine_host.engines.async_engine import AsyncEngine
+        from trellis.engine_host.engines.vllm import VllmLibrary
+
+        return AsyncEngine(VllmLibrary(settings))
+    if engine_type == "llmapi":
+        from trellis.engine_host.engines.async_engine import AsyncEngine
+        from trellis.engine_host.engines.tensorrt_llm import TensorRtLlmLibrary
+
+        return AsyncEngine(TensorRtLlmLibrary(settings))
     from trellis.engine_host.engines.transformers import TransformersEngine
 
     return TransformersEngine(settings)
@@ -47,6 +58,14 @@ def limits(engine_type: str, facts: dict[str, Any]) -> Limits:
         from trellis.engine_host.engines.openvino_limits import OpenVinoLimits
 
         return OpenVinoLimits()
+    if engine_type == "vllm":
+        from trellis.engine_host.engines.vllm_limits import VllmLimits
+
+        return VllmLimits(**facts)
+    if engine_type == "llmapi":
+        from trellis.engine_host.engines.tensorrt_llm_limits import TensorRtLlmLimits
+
+        return TensorRtLlmLimits(**facts)
     from trellis.engine_host.engines.transformers_limits import TransformersLimits
 
     return TransformersLimits(**facts)

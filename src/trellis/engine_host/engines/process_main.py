@@ -26,7 +26,8 @@ from trellis.engine_host.engines.engine import (
     Failure,
     Progress,
 )
-from trellis.engine_host.engines.kinds import LoadedEngine, load
+from trellis.engine_host.engines.keeper import keep
+from trellis.engine_host.engines.kinds import WITH_WORKERS, LoadedEngine, load
 from trellis.engine_host.engines.process_messages import (
     ADD,
     CANCEL,
@@ -50,6 +51,8 @@ log = logging.getLogger("trellis.engine")
 def main(engine_type: str, settings: str, parent: str, descriptor: str) -> None:
     """Load the engine and run it until the host closes it. Never returns."""
     _die_with(int(parent))
+    if engine_type in WITH_WORKERS:
+        keep()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     pipe = Connection(int(descriptor))
     try:
@@ -103,6 +106,8 @@ class Loop:
         self._host_gone = host_gone
         self._pipe = pipe
         self._follows = follows
+        # Of an engine whose `step` waits: what is new is taken at once.
+        self._wake: Callable[[], None] = getattr(engine, "wake", lambda: None)
         self._refused: list[Failure] = []
         self._inbox: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         self._running: dict[int, int] = {}  # key -> sequences that did not end yet
@@ -122,6 +127,7 @@ class Loop:
         try:
             while True:
                 self._inbox.put(receive(self._pipe))
+                self._wake()
         except (EOFError, OSError):
             self._host_gone()
 

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT-LLM's LLM API: Hugging Face checkpoints on GPUs; token ids in and out.
+
+The engine `llmapi`, not to be taken for `tensorrtllm`, the C++ backend, which runs without us. The
+library gets no tokenizer, so whatever needs one is rejected by name (`tensorrt_llm_limits.py`).
+Releases 1.0 to 1.4 are told apart by what their classes have, and by their version where a
+behaviour changed under the same names.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+# Before the library is imported: it reads them then.
+os.environ.setdefault("TRTLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder here
+
+import tensorrt_llm
+from tensorrt_llm import LLM, SamplingParams
+from tensorrt_llm.executor.utils import RequestError as LibraryRequestError
+from tensorrt_llm.llmapi import KvCacheConfig
+from tensorrt_llm.llmapi.llm_args import TorchLlmArgs
+
+from trellis.contract.release import release_order
+from trellis.engine_host.engines.async_engine import Events, LibraryDied
+from trellis.engine_host.engines.engine import EngineSettings, Sampling
+from trellis.engine_host.engines.engine_arguments import (
+    ARGUMENTS_FILE,
+    check_names,
+    declared_dtype,
+    read_arguments,
+)
+from trellis.engine_host.engines.tensorrt_llm_answers import NewTokens
+from trellis.engine_host.engines.tensorrt_llm_workers import dead_worker, find_workers
+from trellis.errors import RequestError
+
+LIBRARY = "TensorRT-LLM"
+# What the model repository decides; everything else can be set in the file.
+OURS = {
+    "model": "ENGINE=",
+    "tokenizer": "TOKENIZER=",
+    "skip_tokenizer_init": "nothing: ids go in and come out",
+    "max_batch_size": "SET=triton_max_batch_size:N",
+    "max_seq_len": "SET=max_seq_len:N",
+    "dtype": "SET=dtype:NAME",
+}
+OUR_CACHE = {
+    "enable_block_reuse": "SET=enable_kv_cache_reuse:true",
+    "free_gpu_memory_fraction": "SET=kv_cache_free_gpu_mem_fraction:F",
+    "max_tokens": "SET=max_tokens_in_paged_kv_cache:N",
+    "max_attention_window": "SET=max_attention_window_size:N",
+}
+# Until its candidate 26 of 1.3.0 the library had two samplers, of which the one in C++ alone heeds
+# seeds and penalties; from then on it has one, and that tells the chosen token's log probability.
+CPP_SAMPLER: dict[str, Any] = {
+    "enable_trtllm_sampler": True,
+    "sampler_type": "TRTLLMSampler",
+}
+ONE_SAMPLER = "1.3.0rc26"
+SILENCE_SECONDS = 300.0  # without any token, while requests run; the library gives a step as much
+
+
+class TensorRtLlmLibrary:
+    """One LLM."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Load the checkpoint. Raises RuntimeError with what kept it from that."""
+        try:
+            arguments = engine_arguments(settings)
+            self._llm = LLM(**arguments)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise RuntimeError(
+                f"gpt_model_path: {LIBRARY} cannot load {settings.path}: {error}"
+            ) from error
+        self._workers = find_workers(os.getpid())
+        self._running = 0
+        self._heard = 0.0  # when the last answer came, or the first of those that run began
+        self._vocab_size = _vocab_size(settings)
+        self.facts: dict[str, Any] = {
+            "vocab_size": self._vocab_size,
+            "beam_width": arguments.get("max_beam_width") or 1,
+        }
+
+    def check(self, ids: list[int], sampling: Sampling) -> None:
+        """Raise RequestError for an id outside the vocabulary."""
+        if not ids or min(ids) < 0 or max(ids) >= self._vocab_size:
+            raise RequestError(
+                f"text_input: has a token id outside of 0 to {self._vocab_size - 1}, which are"
+                " this model's; the tokenizer is another model's"
+            )
+
+    async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
+        """What is new of a request, as the library's answers bring it."""
+        new, answer = NewTokens(key, sampling), self._submit(ids, sampling)
+        if not self._running:
+            self._heard = time.monotonic()
+        self._running += 1
+        try:
+            while not answer.finished:
+                await self._next(answer)
+                yield new.take(answer)
+        finally:
+            self._running -= 1
+            if not answer.finished:
+                # It may be gone, which is no matter then; nothing is read of this request after.
+                with contextlib.suppress(Exception):
+                    answer.abort()
+
+    def why_dead(self) -> str:
+        """Why the library is gone or hangs; '' while it lives."""
+        executor = getattr(self._llm, "_executor", None)
+        if executor is None or executor.is_shutdown():
+            return f"{LIBRARY} shut itself down; its last lines are above"
+        if dead := dead_worker(self._workers):
+            return f"{LIBRARY}'s worker is gone (process {dead.process})"
+        healthy = getattr(self._llm, "_check_health", None)  # late releases
+        if healthy is not None and not healthy():
+            return f"{LIBRARY} says that it is not healthy; its last lines are above"
+        silent = time.monotonic() - self._heard
+        if self._running and silent > SILENCE_SECONDS:
+            return f"{LIBRARY} made no token in {silent:.0f} s, with {self._running} requests"
+        return ""
+
+    def close(self) -> None:
+        """End the library's processes; may never return."""
+        self._llm.shutdown()
+
+    def _submit(self, ids: list[int], sampling: Sampling) -> Any:
+        """Hand a request over, on the event loop that will read its answer."""
+        try:
+            return self._llm.generate_async(
+                inputs={"prompt_token_ids": ids},
+                sampling_params=sampling_params(sampling),
+                streaming=sampling.beam_width == 1,
+            )
+        except Exception as error:
+            raise self._meaning(error) from error
+
+    async def _next(self, answer: Any) -> None:
+        """Wait for a change of an answer. After an error it must not be waited for again."""
+        try:
+            await anext(answer)
+        except Exception as error:
+            raise self._meaning(error) from error
+        self._heard = time.monotonic()
+
+    def _meaning(self, error: Exception) -> Exception:
+        """One request's error, or the end of the library, which any other kind is."""
+        if why := self.why_dead():
+            return LibraryDied(f"{why}: {error}")
+        if isinstance(error, (LibraryRequestError, ValueError)):
+            return RequestError(f"text_input: {LIBRARY} rejected the request: {error}")
+        return LibraryDied(f"{LIBRARY} failed: {type(error).__name__}: {error}")
+
+
+def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
+    """The library's arguments: the settings, then what `engine.yaml` adds.
+
+    Raises ValueError for one that the library does not have, or that is set elsewhere.
+    """
+    if settings.attention_implementation:
+        raise ValueError(
+            "attention_implementation: is of the engine transformers; leave it out, and set"
+            f" attn_backend in {ARGUMENTS_FILE}"
+        )
+    known = TorchLlmArgs.model_fields
+    sampler = {} if _one_sampler() else {k: v for k, v in CPP_SAMPLER.items() if k in known}
+    ours = OURS | dict.fromkeys(sampler, "nothing: no other sampler heeds seeds and penalties")
+    added = read_arguments(settings.path / ARGUMENTS_FILE, known, ours, LIBRARY)
+    arguments: dict[str, Any] = {
+        "model": str(settings.path),
+        "skip_tokenizer_init": True,
+        "dtype": settings.dtype or declared_dtype(settings.path),
+        "max_batch_size": settings.max_batch_size,
+        **sampler,
+    }
+    if settings.max_seq_len:
+        arguments["max_seq_len"] = settings.max_seq_len
+        if "max_input_len" in known:  # late releases: 1,024 by default
+            arguments["max_input_len"] = settings.max_seq_len - 1
+    cache = _cache(settings, added.pop("kv_cache_config", None) or {})
+    return arguments | added | {"kv_cache_config": KvCacheConfig(**cache)}
+
+
+def _cache(settings: EngineSettings, added: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of KvCacheConfig. Raises ValueError for one that cannot be in the file."""
+    if not isinstance(added, dict):
+        raise ValueError(f"{ARGUMENTS_FILE}: kv_cache_config: not a table")
+    check_names(added, KvCacheConfig.model_fields, OUR_CACHE, LIBRARY, "kv_cache_config.")
+    arguments: dict[str, Any] = {"enable_block_reuse": settings.enable_kv_cache_reuse}
+    if settings.kv_cache_free_gpu_mem_fraction:
+        arguments["free_gpu_memory_fraction"] = settings.kv_cache_free_gpu_mem_fraction
+    if settings.max_tokens_in_paged_kv_cache:
+        arguments["max_tokens"] = settings.max_tokens_in_paged_kv_cache
+    if settings.max_attention_window_size:
+        arguments["max_attention_window"] = [settings.max_attention_window_size]
+    return arguments | added
+
+
+def _vocab_size(settings: EngineSettings) -> int:
+    config = json.loads((settings.path / "config.json").read_text())
+    return int(config.get("text_config", config)["vocab_size"])
+
+
+def _one_sampler() -> bool:
+    return release_order(tensorrt_llm.__version__) >= release_order(ONE_SAMPLER)
+
+
+def sampling_params(sampling: Sampling) -> SamplingParams:
+    """The library's settings of one request, an object of its own: the library writes to it.
+
+    What is left out may come from the checkpoint's generation_config.json in late releases, so
+    what has a default there is always said.
+    """
+    ends = sampling.end_ids
+    arguments: dict[str, Any] = {
+        "end_id": ends[0] if ends else -1,
+        "pad_id": ends[0] if ends else 0,
+        "max_tokens": sampling.max_tokens,
+        "n": sampling.sequences,
+        "best_of": sampling.sequences,
+        "repetition_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "detokenize": False,
+        **_choice(sampling),
+    }
+    if ends:  # without one the library would hold back the last id of the vocabulary
+        arguments["min_tokens"] = sampling.min_tokens
+    if ends[1:]:
+        arguments["stop_token_ids"] = list(ends[1:])
+    if sampling.log_probs:  # of the chosen token
+        arguments["logprobs"] = 0 if _one_sampler() else 1
+    return SamplingParams(**arguments)
+
+
+def _choice(sampling: Sampling) -> dict[str, Any]:
+    """How a token is chosen."""
+    if sampling.beam_width > 1:
+        beams = {"use_beam_search": True, "length_penalty": sampling.length_penalty}
+        return {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **beams}
+    if not sampling.sample:
+        return {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
+    return {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p if sampling.top_p > 0 else 1.0,
+        "seed": sampling.seed,
+    }

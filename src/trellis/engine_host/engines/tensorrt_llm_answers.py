@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is new of an answer of TensorRT-LLM's LLM API.
+
+The library hands out one object a request and changes it: ids so far, of every sequence. Its own
+`token_ids_diff` is stale where another sequence moved, so what was taken is counted here.
+"""
+
+from typing import Any
+
+from trellis.engine_host.engines.async_engine import Events
+from trellis.engine_host.engines.engine import Failure, FinishReason, Progress, Sampling
+from trellis.errors import RequestError
+
+FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "cancelled": "cancelled"}
+TIMED_OUT = "the engine gave this request up after a time limit of its own; send it again"
+
+
+class NewTokens:
+    """One request's answer, read after each change."""
+
+    def __init__(self, key: int, sampling: Sampling) -> None:
+        self._key = key
+        self._max_tokens = sampling.max_tokens
+        self._beams = sampling.beam_width > 1
+        self._log_probs = sampling.log_probs
+        self._taken = [0] * sampling.sequences  # ids, of each sequence
+        self._cum_log_probs = [0.0] * sampling.sequences
+        self._ended: set[int] = set()
+
+    def take(self, answer: Any) -> Events:
+        """What came since the last call; of beams nothing before the end, since they change."""
+        if self._beams and not answer.finished:
+            return []
+        events: Events = []
+        for output in answer.outputs:
+            if output.index in self._ended:
+                continue
+            event = self._event(output, bool(answer.finished))
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _event(self, output: Any, last: bool) -> Progress | Failure | None:
+        if output.finish_reason == "timeout":
+            self._ended.add(output.index)
+            return Failure(self._key, TIMED_OUT)
+        begin = self._taken[output.index]
+        ids = output.token_ids[begin:]  # empty if the library cut off an id that ended the answer
+        self._taken[output.index] = begin + len(ids)
+        log_probs = self._logged(output, begin, ids) if self._log_probs else []
+        finish = self._finish(output, last)
+        if finish is None and not ids:
+            return None
+        if finish is not None:
+            self._ended.add(output.index)
+        cum_log_prob = self._cum_log_probs[output.index]
+        return Progress(self._key, output.index, ids, finish, log_probs, cum_log_prob)
+
+    def _finish(self, output: Any, last: bool) -> FinishReason | None:
+        """Why a sequence ended. Of several the library tells only the last one's reason."""
+        if output.finish_reason is not None:
+            return FINISH[output.finish_reason]
+        if not last:
+            return None
+        return "length" if self._taken[output.index] >= self._max_tokens else "stop"
+
+    def _logged(self, output: Any, begin: int, ids: list[int]) -> list[float]:
+        """The log probability of each new id. Raises RequestError where the library has none."""
+        entries = (output.logprobs or [])[begin : begin + len(ids)]
+        if len(entries) < len(ids):
+            raise _without_log_probs()
+        values = [_log_prob(entry, token) for entry, token in zip(entries, ids, strict=True)]
+        told = output.cumulative_logprob
+        so_far = self._cum_log_probs[output.index] + sum(values)
+        self._cum_log_probs[output.index] = so_far if told is None else float(told)
+        return values
+
+
+def _log_prob(entry: Any, token: int) -> float:
+    """Of the chosen id: the library lists the likeliest, or names one number."""
+    if isinstance(entry, float):
+        return entry
+    chosen = entry.get(token)
+    if chosen is None:
+        raise _without_log_probs()
+    return float(chosen.logprob)
+
+
+def _without_log_probs() -> RequestError:
+    return RequestError(
+        "return_log_probs: this release of TensorRT-LLM does not tell that of a chosen token;"
+        " leave it out"
+    )

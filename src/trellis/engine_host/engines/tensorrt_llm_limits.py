@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine `llmapi`, TensorRT-LLM's LLM API, cannot do, known without its package."""
+
+from trellis.engine_host.engines.engine import Sampling
+from trellis.errors import RequestError
+
+
+class TensorRtLlmLimits:
+    """Rejects by the input's name."""
+
+    def __init__(self, vocab_size: int, beam_width: int) -> None:
+        """`beam_width`: what the engine was loaded with; the library takes no other."""
+        self._vocab_size = vocab_size
+        self._beam_width = beam_width
+
+    def refuse(self, sampling: Sampling) -> None:
+        """Raise RequestError for what this engine does not have."""
+        self._refuse_beam_width(sampling.beam_width)
+        if sampling.beam_width > 1:
+            _refuse_with_beams(sampling)
+        if sampling.bad_words:
+            # The library reads them with a tokenizer, which it does not get.
+            raise RequestError("bad_words: this engine (llmapi) cannot do it; leave it out")
+        if sampling.min_tokens > 1 and len(sampling.end_ids) > 1:
+            # Its samplers hold back `end_id` alone; `stop_token_ids` would end an answer early.
+            raise RequestError(
+                f"min_tokens: this engine (llmapi) holds back one end id until then, and this"
+                f" request ends at {len(sampling.end_ids)}; send the one end_id, or leave"
+                " min_tokens out"
+            )
+        for token in sampling.end_ids:
+            if token >= self._vocab_size:
+                name = "end_id" if token == sampling.end_id else "stop_token_ids"
+                raise RequestError(
+                    f"{name}: {token} is not in the vocabulary; use 0 to {self._vocab_size - 1}"
+                )
+
+    def given(self, sampling: Sampling) -> None:
+        """Nothing that was asked limits what comes."""
+
+    def _refuse_beam_width(self, asked: int) -> None:
+        if asked == self._beam_width:
+            return
+        if self._beam_width == 1:
+            raise RequestError(
+                f"beam_width: {asked} is not 1, for which this engine (llmapi) was loaded; send 1,"
+                f" or load it with max_beam_width: {asked} in engine.yaml"
+            )
+        raise RequestError(
+            f"beam_width: {asked} is not {self._beam_width}, for which this engine (llmapi) was"
+            f" loaded (max_beam_width in engine.yaml); send {self._beam_width}"
+        )
+
+
+def _refuse_with_beams(sampling: Sampling) -> None:
+    """Raise RequestError for what is not said to work in a search over beams."""
+    others = {
+        "temperature, top_k or top_p": sampling.sample,
+        "num_return_sequences": sampling.num_return_sequences > 1,
+        "repetition_penalty": sampling.repetition_penalty != 1.0,
+        "presence_penalty": sampling.presence_penalty != 0.0,
+        "frequency_penalty": sampling.frequency_penalty != 0.0,
+    }
+    for name, asked in others.items():
+        if asked:
+            raise RequestError(
+                f"beam_width: a search over beams has no {name} in this engine (llmapi); leave"
+                " out one of them"
+            )

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the vLLM engine cannot do, known without loading it."""
+
+from trellis.engine_host.engines.engine import Sampling
+from trellis.errors import RequestError
+
+MAX_TEMPERATURE = 2.0
+MAX_PENALTY = 2.0
+
+
+class VllmLimits:
+    """Rejects by the input's name."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+
+    def refuse(self, sampling: Sampling) -> None:
+        """Raise RequestError for what this engine does not have."""
+        if sampling.beam_width > 1:
+            raise RequestError("beam_width: this engine (vllm) has no beam search; send 1")
+        if sampling.bad_words:
+            # The library reads them with a tokenizer, and without one it ignores them.
+            raise RequestError("bad_words: this engine (vllm) cannot do it; leave it out")
+        if sampling.sample and sampling.temperature > MAX_TEMPERATURE:
+            raise RequestError(f"temperature: this engine (vllm) takes 0 to {MAX_TEMPERATURE:.0f}")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if abs(getattr(sampling, name)) > MAX_PENALTY:
+                raise RequestError(f"{name}: this engine (vllm) takes -2 to 2")
+        for token in sampling.end_ids:
+            if token >= self._vocab_size:
+                name = "end_id" if token == sampling.end_id else "stop_token_ids"
+                raise RequestError(
+                    f"{name}: {token} is not in the vocabulary of {self._vocab_size}"
+                )
+
+    def given(self, sampling: Sampling) -> None:
+        """Nothing that was asked limits what comes."""

@@ -1,0 +1,1 @@
+"""The executor: requests to the workers, their answers back."""

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adapter for libraries that schedule by themselves, over one that answers by a script."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trellis.engine_host.engines.async_engine import AsyncEngine, Events, LibraryDied
+from trellis.engine_host.engines.engine import Failure, Progress, Sampling
+from trellis.errors import RequestError
+
+WAIT = 5.0
+
+
+class Scripted:
+    """Answers each prompt with its own ids, one a step; some ids mean something else."""
+
+    DIE, FAIL, REJECT, HANG, TOO_LARGE = 901, 902, 903, 904, 1000
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {"vocab_size": 1000}
+        self.types: list[type] = []
+        self.dropped: list[int] = []
+        self.ended = 0
+        self.dead = ""
+        self.closed = threading.Event()
+
+    def check(self, ids: list[int], sampling: Sampling) -> None:
+        self.types += map(type, ids)
+        if max(ids) >= self.TOO_LARGE:
+            raise RequestError("text_input: has a token id outside of the vocabulary")
+
+    async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
+        done = False
+        try:
+            for at, token in enumerate(ids):
+                await asyncio.sleep(0)
+                if token == self.DIE:
+                    raise LibraryDied("its core is gone")
+                if token == self.FAIL:
+                    raise ValueError("no such layer")
+                if token == self.REJECT:
+                    raise RequestError("max_tokens: too many")
+                if token == self.HANG:
+                    await asyncio.sleep(60)
+                last = at == len(ids) - 1
+                yield [
+                    Progress(key, sequence, [token], "stop" if last else None, [], 0.0)
+                    for sequence in range(sampling.sequences)
+                ]
+            done = True
+        finally:
+            if done:
+                self.ended += 1
+            else:
+                self.dropped.append(key)
+
+    def why_dead(self) -> str:
+        return self.dead
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Deaths:
+    """What the engine's process would have ended for."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self.came = threading.Event()
+
+    def __call__(self, why: str) -> None:
+        self.reasons.append(why)
+        self.came.set()
+
+
+@pytest.fixture
+def library() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def deaths() -> Deaths:
+    return Deaths()
+
+
+@pytest.fixture
+def engine(library: Scripted, deaths: Deaths) -> Iterator[AsyncEngine]:
+    engine = AsyncEngine(library, deaths)
+    yield engine
+    engine.close()
+
+
+def run(engine: AsyncEngine) -> Events:
+    """All that comes until nothing runs."""
+    events: Events = []
+    end = time.monotonic() + WAIT
+    while engine.busy:
+        assert time.monotonic() < end, events
+        events += engine.step()
+    return events
+
+
+def ids_of(events: Events, key: int, sequence: int = 0) -> list[int]:
+    mine = [e for e in events if isinstance(e, Progress) and (e.key, e.sequence) == (key, sequence)]
+    return [token for event in mine for token in event.ids]
+
+
+def until(condition: Any) -> None:
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_every_request_gets_its_own_ids_in_order(engine: AsyncEngine) -> None:
+    prompts = {key: list(range(key, key + 20)) for key in range(1, 17)}
+    for key, ids in prompts.items():
+        engine.add(key, np.array(ids, np.int64), Sampling())
+    events = run(engine)
+    assert {key: ids_of(events, key) for key in prompts} == prompts
+
+
+def test_the_ids_are_pythons_own_numbers(engine: AsyncEngine, library: Scripted) -> None:
+    """vLLM and the LLM API both refuse numpy's."""
+    engine.add(1, np.array([3, 4], np.int64), Sampling())
+    run(engine)
+    assert library.types == [int, int]
+
+
+def test_a_request_of_several_sequences_runs_until_all_have_ended(engine: AsyncEngine) -> None:
+    engine.add(1, np.array([5, 6]), Sampling(num_return_sequences=3, sample=True))
+    events = run(engine)
+    assert [ids_of(events, 1, sequence) for sequence in range(3)] == [[5, 6]] * 3
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        (Scripted.FAIL, "the engine failed: no such layer"),
+        (Scripted.REJECT, "max_tokens: too many"),
+    ],
+)
+def test_an_error_ends_one_request_and_no_other(
+    engine: AsyncEngine, token: int, message: str
+) -> None:
+    engine.add(1, np.array([7, token, 8]), Sampling())
+    engine.add(2, np.array([9, 10, 11]), Sampling())
+    events = run(engine)
+    assert [e for e in events if isinstance(e, Failure)] == [Failure(1, message)]
+    assert ids_of(events, 2) == [9, 10, 11]
+
+
+def test_a_prompt_that_the_library_would_not_survive_never_reaches_it(engine: AsyncEngine) -> None:
+    with pytest.raises(RequestError, match=r"^text_input"):
+        engine.add(1, np.array([Scripted.TOO_LARGE]), Sampling())
+    assert not engine.busy
+
+
+def test_a_cancelled_request_is_dropped_in_the_library(
+    engine: AsyncEngine, library: Scripted
+) -> None:
+    engine.add(1, np.array([4, Scripted.HANG, 5]), Sampling())
+    until(lambda: ids_of(list(engine.step()), 1))
+    engine.cancel(1)
+    until(lambda: library.dropped == [1])
+    assert not engine.busy
+    assert list(engine.step()) == []
+
+
+def test_a_cancelled_request_yields_nothing_that_was_already_there(engine: AsyncEngine) -> None:
+    engine.add(1, np.array([4, 5, 6]), Sampling())
+    time.sleep(0.1)
+    engine.cancel(1)
+    assert list(engine.step()) == []
+
+
+def test_a_step_that_waits_returns_when_it_is_woken(engine: AsyncEngine) -> None:
+    engine.add(1, np.array([Scripted.HANG]), Sampling())
+    began = time.monotonic()
+    threading.Timer(0.02, engine.wake).start()
+    list(engine.step())
+    assert time.monotonic() - began < 0.15
+
+
+def test_the_end_of_the_library_is_seen_by_whoever_runs(
+    engine: AsyncEngine, deaths: Deaths
+) -> None:
+    engine.add(1, np.array([Scripted.DIE]), Sampling())
+    assert deaths.came.wait(WAIT)
+    assert deaths.reasons == ["its core is gone"]
+
+
+def test_the_end_of_the_library_is_seen_though_nothing_runs(
+    engine: AsyncEngine, library: Scripted, deaths: Deaths
+) -> None:
+    library.dead = "its core was killed"
+    assert deaths.came.wait(WAIT)
+    assert deaths.reasons == ["its core was killed"]
+
+
+def test_closing_drops_what_runs_and_then_ends_the_library(library: Scripted) -> None:
+    engine = AsyncEngine(library, Deaths())
+    engine.add(1, np.array([Scripted.HANG]), Sampling())
+    time.sleep(0.05)
+    engine.close()
+    assert library.dropped == [1]
+    assert library.closed.is_set()

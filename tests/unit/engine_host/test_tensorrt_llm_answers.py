@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine `llmapi` over the fake of every release: ids, ends, errors of one request, aborts."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import pytest
+
+from support.fake_library import EOS, VERSIONS, VOCAB_SIZE, Load, failures, ids_of, of, toy_model
+from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.engines.tensorrt_llm_answers import TIMED_OUT
+from trellis.errors import RequestError
+
+PROMPTS = [[100, 200 + number] for number in range(12)]
+ALL = pytest.mark.parametrize("version", VERSIONS)
+# The two samplers end an answer differently: with the end id, and without it.
+BOTH = pytest.mark.parametrize("version", ["1.2.1", "1.4.0rc1"])
+
+
+@ALL
+def test_greedy_ids_are_the_models_own_whatever_else_runs(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version)
+    keys = [loaded.add(prompt, max_tokens=40) for prompt in PROMPTS]
+    events = loaded.run()
+    expected = [toy_model().greedy(prompt, 40, VOCAB_SIZE, EOS) for prompt in PROMPTS]
+    assert [ids_of(events, key) for key in keys] == expected
+    assert {len(ids) for ids in expected} != {40}  # some end by themselves
+    for key, ids in zip(keys, expected, strict=True):
+        reason = of(events, key)[-1].finish
+        assert reason == ("length" if len(ids) == 40 else "stop")
+        assert [event.finish for event in of(events, key)[:-1]].count(None) == len(
+            of(events, key)
+        ) - 1
+
+
+@ALL
+def test_what_generation_config_says_changes_nothing(
+    llm_api: Load, checkpoint: Path, version: str
+) -> None:
+    values = {"temperature": 0.1, "top_k": 3, "top_p": 0.2, "repetition_penalty": 9.0}
+    (checkpoint / "generation_config.json").write_text(json.dumps(values))
+    loaded = llm_api(version)
+    greedy = loaded.ask(PROMPTS[0], max_tokens=20)
+    assert greedy == toy_model().greedy(PROMPTS[0], 20, VOCAB_SIZE, EOS)
+    warm = {"sample": True, "temperature": 3.0, "max_tokens": 8}
+    texts = {tuple(loaded.ask(PROMPTS[0], seed=seed, **warm)) for seed in range(8)}
+    assert len(texts) > 4
+
+
+@ALL
+def test_each_of_several_sequences_gets_its_own_ids_and_an_end(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version)
+    warm = {"sample": True, "temperature": 1.5, "max_tokens": 30, "num_return_sequences": 4}
+    keys = [loaded.add(PROMPTS[0], seed=5, **warm) for _ in range(2)]
+    first, again = keys
+    events = loaded.run()
+    for sequence in range(4):
+        assert ids_of(events, first, sequence) == ids_of(events, again, sequence)
+        reasons = [event.finish for event in of(events, first, sequence)]
+        assert reasons[:-1] == [None] * (len(reasons) - 1)
+        made = ids_of(events, first, sequence)
+        assert reasons[-1] == ("length" if len(made) == 30 else "stop")
+    assert len({tuple(ids_of(events, first, sequence)) for sequence in range(4)}) == 4
+
+
+@ALL
+def test_a_seed_decides_whatever_else_runs(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version)
+    warm = {"sample": True, "temperature": 1.3, "top_k": 6, "top_p": 0.95, "max_tokens": 20}
+    alone = loaded.ask(PROMPTS[1], seed=7, **warm)
+    keys = [loaded.add(PROMPTS[1], seed=seed, **warm) for seed in (6, 7, 8)]
+    events = loaded.run()
+    assert ids_of(events, keys[1]) == alone
+    assert ids_of(events, keys[0]) != alone != ids_of(events, keys[2])
+
+
+@ALL
+def test_penalties_and_min_tokens_are_heeded(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version)
+    ending = next(
+        [100, number]
+        for number in range(200, 400)
+        if not toy_model().greedy([100, number], 1, VOCAB_SIZE, EOS, min_tokens=0)
+    )
+    assert loaded.ask(ending, min_tokens=0) == []
+    assert len(loaded.ask(ending, min_tokens=5)) >= 5
+    (likeliest,) = toy_model().greedy(PROMPTS[0], 1, VOCAB_SIZE, EOS)
+    ids = [likeliest, *PROMPTS[0]]
+    assert loaded.ask(ids, max_tokens=1) == [likeliest]
+    assert loaded.ask(ids, max_tokens=1, repetition_penalty=50.0) != [likeliest]
+
+
+@ALL
+def test_a_stop_id_ends_an_answer_though_it_was_sent_and_then_cut_off(
+    llm_api: Load, version: str
+) -> None:
+    loaded = llm_api(version, scripts=[{"after": 7, "ids": [50, 51, 52, 53]}])
+    key = loaded.add([7], stop_token_ids=(52,))
+    events = loaded.run()
+    made = [token for event in of(events, key) for token in event.ids]
+    assert made == [50, 51]
+    assert of(events, key)[-1].finish == "stop"
+
+
+@BOTH
+def test_the_end_id_is_kept_or_left_out_and_both_end_it(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version, scripts=[{"after": 7, "ids": [50, 51]}])
+    key = loaded.add([7])
+    events = loaded.run()
+    made = [token for event in of(events, key) for token in event.ids]
+    assert made == ([50, 51] if version == "1.2.1" else [50, 51, EOS])
+    assert of(events, key)[-1].finish == "stop"
+
+
+@ALL
+def test_log_probabilities_are_the_chosen_tokens(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version)
+    key = loaded.add(
+        PROMPTS[2], log_probs=True, sample=True, temperature=2.0, seed=3, end_id=-1, max_tokens=6
+    )
+    events = of(loaded.run(), key)
+    made, expected = list(PROMPTS[2]), []
+    for event in events:
+        for token in event.ids:
+            scores = toy_model().logits(made, VOCAB_SIZE, EOS)
+            expected.append(toy_model().log_probs(scores)[token])
+            made.append(token)
+    told = [value for event in events for value in event.log_probs]
+    assert told == pytest.approx(expected)
+    assert len(told) == 6
+    assert any(value < math.log(0.3) for value in told)  # not the likeliest's
+    assert events[-1].cum_log_prob == pytest.approx(sum(expected))
+
+
+def test_a_log_probability_that_the_release_does_not_tell_is_no_zero(llm_api: Load) -> None:
+    loaded = llm_api("1.2.1", without_log_probs=True)
+    given = {"sample": True, "temperature": 3.0, "max_tokens": 12, "end_id": -1}
+    keys = [loaded.add(PROMPTS[0], log_probs=True, seed=seed, **given) for seed in range(2)]
+    told = failures(loaded.run())
+    assert all(told[key].startswith("return_log_probs: this release of") for key in keys)
+
+
+@ALL
+def test_an_error_ends_one_request_and_no_other(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version, scripts=[{"after": 7, "ids": [50] * 9, "at": 3, "event": "error"}])
+    keys = [loaded.add(ids, max_tokens=20) for ids in (PROMPTS[0], [7], PROMPTS[1])]
+    events = loaded.run()
+    assert failures(events) == {
+        keys[1]: "text_input: TensorRT-LLM rejected the request: scripted error of one request"
+    }
+    for key, prompt in ((keys[0], PROMPTS[0]), (keys[2], PROMPTS[1])):
+        assert ids_of(events, key) == toy_model().greedy(prompt, 20, VOCAB_SIZE, EOS)
+    assert loaded.deaths == []
+
+
+@ALL
+def test_a_prompt_that_is_too_long_for_a_step_is_rejected_alone(
+    llm_api: Load, version: str
+) -> None:
+    loaded = llm_api(version, {"max_seq_len": 20000})
+    long, short = loaded.add([9] * 9000), loaded.add(PROMPTS[0])
+    events = loaded.run()
+    assert (
+        "text_input: TensorRT-LLM rejected the request: The prompt length (9000)"
+        in (failures(events)[long])
+    )
+    assert ids_of(events, short)
+    assert loaded.deaths == []
+
+
+@BOTH
+def test_a_time_limit_of_the_librarys_own_is_an_error(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version, scripts=[{"after": 7, "ids": [50] * 9, "at": 2, "event": "timeout"}])
+    key = loaded.add([7])
+    assert failures(loaded.run()) == {key: TIMED_OUT}
+
+
+def test_a_reason_that_nobody_knows_is_an_error_of_that_request(llm_api: Load) -> None:
+    loaded = llm_api(
+        "1.2.1", scripts=[{"after": 7, "ids": [50] * 9, "at": 1, "event": "odd_finish"}]
+    )
+    key = loaded.add([7])
+    assert "nobody_knows" in failures(loaded.run())[key]
+    assert loaded.deaths == []
+
+
+@ALL
+def test_a_cancelled_request_frees_its_place(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version, {"max_batch_size": 1}, step_seconds=0.005)
+    long = loaded.add(PROMPTS[0], max_tokens=2000, end_id=-1)
+    end = time.monotonic() + 5
+    while not list(loaded.engine.step()):
+        assert time.monotonic() < end
+    waiting = loaded.add(PROMPTS[1], max_tokens=5)
+    loaded.engine.cancel(long)
+    events = loaded.run()
+    assert ids_of(events, waiting) == toy_model().greedy(PROMPTS[1], 5, VOCAB_SIZE, EOS)
+    assert not of(events, long)
+    assert failures(events) == {}
+
+
+@BOTH
+def test_an_id_outside_the_vocabulary_does_not_get_there(llm_api: Load, version: str) -> None:
+    loaded = llm_api(version)
+    for ids in ([VOCAB_SIZE], [5, -1], []):
+        with pytest.raises(
+            RequestError, match=r"^text_input: has a token id outside of 0 to 31999"
+        ):
+            loaded.library.check(ids, Sampling())
+
+
+@ALL
+def test_beams_come_at_the_end_the_best_first(
+    llm_api: Load, checkpoint: Path, version: str
+) -> None:
+    (checkpoint / "engine.yaml").write_text("max_beam_width: 3\n")
+    loaded = llm_api(version)
+    assert loaded.library.facts == {"vocab_size": VOCAB_SIZE, "beam_width": 3}
+    key = loaded.add(PROMPTS[3], beam_width=3, max_tokens=8)
+    events = loaded.run()
+    beams = [of(events, key, index) for index in range(3)]
+    assert [len(news) for news in beams] == [1, 1, 1]
+    assert len({tuple(news[0].ids) for news in beams}) == 3
+    assert all(news[0].finish in ("stop", "length") for news in beams)
+    narrow = loaded.add(PROMPTS[3])
+    assert "Request beam width 1 is not equal" in failures(loaded.run())[narrow]

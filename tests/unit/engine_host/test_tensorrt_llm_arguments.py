@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of the settings, of `engine.yaml` and of a request becomes which argument of LLM's."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.fake_library import VERSIONS, import_adapter
+from trellis.engine_host.engines.engine import EngineSettings, Sampling
+
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "1.0.0": {"enable_trtllm_sampler": True},
+    "1.2.1": {"sampler_type": "TRTLLMSampler"},
+    "1.4.0rc1": {},
+}
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    value: str = request.param
+    return value
+
+
+@pytest.fixture(scope="module")
+def adapter(version: str) -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patched:
+        yield import_adapter(patched, version)
+
+
+def test_a_repositorys_settings_are_the_librarys_arguments(
+    adapter: Any, version: str, checkpoint: Path
+) -> None:
+    settings = EngineSettings(
+        checkpoint,
+        max_batch_size=5,
+        max_seq_len=300,
+        max_tokens_in_paged_kv_cache=4096,
+        max_attention_window_size=256,
+        enable_kv_cache_reuse=False,
+        kv_cache_free_gpu_mem_fraction=0.7,
+        dtype="float16",
+    )
+    made = adapter.engine_arguments(settings)
+    cache = made.pop("kv_cache_config")
+    assert (cache.max_tokens, cache.max_attention_window) == (4096, [256])
+    assert (cache.enable_block_reuse, cache.free_gpu_memory_fraction) == (False, 0.7)
+    expected: dict[str, Any] = {
+        "model": str(checkpoint),
+        "skip_tokenizer_init": True,
+        "dtype": "float16",
+        "max_batch_size": 5,
+        "max_seq_len": 300,
+    }
+    longest = {} if version == "1.0.0" else {"max_input_len": 299}
+    assert made == expected | longest | SAMPLERS[version]
+
+
+def test_what_nobody_set_is_the_librarys_choice(adapter: Any, checkpoint: Path) -> None:
+    made = adapter.engine_arguments(EngineSettings(checkpoint, max_batch_size=1))
+    assert "max_seq_len" not in made
+    assert made["dtype"] == "bfloat16"  # the checkpoint's
+    assert made["kv_cache_config"].model_fields_set == {"enable_block_reuse"}
+
+
+def test_the_file_adds_arguments(adapter: Any, checkpoint: Path) -> None:
+    text = "tensor_parallel_size: 2\nkv_cache_config: {dtype: fp8, tokens_per_block: 64}\n"
+    (checkpoint / "engine.yaml").write_text(text)
+    made = adapter.engine_arguments(EngineSettings(checkpoint, max_batch_size=1))
+    assert made["tensor_parallel_size"] == 2
+    assert (made["kv_cache_config"].dtype, made["kv_cache_config"].tokens_per_block) == ("fp8", 64)
+    assert made["kv_cache_config"].enable_block_reuse
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tensor_paralel_size: 2", "no argument tensor_paralel_size; did you mean tensor_parallel"),
+        ("model: other", "model is set by ENGINE=; leave it out"),
+        ("tokenizer: other", "tokenizer is set by TOKENIZER=; leave it out"),
+        ("max_batch_size: 3", "max_batch_size is set by SET=triton_max_batch_size:N"),
+        ("max_seq_len: 3", "max_seq_len is set by SET=max_seq_len:N"),
+        (
+            "kv_cache_config: {max_tokens: 9}",
+            "kv_cache_config.max_tokens is set by SET=max_tokens_",
+        ),
+        ("kv_cache_config: {dtpe: fp8}", "kv_cache_config.dtpe; did you mean dtype?"),
+        ("kv_cache_config: 3", "engine.yaml: kv_cache_config: not a table"),
+        ("kv_cache_config: {tokens_per_block: many}", "tokens_per_block"),
+        ("build_config: {}", "TensorRT-LLM has no argument build_config"),
+    ],
+)
+def test_an_argument_that_cannot_be_there_is_rejected_by_name(
+    adapter: Any, checkpoint: Path, text: str, message: str
+) -> None:
+    (checkpoint / "engine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        adapter.engine_arguments(EngineSettings(checkpoint, max_batch_size=1))
+
+
+@pytest.mark.parametrize(
+    ("release", "text"),
+    [("1.0.0", "enable_trtllm_sampler: false"), ("1.2.1", "sampler_type: TorchSampler")],
+)
+def test_a_sampler_that_ignores_seeds_cannot_be_chosen(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, release: str, text: str
+) -> None:
+    adapter = import_adapter(monkeypatch, release)
+    (checkpoint / "engine.yaml").write_text(text)
+    with pytest.raises(ValueError, match="no other sampler heeds seeds and penalties"):
+        adapter.engine_arguments(EngineSettings(checkpoint, max_batch_size=1))
+
+
+def test_a_setting_of_another_engine_is_rejected(adapter: Any, checkpoint: Path) -> None:
+    settings = EngineSettings(checkpoint, max_batch_size=1, attention_implementation="eager")
+    with pytest.raises(ValueError, match=r"^attention_implementation: .* attn_backend"):
+        adapter.engine_arguments(settings)
+
+
+def test_what_the_library_rejects_names_the_folder(adapter: Any, checkpoint: Path) -> None:
+    (checkpoint / "engine.yaml").write_text("max_num_tokens: many\n")
+    with pytest.raises(RuntimeError, match=r"(?s)^gpt_model_path: TensorRT-LLM cannot .*many"):
+        adapter.TensorRtLlmLibrary(EngineSettings(checkpoint, max_batch_size=1))
+
+
+def test_greedy_is_said_in_full(adapter: Any) -> None:
+    made = adapter.sampling_params(Sampling(max_tokens=7, end_id=5))
+    assert (made.top_k, made.temperature, made.top_p) == (1, 1.0, 1.0)
+    assert (made.repetition_penalty, made.presence_penalty, made.frequency_penalty) == (1, 0, 0)
+    assert (made.max_tokens, made.n, made.best_of, made.seed) == (7, 1, 1, None)
+    assert (made.end_id, made.pad_id, made.min_tokens, made.stop_token_ids) == (5, 5, 1, None)
+    assert (made.detokenize, made.logprobs, made.stop, made.bad) == (False, None, None, None)
+
+
+def test_without_an_end_id_no_token_is_held_back(adapter: Any) -> None:
+    made = adapter.sampling_params(Sampling(max_tokens=7, min_tokens=3))
+    assert (made.end_id, made.pad_id, made.min_tokens, made.ignore_eos) == (-1, 0, None, False)
+
+
+def test_every_setting_arrives(adapter: Any) -> None:
+    made = adapter.sampling_params(
+        Sampling(
+            max_tokens=9,
+            min_tokens=3,
+            end_id=2,
+            stop_token_ids=(7, 2, 8),
+            temperature=0.7,
+            top_k=40,
+            top_p=0.9,
+            repetition_penalty=1.2,
+            presence_penalty=0.3,
+            frequency_penalty=-0.4,
+            seed=2**62,
+            num_return_sequences=3,
+            sample=True,
+        )
+    )
+    assert (made.end_id, made.stop_token_ids, made.min_tokens) == (2, [7, 8], 3)
+    assert (made.temperature, made.top_k, made.top_p) == (0.7, 40, 0.9)
+    assert (made.repetition_penalty, made.presence_penalty) == (1.2, 0.3)
+    assert (made.frequency_penalty, made.seed, made.n, made.best_of) == (-0.4, 2**62, 3, 3)
+
+
+def test_a_temperature_alone_draws_from_all_ids(adapter: Any) -> None:
+    made = adapter.sampling_params(
+        Sampling(temperature=0.5, seed=3, sample=True, num_return_sequences=2)
+    )
+    assert (made.temperature, made.top_k, made.top_p, made.n) == (0.5, 0, 1.0, 2)
+
+
+def test_beams(adapter: Any) -> None:
+    made = adapter.sampling_params(Sampling(beam_width=4, length_penalty=0.6, end_id=2))
+    assert (made.use_beam_search, made.n, made.best_of, made.length_penalty) == (True, 4, 4, 0.6)
+    assert (made.top_k, made.temperature, made.seed) == (0, 1.0, None)
+
+
+def test_the_chosen_tokens_log_probability_is_asked_for_as_the_release_takes_it(
+    adapter: Any, version: str
+) -> None:
+    made = adapter.sampling_params(Sampling(log_probs=True))
+    assert made.logprobs == (0 if version == "1.4.0rc1" else 1)
+
+
+def test_no_two_requests_share_what_the_library_writes_to(adapter: Any) -> None:
+    sampling = Sampling()
+    assert adapter.sampling_params(sampling) is not adapter.sampling_params(sampling)

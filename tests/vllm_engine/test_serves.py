@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real vLLM behind Triton and the gateway, on a CPU: exact text, and an end of everything."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from ranks.asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
+from support.launched import Launched
+from support.serving import serve
+from support.waiting import wait_for
+from trellis.tokenizers import load
+
+READY_SECONDS = 300
+TOKENS = 12
+
+
+@pytest.fixture(scope="module")
+def server(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    folder = tmp_path_factory.mktemp("server")
+    with serve(repo, folder, launcher=True, ready_seconds=READY_SECONDS) as launched:
+        yield launched
+
+
+@pytest.fixture
+def http(server: Launched) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path, demo_engine: tuple[Path, Path]) -> list[str]:
+    """The greedy texts of transformers' own loop over the same weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    tokenizer = load("gpt2", demo_engine[1])
+    texts = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer.encode(prompt)])
+        with torch.no_grad():
+            made = model.generate(
+                ids, max_new_tokens=TOKENS, do_sample=False, eos_token_id=2, pad_token_id=2
+            )
+        new = made[0, ids.shape[1] :].tolist()
+        texts.append(tokenizer.decode(new[: new.index(2)] if 2 in new else new))
+    return texts
+
+
+@pytest.mark.parametrize("at_a_time", [1, 8])
+def test_greedy_text_is_the_models_own(
+    http: httpx.Client, expected: list[str], at_a_time: int
+) -> None:
+    assert ask_all(http, at_a_time) == expected
+
+
+def test_a_stream_gives_the_same_text(http: httpx.Client, expected: list[str]) -> None:
+    for prompt, text in zip(PROMPTS[:4], expected, strict=False):
+        assert "".join(chunks(http, prompt)) == text
+
+
+def test_a_seed_decides_and_another_one_differs(http: httpx.Client) -> None:
+    sampling = {"top_k": 50, "top_p": 0.95, "temperature": 1.3, "repetition_penalty": 1.2}
+    first, again, other = (
+        ask(http, PROMPTS[1], random_seed=seed, **sampling) for seed in (42, 42, 43)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_stop_words_and_stop_ids_end_an_answer(http: httpx.Client, expected: list[str]) -> None:
+    text = expected[0]
+    word = text.split()[1]
+    assert ask(http, PROMPTS[0], stop_words=[word]) == text[: text.index(word)]
+
+
+def test_log_probabilities_sum_up(http: httpx.Client) -> None:
+    body = {"text_input": PROMPTS[0], "parameters": {"max_tokens": 5, "return_log_probs": True}}
+    answer = http.post(f"{ENSEMBLE}/generate", json=body).json()
+    assert len(answer["output_log_probs"]) == 5
+    assert all(value <= 0 for value in answer["output_log_probs"])
+    assert sum(answer["output_log_probs"]) == pytest.approx(answer["cum_log_probs"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("bad_words", ["Paris"]),
+        ("beam_width", 2),
+        ("presence_penalty", 3.0),
+        ("temperature", 2.5),
+        ("end_id", 60000),
+        ("embedding_bias_words", ["a"]),
+        ("return_context_logits", True),
+    ],
+)
+def test_what_vllm_cannot_do_is_rejected_by_name(http: httpx.Client, name: str, value: Any) -> None:
+    body: dict[str, Any] = {"text_input": "a", "parameters": {"max_tokens": 4, name: value}}
+    if name == "embedding_bias_words":
+        body["parameters"]["embedding_bias_weights"] = [1.0]
+    response = http.post(f"{ENSEMBLE}/generate", json=body)
+    assert response.status_code == 400, response.text
+    assert f"{name}:" in response.json()["error"]
+
+
+def test_clients_that_leave_free_the_cache(http: httpx.Client, expected: list[str]) -> None:
+    body = {"text_input": "On", "stream": True, "parameters": {"max_tokens": 1900, "end_id": -1}}
+    for _ in range(16):  # together more than the cache of 16,384 tokens holds
+        with http.stream("POST", f"{ENSEMBLE}/generate_stream", json=body) as response:
+            assert next(response.iter_raw())
+    began = time.monotonic()
+    assert ask(http, PROMPTS[0]) == expected[0]
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("what", ["VLLM::EngineCore", "VLLM::Worker", "keeper"])
+def test_any_killed_process_ends_all_within_15_seconds(
+    repo: Path, tmp_path: Path, what: str
+) -> None:
+    with serve(repo, tmp_path, launcher=True, ready_seconds=READY_SECONDS) as launched:
+        body = {"text_input": "On", "stream": True, "parameters": {"max_tokens": 1000}}
+        with (
+            httpx.Client(base_url=launched.url, timeout=60) as http,
+            http.stream("POST", f"{ENSEMBLE}/generate_stream", json=body) as response,
+        ):
+            lines = response.iter_lines()
+            next(lines)
+            began = time.monotonic()
+            _find(launched, what).send_signal(signal.SIGKILL)
+            assert "error" in [line for line in lines if line][-1]
+        wait_for(lambda: launched.process.poll() is not None, 15 - (time.monotonic() - began))
+        assert launched.process.returncode != 0
+        launched.assert_nothing_left()
+
+
+def _find(launched: Launched, what: str) -> psutil.Process:
+    for process in launched.tree:
+        command = " ".join(process.cmdline())
+        is_keeper = "process_main" in command and "process_main" not in " ".join(
+            (process.parent() or process).cmdline()
+        )
+        if what in command or (what == "keeper" and is_keeper):
+            return process
+    raise AssertionError(f"there is no {what}")
