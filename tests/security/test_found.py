@@ -76,6 +76,7 @@ def infer(*inputs: dict[str, Any], **more: Any) -> bytes:
     return post({"inputs": list(inputs), **more}, target=f"{ENSEMBLE}/infer")
 
 
+@pytest.mark.promise("shut")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("data", [["x"], [], None])
 def test_a_shape_is_the_ensembles_and_has_its_values(port: int, shape: Any, data: Any) -> None:
@@ -249,6 +250,7 @@ SMUGGLED = {
 }  # fmt: skip
 
 
+@pytest.mark.promise("shut")
 @pytest.mark.parametrize("case", SMUGGLED)
 def test_what_two_servers_may_read_in_two_ways_has_one_answer_and_ends_its_connection(
     port: int, case: str

@@ -166,6 +166,7 @@ def test_a_process_that_dies_is_a_refusal_and_another_one_is_started() -> None:
     in_process(run)
 
 
+@pytest.mark.slow
 def test_a_body_that_takes_too_long_is_refused_and_the_process_ended() -> None:
     async def run(parser: ParseProcess) -> None:
         await parser.read(MODEL, sent(BODIES["a long prompt"]))
@@ -184,6 +185,7 @@ def test_a_body_that_takes_too_long_is_refused_and_the_process_ended() -> None:
     in_process(run, replace(LIMITS, parse_seconds=2.0))
 
 
+@pytest.mark.slow
 def test_a_body_that_takes_too_much_memory_is_refused() -> None:
     limits = replace(LIMITS, parse_memory_bytes=32 << 20, json_items=10_000_000)
     large = json.dumps({"text_input": "x", "bad_words": ["y" * 40] * 300_000}).encode()

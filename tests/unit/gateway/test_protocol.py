@@ -189,6 +189,7 @@ async def send_for_ever(client: Client) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_body_that_nobody_reads_ends_with_its_answer() -> None:
     """`POST /v2/health/live` with a body that goes on for ever."""
 
@@ -243,6 +244,7 @@ def test_a_client_that_sent_ahead_and_hangs_up_is_noticed() -> None:
     run(body)
 
 
+@pytest.mark.slow
 def test_pipelined_nonsense_does_not_stop_the_streams_of_others() -> None:
     async def body(gateway: InProcess, triton: FakeTriton) -> None:
         triton.gap = 0.01

@@ -9,6 +9,7 @@ from support.fake_triton_http import FakeTriton
 from support.gateway_in_process import eventually, in_process, steady
 from support.gateway_wire import ENSEMBLE, get, stream
 
+pytestmark = pytest.mark.slow
 LARGE = {"parameters": {"x": {"string_value": "y" * 300_000}}}  # more than all buffers hold
 Run = Callable[[Coroutine[None, None, None]], None]
 
