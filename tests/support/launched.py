@@ -112,7 +112,7 @@ class Launched:
             assert self.process.poll() is None, self.log()[-6000:]
             assert time.monotonic() < end, self.log()[-6000:]
             time.sleep(0.05)
-        self.look()
+        self.tree = {process for process in self.look() if process.is_running()}
         return self
 
     def ended(self, seconds: float = READY_SECONDS) -> tuple[int, str]:
