@@ -74,6 +74,8 @@ def stop_body(inner_id: str) -> bytes:
 
 def read(body: bytes) -> dict[str, Any]:
     """A JSON object, each key once. Raises Refusal for anything else."""
+    if not body.strip():
+        raise Refusal(400, 'the body is empty; send {"text_input": "...", ...}')
     try:
         asked = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_constant)
     except UnicodeDecodeError as error:

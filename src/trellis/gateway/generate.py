@@ -21,7 +21,7 @@ from trellis.gateway.request_body import Room, check_content_type, header, read_
 from trellis.gateway.sending import Client, Receive, Scope, Send, Write, send_whole, write_now
 from trellis.gateway.state import State
 from trellis.gateway.text_answers import TextAnswer
-from trellis.gateway.triton import ClientGone, Exchange, TritonLost
+from trellis.gateway.triton import ClientGone, CutOff, Exchange, TritonLost
 from trellis.pipeline.decode import failure
 
 log = logging.getLogger("trellis.gateway")
@@ -215,7 +215,9 @@ class Generate:
             return not answer.failed
         except TritonLost as error:
             if not started:
-                raise cut_off() from error
+                stopped = isinstance(error, CutOff)
+                refusal = Refusal(503, str(error), close=True) if stopped else cut_off()
+                raise refusal from error
             event = EVENT + json.dumps({"error": str(error)}).encode() + EVENT_END
             watch.cancel()
             await send({"type": "http.response.body", "body": event, "more_body": False})

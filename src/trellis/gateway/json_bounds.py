@@ -13,6 +13,7 @@ from trellis.gateway.refusals import Refusal
 # One that is not closed goes to the end: every quote begins a match, so that no part is read twice.
 STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 ALL = bytes(range(256))
+AS_LISTS = bytes.maketrans(b"{}", b"[]")
 BRACKETS = bytes(set(ALL) - set(b"[]{}"))  # all but these
 
 
@@ -37,9 +38,9 @@ def check_bounds(body: bytes, limits: Limits) -> None:
 
 def _deeper(rest: bytes, most: int) -> bool:
     """Whether brackets stand in each other deeper than that, or do not match."""
-    brackets = rest.translate(None, BRACKETS)
+    brackets = rest.translate(AS_LISTS, BRACKETS)
     for _ in range(most):
         if not brackets:
             return False
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")  # the innermost level, and no other
     return bool(brackets)

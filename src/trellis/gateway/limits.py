@@ -43,7 +43,7 @@ class Limits:
     json_keys: int = 10_000
     json_items: int = 100_000
     parse_here_bytes: int = 65_536  # beyond, a process of its own parses
-    parse_seconds: float = 10.0
+    parse_seconds: float = 2.0
     parse_memory_bytes: int = 512 << 20
     parse_queue: int = 64  # bodies that wait for that process
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trellis.contract.client_inputs import PROMPT
+from trellis.contract.wiring_names import IDS_SUFFIX
 from trellis.gateway.fields import Field
 from trellis.gateway.outputs import Output, read_outputs
 from trellis.gateway.plugins import Plugins
@@ -107,8 +108,8 @@ def _context(steps: Sequence[Config]) -> int:
 
 
 def check_inner(model: Model) -> None:
-    """Raise Refusal for a model that is no ensemble."""
-    if not model.is_ensemble:
+    """Raise Refusal for a model that is no ensemble, or one that only this gateway asks."""
+    if not model.is_ensemble or model.name.endswith(IDS_SUFFIX):
         raise Refusal(
             404,
             f"{shown(model.name)}: over HTTP only ensembles are asked; ask ensemble, or launch with"

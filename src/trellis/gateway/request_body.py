@@ -30,9 +30,13 @@ def check_content_type(headers: Headers, binary: bool = False) -> None:
     """
     sent = header(headers, b"content-type")
     kind = sent.partition(";")[0].strip().lower()
-    if kind in ("", "application/json") or (binary and kind == "application/octet-stream"):
-        return
     from_a_page = any(name in FROM_A_PAGE for name, _ in headers)
+    if (
+        kind == "application/json"
+        or (not kind and not from_a_page)
+        or (binary and kind == "application/octet-stream")
+    ):
+        return
     if kind != FORM or from_a_page:
         raise Refusal(
             415, f"Content-Type: {shown(sent)}: send application/json, or leave it out", close=True

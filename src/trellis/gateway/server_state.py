@@ -41,11 +41,13 @@ class GatewayServerState(ServerState):
         Where there are too many, the one that has waited longest for its client makes room.
         """
         self._addresses[connection.address] += 1
-        if self._addresses[connection.address] > self.limits.connections_per_address:
+        most = self.limits.connections_per_address
+        if self._most < self.limits.connections:  # few files may be open: half are for others
+            most = min(most, self._most // 2)
+        if self._addresses[connection.address] > most:
             return Refusal(
                 429,
-                f"more than {self.limits.connections_per_address} connections from this address;"
-                " close some, or use them again",
+                f"more than {most} connections from this address; close some, or use them again",
                 close=True,
             )
         if len(self.connections) > self._most:

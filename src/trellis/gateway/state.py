@@ -12,7 +12,7 @@ from trellis.gateway.limits import Limits
 from trellis.gateway.models import Models
 from trellis.gateway.parse_process import ParseProcess
 from trellis.gateway.request_body import Bodies
-from trellis.gateway.triton import Exchange, Triton, TritonLost
+from trellis.gateway.triton import CutOff, Exchange, Triton
 from trellis.server.gateway_settings import GatewaySettings
 
 CUT_OFF = "the server was stopped before the answer was complete"
@@ -40,7 +40,7 @@ class State:
     def cut_off(self) -> None:
         """End every answer that is in flight with an error."""
         for exchange in self.exchanges:
-            exchange.interrupt(TritonLost(CUT_OFF))
+            exchange.interrupt(CutOff(CUT_OFF))
 
     async def close(self) -> None:
         """End what listens and what encodes."""

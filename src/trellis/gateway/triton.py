@@ -25,6 +25,10 @@ class TritonLost(TrellisError):
     """Triton takes no connection, closed one, or sent what is no HTTP."""
 
 
+class CutOff(TritonLost):
+    """This server was stopped before the answer was complete."""
+
+
 class ClientGone(TrellisError):
     """Whoever asked has left."""
 
@@ -143,7 +147,8 @@ class Exchange(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may be sent."""
-        return self._ended and not self._lost and not self.transport.is_closing()
+        free = self._interruption is None  # a client that left must not end another's request
+        return free and self._ended and not self._lost and not self.transport.is_closing()
 
     def interrupt(self, error: Exception) -> None:
         """Whoever waits for the answer waits no more, and gets this error."""

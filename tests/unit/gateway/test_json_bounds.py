@@ -62,17 +62,8 @@ def test_strings_are_found_in_anything(data: bytes) -> None:
 @pytest.mark.parametrize("begin", [b"", b'"', b"[", b'{"a": "'])
 def test_no_body_takes_longer_than_its_length_allows(begin: bytes, piece: bytes) -> None:
     """32 KB of \\" in a string without an end took 8.6 s, and the whole gateway with it."""
-    many = b"," * 20_000 + b"[" * 100  # so that it is looked at
-    limits = Limits()
-
-    def seconds(size: int) -> float:
-        body = begin + piece * (size // len(piece)) + many
-        best = 9.0
-        for _ in range(3):
-            began = time.perf_counter()
-            with contextlib.suppress(Refusal):
-                check_bounds(body, limits)
-            best = min(best, time.perf_counter() - began)
-        return best
-
-    assert seconds(256_000) < 20 * seconds(32_000) + 0.02  # 8 times as long; squared: 64 times
+    body = begin + piece * (256_000 // len(piece)) + b"," * 20_000 + b"[" * 100
+    began = time.monotonic()
+    with contextlib.suppress(Refusal):
+        check_bounds(body, Limits())
+    assert time.monotonic() - began < 5  # quadratic it would be minutes

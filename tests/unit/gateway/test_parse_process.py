@@ -129,7 +129,7 @@ def test_what_goes_there_and_comes_back_loses_nothing(body: dict[str, Any], once
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b" " * 100_000, "the body is not JSON"),
+        (b" " * 100_000, "the body is empty"),
         (b"[" * 100_000, "the body is nested too deeply"),
         (json.dumps({f"k{n}": 1 for n in range(20_000)}).encode(), "the body has 20000 keys"),
         (json.dumps({"a": [1] * 200_000}).encode(), "the body has 199999 values"),

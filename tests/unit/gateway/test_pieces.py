@@ -118,3 +118,17 @@ def test_what_came_with_the_end_is_not_lost() -> None:
         PIECES[0] + PIECES[1],
         "end",
     ]
+
+
+def test_a_connection_whose_reader_was_interrupted_is_not_used_again() -> None:
+    """A client that left at the end of its answer made the next one's request fail."""
+
+    async def main() -> tuple[bool, bool]:
+        exchange = Exchange(asyncio.get_running_loop())
+        exchange.connection_made(Silent())
+        exchange.data_received(HEAD + chunk(PIECES[0]) + LAST)
+        before = exchange.reusable
+        exchange.interrupt(ClientGone())
+        return before, exchange.reusable
+
+    assert asyncio.run(main()) == (True, False)
