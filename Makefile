@@ -72,7 +72,7 @@ help: ## list the targets and variables
 	@echo "  HOOKS=$(HOOKS)                          a file of your own for the text of prompts and answers (docs/hooks.md)"
 	@echo "  REPO=$(REPO)          where the model repository is made"
 	@echo "  REPLACE=$(REPLACE)                        1: REPO may replace that of another engine"
-	@echo "  BACKEND=$(BACKEND)                        overrides what ENGINE holds (tensorrtllm, openvino, transformers)"
+	@echo "  BACKEND=$(BACKEND)                        overrides what ENGINE holds (tensorrtllm, openvino, transformers, llmapi)"
 	@echo "  TRTLLM=$(TRTLLM)                         TensorRT-LLM release of ENGINE, overrides its config.json"
 	@echo "  ENGINE_COPY=$(ENGINE_COPY)                link, copy or symlink: how its files come into REPO"
 	@echo "  MOUNT=$(MOUNT)                          where REPO will be mounted; default where it is made"

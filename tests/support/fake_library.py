@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,27 @@ VOCAB_SIZE, EOS = 32000, 2  # of support.fake_engines.write_checkpoint
 
 
 def import_adapter(monkeypatch: pytest.MonkeyPatch, version: str, **behaviour: Any) -> Any:
-    """The adapter's module, imported anew over the fake of that release."""
+    """The adapter's module over the fake of that release, imported once for each."""
     values = {"version": version, "load_seconds": 0.0, **behaviour}
     monkeypatch.setenv(VARIABLE, json.dumps(values))
     monkeypatch.syspath_prepend(str(FAKE))
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorrt_llm"]:
+    for name in _ours():
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, ADAPTER, raising=False)
-    return importlib.import_module(ADAPTER)
+    for name, module in _IMPORTED.get(version, {}).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    adapter = importlib.import_module(ADAPTER)
+    _IMPORTED[version] = {name: sys.modules[name] for name in _ours()}
+    return adapter
+
+
+_IMPORTED: dict[str, dict[str, ModuleType]] = {}  # by release
+
+
+def _ours() -> list[str]:
+    """The modules of the fake and of what imports it."""
+    return [name for name in sys.modules if name.partition(".")[0] == "tensorrt_llm"] + [
+        name for name in (ADAPTER,) if name in sys.modules
+    ]
 
 
 def toy_model() -> Any:

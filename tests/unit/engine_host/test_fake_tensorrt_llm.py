@@ -17,6 +17,7 @@ import pytest
 from support.fake_library import EOS, VERSIONS, import_adapter
 
 ALL = pytest.mark.parametrize("version", VERSIONS)
+BOTH = pytest.mark.parametrize("version", ["1.2.1", "1.4.0rc1"])  # the samplers differ
 WAIT = 5.0
 Open = Callable[..., Any]
 
@@ -76,7 +77,7 @@ def test_names_that_it_does_not_have_are_rejected(fake: Open, version: str) -> N
         package.params().max_new_tokens = 1
 
 
-@ALL
+@BOTH
 def test_an_answer_is_one_object_that_changes_when_it_is_pulled(fake: Open, version: str) -> None:
     package = fake(version)
 
@@ -97,7 +98,7 @@ def test_an_answer_is_one_object_that_changes_when_it_is_pulled(fake: Open, vers
     asyncio.run(ask())
 
 
-@ALL
+@BOTH
 def test_ids_must_be_pythons_own(fake: Open, version: str) -> None:
     package = fake(version)
     with pytest.raises(AssertionError):
@@ -108,7 +109,7 @@ def test_ids_must_be_pythons_own(fake: Open, version: str) -> None:
         package.llm.generate_async(np.array([5]), warm(package.params))
 
 
-@ALL
+@BOTH
 def test_words_need_a_tokenizer_and_so_does_an_answer_without_an_end_id(
     fake: Open, version: str
 ) -> None:
@@ -129,7 +130,7 @@ def test_it_writes_to_what_it_is_given(fake: Open, version: str, checkpoint: Pat
     assert params.top_k == (4 if version == "1.4.0rc1" else None)
 
 
-@ALL
+@BOTH
 def test_without_a_loop_only_blocking_calls_work(fake: Open, version: str) -> None:
     package = fake(version)
     answer = package.llm.generate_async([5], warm(package.params, max_tokens=4))
@@ -138,7 +139,7 @@ def test_without_a_loop_only_blocking_calls_work(fake: Open, version: str) -> No
     assert answer.result().outputs[0].token_ids
 
 
-@ALL
+@BOTH
 def test_an_aborted_request_ends_later_and_without_an_error(fake: Open, version: str) -> None:
     package = fake(version, step_seconds=0.02)
 
@@ -155,7 +156,7 @@ def test_an_aborted_request_ends_later_and_without_an_error(fake: Open, version:
     asyncio.run(ask())
 
 
-@ALL
+@BOTH
 def test_after_an_error_an_answer_must_not_be_pulled_again(fake: Open, version: str) -> None:
     package = fake(version, scripts=[{"after": 7, "event": "error"}])
 
@@ -170,7 +171,7 @@ def test_after_an_error_an_answer_must_not_be_pulled_again(fake: Open, version: 
     asyncio.run(ask())
 
 
-@ALL
+@BOTH
 def test_after_a_fatal_error_all_else_hangs_or_is_told_so(fake: Open, version: str) -> None:
     package = fake(version, scripts=[{"after": 7, "event": "fatal"}], step_seconds=0.02)
 
@@ -189,7 +190,7 @@ def test_after_a_fatal_error_all_else_hangs_or_is_told_so(fake: Open, version: s
     asyncio.run(ask())
 
 
-@ALL
+@BOTH
 def test_a_stop_id_is_sent_and_then_cut_off_the_ids_so_far(fake: Open, version: str) -> None:
     package = fake(version, scripts=[{"after": 7, "ids": [50, 51]}])
     answer = package.llm.generate_async([7], warm(package.params, stop_token_ids=[51]))

@@ -4,11 +4,24 @@
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.fake_library import EOS, VERSIONS, VOCAB_SIZE, Load, failures, ids_of, of, toy_model
+from support.fake_engines import write_checkpoint
+from support.fake_library import (
+    EOS,
+    VERSIONS,
+    VOCAB_SIZE,
+    Load,
+    Loaded,
+    failures,
+    ids_of,
+    import_adapter,
+    of,
+    toy_model,
+)
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.tensorrt_llm_answers import TIMED_OUT
 from trellis.errors import RequestError
@@ -19,9 +32,19 @@ ALL = pytest.mark.parametrize("version", VERSIONS)
 BOTH = pytest.mark.parametrize("version", ["1.2.1", "1.4.0rc1"])
 
 
-@ALL
-def test_greedy_ids_are_the_models_own_whatever_else_runs(llm_api: Load, version: str) -> None:
-    loaded = llm_api(version)
+@pytest.fixture(scope="module", params=VERSIONS)
+def loaded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Loaded]:
+    """One engine for the tests that need no script."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    with pytest.MonkeyPatch.context() as patched:
+        made = Loaded(import_adapter(patched, request.param), folder, max_seq_len=20000)
+        yield made
+        made.close()
+
+
+def test_greedy_ids_are_the_models_own_whatever_else_runs(loaded: Loaded) -> None:
     keys = [loaded.add(prompt, max_tokens=40) for prompt in PROMPTS]
     events = loaded.run()
     expected = [toy_model().greedy(prompt, 40, VOCAB_SIZE, EOS) for prompt in PROMPTS]
@@ -49,9 +72,7 @@ def test_what_generation_config_says_changes_nothing(
     assert len(texts) > 4
 
 
-@ALL
-def test_each_of_several_sequences_gets_its_own_ids_and_an_end(llm_api: Load, version: str) -> None:
-    loaded = llm_api(version)
+def test_each_of_several_sequences_gets_its_own_ids_and_an_end(loaded: Loaded) -> None:
     warm = {"sample": True, "temperature": 1.5, "max_tokens": 30, "num_return_sequences": 4}
     keys = [loaded.add(PROMPTS[0], seed=5, **warm) for _ in range(2)]
     first, again = keys
@@ -65,9 +86,7 @@ def test_each_of_several_sequences_gets_its_own_ids_and_an_end(llm_api: Load, ve
     assert len({tuple(ids_of(events, first, sequence)) for sequence in range(4)}) == 4
 
 
-@ALL
-def test_a_seed_decides_whatever_else_runs(llm_api: Load, version: str) -> None:
-    loaded = llm_api(version)
+def test_a_seed_decides_whatever_else_runs(loaded: Loaded) -> None:
     warm = {"sample": True, "temperature": 1.3, "top_k": 6, "top_p": 0.95, "max_tokens": 20}
     alone = loaded.ask(PROMPTS[1], seed=7, **warm)
     keys = [loaded.add(PROMPTS[1], seed=seed, **warm) for seed in (6, 7, 8)]
@@ -76,9 +95,7 @@ def test_a_seed_decides_whatever_else_runs(llm_api: Load, version: str) -> None:
     assert ids_of(events, keys[0]) != alone != ids_of(events, keys[2])
 
 
-@ALL
-def test_penalties_and_min_tokens_are_heeded(llm_api: Load, version: str) -> None:
-    loaded = llm_api(version)
+def test_penalties_and_min_tokens_are_heeded(loaded: Loaded) -> None:
     ending = next(
         [100, number]
         for number in range(200, 400)
@@ -114,9 +131,7 @@ def test_the_end_id_is_kept_or_left_out_and_both_end_it(llm_api: Load, version: 
     assert of(events, key)[-1].finish == "stop"
 
 
-@ALL
-def test_log_probabilities_are_the_chosen_tokens(llm_api: Load, version: str) -> None:
-    loaded = llm_api(version)
+def test_log_probabilities_are_the_chosen_tokens(loaded: Loaded) -> None:
     key = loaded.add(
         PROMPTS[2], log_probs=True, sample=True, temperature=2.0, seed=3, end_id=-1, max_tokens=6
     )
@@ -155,11 +170,7 @@ def test_an_error_ends_one_request_and_no_other(llm_api: Load, version: str) -> 
     assert loaded.deaths == []
 
 
-@ALL
-def test_a_prompt_that_is_too_long_for_a_step_is_rejected_alone(
-    llm_api: Load, version: str
-) -> None:
-    loaded = llm_api(version, {"max_seq_len": 20000})
+def test_a_prompt_that_is_too_long_for_a_step_is_rejected_alone(loaded: Loaded) -> None:
     long, short = loaded.add([9] * 9000), loaded.add(PROMPTS[0])
     events = loaded.run()
     assert (
@@ -201,9 +212,7 @@ def test_a_cancelled_request_frees_its_place(llm_api: Load, version: str) -> Non
     assert failures(events) == {}
 
 
-@BOTH
-def test_an_id_outside_the_vocabulary_does_not_get_there(llm_api: Load, version: str) -> None:
-    loaded = llm_api(version)
+def test_an_id_outside_the_vocabulary_does_not_get_there(loaded: Loaded) -> None:
     for ids in ([VOCAB_SIZE], [5, -1], []):
         with pytest.raises(
             RequestError, match=r"^text_input: has a token id outside of 0 to 31999"

@@ -54,4 +54,4 @@ def read() -> Behaviour:
     return behaviour
 
 
-BEHAVIOUR = read()
+BEHAVIOUR = read()  # its version is that of the package's classes; the rest may be read anew

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from tensorrt_llm.behaviour import BEHAVIOUR, DESCRIPTORS
+from tensorrt_llm.behaviour import DESCRIPTORS, read
 from tensorrt_llm.executor.result import RequestOutput
 from tensorrt_llm.sampling_params import _SamplingParams
 
@@ -83,7 +83,7 @@ class GenerationExecutorProxy:
     def shutdown(self) -> None:
         """End the workers, and wait for them without a limit."""
         self.fail()
-        if BEHAVIOUR.shutdown_blocks:
+        if read().shutdown_blocks:
             threading.Event().wait()
         for process in self._processes:
             process.wait()

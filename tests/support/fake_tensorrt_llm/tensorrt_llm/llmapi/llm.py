@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tensorrt_llm.behaviour import BEHAVIOUR
+from tensorrt_llm.behaviour import BEHAVIOUR, read
 from tensorrt_llm.executor.proxy import GenerationExecutorProxy
 from tensorrt_llm.executor.result import RequestOutput
 from tensorrt_llm.executor.utils import RequestError
@@ -48,7 +48,7 @@ class _BaseLLM:
             tokenizer_revision=tokenizer_revision,
             **kwargs,
         )
-        time.sleep(BEHAVIOUR.load_seconds)
+        time.sleep(read().load_seconds)
         folder = Path(self.args.model)
         config = json.loads((folder / "config.json").read_text())
         generation = folder / "generation_config.json"
