@@ -79,6 +79,7 @@ def test_a_connection_that_is_kept_or_closed_is_no_upgrade() -> None:
     check_upgrade([(b"Connection", b"keep-alive, close"), (b"X-Upgrade", b"h2c")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("headers", UPGRADES, ids=str)
 @pytest.mark.parametrize("body", [b"", b'{"text_input": "x"}'])
 def test_an_upgrade_is_refused_and_ends_its_connection(headers: list[str], body: bytes) -> None:
