@@ -9,7 +9,6 @@ import pytest
 
 from support.paths import ROOT
 
-OTHER_MODELS = ("tensorrt_llm", "postprocessing")
 PLUGINS = sorted((ROOT / "model_repo_src").glob("*/1"))
 FIND = "import tokenizers; print(tokenizers.Tokenizer.__module__, tokenizers.__file__)"
 
@@ -25,10 +24,8 @@ def test_from_the_repository_root() -> None:
     assert "site-packages" in found(ROOT)
 
 
-@pytest.mark.parametrize(
-    "model",
-    ["preprocessing", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_MODELS)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["preprocessing", "tensorrt_llm", "postprocessing"])
 def test_inside_an_assembled_model(demo_repo: Path, model: str) -> None:
     version = demo_repo / model / "1"
     assert "site-packages" in found(version)

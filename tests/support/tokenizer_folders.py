@@ -151,8 +151,8 @@ TYPE_OF = {
     "t5": "t5",
 }
 """The type of each folder."""
-LARGE = {"llama3", "llama4", "qwen", "qwen36", "tekken"}
-"""Those whose vocabularies take seconds to load: tests with each of them are slow."""
+LARGE = {"llama3", "llama4", "qwen", "qwen36", "smollm2", "tekken"}
+"""Those that take seconds to make or to load: tests with each of them are slow."""
 
 
 def slow_where_large(name: str) -> ParameterSet:

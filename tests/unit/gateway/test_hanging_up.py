@@ -39,6 +39,7 @@ def end(process: "subprocess.Popen[bytes]", seconds: float) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_a_notice_that_found_nobody_is_told_again_to_who_listens_later() -> None:
     host = Host()
     with FakeTriton() as triton, front(triton, host.pid) as (port, _):
@@ -51,6 +52,7 @@ def test_a_notice_that_found_nobody_is_told_again_to_who_listens_later() -> None
         wait_for(lambda: all(asked.over for asked in triton.streams))
 
 
+@pytest.mark.slow
 def test_a_notice_that_found_a_full_queue_is_told_again() -> None:
     host = Host()
     with FakeTriton() as triton, front(triton, host.pid) as (port, _), host.bound() as listener:
@@ -62,6 +64,7 @@ def test_a_notice_that_found_a_full_queue_is_told_again() -> None:
         wait_for(lambda: triton.streams[0].over)
 
 
+@pytest.mark.slow
 def test_a_notice_that_was_heard_is_told_once() -> None:
     host = Host()
     with FakeTriton() as triton, front(triton, host.pid) as (port, _), host.bound() as listener:
@@ -70,6 +73,7 @@ def test_a_notice_that_was_heard_is_told_once() -> None:
         assert host.heard == [triton.streams[0].token]
 
 
+@pytest.mark.slow
 def test_an_engine_that_knows_ids_is_told_no_tokens_but_stopped_until_it_stops() -> None:
     """Stops that come before the request itself comes out of its queue stop nothing."""
     host = Host()
@@ -88,6 +92,7 @@ def test_an_engine_that_knows_ids_is_told_no_tokens_but_stopped_until_it_stops()
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_host_that_hears_nothing_keeps_no_front_from_ending() -> None:
     host = Host()
     with (
@@ -101,6 +106,7 @@ def test_a_host_that_hears_nothing_keeps_no_front_from_ending() -> None:
         assert end(process, 4) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_id", [True, False])
 def test_what_is_cut_off_as_the_front_ends_is_stopped(by_id: bool) -> None:
     host = Host()
@@ -119,6 +125,7 @@ def test_what_is_cut_off_as_the_front_ends_is_stopped(by_id: bool) -> None:
         assert (triton.stops[:1], set(host.heard)) == (stops, tokens)
 
 
+@pytest.mark.slow
 def test_a_configuration_that_breaks_off_is_an_answer_to_who_waits_for_it() -> None:
     with FakeTriton() as triton, front(triton, 1) as (port, _), Wire(port, 10) as wire:
         triton.breaks_off = True

@@ -1,27 +1,20 @@
 """From ids to text: the chunks of a sequence, joined, are its text decoded at once."""
 
-from functools import cache
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.hypothesis_profiles import examples
+from support.tokenizer_folders import Loaded
 from trellis.pipeline.decode import Detokenizer
-from trellis.tokenizers import Tokenizer, load
+from trellis.tokenizers import Tokenizer
 
 CHUNKS = st.lists(st.lists(st.integers(0, 49_151), max_size=4), min_size=1, max_size=10)
 
 
-@cache
-def loaded(folder: Path) -> Tokenizer:
-    return load("gpt2", folder)
-
-
 @pytest.fixture
-def tokenizer(demo_engine: tuple[Path, Path]) -> Tokenizer:
-    return loaded(demo_engine[1])
+def tokenizer(loaded: Loaded) -> Tokenizer:
+    return loaded["gpt2"]
 
 
 @settings(max_examples=examples(200), suppress_health_check=list(HealthCheck))

@@ -83,6 +83,7 @@ def test_mistral_equals_mistral_common(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", range(4))
 def test_llama3_equals_metas_own_chat_format(turns: int, folders: Folders, loaded: Loaded) -> None:
     from llama_models.datatypes import RawMessage

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from support.tokenizer_folders import Folders, Loaded
+from support.tokenizer_folders import Folders, Loaded, slow_where_large
 from trellis.tokenizers import TokenizerError, load, parse_words, to_word_list
 
 
@@ -63,7 +63,10 @@ def test_no_words_are_one_zero_and_one_minus_one() -> None:
     assert to_word_list([[], []]).tolist() == [[0], [-1]]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "smollm2", "llama", "llama3", "mistral3", "tekken", "t5"])
+NAMES = ("gpt2", "smollm2", "llama", "llama3", "mistral3", "tekken", "t5")
+
+
+@pytest.mark.parametrize("name", [slow_where_large(name) for name in NAMES])
 def test_words_match_where_they_appear_in_a_text(name: str, loaded: Loaded) -> None:
     tokenizer = loaded[name]
     words = ["the", "fox"] if name == "t5" else ["User", "stop", "Observation:", "the"]
@@ -74,7 +77,9 @@ def test_words_match_where_they_appear_in_a_text(name: str, loaded: Loaded) -> N
             assert any(contains(ids, each) for each in sequences), (word, text)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "llama3", "mistral3", "tekken"])
+@pytest.mark.parametrize(
+    "name", [slow_where_large(name) for name in ["gpt2", "llama", "llama3", "mistral3", "tekken"]]
+)
 def test_words_never_hold_bos_and_decode_to_the_word(name: str, loaded: Loaded) -> None:
     tokenizer = loaded[name]
     for word in ["User:", " User:", "\n", "\n\n", "###", "안녕", "😀", "a b", "  x"]:
