@@ -76,7 +76,7 @@ def test_what_never_fits_into_the_cache_fails_by_itself(hosted: EngineProcess) -
 def test_it_refuses_what_the_engine_would(hosted: EngineProcess) -> None:
     with pytest.raises(RequestError, match=r"^beam_width: "):
         hosted.refuse(Sampling(beam_width=2))
-    with pytest.raises(RequestError, match=r"^end_id: 256 is not in the vocabulary of 256"):
+    with pytest.raises(RequestError, match=r"^end_id: 256 is not in the vocabulary; use 0 to 255"):
         hosted.refuse(Sampling(end_id=256))
 
 

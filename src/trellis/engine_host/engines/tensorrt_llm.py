@@ -35,6 +35,7 @@ from trellis.engine_host.engines.engine_arguments import (
 )
 from trellis.engine_host.engines.tensorrt_llm_answers import NewTokens
 from trellis.engine_host.engines.tensorrt_llm_workers import dead_worker, find_workers
+from trellis.engine_host.engines.vocabulary import check_prompt
 from trellis.errors import RequestError
 
 LIBRARY = "TensorRT-LLM"
@@ -86,11 +87,7 @@ class TensorRtLlmLibrary:
 
     def check(self, ids: list[int], sampling: Sampling) -> None:
         """Raise RequestError for an id outside the vocabulary."""
-        if not ids or min(ids) < 0 or max(ids) >= self._vocab_size:
-            raise RequestError(
-                f"text_input: has a token id outside of 0 to {self._vocab_size - 1}, which are"
-                " this model's; the tokenizer is another model's"
-            )
+        check_prompt(ids, self._vocab_size)
 
     async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
         """What is new of a request, as the library's answers bring it."""

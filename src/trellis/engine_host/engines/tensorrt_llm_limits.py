@@ -2,6 +2,7 @@
 """What the engine `llmapi`, TensorRT-LLM's LLM API, cannot do, known without its package."""
 
 from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.engines.vocabulary import check_end_ids
 from trellis.errors import RequestError
 
 
@@ -28,12 +29,7 @@ class TensorRtLlmLimits:
                 f" request ends at {len(sampling.end_ids)}; send the one end_id, or leave"
                 " min_tokens out"
             )
-        for token in sampling.end_ids:
-            if token >= self._vocab_size:
-                name = "end_id" if token == sampling.end_id else "stop_token_ids"
-                raise RequestError(
-                    f"{name}: {token} is not in the vocabulary; use 0 to {self._vocab_size - 1}"
-                )
+        check_end_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""

@@ -5,6 +5,7 @@ Both are known without loading it, which takes torch.
 """
 
 from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.engines.vocabulary import check_end_ids
 from trellis.errors import RequestError
 
 PAGE_TOKENS = 64  # the library's default, 256, wastes most of a page on short requests
@@ -28,12 +29,7 @@ class TransformersLimits:
             )
         if sampling.bad_words:
             raise RequestError("bad_words: this engine (transformers) cannot do it; leave it out")
-        for token in sampling.end_ids:
-            if token >= self._vocab_size:
-                name = "end_id" if token == sampling.end_id else "stop_token_ids"
-                raise RequestError(
-                    f"{name}: {token} is not in the vocabulary of {self._vocab_size}"
-                )
+        check_end_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""

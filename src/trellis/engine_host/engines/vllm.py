@@ -36,7 +36,7 @@ from trellis.engine_host.engines.engine_arguments import (
     declared_dtype,
     read_arguments,
 )
-from trellis.errors import RequestError
+from trellis.engine_host.engines.vocabulary import check_prompt
 
 # What the model repository decides; everything else can be set in the file.
 OURS = {
@@ -72,11 +72,7 @@ class VllmLibrary:
 
     def check(self, ids: list[int], sampling: Sampling) -> None:
         """Raise RequestError for an id outside the vocabulary: it would end the whole engine."""
-        if not ids or min(ids) < 0 or max(ids) >= self._vocab_size:
-            raise RequestError(
-                f"text_input: has a token id outside of 0 to {self._vocab_size - 1}, which are"
-                " this model's; the tokenizer is another model's"
-            )
+        check_prompt(ids, self._vocab_size)
 
     async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
         """What is new of a request, as vLLM's steps bring it."""

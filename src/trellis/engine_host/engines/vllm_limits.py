@@ -2,6 +2,7 @@
 """What the vLLM engine cannot do, known without loading it."""
 
 from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.engines.vocabulary import check_end_ids
 from trellis.errors import RequestError
 
 MAX_TEMPERATURE = 2.0
@@ -26,12 +27,7 @@ class VllmLimits:
         for name in ("presence_penalty", "frequency_penalty"):
             if abs(getattr(sampling, name)) > MAX_PENALTY:
                 raise RequestError(f"{name}: this engine (vllm) takes -2 to 2")
-        for token in sampling.end_ids:
-            if token >= self._vocab_size:
-                name = "end_id" if token == sampling.end_id else "stop_token_ids"
-                raise RequestError(
-                    f"{name}: {token} is not in the vocabulary of {self._vocab_size}"
-                )
+        check_end_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""
