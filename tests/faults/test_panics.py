@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from support.asking import ENSEMBLE
-from support.own_server import own_server
 from support.panicking import panicking_document
+from support.serving import serve_demo
 from trellis.server.process import Server
 
 BAD = "quite bad"  # begins with q
@@ -32,7 +32,7 @@ def served(
     document = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.json").write_text(json.dumps(panicking_document(document)))
-    with own_server((engine, folder), place, {}) as server:
+    with serve_demo((engine, folder), place) as server:
         yield server, place / "triton.log"
 
 
