@@ -74,6 +74,7 @@ class FakeTriton:
         self.stops: list[str] = []
         self.deaf_to = deaf_to
         self.breaks_off = False  # in its configurations
+        self.error = ""  # that every request gets, as Triton says it
         triton = self
 
         class Handler(_Handler):
@@ -136,10 +137,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.owner.stop(body["id"])
             self._whole(200, b"{}")
             return
+        if self.owner.error:
+            self._error(json.dumps({"error": self.owner.error}).encode())
+            return
         self.owner.streams.append(stream := Stream(body))
         with contextlib.suppress(OSError):
             self._stream(stream)
         stream.over = True
+
+    def _error(self, body: bytes) -> None:
+        """An error of a model's: of a stream in an event, with the status of a bad request."""
+        events = self.path.endswith("_stream")
+        body = b"data: %s\n\n" % body if events else body
+        self.send_response(400)
+        self.send_header("Content-Type", "text/event-stream" if events else "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
 
     def _stream(self, stream: Stream) -> None:
         self.send_response(200)

@@ -116,8 +116,9 @@ def test_the_engine_asked_directly_keeps_the_limits(limited: Server) -> None:
     assert "max_tokens: 21 tokens; send at most 20 (max_tokens_limit)" in str(errors[0])
 
 
-def test_defaults_come_from_the_engine(http: httpx.Client) -> None:
-    config = http.get("/v2/models/preprocessing/config").json()["parameters"]
+def test_defaults_come_from_the_engine(server: Server, http: httpx.Client) -> None:
+    url = f"http://127.0.0.1:{server.triton_port}/v2/models/preprocessing/config"
+    config = httpx.get(url).json()["parameters"]
     found = {name: config[name]["string_value"] for name in LIMITS}
     assert found == {
         "max_prompt_bytes": str(8191 * 64),

@@ -54,9 +54,17 @@ class Answer:
         self._parts.clear()
         if self.failed:
             self.status = 400
-        elif self.status == 400 and OVERLOADED in body:
-            self.status = 503
         return body
+
+    def status_of(self, body: bytes) -> int:
+        """What a whole answer, or a stream that is an error alone, has for a status.
+
+        >>> answer = Answer(RequestId("1f"))
+        >>> answer.begin(400, b"application/json")
+        >>> answer.status_of(b"{\"error\":\"in ensemble 'a', the server is overloaded: wait\"}")
+        503
+        """
+        return 503 if self.status == 400 and OVERLOADED in body else self.status
 
     def _event(self, event: bytes) -> bytes:
         if self.failed:  # by one before it: that was the last

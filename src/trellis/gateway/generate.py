@@ -198,7 +198,7 @@ class Generate:
         try:
             await exchange.head()
             answer.begin(exchange.status, exchange.content_type)
-            if not answer.streams:
+            if not answer.streams or answer.status != 200:  # an error says in its event what it is
                 whole = finish(*await self._read_whole(exchange, answer))
                 watch.cancel()
                 await send_whole(send, whole.status, whole.headers, whole.body)
@@ -224,14 +224,14 @@ class Generate:
             return False
 
     async def _read_whole(self, exchange: Exchange, answer: Answer) -> tuple[int, bytes, bytes]:
-        size = 0
+        size, events = 0, []
         while data := await exchange.read():
             size += len(data)
             if size > self._state.limits.answer_bytes:
                 raise TritonLost(f"an answer of more than {self._state.limits.answer_bytes} bytes")
-            answer.feed(data)
-        body = answer.end()
-        return answer.status, answer.content_type, body
+            events.append(answer.feed(data))
+        body = b"".join(events) + answer.end()
+        return answer.status_of(body), answer.content_type, body
 
 
 class Infer(Generate):

@@ -135,6 +135,26 @@ def test_a_server_that_was_asked_to_stop_lives_and_is_not_ready() -> None:
     run(body)
 
 
+@pytest.mark.parametrize("kind", ["generate", "generate_stream"])
+def test_an_overloaded_engine_is_a_503_that_may_be_tried_again(kind: str) -> None:
+    """Triton answers 400, a stream's in an event."""
+
+    async def body(gateway: InProcess, triton: FakeTriton) -> None:
+        for why, status in (("the server is overloaded: wait", 503), ("top_p: 7 is too much", 400)):
+            triton.error = f"in ensemble 'ensemble', {why}"
+            client = await gateway.connect()
+            await client.send(post({"text_input": "a"}, target=f"{ENSEMBLE}/{kind}"))
+            answer = await client.read(lambda data: b"}" in data)
+            head, _, data = answer.partition(b"\r\n\r\n")
+            assert int(head.split()[1]) == status
+            assert (b"retry-after: 1" in head.lower()) == (status == 503)
+            assert data.startswith(b"data: {" if kind == "generate_stream" else b"{")
+            assert why.encode() in data
+            client.close()
+
+    run(body)
+
+
 def test_statuses_of_requests_side_by_side_stay_their_own() -> None:
     """A kept connection was given on before its status was read."""
 
