@@ -61,7 +61,7 @@ class Answer:
 
         >>> answer = Answer(RequestId("1f"))
         >>> answer.begin(400, b"application/json")
-        >>> answer.status_of(b"{\"error\":\"in ensemble 'a', the server is overloaded: wait\"}")
+        >>> answer.status_of(b"in ensemble 'e', the server is overloaded: wait")
         503
         """
         return 503 if self.status == 400 and OVERLOADED in body else self.status
