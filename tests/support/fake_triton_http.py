@@ -53,7 +53,7 @@ class Stream:
     """A request that is answered until it is stopped."""
 
     def __init__(self, body: Json) -> None:
-        self.token: str = body[PARAMETER]
+        self.token: str = body.get(PARAMETER, "")
         self.id: str = body.get("id", "")
         self.piece = body["text_input"].encode()
         self.stopped = threading.Event()

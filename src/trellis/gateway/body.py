@@ -57,9 +57,14 @@ def prepare(model: Model, body: bytes, inner_id: str, limits: Limits, once: bool
 
 
 def _unchecked(asked: dict[str, Any], inner_id: str) -> Prepared:
-    """The body for a model of which nothing is known; who may ask it is trusted."""
+    """The body for a model of which nothing is known; who may ask it is trusted.
+
+    Without the parameter that says who asks: an engine that sees it leaves out what the gateway
+    does not need, and an inner model is asked for all that it gives.
+    """
     check_id(client_id := asked.get(ID, ""))
-    made = _written({**asked, PARAMETER: inner_id, ID: inner_id})
+    inputs = {name: value for name, value in asked.items() if name != PARAMETER}
+    made = _written({**inputs, ID: inner_id})
     return Prepared(made, RequestId(inner_id, client_id), False, {}, False, len(made))
 
 

@@ -156,3 +156,12 @@ def test_the_gateways_own_key_is_none_that_triton_reserves() -> None:
     assert TRITON_RESERVED_REQUEST_PARAMS_PREFIX == RESERVED_PREFIX
     assert PARAMETER not in RESERVED_KEYS
     assert not PARAMETER.startswith(RESERVED_PREFIX)
+
+
+def test_an_inner_model_is_asked_for_all_that_it_gives() -> None:
+    """With the parameter that says who asks, an engine leaves its `sequence_length` out."""
+    inner = Model("tensorrt_llm")
+    sent = json.dumps({"input_ids": [1], "id": "mine", PARAMETER: "x"}).encode()
+    made = prepare(inner, sent, TOKEN, Limits(), once=True)
+    assert json.loads(made.body) == {"input_ids": [1], "id": TOKEN}
+    assert made.request_id.client == "mine"
