@@ -86,8 +86,9 @@ def test_shm_that_a_request_fills_is_an_error_for_that_request(
 ) -> None:
     small = around(SHM, "size=8m")
     known = {"text_input": "The capital of France is", "max_tokens": 8}
+    large = ("--gateway_limit", "body_bytes=16000000")  # else no body would fill it
     with serve(
-        demo_repo, tmp_path, "--no-check", around=small, launcher=True, ready=False
+        demo_repo, tmp_path, "--no-check", *large, around=small, launcher=True, ready=False
     ) as launched:
         launched.wait_ready()
         with httpx.Client(base_url=launched.url, timeout=60) as client:
