@@ -137,7 +137,7 @@ def test_any_killed_process_ends_all_within_15_seconds(
             assert "error" in [line for line in lines if line][-1]
         wait_for(lambda: launched.process.poll() is not None, 15 - (time.monotonic() - began))
         assert launched.process.returncode != 0
-        launched.assert_nothing_left()
+        launched.assert_nothing_left("trellis-*")  # torch has files of its own there
 
 
 def _find(launched: Launched, what: str) -> psutil.Process:

@@ -24,7 +24,8 @@ MEMORY_MIB = {"triton": 64, "models": 64, "engine": 512, "gateway": 64}
 TOUCH_MIB, TOUCH_SECONDS, TOUCH_WORDS = 8, 120, 150
 STUCK = re.compile(r'has (\d+) in-flight inferences"')
 SETTLE_SECONDS = 180
-MORE = {"requests": 0, "processes": 0, "threads": 8, "descriptors": 24, "shm_files": 0}
+# A process: the gateway's own for large bodies starts with the first of them.
+MORE = {"requests": 0, "processes": 1, "threads": 8, "descriptors": 24, "shm_files": 0}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ def look(server: Server) -> Held:
     whose = {server.process.pid: "triton"} | dict.fromkeys(server.stubs(), "models")
     if server.gateway is not None:
         whose[server.gateway.pid] = "gateway"
+        with contextlib.suppress(psutil.Error):
+            whose |= dict.fromkeys(
+                (child.pid for child in psutil.Process(server.gateway.pid).children()), "gateway"
+            )
     for process in tree:
         with contextlib.suppress(psutil.Error):
             threads += process.num_threads()
