@@ -231,6 +231,6 @@ def test_a_model_that_is_not_checked_is_read_too() -> None:
 
     async def run(parser: ParseProcess) -> None:
         made = await parser.read(other, sent(body))
-        assert json.loads(made.asked.body) == {**body, "id": INNER, "trellis_client": INNER}
+        assert json.loads(made.asked.body) == {**body, "id": INNER}
 
     in_process(run)
