@@ -111,10 +111,11 @@ class TensorRtLlmLibrary:
         executor = getattr(self._llm, "_executor", None)
         if executor is None or executor.is_shutdown():
             return f"{LIBRARY} shut itself down; its last lines are above"
+        check = getattr(self._llm, "_check_health", None)  # late releases
+        healthy = check is None or check()  # asked before: a dead worker says more than it does
         if dead := dead_worker(self._workers):
             return f"{LIBRARY}'s worker is gone (process {dead.process})"
-        healthy = getattr(self._llm, "_check_health", None)  # late releases
-        if healthy is not None and not healthy():
+        if not healthy:
             return f"{LIBRARY} says that it is not healthy; its last lines are above"
         silent = time.monotonic() - self._heard
         if self._running and silent > SILENCE_SECONDS:
