@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the OpenVINO engine cannot do, known without loading it."""
 
+from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.openvino_words import BadWords
 from trellis.errors import RequestError
@@ -42,18 +43,8 @@ def _refuse_beams(sampling: Sampling) -> None:
     """Raise RequestError for what the library does not do in a search over beams."""
     if sampling.beam_width > MAX_BEAMS:
         raise RequestError(f"beam_width: this engine (openvino) takes 1 to {MAX_BEAMS}")
-    others = {
-        "temperature, top_k or top_p": sampling.sample,
-        "num_return_sequences": sampling.num_return_sequences > 1,
-        "repetition_penalty": sampling.repetition_penalty != 1.0,
-        "presence_penalty": sampling.presence_penalty != 0.0,
-        "frequency_penalty": sampling.frequency_penalty != 0.0,
+    more = {
         "bad_words": bool(sampling.bad_words),
         "min_tokens above 1": sampling.min_tokens > 1,
     }
-    for name, asked in others.items():
-        if asked:
-            raise RequestError(
-                f"beam_width: a search over beams has no {name} in this engine (openvino);"
-                " leave out one of them"
-            )
+    refuse_beside_beams(sampling, "openvino", more)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the engine `llmapi`, TensorRT-LLM's LLM API, cannot do, known without its package."""
 
+from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.vocabulary import check_end_ids
 from trellis.errors import RequestError
@@ -18,7 +19,7 @@ class TensorRtLlmLimits:
         """Raise RequestError for what this engine does not have."""
         self._refuse_beam_width(sampling.beam_width)
         if sampling.beam_width > 1:
-            _refuse_with_beams(sampling)
+            refuse_beside_beams(sampling, "llmapi")
         if sampling.bad_words:
             # The library reads them with a tokenizer, which it does not get.
             raise RequestError("bad_words: this engine (llmapi) cannot do it; leave it out")
@@ -46,20 +47,3 @@ class TensorRtLlmLimits:
             f"beam_width: {asked} is not {self._beam_width}, for which this engine (llmapi) was"
             f" loaded (max_beam_width in engine.yaml); send {self._beam_width}"
         )
-
-
-def _refuse_with_beams(sampling: Sampling) -> None:
-    """Raise RequestError for what is not said to work in a search over beams."""
-    others = {
-        "temperature, top_k or top_p": sampling.sample,
-        "num_return_sequences": sampling.num_return_sequences > 1,
-        "repetition_penalty": sampling.repetition_penalty != 1.0,
-        "presence_penalty": sampling.presence_penalty != 0.0,
-        "frequency_penalty": sampling.frequency_penalty != 0.0,
-    }
-    for name, asked in others.items():
-        if asked:
-            raise RequestError(
-                f"beam_width: a search over beams has no {name} in this engine (llmapi); leave"
-                " out one of them"
-            )
