@@ -9,28 +9,30 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from trellis.cli.options import (
+    GrpcAddress,
+    GrpcPort,
+    HttpPort,
+    MetricsAddress,
+    MetricsPort,
+    ModelRepo,
+)
 from trellis.preflight import Listening, run_checks
 from trellis.preflight.check import show
 from trellis.ranks.options import RankOptions, RanksError, check_options
 
 
 def main(
-    model_repo: Annotated[Path, typer.Option("--model_repo", "--model-repo")] = Path(
-        "triton_model_repo"
-    ),
+    model_repo: ModelRepo = Path("triton_model_repo"),
     world_size: Annotated[int, typer.Option("--world_size", "--world-size", min=1)] = 1,
-    http_port: Annotated[int, typer.Option("--http_port", "--http-port")] = 8000,
-    grpc_port: Annotated[int, typer.Option("--grpc_port", "--grpc-port")] = 8001,
-    metrics_port: Annotated[int, typer.Option("--metrics_port", "--metrics-port")] = 8002,
+    http_port: HttpPort = 8000,
+    grpc_port: GrpcPort = 8001,
+    metrics_port: MetricsPort = 8002,
     address: Annotated[
         str, typer.Option(help="where the server is to listen for HTTP")
     ] = "127.0.0.1",
-    grpc_address: Annotated[
-        str, typer.Option("--grpc_address", "--grpc-address", help="for gRPC")
-    ] = "127.0.0.1",
-    metrics_address: Annotated[
-        str, typer.Option("--metrics_address", "--metrics-address", help="for the metrics page")
-    ] = "127.0.0.1",
+    grpc_address: GrpcAddress = "127.0.0.1",
+    metrics_address: MetricsAddress = "127.0.0.1",
     tritonserver: Annotated[str, typer.Option(help="path of the server binary")] = "",
     hostfile: Annotated[Path | None, typer.Option(help="mpirun's host file")] = None,
     nodes: Annotated[str, typer.Option(help="hosts for mpirun: a,b or a:4,b:4")] = "",

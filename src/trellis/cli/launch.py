@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from trellis.cli.options import GrpcPort, HttpPort, MetricsPort
 from trellis.errors import TrellisError
 from trellis.preflight import Listening, run_checks
 from trellis.ranks.launch import run_ranks
@@ -30,9 +31,9 @@ def main(
         Path, typer.Option("--model_repo", "--model-repo", exists=True, file_okay=False)
     ] = Path("triton_model_repo"),
     tritonserver: Annotated[str, typer.Option(help="path of the server binary")] = "",
-    http_port: Annotated[int, typer.Option("--http_port", "--http-port")] = 8000,
-    grpc_port: Annotated[int, typer.Option("--grpc_port", "--grpc-port")] = 8001,
-    metrics_port: Annotated[int, typer.Option("--metrics_port", "--metrics-port")] = 8002,
+    http_port: HttpPort = 8000,
+    grpc_port: GrpcPort = 8001,
+    metrics_port: MetricsPort = 8002,
     address: Annotated[
         str, typer.Option(help="where to listen for HTTP; 0.0.0.0 for every interface")
     ] = "127.0.0.1",

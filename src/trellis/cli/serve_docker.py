@@ -7,6 +7,14 @@ from typing import Annotated
 
 import typer
 
+from trellis.cli.options import (
+    GrpcAddress,
+    GrpcPort,
+    HttpPort,
+    MetricsAddress,
+    MetricsPort,
+    ModelRepo,
+)
 from trellis.docker.commands import (
     DockerError,
     Serving,
@@ -22,21 +30,15 @@ ANYWHERE = Path("/triton_model_repo")  # a Python engine finds its files whereve
 
 
 def main(
-    model_repo: Annotated[Path, typer.Option("--model_repo", "--model-repo")] = Path(
-        "triton_model_repo"
-    ),
-    http_port: Annotated[int, typer.Option("--http_port", "--http-port")] = 8000,
-    grpc_port: Annotated[int, typer.Option("--grpc_port", "--grpc-port")] = 8001,
-    metrics_port: Annotated[int, typer.Option("--metrics_port", "--metrics-port")] = 8002,
+    model_repo: ModelRepo = Path("triton_model_repo"),
+    http_port: HttpPort = 8000,
+    grpc_port: GrpcPort = 8001,
+    metrics_port: MetricsPort = 8002,
     address: Annotated[
         str, typer.Option(help="of this machine, to listen on for HTTP")
     ] = "127.0.0.1",
-    grpc_address: Annotated[
-        str, typer.Option("--grpc_address", "--grpc-address", help="for gRPC")
-    ] = "127.0.0.1",
-    metrics_address: Annotated[
-        str, typer.Option("--metrics_address", "--metrics-address", help="for the metrics page")
-    ] = "127.0.0.1",
+    grpc_address: GrpcAddress = "127.0.0.1",
+    metrics_address: MetricsAddress = "127.0.0.1",
     image: Annotated[str, typer.Option(help="container, if it should be another")] = "",
     run: Annotated[str, typer.Option(help="1 runs it, 0 does not")] = "",
 ) -> None:
