@@ -133,12 +133,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/v2/repository/"):
             self._whole(200, b"{}")
             return
+        if self.owner.error:
+            self._error(json.dumps({"error": self.owner.error}).encode())
+            return
         if body.get("stop"):
             self.owner.stop(body["id"])
             self._whole(200, b"{}")
-            return
-        if self.owner.error:
-            self._error(json.dumps({"error": self.owner.error}).encode())
             return
         self.owner.streams.append(stream := Stream(body))
         with contextlib.suppress(OSError):

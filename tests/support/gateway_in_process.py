@@ -3,10 +3,13 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import uvloop
+
+from support.fake_triton_http import FakeTriton
 from trellis.gateway.protocol import GatewayProtocol
 from trellis.gateway.server import Server, listening_sockets
 from trellis.server.gateway_settings import GatewaySettings
@@ -98,6 +101,33 @@ async def in_process(
     finally:
         server.should_exit = True
         await asyncio.wait_for(task, 20)
+
+
+def run(
+    body: Callable[[InProcess, FakeTriton], Awaitable[None]],
+    limits: dict[str, float] | None = None,
+    gap: float = 0.02,
+    by_id: bool = False,
+    **settings: Any,
+) -> None:
+    """Run `body` beside a gateway before a fake Triton; `gap`, `by_id`: of FakeTriton."""
+
+    async def main() -> None:
+        with FakeTriton(by_id) as triton:
+            triton.gap = gap
+            async with in_process(triton.port, limits, **settings) as gateway:
+                await body(gateway, triton)
+
+    run_on_uvloop(main())
+
+
+def run_on_uvloop(main: Coroutine[Any, Any, None]) -> None:
+    """As the gateway runs."""
+    loop = uvloop.new_event_loop()
+    try:
+        loop.run_until_complete(main)
+    finally:
+        loop.close()
 
 
 async def eventually(true: Callable[[], bool], seconds: float = 10) -> None:

@@ -21,7 +21,7 @@ from trellis.gateway.request_body import Room, check_content_type, header, read_
 from trellis.gateway.sending import Client, Receive, Scope, Send, Write, send_whole, write_now
 from trellis.gateway.state import State
 from trellis.gateway.text_answers import TextAnswer
-from trellis.gateway.triton import ClientGone, CutOff, Exchange, TritonLost
+from trellis.gateway.triton import ClientGone, CutOff, Exchange, TritonLost, read_whole
 from trellis.pipeline.decode import failure
 
 log = logging.getLogger("trellis.gateway")
@@ -129,8 +129,7 @@ class Generate:
             except TritonLost:
                 raise unreachable() from None
             answer.begin(reply.status, reply.content_type)
-            made = answer.feed(reply.body) + answer.end()
-        whole = finish(answer.status, answer.content_type, made)
+            whole = finish(*_made(answer, reply.body))
         await send_whole(send, whole.status, whole.headers, whole.body)
 
     async def _answer(
@@ -199,7 +198,8 @@ class Generate:
             await exchange.head()
             answer.begin(exchange.status, exchange.content_type)
             if not answer.streams or answer.status != 200:  # an error says in its event what it is
-                whole = finish(*await self._read_whole(exchange, answer))
+                body = await read_whole(exchange, self._state.limits.answer_bytes)
+                whole = finish(*_made(answer, body))
                 watch.cancel()
                 await send_whole(send, whole.status, whole.headers, whole.body)
                 return True
@@ -223,16 +223,6 @@ class Generate:
             await send({"type": "http.response.body", "body": event, "more_body": False})
             return False
 
-    async def _read_whole(self, exchange: Exchange, answer: Answer) -> tuple[int, bytes, bytes]:
-        size, events = 0, []
-        while data := await exchange.read():
-            size += len(data)
-            if size > self._state.limits.answer_bytes:
-                raise TritonLost(f"an answer of more than {self._state.limits.answer_bytes} bytes")
-            events.append(answer.feed(data))
-        body = b"".join(events) + answer.end()
-        return answer.status_of(body), answer.content_type, body
-
 
 class Infer(Generate):
     """`/infer`: what `/generate` answers, in KServe's form (infer.py)."""
@@ -253,6 +243,12 @@ def _as_inferred(
     if status != 200:
         return as_generated(status, content_type, body)
     return Whole(status, *infer_answer(request, outputs, body))
+
+
+def _made(answer: Answer, body: bytes) -> tuple[int, bytes, bytes]:
+    """Status, type and body for the client, of all that Triton answered."""
+    made = answer.feed(body) + answer.end()
+    return answer.status_of(made), answer.content_type, made
 
 
 def _start(status: int) -> dict[str, object]:

@@ -18,7 +18,6 @@ from trellis.gateway.refusals import JSON, Headers
 
 KEPT = 64
 MAX_PENDING_BYTES = 262_144  # of an answer that is not read: then Triton waits
-UPLOAD_BYTES = 65_536
 
 
 class TritonLost(TrellisError):
@@ -61,8 +60,9 @@ class Exchange(asyncio.Protocol):
     def _begin(self) -> None:
         self._parts: list[bytes] = []
         self._pending = 0
-        self._started = self._headed = self._ended = False
-        self.content_type, self.extra = b"", {}  # type: bytes, dict[bytes, bytes]
+        self._headed = self._ended = False
+        self.started = False  # whether anything of the answer has come
+        self.content_type = b""
         self.status = 0
 
     # Asking.
@@ -87,12 +87,17 @@ class Exchange(asyncio.Protocol):
             if self._ended:
                 return b""
             await self._more()
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._pending = 0
+        data = self._take()
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
+        return data
+
+    def _take(self) -> bytes:
+        """What has come and was not read yet."""
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._pending = 0
         return data
 
     async def pass_to(self, sink: Callable[[bytes], bool]) -> bool:
@@ -118,10 +123,7 @@ class Exchange(asyncio.Protocol):
         """Whether the sink took what has come, so that nobody has to wake."""
         if self._sink is None or not self._parts or self._ended or self._lost:
             return False
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._pending = 0
-        if self._sink(data):
+        if self._sink(self._take()):
             return True
         self._sink = None
         return False
@@ -138,11 +140,6 @@ class Exchange(asyncio.Protocol):
             self._waiter = None
         if self._interruption is not None:
             raise self._interruption
-
-    @property
-    def started(self) -> bool:
-        """Whether anything of the answer has come."""
-        return self._started
 
     @property
     def reusable(self) -> bool:
@@ -182,7 +179,7 @@ class Exchange(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A piece of an answer."""
-        self._started = True
+        self.started = True
         try:
             self._parser.feed_data(data)
         except HttpParserError:
@@ -211,11 +208,8 @@ class Exchange(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
-        lowered = name.lower()
-        if lowered == b"content-type":
+        if name.lower() == b"content-type":
             self.content_type = value
-        elif lowered == b"inference-header-content-length":
-            self.extra[lowered] = value
 
     def on_headers_complete(self) -> None:
         """The head is there; one below 200 only announces it."""

@@ -6,10 +6,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import uvloop
-
 from support.fake_triton_http import FakeTriton
-from support.gateway_in_process import Client, InProcess, eventually, in_process
+from support.gateway_in_process import (
+    Client,
+    InProcess,
+    eventually,
+    in_process,
+    run_on_uvloop,
+)
 from support.gateway_wire import ENSEMBLE, post, stream
 from trellis.gateway.fields import Field
 from trellis.gateway.limits import LONG_BODY
@@ -61,11 +65,7 @@ def run(body: Callable[[InProcess, State, Way, FakeTriton], Awaitable[None]]) ->
                 finally:
                     way.go_on.set()
 
-    loop = uvloop.new_event_loop()
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    run_on_uvloop(main())
 
 
 async def said(client: Client, what: bytes) -> bytes:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-import uvloop
 
 from support.fake_triton_http import FakeTriton
-from support.gateway_in_process import Client, InProcess, eventually, in_process
+from support.gateway_in_process import Client, InProcess, eventually
+from support.gateway_in_process import run as run_gateway
 from support.gateway_wire import ENSEMBLE, get, post, stream
 
 CONFIG = get(f"{ENSEMBLE}/config")
@@ -17,17 +17,7 @@ Body = Callable[[InProcess, FakeTriton], Awaitable[None]]
 
 
 def run(body: Body, **limits: float) -> None:
-    async def main() -> None:
-        with FakeTriton() as triton:
-            triton.gap = 0.05
-            async with in_process(triton.port, limits) as gateway:
-                await body(gateway, triton)
-
-    loop = uvloop.new_event_loop()
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    run_gateway(body, limits, gap=0.05)
 
 
 async def answered(client: Client, count: int = 1) -> bytes:

@@ -3,31 +3,15 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvloop
 
 from support.fake_triton_http import FakeTriton
-from support.gateway_in_process import Client, InProcess, in_process
+from support.gateway_in_process import Client, InProcess, run
 from support.gateway_wire import ENSEMBLE, get, post
 
-Body = Callable[[InProcess, FakeTriton], Awaitable[None]]
 LOAD = "/v2/repository/models/ensemble/load"
-
-
-def run(body: Body, **settings: Any) -> None:
-    async def main() -> None:
-        with FakeTriton() as triton:
-            async with in_process(triton.port, **settings) as gateway:
-                await body(gateway, triton)
-
-    loop = uvloop.new_event_loop()
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
 
 
 async def asked(gateway: InProcess, request: bytes) -> tuple[int, Any]:
@@ -153,6 +137,15 @@ def test_an_overloaded_engine_is_a_503_that_may_be_tried_again(kind: str) -> Non
             client.close()
 
     run(body)
+
+
+def test_a_stop_that_an_overloaded_engine_does_not_take_is_a_503_too() -> None:
+    async def body(gateway: InProcess, triton: FakeTriton) -> None:
+        triton.error = "in ensemble 'ensemble', the server is overloaded: wait"
+        status, error = await asked(gateway, post({"id": "7", "stop": True}))
+        assert (status, error) == (503, {"error": triton.error})
+
+    run(body, by_id=True)
 
 
 def test_statuses_of_requests_side_by_side_stay_their_own() -> None:
