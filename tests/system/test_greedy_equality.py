@@ -11,33 +11,12 @@ import httpx
 import pytest
 import tritonclient.grpc as triton
 
+from ranks.asked import PROMPTS
 from support.asking import ask, grpc_texts, stream
 from support.library import ENDING, Library, open_library
 from trellis.server.process import Server
 
 MAX_TOKENS = 24
-PROMPTS = [
-    "The capital of France is",
-    "Once upon a time, in a village by the sea,",
-    "def fibonacci(n):",
-    "안녕하세요 세계",
-    "In 1969, two men",
-    "The recipe for good bread needs",
-    "Water boils at",
-    "She opened the letter and",
-    "1, 2, 3, 5, 8,",
-    "SELECT name FROM",
-    "Le chat est sur",
-    "Der Zug fährt",
-    "日本の首都は",
-    "Столица России",
-    "The three laws of",
-    "<html><body>",
-    "A good engineer",
-    "To whom it may concern:",
-    "😀 means",
-    "E = mc",
-]
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf import json_format
 
 from support.fake_engines import slow_but_kinds, write_engine
 from support.fake_triton import InferenceResponse, Tensor
 from support.generate_bodies import BODIES
+from support.shown_config import config_of
 from trellis.contract.release import read_contract
 from trellis.contract.tensor_types import numpy_type
 from trellis.contract.wiring_names import STEP_MARK
@@ -30,7 +30,6 @@ from trellis.ipc.disconnect_sender import PARAMETER
 from trellis.ipc.stream_announcements import Listener
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.manifest import wired_as_made
-from trellis.repository.model_config import parse_config
 
 INNER_ID = "1f" * 16
 
@@ -117,19 +116,6 @@ def _as_stub_names(name: str) -> Any:
     return lambda: name
 
 
-def _config(repository: Path, name: str) -> dict[str, Any]:
-    """As Triton shows it."""
-    file = repository / name / "config.pbtxt"
-    if not file.exists():
-        raise FileNotFoundError(name)
-    made: dict[str, Any] = json_format.MessageToDict(
-        parse_config(file.read_text()),
-        preserving_proto_field_name=True,
-        always_print_fields_with_no_presence=True,
-    )
-    return made
-
-
 @pytest.fixture(
     scope="module",
     params=slow_but_kinds(),
@@ -146,11 +132,11 @@ def wired(
     settings = {"guided_decoding_backend": "xgrammar"} if guides else {}
     assemble(Plan(engine, "llama", llama_folder, settings=settings), repository)
     listener = Listener(repository, 64)  # as `postprocessing` listens
-    ensemble = _config(repository, "ensemble")
+    ensemble = config_of(repository, "ensemble")
     model = TritonPythonModel()
     model.initialize(
         {
-            "model_config": json.dumps(_config(repository, "preprocessing")),
+            "model_config": json.dumps(config_of(repository, "preprocessing")),
             "model_name": "preprocessing",
             "model_repository": str(repository / "preprocessing"),
             "model_version": "1",
@@ -158,7 +144,7 @@ def wired(
     )
     gateway = read_model(
         ensemble,
-        lambda name: _config(repository, name),
+        lambda name: config_of(repository, name),
         lambda before, last: load_plugins(before, last, repository),
         lambda config: wired_as_made(repository, config),
     )

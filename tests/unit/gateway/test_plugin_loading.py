@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import json_format
 
 from support.fake_engines import write_engine
 from support.paths import ROOT
+from support.shown_config import config_of
 from trellis.engine_files.engine_folder import EngineFolder, read_engine
 from trellis.gateway.limits import LONG_BODY
 from trellis.gateway.models import read_model
@@ -24,7 +24,6 @@ from trellis.repository.manifest import (
     read_manifest,
     wired_as_made,
 )
-from trellis.repository.model_config import parse_config
 from trellis.tokenizers.fast import FastTokenizer
 
 SOURCES = ROOT / "model_repo_src"
@@ -45,19 +44,6 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path, llama_folder: Pat
     target = tmp_path / "triton_model_repo"
     assemble(Plan(engine, "llama", llama_folder), target)
     return target
-
-
-def config_of(repository: Path, name: str) -> dict[str, Any]:
-    """As Triton shows it: every field, 64-bit numbers as strings or numbers."""
-    file = repository / name / "config.pbtxt"
-    if not file.exists():
-        raise FileNotFoundError(name)
-    made: dict[str, Any] = json_format.MessageToDict(
-        parse_config(file.read_text()),
-        preserving_proto_field_name=True,
-        always_print_fields_with_no_presence=True,
-    )
-    return made
 
 
 def way_of(repository: Path, **ensemble: Any) -> Route | None:
