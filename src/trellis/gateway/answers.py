@@ -17,7 +17,8 @@ class Answer:
         self.status = 0
         self.streams = False
         self.failed = False  # it ends with an error of the gateway's own
-        self.success_of = ""  # the ensemble that it was answered past, once it is
+        self.refused = False  # it is or ends with an error of the model's
+        self.success_of: tuple[str, ...] = ()  # the models that it was answered past, once it is
         self._rest = b""  # of a stream: an event that is not complete
         self._parts: list[bytes] = []  # of a whole answer
 

@@ -25,6 +25,7 @@ from trellis.tokenizers.registry import type_module
 Config = Mapping[str, Any]
 TYPE = "tokenizer_type"
 AUTO = "auto"
+CODE = frozenset({".py", ".pyc", ".so"})
 
 
 def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
@@ -49,6 +50,15 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
         return Plugins(texts, encoder, numpy_type, RequestError)
     except Exception as error:  # whatever is raised there: texts can be made all the same
         return Plugins(texts, why_not=str(error))
+
+
+def is_own_engine(engine: Config, repository: Path) -> bool:
+    """Whether a Python engine's code is as `make repo` of this release makes it.
+
+    Beside it lie the engine's own files, which are data.
+    """
+    files = foreign_code(_settings(engine, repository).folder)
+    return not any(Path(file).suffix in CODE for file in files)
 
 
 def _not_ours(files: Sequence[str]) -> str:
