@@ -131,7 +131,7 @@ class Scheduler:
                 self._send()
                 for answer in self._watch.after_step(self.answers):
                     self._cancel(engine, answer)
-            self._fail_all(engine, "the server is shutting down")
+            self._fail_all(engine, "the server is shutting down", UNAVAILABLE)
             self._send()
             engine.close()
         except BaseException:
@@ -248,6 +248,6 @@ class Scheduler:
                 answer.stop()
                 self._schedule(answer)
 
-    def _fail_all(self, engine: Engine, message: str) -> None:
+    def _fail_all(self, engine: Engine, message: str, code: str = INTERNAL) -> None:
         for answer in self.answers():
-            self._fail(engine, answer, message)
+            self._fail(engine, answer, message, code)

@@ -13,9 +13,7 @@ from trellis.errors import RequestError
 class StepAnswer(Answer):
     """The answer to a request that came by the step socket."""
 
-    def __init__(
-        self, number: int, outlet: Outlet, asked: Asked, request_id: str
-    ) -> None:
+    def __init__(self, number: int, outlet: Outlet, asked: Asked, request_id: str) -> None:
         """`number`: how the gateway knows it. Raises RequestError for several sequences."""
         if len(asked.rows) != 1 or asked.rows[0].sampling.sequences != 1:
             raise RequestError("num_return_sequences: the step socket has one sequence a request")

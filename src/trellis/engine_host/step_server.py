@@ -8,7 +8,6 @@ Where the other side does not read, its answers gather, and nobody waits for it.
 
 import contextlib
 import logging
-import os
 import select
 import socket
 import threading
@@ -184,8 +183,9 @@ class StepConnection:
 class StepServer:
     """Listens for the gateway on a thread."""
 
-    def __init__(self, model: str, version: str, host: Host) -> None:
-        self._address = step_address(model, os.getppid())
+    def __init__(self, model: str, version: str, server_pid: int, host: Host) -> None:
+        """`server_pid`: of the process tritonserver, which the address is named after."""
+        self._address = step_address(model, server_pid)
         self._version = version
         self._host = host
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -59,7 +59,7 @@ class TritonPythonModel:
         self.gone = DisconnectListener(self._cancel_clients)
         self.keys = itertools.count(1)
         self.tensors = StepTensors.of(args["model_config"])
-        self.steps = StepServer(args["model_name"], args["model_version"], self)
+        self.steps = StepServer(args["model_name"], args["model_version"], os.getppid(), self)
 
     def execute(self, requests: list[Any]) -> None:
         """Hand every request to the scheduler; its answer leaves from a sender thread."""
