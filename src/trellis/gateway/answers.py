@@ -9,7 +9,7 @@ EVENT, EVENT_END = b"data: ", b"\n\n"
 STATUSES = {
     b"', the server is overloaded: ": 503,
     b"', the server is shutting down": 503,
-    b"', the engine failed: ": 500,
+    b"', the engine failed": 500,
     b"', the engine refused the request: ": 500,
     b"', the answer failed: ": 500,
     b"', the request could not be read: ": 500,
