@@ -25,6 +25,7 @@ from trellis.tokenizers.registry import type_module
 Config = Mapping[str, Any]
 TYPE = "tokenizer_type"
 AUTO = "auto"
+ENGINES = Path("trellis", "engine_host", "engines")
 CODE = frozenset({".py", ".pyc", ".so"})
 
 
@@ -53,12 +54,13 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
 
 
 def is_own_engine(engine: Config, repository: Path) -> bool:
-    """Whether a Python engine's code is as `make repo` of this release makes it.
+    """Whether what serves a Python engine's steps is as `make repo` of this release makes it.
 
-    Beside it lie the engine's own files, which are data.
+    Not looked at: the engine's own files, which are data, and how its library is called, which
+    makes no difference to what serves its steps.
     """
-    files = foreign_code(_settings(engine, repository).folder)
-    return not any(Path(file).suffix in CODE for file in files)
+    files = map(Path, foreign_code(_settings(engine, repository).folder))
+    return not any(file.suffix in CODE and ENGINES not in file.parents for file in files)
 
 
 def _not_ours(files: Sequence[str]) -> str:

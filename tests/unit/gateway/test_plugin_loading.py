@@ -50,6 +50,9 @@ def test_an_engine_is_its_releases_own_until_its_code_is_edited(
     code.write_text(f"{before}# mine\n")
     assert not is_own_engine(config, repository)
     code.write_text(before)
+    adapter = code.parent / "engines" / "openvino.py"
+    adapter.write_text(f"{adapter.read_text()}# mine\n")
+    assert is_own_engine(config, repository)
     (repository / "tensorrt_llm" / "1" / "numpy.py").touch()  # would be imported in its place
     assert not is_own_engine(config, repository)
 
