@@ -297,35 +297,10 @@ def machine() -> dict[str, Any]:
     return {"gpus": gpus, "cores": os.cpu_count(), "python": platform.python_version()} | versions
 
 
-def estimate(options: argparse.Namespace) -> Numbers | None:
-    """What preflight says that each rank will hold, in GiB; None without a GPU."""
-    from trellis.engine_files.checkpoint import read_checkpoint
-    from trellis.preflight.gpus import cache_options, visible_gpus
-    from trellis.preflight.memory import estimate_checkpoint
-    from trellis.preflight.repository import read_repository
-
-    gpus = visible_gpus("")[: options.world_size]
-    if not gpus:
-        return None
-    found = estimate_checkpoint(
-        read_checkpoint(options.folder / "checkpoint"),
-        options.world_size,
-        min(gpu.total - gpu.used for gpu in gpus),
-        cache_options(read_repository(options.folder / "repo")),
-    )
-    return {
-        "weights": found.weights / GIB,
-        "kv_cache": found.kv_cache / GIB,
-        "kv_tokens": found.kv_tokens,
-        "held": found.held / GIB,
-        "steps": found.steps / GIB,
-    }
-
-
 def run(options: argparse.Namespace) -> None:
     """Bare and served by turns; the JSON and the table."""
     result: Numbers = {
-        "estimate_gib": estimate(options),
+        "estimate_gib": None,  # of results from before the engine's estimates went
         "machine": machine(),
         "world_size": options.world_size,
         "prompt_tokens": options.prompt_tokens,

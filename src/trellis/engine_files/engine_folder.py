@@ -143,8 +143,8 @@ def _checkpoint(path: Path, engine_type: str) -> EngineFolder:
         path=path,
         engine_type=engine_type,
         files=checkpoint.files,
-        max_seq_len=checkpoint.max_seq_len,
-        vocab_size=checkpoint.vocab_size,
+        max_seq_len=checkpoint.config.max_position_embeddings,
+        vocab_size=checkpoint.config.vocab_size,
     )
 
 

@@ -16,7 +16,8 @@ from support.fake_engines import RELEASES, write_engine
 from support.wrong_types import with_wrong
 from trellis.bounded_files import CONFIG_BYTES
 from trellis.engine_files.checkpoint import CheckpointError, read_checkpoint
-from trellis.engine_files.engine_folder import read_engine
+from trellis.engine_files.engine_folder import CHECKPOINT_ENGINES, read_engine
+from trellis.engine_files.parallel import fitting
 from trellis.errors import TrellisError
 
 CHECKPOINT: dict[str, Any] = {
@@ -31,6 +32,14 @@ CHECKPOINT: dict[str, Any] = {
     "dtype": "bfloat16",
     "torch_dtype": "bfloat16",
     "is_encoder_decoder": False,
+    "intermediate_size": 1536,
+    "moe_intermediate_size": 512,
+    "kv_lora_rank": 64,
+    "quantization_config": {
+        "group_size": 128,
+        "weight_block_size": [128, 128],
+        "config_groups": {"group_0": {"weights": {"group_size": 128}}},
+    },
 }
 NESTED = {"architectures": ["X"], "text_config": CHECKPOINT}
 INDEX = {"metadata": {"total_size": 1}, "weight_map": {"a": "model.safetensors"}}
@@ -57,8 +66,10 @@ def read_or_say(folder: Path) -> str:
     """What is said of a folder; '' if it can be served. All else that is raised fails the test."""
     try:
         engine = read_engine(folder)
-        if engine.engine_type == "transformers":
-            read_checkpoint(folder).weight_bytes(2)
+        if engine.engine_type in CHECKPOINT_ENGINES:
+            found = read_checkpoint(folder)
+            found.weight_bytes(2)
+            assert (1, 1) in fitting(found.config, 8)
         assert engine.max_input_len is None or type(engine.max_input_len) is int
         assert engine.vocab_size is None or type(engine.vocab_size) is int
         str(engine.trtllm)
