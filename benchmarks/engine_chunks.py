@@ -22,6 +22,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,7 @@ from trellis.tokenizers import load  # noqa: E402
 
 WAYS = ("python", "python-triton", "cpp", "vllm", "vllm-triton", "api")
 OF_VLLM = ("vllm", "vllm-triton", "api")
+PACE = ROOT / "benchmarks" / "engine" / "pace_logits.py"
 PROMPT_TOKENS = 45
 MOST_STREAMS = 256
 EVENT = b"data:"
@@ -117,9 +119,10 @@ class Ways:
             return
         checkpoint, tokenizer = self._checkpoint()
         settings = {"triton_max_batch_size": str(MOST_STREAMS), "enable_kv_cache_reuse": "false"}
-        assemble(
-            Plan(read_engine(checkpoint, "vllm"), "gpt2", tokenizer, settings=settings), repository
-        )
+        plan = Plan(read_engine(checkpoint, "vllm"), "gpt2", tokenizer, settings=settings)
+        assemble(plan, repository)
+        # Triton's stub takes no PYTHONPATH, but has this folder on its path.
+        shutil.copy(PACE, repository / "tensorrt_llm" / "1")
 
     def _checkpoint(self) -> tuple[Path, Path]:
         if self._llama is None:
@@ -255,10 +258,11 @@ def main() -> None:
     parser.add_argument("--ways", type=lambda text: text.split(","), default=[*WAYS])
     parser.add_argument("--out", type=Path, default=None, help="where the JSON goes")
     options = parser.parse_args()
-    # For pace_logits, in the processes of vLLM.
+    # For pace_logits, in the processes of vLLM's API server.
     inherited = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "benchmarks" / "engine"), inherited])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(PACE.parent), inherited])
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "0")  # two would spin for one another
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     result = run(options)
     if options.out:

@@ -213,4 +213,4 @@ def _answers(port: int, path: str) -> bool:
 
 
 def _end_of(log: Path) -> str:
-    return log.read_text(errors="replace")[-6000:]
+    return log.read_text(errors="replace")[-20_000:]

@@ -59,13 +59,14 @@ def _cells(bursts: Sequence[Any], bare: Sequence[Any], what: str) -> list[str]:
     if bare and what != "bare":
         share = f"{rate / _median(bare, 'tokens_per_second'):.1%}"
         later = f"{first - _median(bare, 'first_token_ms', 'median'):.0f}"
-    gaps = [_median(bursts, "gap_ms", key) for key in ("median", "p99")]
+    apart = [numbers for numbers in bursts if numbers["gap_ms"]]  # an answer may be one chunk
+    gaps = [f"{_median(apart, 'gap_ms', key):.1f}" for key in ("median", "p99") if apart]
     return [
         f"{rate:.0f} ({each})",
         share,
         f"{first:.0f}",
         later,
-        f"{gaps[0]:.1f} / {gaps[1]:.1f}",
+        " / ".join(gaps),
         f"{_median(bursts, 'cpu_us_per_token'):.1f}",
     ]
 
@@ -92,7 +93,7 @@ def _notes(where: str, world_size: int, members: Sequence[Any], turns: Sequence[
             same = sum(got == right for got, right in pairs)
             lines.append(f"- {what}: {same} of {len(texts[0])} texts are those of the bare ids")
     for what, name in NAMES.items():
-        for size in ("64", "256"):
+        for size in dict.fromkeys(size for turn in turns for size in turn.get("bursts", {})):
             bursts = [one for one in _bursts(turns, what, size) if "cpu_us_by_process" in one]
             if bursts:
                 parts = bursts[-1]["cpu_us_by_process"]
