@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks" / "pipeline")]
+sys.path[:0] = [str(ROOT / part) for part in ("src", "benchmarks/pipeline")]
 
 from accounting import cpu_seconds  # noqa: E402
 from stream_burst import Numbers, Stream, summary  # noqa: E402
