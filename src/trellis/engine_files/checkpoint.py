@@ -4,11 +4,12 @@
 `config.json` and `*.safetensors`. The tokenizer's files may lie beside them and are no part of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from trellis.engine_files.json_form import Form, Size, read_form
 from trellis.engine_files.safetensors_headers import SafetensorsError, Tensor, read_tensors
@@ -74,8 +75,17 @@ def looks_like_checkpoint(path: Path) -> bool:
     return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
 
 
+# What a model may have another form of (a size for each layer) is left out then.
+OneSize = Annotated[
+    int | None, BeforeValidator(lambda value: value if type(value) is int and value > 0 else None)
+]
+Table = Annotated[
+    dict[str, Any] | None, BeforeValidator(lambda value: value if type(value) is dict else None)
+]
+
+
 class TextConfig(Form):
-    """`config.json`, or of one with several models the text model's part."""
+    """`config.json`, or of one with several models the text model's part (`text_config`)."""
 
     model_config = ConfigDict(strict=True)
 
@@ -86,8 +96,24 @@ class TextConfig(Form):
     num_hidden_layers: Size | None = None
     hidden_size: Size | None = None
     head_dim: Size | None = None
+    intermediate_size: OneSize = None
+    moe_intermediate_size: OneSize = None  # of each expert
+    kv_lora_rank: OneSize = None  # keys and values as one latent vector (MLA)
     dtype: str | None = None
     torch_dtype: str | None = None  # what `dtype` was called before transformers 4.56
+    quantization_config: Table = None
+
+    @property
+    def head_size(self) -> int:
+        """Numbers in a head, 0 if the file does not say."""
+        return self.head_dim or (self.hidden_size or 0) // (self.num_attention_heads or 1)
+
+    @property
+    def shared_heads(self) -> int | None:
+        """Heads of keys and values; None if the file does not say, or has a latent vector."""
+        if self.kv_lora_rank is not None:
+            return None
+        return self.num_key_value_heads or self.num_attention_heads
 
 
 class _Index(Form):
@@ -116,18 +142,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
         key_value_heads=config.num_key_value_heads or heads,
         layers=config.num_hidden_layers or 0,
         hidden_size=hidden,
-        head_size=config.head_dim or hidden // (heads or 1),
+        head_size=config.head_size,
         dtype=config.dtype or config.torch_dtype or "",
     )
+
+
+def text_config(config: Mapping[str, Any], file: Path = Path("config.json")) -> TextConfig:
+    """The form of `config.json`; `file` is for messages. Raises ValueError for a wrong value."""
+    text = config.get("text_config", config)
+    if not isinstance(text, Mapping):
+        raise ValueError(f"{file}: text_config: not an object; copy the file again")
+    beside = ("dtype", "torch_dtype", "quantization_config")  # may be said of the whole model alone
+    common = {name: config[name] for name in beside if config.get(name) is not None}
+    return read_form(file, TextConfig, {**common, **text})
 
 
 def _text_config(file: Path) -> TextConfig:
     try:
         config = read_json(file)
-        text = config.get("text_config", config)
-        if "architectures" not in config or not isinstance(text, dict):
+        if "architectures" not in config:
             raise ValueError(f"{file}: no `architectures`; not a Hugging Face checkpoint's")
-        return read_form(file, TextConfig, text)
+        return text_config(config, file)
     except (OSError, ValueError) as error:
         raise CheckpointError(str(error)) from error
 
