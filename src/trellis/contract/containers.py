@@ -12,6 +12,7 @@ from trellis.contract.release import version_numbers
 TABLE = Path(__file__).parent / "trtllm_containers.json"
 # Older than the table, from its note; of two with one release the better one first.
 BEFORE_TABLE = {"24.03": "0.8.0", "24.02": "0.8.0", "23.10": "0.5.0", "23.11": "0.5.0"}
+INSTALLED = "installed"  # the source of a package that this Python has
 IMAGE = "nvcr.io/nvidia/tritonserver:{triton}-trtllm-python-py3"
 
 
@@ -44,7 +45,7 @@ def image(triton: str) -> str:
 def installed_runtime() -> Runtime:
     """The package if it is installed, else what the container's own version stands for."""
     try:
-        return Runtime(importlib.metadata.version("tensorrt_llm"), "installed")
+        return Runtime(importlib.metadata.version("tensorrt_llm"), INSTALLED)
     except importlib.metadata.PackageNotFoundError:
         pass
     server = os.environ.get("NVIDIA_TRITON_SERVER_VERSION", "")

@@ -16,7 +16,7 @@ from support.fake_engines import RELEASES, write_engine
 from support.wrong_types import with_wrong
 from trellis.bounded_files import CONFIG_BYTES
 from trellis.engine_files.checkpoint import CheckpointError, read_checkpoint
-from trellis.engine_files.engine_folder import read_engine
+from trellis.engine_files.engine_folder import CHECKPOINT_ENGINES, read_engine
 from trellis.errors import TrellisError
 
 CHECKPOINT: dict[str, Any] = {
@@ -57,7 +57,7 @@ def read_or_say(folder: Path) -> str:
     """What is said of a folder; '' if it can be served. All else that is raised fails the test."""
     try:
         engine = read_engine(folder)
-        if engine.engine_type == "transformers":
+        if engine.engine_type in CHECKPOINT_ENGINES:
             read_checkpoint(folder).weight_bytes(2)
         assert engine.max_input_len is None or type(engine.max_input_len) is int
         assert engine.vocab_size is None or type(engine.vocab_size) is int
