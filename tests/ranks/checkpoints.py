@@ -63,8 +63,8 @@ def random_llama(folder: Path, vocab_size: int, **sizes: Any) -> None:
 
     torch.manual_seed(5)
     defaults = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
+        "hidden_size": 128,  # 32 a head, the least that vLLM has attention for on a CPU
+        "intermediate_size": 256,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,

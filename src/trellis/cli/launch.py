@@ -13,8 +13,11 @@ from rich.console import Console
 from trellis.cli.options import GrpcPort, HttpPort, MetricsPort
 from trellis.errors import TrellisError
 from trellis.preflight import Listening, run_checks
+from trellis.ranks.follow import follow
 from trellis.ranks.launch import run_ranks
 from trellis.ranks.options import RankOptions, check_options
+from trellis.ranks.peers import Peers
+from trellis.ranks.workers import Workers, read_workers
 from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
@@ -181,15 +184,19 @@ def main(
         expose_inner_models=expose_inner_models,
         gateway_limits=limits,
     )
-    listening = None if force else Listening.of(settings)
     try:
         check_options(options, no_mpi)
         check_extra(settings.extra)
+        workers = read_workers(model_repo, options)
+        follows = workers is not None and workers.follows
+        listening = None if force or follows else Listening.of(settings)
         if check:
             preflight(settings, options, no_mpi, listening)
         elif listening is not None:
             check_ports(listening.places)
-        if world_size > 1:
+        if workers is not None:
+            run_workers(settings, workers)
+        elif world_size > 1:
             with stop_signals() as stopped:
                 run_ranks(settings, options, no_mpi, lambda: bool(stopped))
         else:
@@ -218,17 +225,36 @@ def preflight(
         _fail(f"{len(failing)} of {len(checks)} checks failed; --no-check launches all the same")
 
 
-def run(settings: ServerSettings) -> None:
+def run_workers(settings: ServerSettings, workers: Workers) -> None:
+    """Serve, or on a host above the first follow, with the library's own workers."""
+    os.environ.update(workers.environment())
+    if workers.follows:
+        with stop_signals() as stopped:
+            print(follow(settings, workers, lambda: bool(stopped)), file=sys.stderr)
+    elif workers.topology.hosts > 1:
+        with Peers(workers.topology) as peers:
+            run(settings, peers)
+    else:
+        run(settings)
+
+
+def run(settings: ServerSettings, peers: Peers | None = None) -> None:
     """Start, wait for readiness, watch until asked to stop. Raises ServerFailed if it dies."""
     console = Console(stderr=True)
     with stop_signals() as stopped, ShownLog() as log, Server(settings, log.output) as server:
+
+        def stopping() -> bool:
+            return bool(stopped) or bool(peers and peers.why)
+
         log.url = settings.url if server.gateway is not None else ""
-        seconds = wait_quietly(server, lambda: bool(stopped))
+        seconds = wait_quietly(server, stopping)
         if seconds is not None:
             console.print(
                 f"[green]ready[/] after {seconds:.1f} s: {settings.url}/v2/models/ensemble"
             )
-        died = server.watch(lambda: bool(stopped))
+        died = server.watch(stopping)
+        if peers and peers.why and not peers.orderly:
+            died = died or peers.why
         if died:
             server.stop(grace=0)
             raise ServerFailed(

@@ -16,6 +16,7 @@ from trellis.engine_files.engine_config import (
     missing_ranks,
     rank_bytes,
 )
+from trellis.engine_host.engines.kinds import WITH_WORKERS
 from trellis.preflight.check import Check
 from trellis.preflight.repository import Repository
 
@@ -60,6 +61,8 @@ def check_world_size(tensor_parallel: int, pipeline_parallel: int, asked: int) -
 
 def check_python_ranks(repository: Repository, asked: int) -> Check:
     """The world size divides the heads of a checkpoint; any other Python engine has one rank."""
+    if repository.parameter("tensorrt_llm", "engine_type") in WITH_WORKERS:
+        return Check("world size", str(asked), "one that the launcher takes", True)
     if repository.parameter("tensorrt_llm", "engine_type") != CHECKPOINT_ENGINE:
         return check_world_size(1, 1, asked)
     try:

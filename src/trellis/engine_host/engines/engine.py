@@ -63,6 +63,8 @@ class EngineSettings:
     enable_kv_cache_reuse: bool = True
     kv_cache_free_gpu_mem_fraction: float | None = None
     dtype: str = ""  # "": as the checkpoint has it
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
     attention_implementation: str = ""
     leader_left: Callable[[], None] = lambda: None  # called on ranks above 0 when rank 0 is done
 

@@ -47,6 +47,8 @@ OURS = {
     "max_batch_size": "SET=triton_max_batch_size:N",
     "max_seq_len": "SET=max_seq_len:N",
     "dtype": "SET=dtype:NAME",
+    "tensor_parallel_size": "TP= and --world_size N",
+    "pipeline_parallel_size": "PP= and --world_size N",
 }
 OUR_CACHE = {
     "enable_block_reuse": "SET=enable_kv_cache_reuse:true",
@@ -173,6 +175,8 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         "skip_tokenizer_init": True,
         "dtype": settings.dtype or declared_dtype(settings.path),
         "max_batch_size": settings.max_batch_size,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "pipeline_parallel_size": settings.pipeline_parallel_size,
         **sampler,
     }
     if settings.max_seq_len:
