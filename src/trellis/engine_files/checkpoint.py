@@ -4,6 +4,7 @@
 `config.json` and `*.safetensors`. The tokenizer's files may lie beside them and are no part of it.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,60 +20,12 @@ from trellis.files import read_json
 # Weights in any format: never copied along with a tokenizer.
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".engine", ".h5", ".msgpack")
 
+LAYER = re.compile(r"\.\d+\.")  # model.layers.7.mlp.up_proj.weight
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}  # dtype -> bytes
 
 
 class CheckpointError(TrellisError, ValueError):
     """A checkpoint that cannot be served; the message names the file."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What `config.json` says, text model's part, and the files to serve."""
-
-    files: tuple[Path, ...]
-    max_seq_len: int | None
-    vocab_size: int | None
-    attention_heads: int | None
-    key_value_heads: int | None
-    layers: int = 0
-    hidden_size: int = 0
-    head_size: int = 0
-    dtype: str = ""  # "": each weight's own
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Of all weight files. Raises CheckpointError for one that cannot be read."""
-        for file in self.files:
-            if file.suffix != ".safetensors":
-                continue
-            try:
-                yield from read_tensors(file)
-            except (OSError, SafetensorsError) as error:
-                raise CheckpointError(f"{file.parent}: {error}; copy it again") from None
-
-    def width(self, dtype: str = "") -> int:
-        """Bytes of a number in `dtype`, by default the checkpoint's."""
-        return WIDTHS.get(dtype or self.dtype, 2)
-
-    def weight_bytes(self, ranks: int = 1, dtype: str = "") -> float:
-        """Bytes of the weights on one of so many ranks, which split all but vectors.
-
-        Raises CheckpointError for a weight file that cannot be read.
-        """
-        width = WIDTHS.get(dtype or self.dtype)
-        return sum(
-            tensor.numbers * (width or tensor.width) / (ranks if _is_split(tensor) else 1)
-            for tensor in self.tensors()
-        )
-
-
-def _is_split(tensor: Tensor) -> bool:
-    return len(tensor.shape) > 1
-
-
-def looks_like_checkpoint(path: Path) -> bool:
-    """Whether a folder holds config.json and *.safetensors."""
-    return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
 
 
 # What a model may have another form of (a size for each layer) is left out then.
@@ -99,6 +52,7 @@ class TextConfig(Form):
     intermediate_size: OneSize = None
     moe_intermediate_size: OneSize = None  # of each expert
     kv_lora_rank: OneSize = None  # keys and values as one latent vector (MLA)
+    qk_rope_head_dim: OneSize = None
     dtype: str | None = None
     torch_dtype: str | None = None  # what `dtype` was called before transformers 4.56
     quantization_config: Table = None
@@ -116,6 +70,63 @@ class TextConfig(Form):
         return self.num_key_value_heads or self.num_attention_heads
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `config.json` says, text model's part, and the files to serve."""
+
+    files: tuple[Path, ...]
+    config: TextConfig
+
+    @property
+    def dtype(self) -> str:
+        """As the checkpoint declares it; '' for each weight's own."""
+        return self.config.dtype or self.config.torch_dtype or ""
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Of all weight files. Raises CheckpointError for one that cannot be read."""
+        for file in self.files:
+            if file.suffix != ".safetensors":
+                continue
+            try:
+                yield from read_tensors(file)
+            except (OSError, SafetensorsError) as error:
+                raise CheckpointError(f"{file.parent}: {error}; copy it again") from None
+
+    def width(self, dtype: str = "") -> int:
+        """Bytes of a number in `dtype`, by default the checkpoint's."""
+        return WIDTHS.get(dtype or self.dtype, 2)
+
+    def weight_bytes(self, tensor: int = 1, pipeline: int = 1, dtype: str = "") -> float:
+        """Bytes of the weights on the fullest of tensor x pipeline GPUs.
+
+        `tensor` GPUs split all but vectors, which each has whole; `pipeline` groups of them split
+        the layers, and one has the embedding, one the head. Raises CheckpointError for a weight
+        file that cannot be read.
+        """
+        width = WIDTHS.get(dtype or self.dtype)
+        in_layers, beside = 0.0, 0.0
+        ends: dict[str, float] = {}
+        for weight in self.tensors():
+            split = tensor if len(weight.shape) > 1 else 1
+            size = weight.loaded_bytes(width) / split
+            if LAYER.search(weight.name):
+                in_layers += size
+            elif len(weight.shape) > 1:
+                ends[weight.name] = size
+            else:
+                beside += size
+        if pipeline == 1:
+            return in_layers + beside + sum(ends.values())
+        layers = self.config.num_hidden_layers or 1
+        share = -(-layers // pipeline) / layers
+        return in_layers * share + beside + max(ends.values(), default=0.0)
+
+
+def looks_like_checkpoint(path: Path) -> bool:
+    """Whether a folder holds config.json and *.safetensors."""
+    return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+
+
 class _Index(Form):
     """`model.safetensors.index.json`: each weight with the file that it is in."""
 
@@ -130,21 +141,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: no *.safetensors; convert the checkpoint to safetensors")
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        _check_complete(index, {file.name for file in weights})
+        needed = _check_complete(index, {file.name for file in weights})
+        # Some have the same weights a second time, in files of another form.
+        weights = [file for file in weights if file.name in needed] or weights
     names = ("config.json", "generation_config.json", "engine.yaml")
     beside = [*(path / name for name in names), index]
-    heads, hidden = config.num_attention_heads, config.hidden_size or 0
-    return Checkpoint(
-        files=(*(file for file in beside if file.is_file()), *weights),
-        max_seq_len=config.max_position_embeddings,
-        vocab_size=config.vocab_size,
-        attention_heads=heads,
-        key_value_heads=config.num_key_value_heads or heads,
-        layers=config.num_hidden_layers or 0,
-        hidden_size=hidden,
-        head_size=config.head_size,
-        dtype=config.dtype or config.torch_dtype or "",
-    )
+    return Checkpoint((*(file for file in beside if file.is_file()), *weights), config)
 
 
 def text_config(config: Mapping[str, Any], file: Path = Path("config.json")) -> TextConfig:
@@ -167,7 +169,8 @@ def _text_config(file: Path) -> TextConfig:
         raise CheckpointError(str(error)) from error
 
 
-def _check_complete(index: Path, present: set[str]) -> None:
+def _check_complete(index: Path, present: set[str]) -> set[str]:
+    """The files that an index names. Raises CheckpointError if one of them is not there."""
     try:
         needed = set(read_form(index, _Index, read_json(index)).weight_map.values())
     except (OSError, ValueError) as error:
@@ -179,3 +182,4 @@ def _check_complete(index: Path, present: set[str]) -> None:
             if len(missing) > 3
             else f"{index.parent}: {', '.join(missing)} is missing; copy it there"
         )
+    return needed

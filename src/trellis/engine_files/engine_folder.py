@@ -164,8 +164,8 @@ def _checkpoint(path: Path, engine_type: str, chosen: bool) -> EngineFolder:
         path=path,
         engine_type=engine_type,
         files=checkpoint.files,
-        max_seq_len=checkpoint.max_seq_len,
-        vocab_size=checkpoint.vocab_size,
+        max_seq_len=checkpoint.config.max_position_embeddings,
+        vocab_size=checkpoint.config.vocab_size,
         notes=() if chosen or engine_type != "vllm" else _no_library(),
     )
 

@@ -17,6 +17,7 @@ from trellis.errors import TrellisError
 MOST_HEADER_BYTES = 100_000_000  # the format's own limit
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16}
 OTHER_BITS = 8  # fp8, int8, bool
+CONVERTED = frozenset({"F64", "F32", "F16", "BF16"})  # to the dtype that a model is loaded in
 
 
 class SafetensorsError(TrellisError, ValueError):
@@ -40,6 +41,11 @@ class Tensor:
     def width(self) -> float:
         """Bytes of each."""
         return BITS.get(self.dtype, OTHER_BITS) / 8
+
+    def loaded_bytes(self, width: float | None) -> float:
+        """Bytes where numbers are loaded at that width; quantised ones stay what they are."""
+        converted = width if width and self.dtype in CONVERTED else self.width
+        return self.numbers * converted
 
 
 def read_tensors(file: Path) -> list[Tensor]:

@@ -2,25 +2,26 @@
 """Preflight: whether a repository will run here, found out before anything is launched.
 
 A module for each thing that is looked at: `repository`, `engine`, `gpus` (`memory` estimates what
-they will hold) and `machine`. Each has functions that give one or more `Check`s; `run_checks` asks
-them all.
+they will hold) and `machine`; for a checkpoint `library`, and `checkpoint_gpus` (`vllm_memory`).
+Each has functions that give one or more `Check`s; `run_checks` asks them all.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trellis.preflight.check import Check
+from trellis.preflight.checkpoint_gpus import check_checkpoint_memory, check_split
 from trellis.preflight.engine import (
     check_heads,
     check_inflight,
-    check_python_ranks,
     check_ranks,
     check_release,
     check_vocabulary,
     check_world_size,
 )
-from trellis.preflight.gpus import check_checkpoint_gpus, check_gpus
+from trellis.preflight.gpus import check_gpus
 from trellis.preflight.hooks import check_hooks
+from trellis.preflight.library import LIBRARIES, check_library, find_library
 from trellis.preflight.machine import (
     Listening,
     check_listening,
@@ -52,13 +53,18 @@ def run_checks(
     listening: Listening | None,
     tritonserver: str = "",
     no_mpi: bool = False,
+    thorough: bool = False,
 ) -> list[Check]:
-    """Every check that applies to what the repository holds; `listening` None leaves ports out."""
+    """Every check that applies to what the repository holds.
+
+    `listening` None leaves the ports out; `thorough` has an engine's library imported, which takes
+    up to minutes.
+    """
 
     def here(world_size: int) -> int:
         return ranks_here(ranks, world_size, no_mpi)
 
-    return list(_checks(model_repo, ranks.world_size, here, listening, tritonserver))
+    return list(_checks(model_repo, ranks.world_size, here, listening, tritonserver, thorough))
 
 
 def _checks(
@@ -67,6 +73,7 @@ def _checks(
     here: Here,
     listening: Listening | None,
     tritonserver: str,
+    thorough: bool,
 ) -> Iterator[Check]:
     try:
         repository = read_repository(model_repo, serving_python(tritonserver))
@@ -85,11 +92,7 @@ def _checks(
         yield from _trtllm(repository, world_size, here)
     else:
         yield check_server(tritonserver)
-        yield check_packages(repository)
-        ranks = check_python_ranks(repository, world_size)
-        yield ranks
-        if ranks.ok:
-            yield from check_checkpoint_gpus(repository, world_size, here(world_size))
+        yield from _python_engine(repository, world_size, here, thorough)
     yield check_shared_memory(here(world_size))
     yield check_open_files()
     if listening is not None:
@@ -106,3 +109,22 @@ def _trtllm(repository: Repository, world_size: int, here: Here) -> Iterator[Che
     yield check_engine_path(repository)
     yield check_release(engine)
     yield from check_gpus(repository, engine, here(engine.world_size))
+
+
+def _python_engine(
+    repository: Repository, world_size: int, here: Here, thorough: bool
+) -> Iterator[Check]:
+    """What the engine imports, and how it is split."""
+    engine_type = repository.parameter("tensorrt_llm", "engine_type")
+    if engine_type not in LIBRARIES:
+        yield check_packages(repository)
+        yield check_world_size(1, 1, world_size)
+        return
+    installed = find_library(repository.python, engine_type)
+    yield from check_library(repository, engine_type, installed, thorough)
+    split = check_split(repository, world_size)
+    yield split
+    if split.ok:
+        yield from check_checkpoint_memory(
+            repository, engine_type, world_size, here(world_size), installed
+        )

@@ -1,28 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: its files, what it was built for, and whether the tokenizer is its own.
 
-World size = TP x PP; tensor parallelism gives every rank as many attention heads. A Python engine
-has one rank, but for a Hugging Face checkpoint, which is split by heads.
+World size = TP x PP; tensor parallelism gives every rank as many attention heads. How a checkpoint
+is split is in checkpoint_gpus.py; any other Python engine has one rank.
 """
 
 from collections.abc import Iterator, Sequence
 
 from trellis.contract.containers import containers_for, image, installed_runtime
 from trellis.contract.release import version_numbers
-from trellis.engine_files.checkpoint import CheckpointError, read_checkpoint
 from trellis.engine_files.engine_config import (
     EngineConfig,
     EngineConfigError,
     missing_ranks,
     rank_bytes,
 )
-from trellis.engine_host.engines.kinds import WITH_WORKERS
+from trellis.engine_files.parallel import fitting
 from trellis.preflight.check import Check
 from trellis.preflight.repository import Repository
 
 PYTHON_ENGINE_FILES = ("*.gguf", "*openvino*model*.xml", "*.safetensors")
-CHECKPOINT_ENGINE = "transformers"
-COPY_ALL = "copy the whole checkpoint, then `make repo`"
 # Engines pad their vocabulary: to a multiple of 64 or of the ranks, or to a round number.
 MOST_PADDING = 0.05
 # Tokens beyond the engine's vocabulary (images, sounds), where the tokenizer does not tell them.
@@ -59,38 +56,14 @@ def check_world_size(tensor_parallel: int, pipeline_parallel: int, asked: int) -
     return Check("world size", str(asked), needed, asked == built, remedy)
 
 
-def check_python_ranks(repository: Repository, asked: int) -> Check:
-    """The world size divides the heads of a checkpoint; any other Python engine has one rank."""
-    if repository.parameter("tensorrt_llm", "engine_type") in WITH_WORKERS:
-        return Check("world size", str(asked), "one that the launcher takes", True)
-    if repository.parameter("tensorrt_llm", "engine_type") != CHECKPOINT_ENGINE:
-        return check_world_size(1, 1, asked)
-    try:
-        checkpoint = read_checkpoint(repository.engine_folder)
-    except CheckpointError as error:
-        return Check("world size", str(error), "a readable checkpoint", False, COPY_ALL)
-    heads, shared = checkpoint.attention_heads or 1, checkpoint.key_value_heads or 1
-    sizes = [size for size in range(1, shared + 1) if heads % size == 0 and shared % size == 0]
-    return Check(
-        "world size",
-        f"{asked} for {heads} attention heads and {shared} key/value heads",
-        f"a divisor of both: {', '.join(map(str, sizes))}",
-        asked in sizes,
-        "" if asked in sizes else f"launch with --world_size {' or '.join(map(str, sizes))}",
-    )
-
-
 def fitting_sizes(heads: int, kv_heads: int, most: int = 64) -> list[int]:
     """The TP sizes that divide the heads, and divide or repeat the key/value heads.
 
     >>> fitting_sizes(32, 8)
     [1, 2, 4, 8, 16, 32]
     """
-    return [
-        size
-        for size in range(1, min(heads, most) + 1)
-        if heads % size == 0 and (kv_heads % size == 0 or size % kv_heads == 0)
-    ]
+    sizes = {"num_attention_heads": heads, "num_key_value_heads": kv_heads}
+    return sorted({tensor for tensor, _ in fitting(sizes, min(heads, most))})
 
 
 def check_heads(engine: EngineConfig) -> Check:

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPUs: as many as ranks, and on each enough memory for weights, activations and KV cache.
-
-A checkpoint needs none: without a GPU it runs on the CPU. Where there are some, each rank takes
-one of them.
-"""
+"""GPUs: which there are; for an engine of TensorRT-LLM one a rank, with memory for all it holds."""
 
 import os
 import shutil
@@ -11,19 +7,9 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from trellis.engine_files.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from trellis.engine_files.engine_config import EngineConfig, rank_bytes
-from trellis.engine_host.engines.transformers_limits import DEFAULT_GPU_FRACTION
 from trellis.preflight.check import Check
-from trellis.preflight.engine import CHECKPOINT_ENGINE, COPY_ALL
-from trellis.preflight.memory import (
-    GIB,
-    CacheOptions,
-    CheckpointMemory,
-    MemoryEstimate,
-    estimate_checkpoint,
-    estimate_memory,
-)
+from trellis.preflight.memory import GIB, MemoryEstimate, estimate_memory
 from trellis.preflight.repository import Repository
 
 QUERY = ("--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits")
@@ -141,83 +127,3 @@ def check_memory(
         )
         return Check("GPU memory", found, f"{parts} (estimated)", False, remedy)
     return Check("GPU memory", found, f"{parts} (estimated)", True)
-
-
-def check_checkpoint_gpus(repository: Repository, asked: int, here: int) -> Iterator[Check]:
-    """Where there are GPUs: one for each rank of this host, with enough memory on the fullest.
-
-    `here` of the `asked` ranks are this host's.
-    """
-    if repository.parameter("tensorrt_llm", "engine_type") != CHECKPOINT_ENGINE:
-        return
-    ids = repository.parameter("tensorrt_llm", "gpu_device_ids").replace("\\", "")
-    gpus = visible_gpus(ids)
-    if not gpus:
-        yield Check("GPUs", "none (nvidia-smi)", "none: the engine runs on the CPU then", True)
-        return
-    remedy = f"launch with --world_size {len(gpus)} or fewer, or set gpu_device_ids"
-    yield count_gpus(gpus, here, asked, remedy)
-    if not here:
-        return
-    try:
-        yield _check_checkpoint_memory(
-            repository, asked, max(gpus[:here], key=lambda gpu: gpu.used)
-        )
-    except CheckpointError as error:
-        yield Check("GPU memory", str(error), "readable weights", False, COPY_ALL)
-
-
-def cache_options(repository: Repository) -> CacheOptions:
-    """What the repository says of the KV cache."""
-
-    def parameter(name: str) -> str:
-        return repository.parameter("tensorrt_llm", name)
-
-    most = parameter("max_tokens_in_paged_kv_cache")
-    return CacheOptions(
-        fraction=float(parameter("kv_cache_free_gpu_mem_fraction") or DEFAULT_GPU_FRACTION),
-        max_tokens=int(most) if most else None,
-        max_batch_size=max(repository.configs["tensorrt_llm"].max_batch_size, 1),
-        dtype=parameter("dtype"),
-        attention=parameter("attention_implementation"),
-    )
-
-
-def _check_checkpoint_memory(repository: Repository, ranks: int, gpu: Gpu) -> Check:
-    checkpoint = read_checkpoint(repository.engine_folder)
-    options = cache_options(repository)
-    free = gpu.total - gpu.used
-    estimate = estimate_checkpoint(checkpoint, ranks, free, options)
-    needed = (
-        f"weights {estimate.weights / GIB:.2f} + runtime {estimate.runtime / GIB:.2f}"
-        f" + KV cache {estimate.kv_cache / GIB:.2f} ({estimate.kv_tokens} tokens)"
-        f" = {estimate.held / GIB:.2f} GiB, a step up to {estimate.steps / GIB:.2f} more"
-        " (estimated)"
-    )
-    remedy = _checkpoint_remedy(checkpoint, estimate, options, ranks, free)
-    return Check("GPU memory", f"{free / GIB:.2f} GiB free", needed, not remedy, remedy)
-
-
-def _checkpoint_remedy(
-    checkpoint: Checkpoint,
-    estimate: CheckpointMemory,
-    options: CacheOptions,
-    ranks: int,
-    free: float,
-) -> str:
-    """What to change, '' where it fits."""
-    fraction = f"kv_cache_free_gpu_mem_fraction ({options.fraction:g})"
-    if estimate.weights >= free or (not estimate.fitting_tokens and options.fraction >= 0.8):
-        narrow = "" if checkpoint.width(options.dtype) <= 2 else ", dtype:bfloat16"
-        return (
-            "the weights leave no room for a KV cache: a GPU with more free memory,"
-            f" more ranks than {ranks} (--world_size){narrow}"
-        )
-    if not estimate.fitting_tokens:
-        return f"no room for a KV cache: raise {fraction}"
-    if estimate.kv_tokens > estimate.fitting_tokens:
-        return (
-            f"lower max_tokens_in_paged_kv_cache ({options.max_tokens}) to"
-            f" {estimate.fitting_tokens}, or raise {fraction}"
-        )
-    return ""

@@ -18,28 +18,14 @@ from trellis.server.process import ServerSettings
 from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
 from trellis.server.triton import TritonNotFound, find_triton
 
-# Engine -> module -> package, as pip names it.
+# Engine -> module -> package, as pip names it. Libraries of checkpoints: library.py.
 PACKAGES = {
     "openvino": {
         "numpy": "numpy",
         "openvino": "openvino",
         "openvino_genai": "openvino-genai",
     },
-    "transformers": {
-        "numpy": "numpy",
-        "torch": "torch",
-        "transformers": "transformers",
-        "accelerate": "accelerate",
-    },
-    "vllm": {"numpy": "numpy", "torch": "torch", "vllm": "vllm"},
-    "llmapi": {"numpy": "numpy", "tensorrt_llm": "tensorrt-llm"},
 }
-IN_A_VENV_OF_ITS_OWN = {
-    "transformers": "; or `make setup-torch`, and VENV=.venv-torch from then on",
-    "vllm": "; or `make setup-vllm`, and VENV=.venv-vllm from then on",
-}
-# pip builds it only with CUDA and MPI of one version; the container has all that.
-IN_A_CONTAINER = {"llmapi": "serve in NVIDIA's container, which has them: `make serve-docker`"}
 SECONDS = 60
 FIND = """
 import importlib.util, json, sys
@@ -78,8 +64,6 @@ def check_packages(repository: Repository) -> Check:
         return Check("packages", f"all, for {repository.python}", needed, True)
     packages = [known[module] for module in missing]
     remedy = f"{repository.python} -m pip install {' '.join(packages)}"
-    remedy += IN_A_VENV_OF_ITS_OWN.get(engine, "")
-    remedy = IN_A_CONTAINER.get(engine, remedy)
     found = f"no {', '.join(packages)} for {repository.python}"
     return Check("packages", found, needed, False, remedy)
 

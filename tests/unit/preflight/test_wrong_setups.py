@@ -15,7 +15,8 @@ import pytest
 from gguf import GGUFWriter
 
 from support.cli import failing, run
-from support.fake_engines import config, write_checkpoint, write_engine
+from support.fake_engines import config, write_engine
+from support.fake_gpus import fake_gpus
 from support.paths import ROOT
 from trellis.engine_files.engine_config import read_engine_config
 from trellis.engine_files.engine_folder import read_engine
@@ -29,7 +30,6 @@ from trellis.server.ports import free_ports
 
 TEMPLATES = ROOT / "model_repo_src"
 RELEASE, CONTAINER = "0.9.0", "24.05"
-GIB = 1024  # nvidia-smi counts MiB
 
 
 @dataclass
@@ -56,13 +56,8 @@ class Place:
 
     def gpus(self, *sizes: int, used: int = 0) -> dict[str, str]:
         """An environment with GPUs of these many GiB, and the right container."""
-        tools = self.folder / "bin"
-        tools.mkdir(exist_ok=True)
-        lines = "".join(f"echo 'A GPU, {size * GIB}, {used * GIB}'\n" for size in sizes)
-        (tools / "nvidia-smi").write_text("#!/bin/sh\n" + lines)
-        (tools / "nvidia-smi").chmod(0o755)
-        path = f"{tools}{os.pathsep}{os.environ['PATH']}"
-        return {"PATH": path, "NVIDIA_TRITON_SERVER_VERSION": CONTAINER}
+        machine = fake_gpus(self.folder, *sizes, used=used)
+        return {**machine, "NVIDIA_TRITON_SERVER_VERSION": CONTAINER}
 
 
 @pytest.fixture
@@ -995,15 +990,3 @@ def test_an_engine_whose_packages_are_not_installed(place: Place) -> None:
         f"no openvino-genai for {sys.executable}",
     )
     assert found["remedy"] == f"{sys.executable} -m pip install openvino-genai"
-
-
-def test_a_checkpoint_for_the_llm_api_where_its_package_is_not_installed(place: Place) -> None:
-    no_engine(place)
-    write_checkpoint(place.engine)
-    engine = read_engine(place.engine, "llmapi")
-    assemble(Plan(engine, "llama", place.tokenizer), place.repository)
-    (found,) = failing(place.repository, *ports(), env=hidden(place, "tensorrt_llm"))
-    assert (found["what"], found["found"]) == ("packages", f"no tensorrt-llm for {sys.executable}")
-    assert found["needed"] == "numpy, tensorrt-llm, which the engine llmapi imports"
-    assert "NVIDIA's container" in found["remedy"]
-    assert "`make serve-docker`" in found["remedy"]

@@ -1,0 +1,1 @@
+"""The part on PyTorch, of which only the list of models is here."""
