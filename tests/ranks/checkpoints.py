@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints made on the spot: SmolLM2 from its GGUF file, and a small Llama of random weights."""
 
 import json

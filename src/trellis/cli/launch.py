@@ -63,13 +63,13 @@ def main(
         bool, typer.Option("--check/--no-check", help="whether to check first that it will run")
     ] = True,
     no_mpi: Annotated[
-        bool, typer.Option("--no-mpi", "--no_mpi", help="start ranks here, without mpirun")
+        bool, typer.Option("--no-mpi", "--no_mpi", help="only with one rank, which needs no mpirun")
     ] = False,
     oversubscribe: Annotated[
         bool, typer.Option("--oversubscribe", help="allow mpirun more ranks than cores")
     ] = False,
-    hostfile: Annotated[Path | None, typer.Option(help="mpirun's host file")] = None,
-    nodes: Annotated[str, typer.Option(help="hosts for mpirun: a,b or a:4,b:4")] = "",
+    hostfile: Annotated[Path | None, typer.Option(help="the hosts, in mpirun's form")] = None,
+    nodes: Annotated[str, typer.Option(help="the hosts: a,b or a:4,b:4")] = "",
     models: Annotated[
         str,
         typer.Option(
@@ -185,7 +185,7 @@ def main(
         gateway_limits=limits,
     )
     try:
-        check_options(options, no_mpi)
+        check_options(options)
         check_extra(settings.extra)
         workers = read_workers(model_repo, options)
         follows = workers is not None and workers.follows

@@ -31,7 +31,7 @@ from trellis.files import read_json
 
 # The releases whose config.json does not say which of them wrote it.
 UNNAMED = ("0.5.", "0.6.", "0.7.")
-CHECKPOINT_ENGINES = ("transformers", "vllm", "llmapi")
+CHECKPOINT_ENGINES = ("vllm", "llmapi")
 ENGINE_TYPES = ("tensorrtllm", "openvino", *CHECKPOINT_ENGINES)
 LLM_API_SINCE = (1, 0)  # TensorRT-LLM's first release whose LLM API is served
 # What TensorRT-LLM's builder calls the halves of an encoder-decoder model.

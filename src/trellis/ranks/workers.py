@@ -21,7 +21,7 @@ from trellis.engine_host.engines.engine_arguments import ARGUMENTS_FILE
 from trellis.engine_host.engines.kinds import WITH_WORKERS
 from trellis.engine_host.engines.topology import DEFAULT_PORT, Topology
 from trellis.files import read_json
-from trellis.ranks.options import Host, RankOptions, RanksError, find_host
+from trellis.ranks.options import Host, RankOptions, RanksError, find_host, share
 from trellis.ranks.placement import host_slots, is_here
 from trellis.repository.model_config import parameters, parse_config
 
@@ -95,11 +95,7 @@ def this_host(options: RankOptions, environ: Mapping[str, str] = os.environ) -> 
     host = find_host(environ)
     if not host.by and (options.nodes or options.hostfile is not None):
         host = _listed_host(list(host_slots(options)), "--nodes" if options.nodes else "--hostfile")
-    if options.world_size % host.count:
-        raise RanksError(
-            f"--world_size {options.world_size}: {host.by} names {host.count} hosts, which cannot"
-            f" have as many workers each; use a multiple of {host.count}"
-        )
+    share(host, options.world_size)
     return host
 
 

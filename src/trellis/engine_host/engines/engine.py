@@ -5,7 +5,7 @@ An engine knows nothing of Triton: it takes token ids and sampling settings unde
 `step` yields what is new under those keys. One thread owns it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -65,8 +65,6 @@ class EngineSettings:
     dtype: str = ""  # "": as the checkpoint has it
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
-    attention_implementation: str = ""
-    leader_left: Callable[[], None] = lambda: None  # called on ranks above 0 when rank 0 is done
 
 
 class Progress(NamedTuple):

@@ -161,11 +161,6 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
 
     Raises ValueError for one that the library does not have, or that is set elsewhere.
     """
-    if settings.attention_implementation:
-        raise ValueError(
-            "attention_implementation: is of the engine transformers; leave it out, and set"
-            f" attn_backend in {ARGUMENTS_FILE}"
-        )
     known = TorchLlmArgs.model_fields
     sampler = {} if _one_sampler() else {k: v for k, v in CPP_SAMPLER.items() if k in known}
     ours = OURS | dict.fromkeys(sampler, "nothing: no other sampler heeds seeds and penalties")
