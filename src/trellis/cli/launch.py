@@ -15,6 +15,7 @@ from trellis.errors import TrellisError
 from trellis.preflight import Listening, run_checks
 from trellis.ranks.follow import follow
 from trellis.ranks.launch import run_ranks
+from trellis.ranks.llm_api import needs_mpi, run_by_mpi
 from trellis.ranks.options import RankOptions, check_options
 from trellis.ranks.peers import Peers
 from trellis.ranks.workers import Workers, read_workers
@@ -195,7 +196,7 @@ def main(
         elif listening is not None:
             check_ports(listening.places)
         if workers is not None:
-            run_workers(settings, workers)
+            run_workers(settings, workers, options)
         elif world_size > 1:
             with stop_signals() as stopped:
                 run_ranks(settings, options, no_mpi, lambda: bool(stopped))
@@ -225,10 +226,14 @@ def preflight(
         _fail(f"{len(failing)} of {len(checks)} checks failed; --no-check launches all the same")
 
 
-def run_workers(settings: ServerSettings, workers: Workers) -> None:
+def run_workers(settings: ServerSettings, workers: Workers, options: RankOptions) -> None:
     """Serve, or on a host above the first follow, with the library's own workers."""
     os.environ.update(workers.environment())
-    if workers.follows:
+    if workers.engine_type == "llmapi" and needs_mpi(options):
+        with stop_signals() as stopped:
+            again = [sys.executable, *sys.argv]
+            run_by_mpi(options, again, settings.exit_timeout + 5.0, lambda: bool(stopped))
+    elif workers.follows:
         with stop_signals() as stopped:
             print(follow(settings, workers, lambda: bool(stopped)), file=sys.stderr)
     elif workers.topology.hosts > 1:

@@ -145,6 +145,19 @@ def mpirun_command(
     settings: ServerSettings, options: RankOptions, environ: Mapping[str, str]
 ) -> list[str]:
     """mpirun with one app context a rank, given `environ`. Raises RanksError without an mpirun."""
+    command = mpirun_start(options)
+    names = [name for name in (*EXPORTED, *options.environment()) if name in environ]
+    exported = [part for name in names for part in ("-x", name)]
+    contexts: list[list[str]] = []
+    for rank in range(options.world_size):
+        contexts.append(["-n", "1", *exported, *_context(settings, rank, options)])
+    for index, context in enumerate(contexts):
+        command += [":", *context] if index else context
+    return command
+
+
+def mpirun_start(options: RankOptions) -> list[str]:
+    """mpirun and the hosts that it is to use. Raises RanksError without an mpirun."""
     command = [find_mpirun(), "--allow-run-as-root", "--bind-to", "none"]
     # Time for a rank to stop its server when another died, in both generations of Open MPI.
     for mca in ("--mca", "--prtemca"):
@@ -155,13 +168,6 @@ def mpirun_command(
         command += ["--hostfile", str(options.hostfile.resolve())]
     if options.nodes:
         command += ["--host", options.nodes]
-    names = [name for name in (*EXPORTED, *options.environment()) if name in environ]
-    exported = [part for name in names for part in ("-x", name)]
-    contexts: list[list[str]] = []
-    for rank in range(options.world_size):
-        contexts.append(["-n", "1", *exported, *_context(settings, rank, options)])
-    for index, context in enumerate(contexts):
-        command += [":", *context] if index else context
     return command
 
 

@@ -3,7 +3,8 @@
 
 On several hosts the launcher runs once on each. The first host's serves; the others start the
 library's own worker command, for as many of the workers each. Which host this is, Slurm or a
-LeaderWorkerSet say in the environment, or --nodes and --hostfile do. No ssh, no mpirun.
+LeaderWorkerSet say in the environment, or --nodes and --hostfile do. No ssh, no mpirun: that is
+vLLM's way; for TensorRT-LLM's see `llm_api.py`.
 """
 
 import json
@@ -21,6 +22,7 @@ from trellis.engine_host.engines.engine_arguments import ARGUMENTS_FILE
 from trellis.engine_host.engines.kinds import WITH_WORKERS
 from trellis.engine_host.engines.topology import DEFAULT_PORT, Topology
 from trellis.files import read_json
+from trellis.ranks.llm_api import check_hosts
 from trellis.ranks.options import Host, RankOptions, RanksError, find_host, share
 from trellis.ranks.placement import host_slots, is_here
 from trellis.repository.model_config import parameters, parse_config
@@ -72,7 +74,7 @@ def read_workers(
     engine_type = named.get("engine_type", "")
     if engine_type not in WITH_WORKERS:
         return None
-    host = this_host(options, environ)
+    host = check_hosts(options, environ) if engine_type == "llmapi" else this_host(options, environ)
     workers = Workers(
         engine_type,
         Topology(
