@@ -124,8 +124,8 @@ engine: $(VENV)/.serve ## the container command that builds OUT from CHECKPOINT;
 	  --max_batch_size $(MAX_BATCH_SIZE) --max_input_len $(MAX_INPUT_LEN) --max_output_len $(MAX_OUTPUT_LEN) \
 	  --tp $(or $(TP),1) --pp $(or $(PP),1) --trtllm "$(TRTLLM)" --image "$(IMAGE)" --run "$(RUN)"
 
-serve-docker: $(VENV)/.serve ## the container command that serves REPO; run where it can be
-	@$(BIN)/python tools/serve_docker.py --model_repo "$(REPO)" $(PORTS) --image "$(IMAGE)" --run "$(RUN)"
+serve-docker: $(VENV)/.serve ## the container commands that serve REPO; run where they can be
+	@$(BIN)/python tools/serve_docker.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS) --image "$(IMAGE)" --run "$(RUN)"
 
 test: test-prerequisites $(VENV)/.dev ## lint, the unit tests, and each promise once on real servers
 	@ci/test $(ARGS)

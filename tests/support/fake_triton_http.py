@@ -74,6 +74,7 @@ class FakeTriton:
         self.stops: list[str] = []
         self.deaf_to = deaf_to
         self.breaks_off = False  # in its configurations
+        self.ready = False  # whether it says so of everything; else it knows of no readiness
         self.error = ""  # that every request gets, as Triton says it
         triton = self
 
@@ -121,6 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._note({})
         name = self.path.removeprefix("/v2/models/").removesuffix("/config")
         found = self.owner.configs.get(name)
+        if self.owner.ready and self.path.endswith("/ready"):
+            self._whole(200, b"")
+            return
         if self.owner.breaks_off:
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
             self.close_connection = True

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from support.fake_engines import write_engine
 from support.paths import ROOT
-from trellis.docker.commands import Build, Serving, build_commands, serve_command
+from trellis.contract.containers import vllm_image
+from trellis.docker.commands import (
+    Build,
+    Command,
+    Serving,
+    build_commands,
+    find_image,
+    serve_commands,
+)
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.model_configs import model_configs
 
@@ -35,13 +43,23 @@ def docker_texts() -> dict[str, str]:
     releases = ("0.5.0", "0.9.0", "0.17.0", "1.2.1")
     texts = {f"engine-{name}": build_commands(build, name) for name in releases}
     repository = Path("/srv/triton_model_repo")
-    one = Serving(repository, MOUNT, "0.5.0")
-    two = Serving(repository, MOUNT, "0.17.0", 2, "0.0.0.0", (9000, 9001, 9002))
-    texts |= {"serve-0.5.0": [serve_command(one)], "serve-0.17.0-2-ranks": [serve_command(two)]}
+    one = Serving(repository, MOUNT, find_image("0.5.0"))
+    two = Serving(repository, MOUNT, find_image("0.17.0"), 2, "0.0.0.0", (9000, 9001, 9002))
+    vllm = Serving(repository, MOUNT, vllm_image())
+    servings = {"0.5.0": one, "0.17.0-2-ranks": two, "vllm": vllm}
+    texts |= {f"serve-{name}": _serve_commands(serving) for name, serving in servings.items()}
     return {
         name: "\n".join("\n".join(command) + "\n" for command in commands)
         for name, commands in texts.items()
     }
+
+
+def _serve_commands(serving: Serving) -> list[Command]:
+    checkout = str(ROOT)
+    return [
+        [word.replace(checkout, "/trellis") for word in command]
+        for command in serve_commands(serving, ROOT)
+    ]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from support.fake_engines import write_checkpoint
 from support.fake_library import FAKE, VARIABLE, VERSIONS
 from support.launched import Launched
 from support.paths import ROOT
+from support.two_ways import two_ways
 from support.waiting import wait_for
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
@@ -220,6 +221,19 @@ def test_an_error_of_one_request_leaves_the_others(http: httpx.Client, expected:
         assert wrong.result().status_code >= 400
         assert [each.result() for each in fine] == expected[:6]
     assert ask(http, PROMPTS[0]) == expected[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_of_the_engine_is_told_alike_by_both_ways(
+    server: Launched, repo: Path, stream: bool
+) -> None:
+    triton = server.find("tritonserver")
+    asked = body(FAILS, max_tokens=4) | {"stream": stream}
+    with two_ways(triton.cmdline(), triton.pid, str(repo)) as ways:
+        for verb in ("generate_stream",) if stream else ("generate", "generate_stream"):
+            short, long = (way.post(f"{ENSEMBLE}/{verb}", json=asked) for way in ways)
+            assert (short.status_code, short.text) == (long.status_code, long.text)
+            assert "scripted error of one request" in short.text
 
 
 def test_clients_that_leave_free_their_places(http: httpx.Client, expected: list[str]) -> None:

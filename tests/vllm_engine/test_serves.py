@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real vLLM behind Triton and the gateway, on a CPU: exact text, and an end of everything."""
 
+import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 
 from ranks.asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
 from support.launched import Launched
+from support.paths import ROOT
 from support.serving import serve
 from support.waiting import wait_for
 from trellis.tokenizers import load
@@ -149,3 +153,11 @@ def _find(launched: Launched, what: str) -> psutil.Process:
         if what in command or (what == "keeper" and is_keeper):
             return process
     raise AssertionError(f"there is no {what}")
+
+
+def test_preflight_estimates_the_cache_that_vllm_logs(server: Launched, repo: Path) -> None:
+    script = ROOT / "benchmarks" / "memory_estimate.py"
+    options = [f"--model_repo={repo}", f"--log={server.log_file}", "--cpu_gib=1", "--most=0.1"]
+    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["kv_tokens"]["vllm"] == 16384

@@ -48,7 +48,8 @@ def main(
     except RanksError as error:
         print(f"check: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    checks = run_checks(model_repo, ranks, listening, tritonserver, thorough=True)
+    with Console(stderr=True).status("checking; an engine's library may take minutes to import"):
+        checks = run_checks(model_repo, ranks, listening, tritonserver, thorough=True)
     ok = all(check.ok for check in checks)
     if as_json:
         print(json.dumps({"ok": ok, "checks": [check.as_json() for check in checks]}, indent=1))

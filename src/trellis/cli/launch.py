@@ -103,6 +103,15 @@ def main(
             help="whether the gateway does what the plugins do, at a third of the CPU a chunk",
         ),
     ] = True,
+    short_way: Annotated[
+        bool,
+        typer.Option(
+            "--short_way/--no-short_way",
+            "--short-way/--no-short-way",
+            help="whether the gateway asks a Python engine by its own socket, past Triton, at a"
+            " fraction of the CPU a chunk",
+        ),
+    ] = True,
     allocator: Annotated[
         Allocator, typer.Option(help="malloc of the server's processes, if it is installed")
     ] = Allocator.glibc,
@@ -180,6 +189,7 @@ def main(
         extra=tuple(triton_options or ()),
         http_gateway=http_gateway,
         gateway_decoding=gateway_decoding,
+        short_way=short_way,
         allocator=allocator.value,
         allow_admin_endpoints=allow_admin_endpoints,
         expose_inner_models=expose_inner_models,

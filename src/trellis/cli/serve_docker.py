@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print, and run where it can, the container command that serves a repository."""
+"""Print, and run where it can, the container commands that serve a repository."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,22 +16,29 @@ from trellis.cli.options import (
     MetricsPort,
     ModelRepo,
 )
+from trellis.contract.containers import vllm_image
+from trellis.data_folders import data_folder
 from trellis.docker.commands import (
     DockerError,
     Serving,
+    find_image,
     newest_release,
     run_or_print,
-    serve_command,
+    serve_commands,
 )
 from trellis.errors import TrellisError
 from trellis.preflight.repository import Repository, read_repository
+from trellis.preflight.served_checkpoint import engine_values
 
-LLM_API = "llmapi"
+CHECKPOINT_ENGINES = ("llmapi", "vllm")
 ANYWHERE = Path("/triton_model_repo")  # a Python engine finds its files wherever they are
 
 
 def main(
     model_repo: ModelRepo = Path("triton_model_repo"),
+    world_size: Annotated[
+        int, typer.Option("--world_size", "--world-size", min=1, help="GPUs of a checkpoint")
+    ] = 1,
     http_port: HttpPort = 8000,
     grpc_port: GrpcPort = 8001,
     metrics_port: MetricsPort = 8002,
@@ -42,41 +50,47 @@ def main(
     image: Annotated[str, typer.Option(help="container, if it should be another")] = "",
     run: Annotated[str, typer.Option(help="1 runs it, 0 does not")] = "",
 ) -> None:
-    """The command for the release of the engine in the repository, or for the LLM API."""
+    """The launcher in the container of the engine's release, of the LLM API or of vLLM."""
     try:
-        release, mount, world_size = _what(read_repository(model_repo))
-        ports = (http_port, grpc_port, metrics_port)
+        base, mount, ranks = _what(read_repository(model_repo), world_size, image)
         serving = Serving(
             model_repo,
             mount,
-            release,
-            world_size,
+            base,
+            ranks,
             address,
-            ports,
+            (http_port, grpc_port, metrics_port),
             grpc_address,
             metrics_address,
+            f"{os.getuid()}:{os.getgid()}",
         )
-        command = serve_command(serving, image)
+        commands = serve_commands(serving, data_folder("requirements").parent)
     except TrellisError as error:
         print(f"serve_docker: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    raise typer.Exit(run_or_print([command], run))
+    raise typer.Exit(run_or_print(commands, run))
 
 
-def _what(repository: Repository) -> tuple[str, Path, int]:
-    """Release, mount and ranks. Raises DockerError for a repository that needs no container."""
+def _what(repository: Repository, asked: int, given: str) -> tuple[str, Path, int]:
+    """Container, mount and ranks. Raises DockerError for a repository that needs no container."""
     engine = repository.engine
-    if engine is None and repository.parameter("tensorrt_llm", "engine_type") != LLM_API:
+    engine_type = repository.parameter("tensorrt_llm", "engine_type")
+    if engine is None and engine_type not in CHECKPOINT_ENGINES:
         raise DockerError(f"{repository.path}: its engine needs no container; `make launch` it")
     if any(file.is_symlink() for file in repository.engine_folder.iterdir()):
         raise DockerError(
             f"{repository.path}: its engine is a symbolic link, which leads nowhere in a"
             " container; `make repo ENGINE_COPY=link`"
         )
-    if engine is None:  # a checkpoint, which any release with the LLM API serves
-        return newest_release(), ANYWHERE, 1
-    mount = mount_of(repository.parameter("tensorrt_llm", "gpt_model_path"))
-    return engine.version, mount, engine.world_size
+    if engine is not None:
+        mount = mount_of(repository.parameter("tensorrt_llm", "gpt_model_path"))
+        return find_image(engine.version, given), mount, engine.world_size
+    values = engine_values(repository)
+    tensor = values.get("tensor_parallel_size") or 1
+    ranks = max(asked, tensor * (values.get("pipeline_parallel_size") or 1))
+    if engine_type == "vllm":
+        return given or vllm_image(), ANYWHERE, ranks
+    return find_image(newest_release(), given), ANYWHERE, ranks
 
 
 def mount_of(engine_dir: str) -> Path:

@@ -14,6 +14,9 @@ TABLE = Path(__file__).parent / "trtllm_containers.json"
 BEFORE_TABLE = {"24.03": "0.8.0", "24.02": "0.8.0", "23.10": "0.5.0", "23.11": "0.5.0"}
 INSTALLED = "installed"  # the source of a package that this Python has
 IMAGE = "nvcr.io/nvidia/tritonserver:{triton}-trtllm-python-py3"
+# Those of the same matrix whose vLLM the engine `vllm` was written for, the newest first.
+VLLM_CONTAINERS = {"26.08": "0.27.1", "26.07": "0.24.0"}
+VLLM_IMAGE = "nvcr.io/nvidia/tritonserver:{triton}-vllm-python-py3"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ def containers_for(version: str) -> list[str]:
 def image(triton: str) -> str:
     """The name to pull."""
     return IMAGE.format(triton=triton)
+
+
+def vllm_image() -> str:
+    """The newest container with vLLM."""
+    return VLLM_IMAGE.format(triton=next(iter(VLLM_CONTAINERS)))
 
 
 def installed_runtime() -> Runtime:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Container commands: building an engine of a release, and serving a repository of it.
+"""Container commands: building an engine of a release, and serving a repository.
 
 They are text until somebody has Docker and a GPU; `run_or_print` decides. Lengths are in tokens.
 """
@@ -70,9 +70,9 @@ def build_commands(build: Build, release: str, given_image: str = "") -> list[Co
     """
     if not has_engines(release):
         raise DockerError(
-            f"TRTLLM={release}: TensorRT-LLM builds no engines from 1.3.0rc21 on; set"
-            f" TRTLLM={LAST_WITH_ENGINES}, or serve the checkpoint itself: `make repo"
-            f" ENGINE={build.checkpoint} BACKEND=llmapi`"
+            f"TRTLLM={release}: TensorRT-LLM builds no engines from 1.3.0rc21 on, so there is"
+            f" nothing to build: serve the checkpoint itself, `make repo ENGINE={build.checkpoint}"
+            f" BACKEND=llmapi`; or set TRTLLM={LAST_WITH_ENGINES} for an engine of that release"
         )
     numbers = version_numbers(release)
     steps = _build_py(build) if numbers < (0, 8) else _trtllm_build(build, numbers)
@@ -130,38 +130,48 @@ class Serving:
 
     repository: Path
     mount: Path
-    release: str
+    base: str  # NVIDIA's container that has the engine
     world_size: int = 1
     address: str = "127.0.0.1"  # of HTTP
     ports: tuple[int, int, int] = (8000, 8001, 8002)
     grpc_address: str = "127.0.0.1"
     metrics_address: str = "127.0.0.1"
+    user: str = "1000:1000"  # who can read the repository
+
+    @property
+    def image(self) -> str:
+        """What deploy/Dockerfile makes of the container: `trellis:26.07-trtllm-python-py3`."""
+        name, _, tag = self.base.rpartition("/")[2].partition(":")
+        return f"trellis:{tag or name}"
 
 
-def serve_command(serving: Serving, given_image: str = "") -> Command:
-    """`docker run` of the container of the engine's release, with the repository in its place."""
-    docker = ["docker", "run", "--rm", "--gpus", "all"]
-    docker += [f"--shm-size={container_gib(serving.world_size)}g", *LIMITS]
+def serve_commands(serving: Serving, checkout: Path) -> list[Command]:
+    """Put Trellis into the engine's container, once, and run its launcher there.
+
+    Raises DockerError where deploy/Dockerfile is not at hand.
+    """
+    dockerfile = checkout / "deploy" / "Dockerfile"
+    if not dockerfile.is_file():
+        raise DockerError(f"{dockerfile}: not there; run this in a checkout of Trellis")
+    build = ["docker", "build", f"--file={dockerfile}", f"--build-arg=BASE={serving.base}"]
+    return [[*build, f"--tag={serving.image}", str(checkout)], _run(serving)]
+
+
+def _run(serving: Serving) -> Command:
+    """The launcher listens on all of the container's addresses; `-p` says who gets there."""
+    docker = ["docker", "run", "--rm", "--init", "--stop-timeout=30", "--gpus", "all"]
+    docker += [
+        f"--user={serving.user}",
+        f"--shm-size={container_gib(serving.world_size)}g",
+        *LIMITS,
+    ]
     addresses = (serving.address, serving.grpc_address, serving.metrics_address)
     for address, outside, inside in zip(addresses, serving.ports, (8000, 8001, 8002), strict=True):
         docker += ["-p", f"{address}:{outside}:{inside}"]
     docker += _mount(serving.repository, str(serving.mount))
-    return [*docker, find_image(serving.release, given_image), *_servers(serving)]
-
-
-def _servers(serving: Serving) -> Command:
-    """One tritonserver; for several ranks one each under mpirun, of which the first answers."""
-    common = [f"--model-repository={serving.mount}", "--disable-auto-complete-config"]
-    if serving.world_size == 1:
-        return ["tritonserver", *common]
-    command = ["mpirun", "--allow-run-as-root"]
-    for rank in range(serving.world_size):
-        prefix = f"--backend-config=python,shm-region-prefix-name=rank{rank}_"
-        quiet = [f"--allow-{name}=false" for name in ("http", "grpc", "metrics")]
-        quiet += ["--model-control-mode=explicit", "--load-model=tensorrt_llm"]
-        command += [":"] * (rank > 0)
-        command += ["-n", "1", "tritonserver", *common, prefix, *(quiet if rank else [])]
-    return command
+    launch = [f"--model_repo={serving.mount}", f"--world_size={serving.world_size}"]
+    launch += ["--grpc_address=0.0.0.0", "--metrics_address=0.0.0.0"]
+    return [*docker, serving.image, *launch]
 
 
 def run_or_print(commands: Sequence[Command], run: str) -> int:
@@ -195,6 +205,6 @@ def _lines(command: Command) -> str:
     """To paste: an option a line."""
     text = ""
     for word in command:
-        option = text and (word.startswith("-") or "/tritonserver:" in word)
+        option = text and word.startswith(("-", "nvcr.io/", "trellis:"))
         text += (" \\\n  " if option else " " if text else "") + shlex.quote(word)
     return text

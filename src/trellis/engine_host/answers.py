@@ -1,172 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes back to one request: tokens gathered, turned into responses, sent.
+"""What goes back to one request: tokens gathered until they are sent.
 
-The scheduler feeds an `Answer`; a sender thread sends what has queued up since it last looked, as
-one response. An answer ends exactly once, with the final flag, whatever happened to it.
+The scheduler feeds an `Answer`; its outlet sends what has gathered since it last looked. There are
+two kinds: responses of Triton's (triton_answers.py), and events for the gateway
+(step_answers.py). An answer ends exactly once, whatever happened to it.
 """
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import numpy as np
-import triton_python_backend_utils as pb_utils
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 from trellis.engine_host.abandoned_streams import Stream
-from trellis.engine_host.engines.engine import FinishReason, Progress, Sampling
-from trellis.pipeline.stop_strings import StopMatcher
+from trellis.engine_host.engines.engine import Progress
+from trellis.engine_host.sequences import Row, Sequence
 
-# Triton fills pb_utils with its names only after this module is imported: errors are kept as the
-# names of their codes until they are sent.
+# Names of Triton's error codes.
 INVALID, INTERNAL, CANCELLED = "INVALID_ARG", "INTERNAL", "CANCELLED"
 UNAVAILABLE = "UNAVAILABLE"  # Triton answers HTTP with 503
 COUNTS = ("num_input_tokens", "num_output_tokens")
 RETURNS = (*COUNTS, "finish_reason")  # what is returned when `return_...` asks for it
-ENDS = {end: np.array([[end]], np.bool_) for end in (False, True)}
 
 
-class Sequence:
-    """One generated sequence: ids not yet sent, and how it stands."""
+class Outlet(Protocol):
+    """Where answers leave by."""
 
-    __slots__ = (
-        "begun",
-        "counted",
-        "cum_log_prob",
-        "cut",
-        "finish",
-        "ids",
-        "log_probs",
-        "matcher",
-        "sent",
-        "sent_end",
-        "total",
-    )
+    def schedule(self, answer: Any) -> None:
+        """Send what is new of this answer soon; once, however often this is called until then."""
 
-    def __init__(self, prefix: list[int], matcher: StopMatcher | None) -> None:
-        self.ids = list(prefix)
-        self.matcher = matcher
-        self.log_probs: list[float] = []
-        self.cum_log_prob = 0.0
-        self.total = 0
-        self.counted = 0  # of those, told in the responses so far
-        self.cut = 0
-        self.finish: FinishReason | None = None
-        self.begun = self.sent = 0  # chunks: handed to Triton, and taken by it
-        self.sent_end = False
-
-    @property
-    def done(self) -> bool:
-        return self.finish is not None
-
-    def take(self, progress: Progress, end_ids: frozenset[int]) -> None:
-        """Append what a step made, up to the first id that ends it; that is no part of the answer.
-
-        Engines make none of `end_ids` before `min_tokens`, and need not end at each of them.
-        """
-        ids, self.finish = progress.ids, progress.finish
-        end: list[int] = []
-        if not end_ids.isdisjoint(ids):
-            at = next(at for at, token in enumerate(ids) if token in end_ids)
-            ids, end = ids[:at], ids[at : at + 1]
-            self.finish = "stop"
-        self.total += len(ids)
-        self.cum_log_prob = progress.cum_log_prob
-        self.log_probs.extend(progress.log_probs[: len(ids)])
-        self.ids.extend(ids if self.matcher is None else self._watched(self.matcher, ids, end))
-
-    def _watched(self, matcher: StopMatcher, ids: list[int], end: list[int]) -> list[int]:
-        """What may leave of the new ids; a stop word may end with the id that ends the answer."""
-        passed = matcher.push(ids + end)
-        self.cut = matcher.cut
-        if matcher.stopped:
-            self.finish = "stop"
-            if end and passed[-1:] == end:  # the word begins inside it
-                passed.pop()
-                self.cut = 0
-        elif self.finish is not None:
-            passed += matcher.end()
-            if end:
-                passed.pop()
-        return passed
-
-    def stop(self) -> None:
-        """End here, with what there is."""
-        if self.finish is None:
-            self.finish = "cancelled"
-            if self.matcher is not None:
-                self.ids.extend(self.matcher.end())
-
-
-class Row:
-    """One prompt of the client's batch, with as many sequences as it asked for."""
-
-    __slots__ = ("end_ids", "input_tokens", "sampling", "sequences", "stream_key")
-
-    def __init__(
-        self,
-        stream_key: int,
-        sampling: Sampling,
-        input_tokens: int,
-        prefix: list[int],
-        matcher: Callable[[], StopMatcher | None],
-    ) -> None:
-        self.stream_key = stream_key
-        self.sampling = sampling
-        self.end_ids = frozenset(sampling.end_ids)
-        self.input_tokens = input_tokens
-        self.sequences = [Sequence(prefix, matcher()) for _ in range(sampling.sequences)]
-
-    @property
-    def done(self) -> bool:
-        return all(sequence.done for sequence in self.sequences)
+    def step_ended(self) -> None:
+        """All that a step made was scheduled."""
 
 
 class Answer:
-    """The answer to one request: fed and failed by the scheduler, flushed by sender threads."""
+    """The answer to one request: fed and failed by the scheduler, sent by its outlet."""
+
+    client = ""  # the token of the connection that it goes to, if it is known by one
+    ensemble_step = False  # whether its chunks go to `postprocessing`
 
     def __init__(
         self,
-        sender: Any,
+        outlet: Outlet,
         rows: list[Row],
         streaming: bool,
         returns: frozenset[str],
         request_id: str = "",
-        client: str = "",
-        ensemble_step: bool = False,
-        keyed: bool = True,
-        skip_special_tokens: bool | None = None,
-        lengths: bool = False,
     ) -> None:
-        """`returns`: of RETURNS, what was asked for. `client`: the token of its connection.
-
-        `ensemble_step`: chunks go to `postprocessing`. `keyed`: somebody reads the stream's key.
-        `skip_special_tokens`: what the client said, which `postprocessing` learns from the chunks:
-        Triton has no input of an ensemble in a step that follows a decoupled one.
-        `lengths`: say how long each sequence is, also where it can be seen: TensorRT-LLM's clients
-        read that. It costs, so nobody else is told.
-        """
-        self.sender = sender
+        """`returns`: of RETURNS, what was asked for."""
+        self.outlet = outlet
         self.rows = rows
         self.streaming = streaming
         self.request_id = request_id
-        self.client = client
-        self.ensemble_step = ensemble_step
-        self._keyed = keyed
-        self._lengths = lengths
+        self.dropped = False  # nothing of it needs to run in the engine any more
         self._counts = [name for name in COUNTS if name in returns]
         self._reasons = "finish_reason" in returns
-        # None where nobody would read it.
-        self._skip_special_tokens = skip_special_tokens if ensemble_step else None
-        self.ended = False  # the final flag was sent, or is being sent
-        self.dropped = False  # nothing of it needs to run in the engine any more
-        # Senders' own marks: queued or being flushed; and fed again since.
-        self.scheduled = False
-        self.again = False
-        self._error: Any = None
+        self._error: tuple[str, str] | None = None  # the message and its code
         self._left = False  # nobody reads on
         self._lock = threading.Lock()  # held for moments: the scheduler waits for it
-        self._sending = threading.Lock()  # held while Triton is spoken to
 
     def feed(self, row: int, progress: Progress) -> bool:
         """Take a step's tokens. True if the engine need not go on with this row."""
@@ -184,214 +73,45 @@ class Answer:
 
     @property
     def ready(self) -> bool:
-        """Whether a sender has something to send."""
+        """Whether there is something to send."""
         return self.streaming or self.done
 
     def fail(self, message: str, code: str = INTERNAL) -> None:
-        """End with an error at the next flush."""
+        """End with an error; `code` names one of Triton's."""
         with self._lock:
             self.dropped = True
-            self._error = error_response(message, code)
+            self._error = message, code
 
     def leave(self) -> None:
-        """End at the next flush: nobody reads on.
-
-        A stream ends without an error: one that comes while a chunk is in `postprocessing` leaves
-        the request unfinished in Triton 24.10 for ever.
-        """
-        if not self.streaming:
-            self.fail("the client cancelled the request", CANCELLED)
-            return
+        """End: nobody reads on."""
         with self._lock:
             self.dropped = self._left = True
 
     def stop(self) -> None:
-        """End at the next flush with what there is, as cancelled."""
+        """End with what there is, as cancelled."""
         with self._lock:
             self.dropped = True
             for row in self.rows:
                 for sequence in row.sequences:
                     sequence.stop()
 
-    def abort(self, message: str) -> None:
-        """End now, whatever was half sent: with an error if that can be sent, else with nothing."""
-        with self._lock:
-            self.dropped = self.ended = True
-        with self._sending:
-            with contextlib.suppress(Exception):
-                self.sender.send(error_response(message, INTERNAL))
-            with contextlib.suppress(Exception):
-                self.sender.send(flags=final_flag())
-
     def cancelled(self) -> bool:
-        """Whether Triton says that nobody waits for this answer; never asked after its end."""
-        with self._sending:
-            return not self.ended and bool(self.sender.is_cancelled())
+        """Whether whoever asked is known to be gone."""
+        return False
 
     def streams(self) -> Iterator[Stream]:
         """What `postprocessing` should know of and did not get the last chunk of. Any thread."""
-        if self.ensemble_step and self.streaming:
-            for row in self.rows:
-                for index, sequence in enumerate(row.sequences):
-                    sent = sequence.sent
-                    if sequence.begun and not sequence.sent_end:
-                        yield Stream(row.stream_key + index, self, sequence.begun, sent)
+        return iter(())
 
-    def flush(self) -> None:
-        """Send what is new; with the last of it the final flag."""
-        with self._lock:
-            if self.ended:
-                return
-            responses, last = self._responses()
-            self.ended = last
-        with self._sending:
-            for index, response in enumerate(responses):
-                final = last and index == len(responses) - 1
-                self.sender.send(response, flags=final_flag() if final else 0)
-            if last and not responses:
-                self.sender.send(flags=final_flag())
-        for row in self.rows:
-            for sequence in row.sequences:
-                sequence.sent = sequence.begun
+    def counted(self, row: Row, sequences: Iterable[Sequence]) -> dict[str, int]:
+        """The token counts of a prompt that were asked for; they count as told.
 
-    def _responses(self) -> tuple[list[Any], bool]:
-        if self._error is not None:
-            return [self._error], True
-        if self._left:
-            return [], True
-        done = self.done
-        if not self.streaming:
-            return ([pb_utils.InferenceResponse(self._whole())] if done else []), done
-        return [pb_utils.InferenceResponse(chunk) for chunk in self._chunks()], done
-
-    def _chunks(self) -> Iterator[list[Any]]:
-        """One response for each sequence that has something new."""
-        many = len(self.rows) > 1 or len(self.rows[0].sequences) > 1
-        for row_index, row in enumerate(self.rows):
-            for index, sequence in enumerate(row.sequences):
-                if sequence.sent_end or not (sequence.ids or sequence.done):
-                    continue
-                sequence.sent_end = sequence.done
-                sequence.begun += 1
-                tensors = self._chunk(row, index, sequence)
-                if many:
-                    tensors.append(_tensor("batch_index", [[row_index]], np.int32))
-                    tensors.append(_tensor("sequence_index", [[index]], np.int32))
-                if self._counts:
-                    tensors.extend(self._count([row], [sequence]))
-                if self._reasons and sequence.finish is not None:
-                    tensors.append(_reasons([[sequence]]))
-                yield tensors
-
-    def _chunk(self, row: Row, index: int, sequence: Sequence) -> list[Any]:
-        """The new ids of one sequence, [1, 1, n], under its key. Empties the sequence."""
-        tensors = [_tensor("output_ids", [[sequence.ids]], np.int32)]
-        if self._keyed:
-            tensors.append(_tensor("stream_key", [[row.stream_key + index]], np.uint64))
-        if self._keyed or sequence.done:
-            tensors.append(pb_utils.Tensor("stream_end", ENDS[sequence.done]))
-        if self._lengths:
-            tensors.append(_tensor("sequence_length", [[len(sequence.ids)]], np.int32))
-        if sequence.cut:
-            tensors.append(_tensor("text_cut", [[sequence.cut]], np.int32))
-        tensors.extend(self._passed_on(1))
-        if row.sampling.log_probs:
-            tensors.extend(_log_probs([[sequence]]))
-            sequence.log_probs = []
-        sequence.ids = []
-        return tensors
-
-    def _whole(self) -> list[Any]:
-        """The one response of a request that does not stream: [rows, sequences, longest]."""
-        ids = [[sequence.ids for sequence in row.sequences] for row in self.rows]
-        tensors = [
-            pb_utils.Tensor("output_ids", _padded(ids)),
-        ]
-        if self._keyed:
-            tensors.append(
-                _tensor("stream_key", [[row.stream_key] for row in self.rows], np.uint64)
-            )
-        tensors.append(_tensor("stream_end", [[True] for _ in self.rows], np.bool_))
-        if self._lengths or len(self.rows) > 1 or len(ids[0]) > 1:
-            lengths = [[len(sequence) for sequence in row] for row in ids]
-            tensors.append(_tensor("sequence_length", lengths, np.int32))
-        if any(sequence.cut for row in self.rows for sequence in row.sequences):
-            cuts = [[sequence.cut for sequence in row.sequences] for row in self.rows]
-            tensors.append(_tensor("text_cut", cuts, np.int32))
-        tensors.extend(self._passed_on(len(self.rows)))
-        if any(row.sampling.log_probs for row in self.rows):
-            tensors.extend(_log_probs([row.sequences for row in self.rows]))
-        if self._reasons:
-            tensors.append(_reasons([row.sequences for row in self.rows]))
-        return tensors + self._count(self.rows, *(row.sequences for row in self.rows))
-
-    def _passed_on(self, rows: int) -> list[Any]:
-        """What goes through this model to `postprocessing`, [rows, 1], if it was sent."""
-        skip = self._skip_special_tokens
-        return [] if skip is None else [_tensor("skip_special_tokens", [[skip]] * rows, np.bool_)]
-
-    def _count(self, rows: list[Row], *sequences: list[Sequence]) -> list[Any]:
-        """The token counts that were asked for, [rows, 1] int32 each.
-
-        Output tokens are those of this response's `sequences`, of each row: in a stream the counts
-        of its responses add up, as TensorRT-LLM's do.
+        Output tokens are those that were not told before: in a stream the counts of its responses
+        add up, as TensorRT-LLM's do.
         """
-        made = [[sum(s.total - s.counted for s in of_row)] for of_row in sequences]
-        for sequence in (sequence for of_row in sequences for sequence in of_row):
+        made = 0
+        for sequence in sequences:
+            made += sequence.total - sequence.counted
             sequence.counted = sequence.total
-        counts = {
-            "num_input_tokens": [[row.input_tokens] for row in rows],
-            "num_output_tokens": made,
-        }
-        return [_tensor(name, counts[name], np.int32) for name in self._counts]
-
-
-def final_flag() -> int:
-    """What tells Triton that no response comes after this one."""
-    return int(pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-
-def error_response(message: str, code: str) -> Any:
-    """A response that is an error; `code` names one of Triton's error codes."""
-    error = pb_utils.TritonError(message, getattr(pb_utils.TritonError, code))
-    return pb_utils.InferenceResponse(error=error)
-
-
-def empty_response(rows: int, stream_keys: np.ndarray | None) -> Any:
-    """An answer without tokens, [rows, 1, 0] int32; `stream_keys`: [rows, 1] uint64."""
-    tensors = [] if stream_keys is None else [pb_utils.Tensor("stream_key", stream_keys)]
-    tensors += [
-        pb_utils.Tensor("output_ids", np.zeros((rows, 1, 0), np.int32)),
-        pb_utils.Tensor("stream_end", np.ones((rows, 1), np.bool_)),
-        pb_utils.Tensor("sequence_length", np.zeros((rows, 1), np.int32)),
-    ]
-    return pb_utils.InferenceResponse(tensors)
-
-
-def _log_probs(rows: list[list[Sequence]]) -> list[Any]:
-    cumulative = [[sequence.cum_log_prob for sequence in row] for row in rows]
-    each = [[sequence.log_probs for sequence in row] for row in rows]
-    return [
-        _tensor("cum_log_probs", cumulative, np.float32),
-        pb_utils.Tensor("output_log_probs", _padded(each, np.float32)),
-    ]
-
-
-def _reasons(rows: list[list[Sequence]]) -> Any:
-    """Why each sequence ended, [rows, sequences]: stop, length or cancelled."""
-    reasons = [[str(sequence.finish).encode() for sequence in row] for row in rows]
-    return _tensor("finish_reason", reasons, np.object_)
-
-
-def _tensor(name: str, values: Any, dtype: Any) -> Any:
-    return pb_utils.Tensor(name, np.array(values, dtype))
-
-
-def _padded(rows: list[list[list[Any]]], dtype: Any = np.int32) -> np.ndarray:
-    """[rows, sequences, longest]; shorter sequences end in zeros, their lengths are sent beside."""
-    longest = max(len(sequence) for row in rows for sequence in row)
-    array = np.zeros((len(rows), max(map(len, rows)), longest), dtype)
-    for row_index, row in enumerate(rows):
-        for index, sequence in enumerate(row):
-            array[row_index, index, : len(sequence)] = sequence
-    return array
+        counts = {"num_input_tokens": row.input_tokens, "num_output_tokens": made}
+        return {name: counts[name] for name in self._counts}

@@ -12,8 +12,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from trellis.engine_host.answers import Answer
 from trellis.engine_host.scheduler import Scheduler
+from trellis.engine_host.triton_answers import TritonAnswer
 
 log = logging.getLogger("trellis.cancellation")
 
@@ -42,8 +42,9 @@ class CancellationWatch:
         rounds = 0
         while not self._stop.is_set():
             rounds += 1
-            answers = self._loop.answers()
-            self._say(len(answers))
+            in_flight = self._loop.answers()
+            self._say(len(in_flight))
+            answers = [a for a in in_flight if isinstance(a, TritonAnswer)]
             asked = [
                 a for a in answers if rounds % SELDOM == 0 or not (a.ensemble_step or a.client)
             ]
@@ -56,7 +57,7 @@ class CancellationWatch:
             if not asked:
                 self._stop.wait(ROUND_SECONDS)
 
-    def _gone(self, answer: Answer) -> bool:
+    def _gone(self, answer: TritonAnswer) -> bool:
         try:
             return answer.cancelled()
         except Exception:

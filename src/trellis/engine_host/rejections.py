@@ -9,7 +9,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from trellis.engine_host.answers import error_response, final_flag
+from trellis.engine_host.triton_answers import error_response, final_flag
 from trellis.errors import one_line
 
 THREADS = 16

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trellis.engine_host.answers import INTERNAL, UNAVAILABLE, Answer
+from trellis.engine_host.answers import INTERNAL, UNAVAILABLE, Answer, Outlet
 from trellis.engine_host.engines.engine import (
     MAX_FAILED_STEPS,
     Engine,
@@ -59,6 +59,7 @@ class Scheduler:
         self._running: dict[int, Admission] = {}
         self._wake: Callable[[], None] = lambda: None  # the engine's, if it has one
         self._failed_steps = 0
+        self._outlets: set[Outlet] = set()  # that have something to send
         self.cancelled = 0  # answers that ended because their client wished or left
         self._loaded: queue.SimpleQueue[Engine | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(load,), name="step-loop")
@@ -105,6 +106,17 @@ class Scheduler:
         self._inbox.put(item)
         self._wake()
 
+    def _schedule(self, answer: Answer) -> None:
+        answer.outlet.schedule(answer)
+        self._outlets.add(answer.outlet)
+
+    def _send(self) -> None:
+        """Have what was scheduled leave."""
+        if self._outlets:
+            for outlet in self._outlets:
+                outlet.step_ended()
+            self._outlets.clear()
+
     def _run(self, load: Callable[[], Engine]) -> None:
         try:
             engine = load()
@@ -116,9 +128,11 @@ class Scheduler:
         try:
             while self._admit(engine):
                 self._step(engine)
+                self._send()
                 for answer in self._watch.after_step(self.answers):
                     self._cancel(engine, answer)
-            self._fail_all(engine, "the server is shutting down")
+            self._fail_all(engine, "the server is shutting down", UNAVAILABLE)
+            self._send()
             engine.close()
         except BaseException:
             # Nobody would step any more and every client would wait: end the process, which the
@@ -130,6 +144,7 @@ class Scheduler:
         """Take what waits in the inbox and in line; wait for something if the engine is idle."""
         while True:
             self._fill(engine)
+            self._send()
             try:
                 item = self._inbox.get(block=not engine.busy)
             except queue.Empty:
@@ -175,6 +190,7 @@ class Scheduler:
             self._failed_steps += 1
             if self._failed_steps >= MAX_FAILED_STEPS:
                 self._fail_all(engine, f"the engine failed: {error}")  # those who wait, too
+                self._send()
                 self._senders.close()  # the errors reach their clients first
                 raise
 
@@ -199,7 +215,7 @@ class Scheduler:
         if answer.rows[item.row].done:
             del self._running[item.key]
         if answer.ready:
-            self._senders.schedule(answer)
+            self._schedule(answer)
 
     def _drop(self, engine: Engine, answer: Answer) -> None:
         self._line.remove(answer)
@@ -212,7 +228,7 @@ class Scheduler:
         self._watch.forget(answer)
         self._drop(engine, answer)
         answer.fail(message, code)
-        self._senders.schedule(answer)
+        self._schedule(answer)
 
     def _cancel(self, engine: Engine, answer: Answer) -> None:
         if not (answer.dropped or answer.done):
@@ -220,7 +236,7 @@ class Scheduler:
             self._watch.forget(answer)
             self._drop(engine, answer)
             answer.leave()
-            self._senders.schedule(answer)
+            self._schedule(answer)
 
     def _end(self, engine: Engine, ending: Ending) -> None:
         for answer in filter(ending.which, self.answers()):
@@ -230,8 +246,8 @@ class Scheduler:
                 self.cancelled += 1
                 self._drop(engine, answer)
                 answer.stop()
-                self._senders.schedule(answer)
+                self._schedule(answer)
 
-    def _fail_all(self, engine: Engine, message: str) -> None:
+    def _fail_all(self, engine: Engine, message: str, code: str = INTERNAL) -> None:
         for answer in self.answers():
-            self._fail(engine, answer, message)
+            self._fail(engine, answer, message, code)

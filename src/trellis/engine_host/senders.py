@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 
-from trellis.engine_host.answers import Answer
+from trellis.engine_host.triton_answers import TritonAnswer
 from trellis.errors import one_line
 
 log = logging.getLogger("trellis.senders")
@@ -20,7 +20,7 @@ class Senders:
     """A small pool of sender threads."""
 
     def __init__(self, threads: int = 2) -> None:
-        self._queue: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[TritonAnswer | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, name=f"sender-{index}", daemon=True)
@@ -29,7 +29,7 @@ class Senders:
         for thread in self._threads:
             thread.start()
 
-    def schedule(self, answer: Answer) -> None:
+    def schedule(self, answer: TritonAnswer) -> None:
         """Have a sender flush this answer soon; once, however often this is called until then."""
         with self._lock:
             if answer.scheduled:
@@ -37,6 +37,9 @@ class Senders:
                 return
             answer.scheduled = True
         self._queue.put(answer)
+
+    def step_ended(self) -> None:
+        """Nothing: each answer leaves by itself."""
 
     def close(self) -> None:
         """Send what is queued, then end the threads."""
@@ -61,14 +64,14 @@ class Senders:
                     self._flush(answer)
                     answer = answer if self._fed_again(answer) else None
 
-    def _flush(self, answer: Answer) -> None:
+    def _flush(self, answer: TritonAnswer) -> None:
         try:
             answer.flush()
         except Exception as error:
             log.error("a response could not be sent: %s", one_line(error))
             answer.abort(f"the response could not be sent: {error}")
 
-    def _fed_again(self, answer: Answer) -> bool:
+    def _fed_again(self, answer: TritonAnswer) -> bool:
         with self._lock:
             answer.scheduled = answer.again
             answer.again = False

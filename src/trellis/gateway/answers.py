@@ -5,8 +5,15 @@ from trellis.gateway.ids import RequestId
 from trellis.gateway.refusals import EVENTS, JSON, one_line
 
 EVENT, EVENT_END = b"data: ", b"\n\n"
-# Triton answers every error of a model with 400; this one is not the client's fault.
-OVERLOADED = b"', the server is overloaded: "
+# Triton answers every error of a model with 400; these are not the client's fault.
+STATUSES = {
+    b"', the server is overloaded: ": 503,
+    b"', the server is shutting down": 503,
+    b"', the engine failed": 500,
+    b"', the engine refused the request: ": 500,
+    b"', the answer failed: ": 500,
+    b"', the request could not be read: ": 500,
+}
 
 
 class Answer:
@@ -17,7 +24,8 @@ class Answer:
         self.status = 0
         self.streams = False
         self.failed = False  # it ends with an error of the gateway's own
-        self.success_of = ""  # the ensemble that it was answered past, once it is
+        self.refused = False  # it is or ends with an error of the model's
+        self.success_of: tuple[str, ...] = ()  # the models that it was answered past, once it is
         self._rest = b""  # of a stream: an event that is not complete
         self._parts: list[bytes] = []  # of a whole answer
 
@@ -64,7 +72,9 @@ class Answer:
         >>> answer.status_of(b"in ensemble 'e', the server is overloaded: wait")
         503
         """
-        return 503 if self.status == 400 and OVERLOADED in body else self.status
+        if self.status != 400:
+            return self.status
+        return next((status for words, status in STATUSES.items() if words in body), 400)
 
     def _event(self, event: bytes) -> bytes:
         if self.failed:  # by one before it: that was the last

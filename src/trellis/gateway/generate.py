@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.body import stop_body
@@ -18,10 +19,14 @@ from trellis.gateway.prepared import Prepared
 from trellis.gateway.reading import Sent, read_request
 from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal, cut_off, unreachable
 from trellis.gateway.request_body import Room, check_content_type, header, read_body
+from trellis.gateway.routes import Route
 from trellis.gateway.sending import Client, Receive, Scope, Send, Write, send_whole, write_now
 from trellis.gateway.state import State
-from trellis.gateway.text_answers import TextAnswer
-from trellis.gateway.triton import ClientGone, CutOff, Exchange, TritonLost, read_whole
+from trellis.gateway.step_channel import StepChannel
+from trellis.gateway.step_text import StepText
+from trellis.gateway.text_answers import Source, TextAnswer
+from trellis.gateway.triton import ClientGone, CutOff, TritonLost
+from trellis.gateway.ways import StepWay, TritonWay, Upstream, Way
 from trellis.pipeline.decode import failure
 
 log = logging.getLogger("trellis.gateway")
@@ -45,6 +50,16 @@ def as_generated(status: int, content_type: bytes, body: bytes) -> Whole:
 Finish = Callable[[int, bytes, bytes], Whole]
 
 
+@dataclass(frozen=True)
+class Target:
+    """What is asked for a request, and what becomes of the answer."""
+
+    path: str  # of a model of Triton's
+    body: bytes
+    answer: Answer
+    channel: StepChannel | None = None  # that is asked instead
+
+
 @dataclass
 class Pieces:
     """What a stream's client gets, written as it comes where the client keeps up."""
@@ -53,7 +68,7 @@ class Pieces:
     write: Write
     left: bytes = b""  # to be sent with patience
 
-    def take(self, data: bytes) -> bool:
+    def take(self, data: Any) -> bool:
         """Take a piece of the engine's answer; False if something is left, or it has failed."""
         out = self.answer.feed(data)
         if self.answer.failed or (out and not self.write(out)):
@@ -123,44 +138,50 @@ class Generate:
         for inner_id in inner_ids:
             request_id = RequestId(inner_id, shown)
             stop = asked._replace(body=stop_body(inner_id), request_id=request_id)
-            asked_path, body, answer = await self._route(path, model, stop)
+            target = await self._route(path, model, stop)
+            asked_path = f"{target.path}/{self._verb}"
             try:
-                reply = await self._state.triton.ask("POST", f"{asked_path}/{self._verb}", body)
+                reply = await self._state.triton.ask("POST", asked_path, target.body)
             except TritonLost:
                 raise unreachable() from None
-            answer.begin(reply.status, reply.content_type)
-            whole = finish(*_made(answer, reply.body))
+            target.answer.begin(reply.status, reply.content_type)
+            whole = finish(*_made(target.answer, reply.body))
         await send_whole(send, whole.status, whole.headers, whole.body)
 
     async def _answer(
         self, path: str, model: Model, asked: Prepared, finish: Finish, client: Client
     ) -> None:
-        asked_path, body, answer = await self._route(path, model, asked)
-        exchange = await self._open(f"{asked_path}/{self._verb}", body)
-        self._state.exchanges.add(exchange)
-        watch = asyncio.create_task(_watch(client.receive, exchange))
+        target = await self._route(path, model, asked)
+        way, answer = self._way(target, path, model, asked), target.answer
+        upstream = await _open(way)
+        self._state.upstreams.add(upstream)
+        watch = asyncio.create_task(_watch(client.receive, upstream))
         complete = False
         try:
-            complete = await self._pass_on(exchange, answer, finish, client, watch)
+            complete = await self._pass_on(upstream, answer, finish, client, watch)
         finally:
             watch.cancel()
-            self._state.exchanges.discard(exchange)
-            if complete:
-                self._state.triton.release(exchange)
-            else:
-                stop_path = f"{path}/generate" if model.stops_by_id else ""
-                self._state.abandoned.add(exchange, asked.request_id.inner, stop_path)
-        if answer.success_of:
-            self._state.counts.add(answer.success_of)
+            self._state.upstreams.discard(upstream)
+            way.close(upstream, complete)
+        for name in answer.success_of:
+            self._state.counts.add(name)
 
-    async def _route(self, path: str, model: Model, asked: Prepared) -> tuple[str, bytes, Answer]:
-        """The model that is asked, with which body, and what becomes of its answer.
+    def _way(self, target: Target, path: str, model: Model, asked: Prepared) -> Way:
+        if target.channel is not None:
+            return StepWay(target.channel, target.body, self._type)
+        stop_path = f"{path}/generate" if model.stops_by_id else ""
+        asked_path, inner_id = f"{target.path}/{self._verb}", asked.request_id.inner
+        triton, abandoned = self._state.triton, self._state.abandoned
+        return TritonWay(triton, abandoned, asked_path, target.body, inner_id, stop_path)
+
+    async def _route(self, path: str, model: Model, asked: Prepared) -> Target:
+        """What is asked, with which body, and what becomes of its answer.
 
         A long prompt is encoded by a thread, beside what else goes on.
         """
         route = model.route
         if route is None or not route.fits(asked) or "/versions/" in path:
-            return path, asked.body, Answer(asked.request_id)
+            return Target(path, asked.body, Answer(asked.request_id))
         if route.is_long(asked):
             loop, encoders = asyncio.get_running_loop(), self._state.encoders
             body = await loop.run_in_executor(encoders, route.body, asked, self._type)
@@ -168,25 +189,24 @@ class Generate:
             body = route.body(asked, self._type)
         if isinstance(body, Refusal):
             raise body
-        source = route.ensemble if body is None or route.engine is None else route.engine
         try:
-            answer = TextAnswer(
-                source, route.texts, asked.request_id, asked.skip_special_tokens, asked.streams
-            )
+            if body is not None and route.engine is not None and route.has_steps:
+                channel = await self._state.steps.find(route.engine.model)
+                if channel is not None:
+                    return Target(
+                        "", body, _step_text(route.engine, channel, route, asked), channel
+                    )
+            source = route.ensemble if body is None or route.engine is None else route.engine
+            request_id, skip = asked.request_id, asked.skip_special_tokens
+            answer = TextAnswer(source, route.texts, request_id, skip, asked.streams)
         except Exception as error:  # of a tokenizer_type: this request's alone
             log.error("no text can be made of tokens: %s", error)
             raise Refusal(500, failure(error)) from None
-        return f"/v2/models/{source.model}", body or asked.body, answer
-
-    async def _open(self, path: str, body: bytes) -> Exchange:
-        try:
-            return await self._state.triton.open("POST", path, body)
-        except TritonLost:
-            raise unreachable() from None
+        return Target(f"/v2/models/{source.model}", body or asked.body, answer)
 
     async def _pass_on(
         self,
-        exchange: Exchange,
+        upstream: Upstream,
         answer: Answer,
         finish: Finish,
         client: Client,
@@ -195,18 +215,18 @@ class Generate:
         """Send an answer as it comes; whether all of it was read."""
         started, send = False, client.send
         try:
-            await exchange.head()
-            answer.begin(exchange.status, exchange.content_type)
+            await upstream.head()
+            answer.begin(upstream.status, upstream.content_type)
             if not answer.streams or answer.status != 200:  # an error says in its event what it is
-                body = await read_whole(exchange, self._state.limits.answer_bytes)
-                whole = finish(*_made(answer, body))
+                piece = await upstream.whole(self._state.limits.answer_bytes)
+                whole = finish(*_made(answer, piece))
                 watch.cancel()
                 await send_whole(send, whole.status, whole.headers, whole.body)
                 return True
             started = True
             await send(_start(answer.status))
             pieces = Pieces(answer, client.write)
-            while not await exchange.pass_to(pieces.take):
+            while not await upstream.pass_to(pieces.take):
                 await send({"type": "http.response.body", "body": pieces.left, "more_body": True})
                 if answer.failed:
                     break
@@ -245,9 +265,21 @@ def _as_inferred(
     return Whole(status, *infer_answer(request, outputs, body))
 
 
-def _made(answer: Answer, body: bytes) -> tuple[int, bytes, bytes]:
-    """Status, type and body for the client, of all that Triton answered."""
-    made = answer.feed(body) + answer.end()
+async def _open(way: Way) -> Upstream:
+    try:
+        return await way.open()
+    except TritonLost:
+        raise unreachable() from None
+
+
+def _step_text(engine: Source, channel: StepChannel, route: Route, asked: Prepared) -> StepText:
+    request_id, skip = asked.request_id, asked.skip_special_tokens
+    return StepText(engine, channel.version, route.texts, request_id, skip)
+
+
+def _made(answer: Answer, piece: Any) -> tuple[int, bytes, bytes]:
+    """Status, type and body for the client, of all that the engine answered."""
+    made = answer.feed(piece) + answer.end()
     return answer.status_of(made), answer.content_type, made
 
 
@@ -256,11 +288,11 @@ def _start(status: int) -> dict[str, object]:
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def _watch(receive: Receive, exchange: Exchange) -> None:
+async def _watch(receive: Receive, upstream: Upstream) -> None:
     """Wait for the client to leave, and for nobody to wait for the answer then."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    exchange.interrupt(ClientGone())
+    upstream.interrupt(ClientGone())
 
 
 def owner_of(scope: Scope) -> str:

@@ -73,11 +73,13 @@ def read_model(
     config_of: Callable[[str], Config],
     load: Callable[[Config, Config], Plugins] = lambda *_: Plugins(),
     as_made: Callable[[Config], bool] = lambda _: False,
+    has_steps: Callable[[Config], bool] = lambda _: False,
 ) -> Model:
     """A model by its configuration; `config_of` gives those of an ensemble's steps.
 
     `load` gives the plugins that its first and its last step are, `as_made` says whether an
-    ensemble is wired as `make repo` wires it.
+    ensemble is wired as `make repo` wires it, `has_steps` whether a model may be asked by its step
+    socket.
     """
     batched = int(config.get("max_batch_size", 0)) > 0
     inputs = {tensor["name"]: Field.of(tensor, batched) for tensor in config.get("input", [])}
@@ -91,7 +93,7 @@ def read_model(
         known,
         fields=inputs,
         known_by_id=any(step.get("backend") == "tensorrtllm" for step in steps),
-        route=choose_route(config, config_of, inputs, load, as_made),
+        route=choose_route(config, config_of, inputs, load, as_made, has_steps),
         responses=Responses.of(steps),
         context=_context(steps),
     )
@@ -120,8 +122,12 @@ def check_inner(model: Model) -> None:
 class Models:
     """The models of the server behind, asked for once and again when they may have changed."""
 
-    def __init__(self, triton_port: int, model_repo: str = "") -> None:
-        """`model_repo`: the repository that ids are made text of; "": none."""
+    def __init__(self, triton_port: int, model_repo: str = "", short_way: bool = True) -> None:
+        """`model_repo`: the repository that ids are made text of; "": none.
+
+        `short_way`: whether engines may be asked by their step sockets.
+        """
+        self._short_way = short_way
         self._url = f"http://127.0.0.1:{triton_port}"
         self._repository = Path(model_repo) if model_repo else None
         self._plugins: dict[str, Plugins] = {}  # by the configurations that they were loaded by
@@ -173,6 +179,7 @@ class Models:
                 lambda step: self._config(f"/v2/models/{step}"),
                 self._load,
                 self._as_made,
+                self._has_steps,
             )
         except urllib.error.HTTPError as error:
             return Refusal(404, f"{_reason(error)}; ask /v2/models/ensemble")
@@ -185,6 +192,14 @@ class Models:
         if self._repository is None:
             return False
         return wired_as_made(self._repository, ensemble)
+
+    def _has_steps(self, engine: Config) -> bool:
+        """Whether a model may be asked by its step socket: a Python engine, as it was made."""
+        if not self._short_way or self._repository is None or engine.get("backend") != "python":
+            return False
+        from trellis.gateway.plugin_loading import is_own_engine
+
+        return is_own_engine(engine, self._repository)
 
     def _load(self, before: Config, last: Config) -> Plugins:
         """The plugins of two models, loaded once; none where these have to do it."""

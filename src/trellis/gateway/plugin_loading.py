@@ -25,6 +25,8 @@ from trellis.tokenizers.registry import type_module
 Config = Mapping[str, Any]
 TYPE = "tokenizer_type"
 AUTO = "auto"
+ENGINES = Path("trellis", "engine_host", "engines")
+CODE = frozenset({".py", ".pyc", ".so"})
 
 
 def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
@@ -49,6 +51,16 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
         return Plugins(texts, encoder, numpy_type, RequestError)
     except Exception as error:  # whatever is raised there: texts can be made all the same
         return Plugins(texts, why_not=str(error))
+
+
+def is_own_engine(engine: Config, repository: Path) -> bool:
+    """Whether what serves a Python engine's steps is as `make repo` of this release makes it.
+
+    Not looked at: the engine's own files, which are data, and how its library is called, which
+    makes no difference to what serves its steps.
+    """
+    files = map(Path, foreign_code(_settings(engine, repository).folder))
+    return not any(file.suffix in CODE and ENGINES not in file.parents for file in files)
 
 
 def _not_ours(files: Sequence[str]) -> str:

@@ -39,11 +39,22 @@ class Relay:
 
 
 class Ready(Relay):
-    """Readiness: of the server, if it was not asked to stop."""
+    """Readiness: of the server, if it was not asked to stop, and its engines can be asked."""
 
     async def _check(self, scope: Scope) -> None:
         if self._state.draining:
             raise stopping()
+        for name in await self._state.steps.lost():
+            if await self._loaded(name):
+                raise Refusal(503, f"{name}: its step socket is closed; the server has to end")
+            self._state.steps.forget(name)
+
+    async def _loaded(self, name: str) -> bool:
+        try:
+            reply = await self._state.triton.ask("GET", f"{model_path(name)}/ready")
+        except TritonLost:
+            raise unreachable() from None
+        return reply.status == 200
 
 
 class ModelRelay(Relay):

@@ -39,6 +39,7 @@ class Route:
     engine: Source | None = None
     requests: EngineRequests | None = None  # to the engine
     refusal: type[Exception] = ValueError  # what those raise
+    has_steps: bool = False  # whether the engine may be asked by its step socket
     told: frozenset[str] = frozenset()  # what asks for something that only the last step tells
 
     def fits(self, asked: "Prepared") -> bool:
@@ -73,11 +74,13 @@ def choose_route(
     fields: dict[str, Field],
     load: Callable[[Config, Config], Plugins],
     as_made: Callable[[Config], bool],
+    has_steps: Callable[[Config], bool] = lambda _: False,
 ) -> Route | None:
     """The way for an ensemble; None if it is to be asked itself.
 
     `config_of` gives the configuration of a model, or raises OSError; `load` the plugins of the
-    first and the last step; `as_made` says whether an ensemble is wired as `make repo` wires it.
+    first and the last step; `as_made` says whether an ensemble is wired as `make repo` wires it,
+    `has_steps` whether a model may be asked by its step socket.
     """
     steps = config["ensemble_scheduling"]["step"]
     try:
@@ -100,7 +103,13 @@ def choose_route(
         return way
     requests = EngineRequests(plugins.preprocessor, plugins.types, (steps[0], steps[1]), fields)
     asked = _source(config, engine, steps[1]["output_map"], shown, is_engine=True)
-    return replace(way, engine=asked, requests=requests, refusal=plugins.refusal)
+    return replace(
+        way,
+        engine=asked,
+        requests=requests,
+        refusal=plugins.refusal,
+        has_steps=has_steps(engine),
+    )
 
 
 def _source(

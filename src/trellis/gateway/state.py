@@ -12,7 +12,9 @@ from trellis.gateway.limits import Limits
 from trellis.gateway.models import Models
 from trellis.gateway.parse_process import ParseProcess
 from trellis.gateway.request_body import Bodies
-from trellis.gateway.triton import CutOff, Exchange, Triton
+from trellis.gateway.step_channel import StepChannels
+from trellis.gateway.triton import CutOff, Triton
+from trellis.gateway.ways import Upstream
 from trellis.server.gateway_settings import GatewaySettings
 
 CUT_OFF = "the server was stopped before the answer was complete"
@@ -27,10 +29,11 @@ class State:
         self.limits = limits
         self.draining = False  # this server was asked to stop
         self.triton = Triton(settings.triton_port, limits, loop)
-        self.models = Models(settings.triton_port, settings.model_repo)
+        self.models = Models(settings.triton_port, settings.model_repo, settings.short_way)
+        self.steps = StepChannels(settings.triton_pid)
         self.in_flight = RequestsInFlight()
         self.bodies = Bodies(limits.bodies_bytes)
-        self.exchanges: set[Exchange] = set()  # whose answers clients wait for
+        self.upstreams: set[Upstream] = set()  # whose answers clients wait for
         self.abandoned = AbandonedRequests(self.triton, settings.triton_pid, limits, loop)
         self.counts = Counts(settings.triton_pid, loop)
         self.parser = ParseProcess(limits)
@@ -39,13 +42,14 @@ class State:
 
     def cut_off(self) -> None:
         """End every answer that is in flight with an error."""
-        for exchange in self.exchanges:
-            exchange.interrupt(CutOff(CUT_OFF))
+        for upstream in self.upstreams:
+            upstream.interrupt(CutOff(CUT_OFF))
 
     async def close(self) -> None:
         """End what listens and what encodes."""
         await self.abandoned.close()
         self.triton.close()
+        self.steps.close()
         self.parser.kill()
         self.counts.close()
         self.encoders.shutdown(wait=False, cancel_futures=True)

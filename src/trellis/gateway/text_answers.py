@@ -77,8 +77,8 @@ class TextAnswer(Answer):
     def end(self) -> bytes:
         """What is left; and the answer counts if it was none of an error."""
         body = super().end()
-        if self.status == 200 and not self.failed:
-            self.success_of = self._source.ensemble
+        if self.status == 200 and not (self.failed or self.refused):
+            self.success_of = (self._source.ensemble,)
         return body
 
     def _object(self, data: bytes) -> bytes:
@@ -88,6 +88,7 @@ class TextAnswer(Answer):
             around = (data[: found.start()], data[found.end() :])
         elif data.startswith(ERROR):
             fails = self.streams or self.status != 200
+            self.refused = True
             # Else it is of Triton's front end: a model that streams was asked by /generate.
             return self.request_id.restored(self._source.error(data) if fails else data)
         else:  # no tokens: TensorRT-LLM's answer to a stop
@@ -124,15 +125,17 @@ class TextAnswer(Answer):
             for name, value in found.items()
             if name not in source.hidden
         }
-        if ID in kept:
-            shown = self.request_id.client
-            kept |= {ID: quoted(shown)} if shown else {}
-            if not shown:
-                del kept[ID]
-        kept[b"model_name"] = b'"%s"' % source.ensemble.encode()
-        kept |= SEQUENCE
-        members = [b'"%s":%s,' % (name, kept[name]) for name in sorted(kept)]  # as Triton has them
-        self._head = b'{%s"text_output":' % b"".join(members)
+        kept.pop(ID, None)
+        self._head = head(source, self.request_id, kept)
+
+
+def head(source: Source, request_id: RequestId, members: Mapping[bytes, bytes]) -> bytes:
+    """All of an answer's JSON before its text; `members`: what it has beside, values as JSON."""
+    every = {**members, **SEQUENCE, b"model_name": quoted(source.ensemble)}
+    if request_id.client:
+        every[ID] = quoted(request_id.client)
+    written = [b'"%s":%s,' % (name, every[name]) for name in sorted(every)]  # as Triton has them
+    return b'{%s"text_output":' % b"".join(written)
 
 
 def _number(value: bytes | None) -> int | None:

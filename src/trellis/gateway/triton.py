@@ -100,6 +100,16 @@ class Exchange(asyncio.Protocol):
         self._pending = 0
         return data
 
+    async def whole(self, most: int) -> bytes:
+        """The rest of the body. Raises TritonLost for one larger than `most` bytes."""
+        parts, size = [], 0
+        while data := await self.read():
+            parts.append(data)
+            size += len(data)
+            if size > most:
+                raise TritonLost(f"an answer of more than {most} bytes")
+        return b"".join(parts)
+
     async def pass_to(self, sink: Callable[[bytes], bool]) -> bool:
         """Give `sink` each piece of the body as it comes, without waking whoever waits here.
 
@@ -291,7 +301,7 @@ class Triton:
         exchange = await self.open(method, path, body, headers)
         try:
             await exchange.head()
-            answer = await read_whole(exchange, self._limits.answer_bytes)
+            answer = await exchange.whole(self._limits.answer_bytes)
             reply = Reply(exchange.status, exchange.content_type, answer)
         except TritonLost:
             exchange.close()
@@ -317,14 +327,3 @@ class Triton:
         for exchange in self._kept:
             exchange.close()
         self._kept.clear()
-
-
-async def read_whole(exchange: Exchange, most: int) -> bytes:
-    """The rest of a body. Raises TritonLost for one larger than `most` bytes."""
-    parts, size = [], 0
-    while data := await exchange.read():
-        parts.append(data)
-        size += len(data)
-        if size > most:
-            raise TritonLost(f"an answer of more than {most} bytes")
-    return b"".join(parts)

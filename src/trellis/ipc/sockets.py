@@ -43,6 +43,12 @@ def receive_into(from_socket: socket.socket, buffer: memoryview) -> int:
     return size if _is_ours(ancillary, flags) else 0
 
 
+def peer_is_ours(peer: socket.socket) -> bool:
+    """Whether the other end of a connected Unix socket is a process of this user, or of root."""
+    data = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _CREDENTIALS.unpack(data)[1] in (os.geteuid(), 0)
+
+
 def _is_ours(ancillary: list[Any], flags: int) -> bool:
     """Whether a datagram came whole, from this user or from root."""
     uids = [

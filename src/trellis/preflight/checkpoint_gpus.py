@@ -113,11 +113,13 @@ def _gpus(
 
 def describe(estimate: VllmMemory, share: float, total: float) -> str:
     """An estimate in a line: its parts, and how many tokens the cache holds."""
+    whole = estimate.kv_cache == estimate.room
+    of = f", {share:g} of {total / GIB:.2f}" if whole else f" of {total / GIB:.2f}"
     return (
         f"weights {estimate.weights / GIB:.2f} + activations, graphs and runtime"
         f" {estimate.overhead / GIB:.2f} + KV cache {estimate.kv_cache / GIB:.2f}"
         f" ({estimate.kv_tokens} tokens of {estimate.token_bytes / 1024:.0f} KiB)"
-        f" = {estimate.held / GIB:.2f} GiB, {share:g} of {total / GIB:.2f} (estimated)"
+        f" = {estimate.held / GIB:.2f} GiB{of} (estimated)"
     )
 
 

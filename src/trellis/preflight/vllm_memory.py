@@ -41,7 +41,8 @@ class VllmMemory:
     overhead: float  # activations, CUDA graphs, runtime
     kv_cache: float
     kv_tokens: int
-    fitting_tokens: int  # the most that would fit
+    room: float  # bytes that are left for the cache, which may be made smaller
+    fitting_tokens: int  # the most that would fit in there
     token_bytes: float  # of one token in the cache
 
     @property
@@ -103,7 +104,7 @@ def _filled(
     asked = served.settings.get("max_tokens_in_paged_kv_cache")
     tokens = -(-asked // size) * size if asked else fitting
     held = tokens * token if asked else room
-    return VllmMemory(weights, overhead, held, tokens, fitting, token)
+    return VllmMemory(weights, overhead, held, tokens, room, fitting, token)
 
 
 def _activations(served: ServedCheckpoint) -> float:

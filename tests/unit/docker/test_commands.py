@@ -3,17 +3,22 @@
 What they print is compared with golden/docker by test_goldens.py. Docker is a script here.
 """
 
+import json
 import os
 import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
 from support.cli import run
 from support.fake_engines import write_checkpoint, write_engine
-from trellis.contract.containers import containers, containers_for
+from support.paths import ROOT
+from trellis.cli import launch
+from trellis.contract.containers import VLLM_CONTAINERS, containers, containers_for
 from trellis.contract.release import has_engines
 from trellis.engine_files.engine_folder import read_engine
+from trellis.preflight.library import LIBRARIES, check_library_release
 from trellis.repository.assemble import Plan, assemble
 
 
@@ -76,7 +81,7 @@ def test_the_repository_is_mounted_where_its_engine_is_looked_for(
         assemble(Plan(engine, "llama", llama_folder, mount=mount), repository)
         done = run("serve_docker", "--model_repo", repository, "--http_port=9000", "--run=0")
         assert f"-v {repository}:{inside}:ro" in done.output
-        assert f"--model-repository={inside}" in done.output
+        assert f"--model_repo={inside}" in done.output
         assert "-p 127.0.0.1:9000:8000" in done.output
         for part in ("--gpus all", "--shm-size=2g", "--ulimit memlock=-1"):
             assert part in done.output
@@ -107,26 +112,91 @@ def test_a_release_that_builds_no_engines_says_what_to_do(
     assert f"make repo ENGINE={tmp_path} BACKEND=llmapi" in done.output
 
 
-def test_a_checkpoint_behind_the_llm_api_is_served_in_the_newest_container(
+def made(folder: Path, tokenizer: Path, engine_type: str, **settings: str) -> Path:
+    """A repository of a checkpoint."""
+    engine = read_engine(write_checkpoint(folder / "checkpoint"), engine_type)
+    assemble(Plan(engine, "llama", tokenizer, settings=settings), folder / "triton_model_repo")
+    return folder / "triton_model_repo"
+
+
+def printed(repository: Path, *options: str) -> list[list[str]]:
+    """The commands, as a shell would read them."""
+    done = run("serve_docker", "--model_repo", repository, "--run=0", *options)
+    assert done.status == 0, done.output
+    return [shlex.split(line) for line in done.output.replace("\\\n", "").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("engine_type", "base"),
+    [
+        ("llmapi", "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"),
+        ("vllm", "nvcr.io/nvidia/tritonserver:26.08-vllm-python-py3"),
+    ],
+)
+def test_a_checkpoint_is_served_in_the_newest_container_that_has_its_library(
+    tmp_path: Path, llama_folder: Path, engine_type: str, base: str
+) -> None:
+    repository = made(tmp_path, llama_folder, engine_type)
+    build, serve = printed(repository)
+    assert build[:2] == ["docker", "build"]
+    assert f"--build-arg=BASE={base}" in build
+    assert build[-1] == str(ROOT)
+    image = f"trellis:{base.partition(':')[2]}"
+    assert f"--tag={image}" in build
+    launch = serve[serve.index(image) + 1 :]
+    assert launch[:2] == ["--model_repo=/triton_model_repo", "--world_size=1"]
+    assert f"{repository}:/triton_model_repo:ro" in serve
+    assert f"--user={os.getuid()}:{os.getgid()}" in serve
+    build, serve = printed(repository, "--image=registry.local/mine:1")
+    assert "--build-arg=BASE=registry.local/mine:1" in build
+    assert "trellis:1" in serve
+
+
+def test_several_gpus_of_a_checkpoint_are_passed_on(tmp_path: Path, llama_folder: Path) -> None:
+    _, serve = printed(made(tmp_path, llama_folder, "vllm"), "--world_size=2")
+    assert "--world_size=2" in serve
+    assert "--shm-size=3g" in serve
+
+
+def test_what_runs_in_the_container_is_the_launcher_with_options_that_it_has(
     tmp_path: Path, llama_folder: Path
 ) -> None:
-    repository = tmp_path / "triton_model_repo"
-    engine = read_engine(write_checkpoint(tmp_path / "checkpoint"), "llmapi")
-    assemble(Plan(engine, "llama", llama_folder), repository)
-    done = run("serve_docker", "--model_repo", repository, "--run=0")
-    assert done.status == 0, done.output
-    assert "tritonserver:26.07-trtllm-python-py3" in done.output
-    assert f"-v {repository}:/triton_model_repo:ro" in done.output
-    done = run("serve_docker", "--model_repo", repository, "--image=mine:1", "--run=0")
-    assert "mine:1" in done.output
+    repository = made(tmp_path, llama_folder, "vllm")
+    _, serve = printed(repository)
+    entry = next(
+        line
+        for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
+        if line.startswith("ENTRYPOINT")
+    )
+    command = json.loads(entry.removeprefix("ENTRYPOINT "))
+    assert command[:2] == ["trellis", "launch"]
+    given = command[2:] + serve[serve.index("trellis:26.08-vllm-python-py3") + 1 :]
+    launcher = typer.Typer()
+    launcher.command()(launch.main)
+    here = [word.replace("/triton_model_repo", str(repository)) for word in given]
+    parsed = typer.main.get_command(launcher).make_context("launch", here)
+    assert parsed.params["model_repo"] == repository
+    assert parsed.params["address"] == parsed.params["grpc_address"] == "0.0.0.0"
+    assert parsed.params["http_gateway"] is True
 
 
-def test_a_repository_for_vllm_needs_no_container(tmp_path: Path, llama_folder: Path) -> None:
-    engine = read_engine(write_checkpoint(tmp_path / "checkpoint"), "vllm")
-    assemble(Plan(engine, "llama", llama_folder), tmp_path / "repo")
+def test_an_engine_on_this_machines_cpu_needs_no_container(
+    tmp_path: Path, llama_folder: Path
+) -> None:
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    (folder / "openvino_model.xml").write_text("<net/>")
+    assemble(Plan(read_engine(folder), "llama", llama_folder), tmp_path / "repo")
     done = run("serve_docker", "--model_repo", tmp_path / "repo", "--run=0")
     assert done.status == 1
     assert "its engine needs no container; `make launch` it" in done.output
+
+
+def test_the_vllm_of_every_container_is_a_release_that_the_engine_takes() -> None:
+    vllm = LIBRARIES["vllm"]
+    for version in VLLM_CONTAINERS.values():
+        assert check_library_release("vllm", version, "python3", tried=False).remedy == ""
+    assert vllm.known == "vLLM 0.24 to 0.32"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from support.wrong_types import with_wrong
 from trellis.bounded_files import CONFIG_BYTES
 from trellis.engine_files.checkpoint import CheckpointError, read_checkpoint
 from trellis.engine_files.engine_folder import CHECKPOINT_ENGINES, read_engine
+from trellis.engine_files.parallel import fitting
 from trellis.errors import TrellisError
 
 CHECKPOINT: dict[str, Any] = {
@@ -31,6 +32,14 @@ CHECKPOINT: dict[str, Any] = {
     "dtype": "bfloat16",
     "torch_dtype": "bfloat16",
     "is_encoder_decoder": False,
+    "intermediate_size": 1536,
+    "moe_intermediate_size": 512,
+    "kv_lora_rank": 64,
+    "quantization_config": {
+        "group_size": 128,
+        "weight_block_size": [128, 128],
+        "config_groups": {"group_0": {"weights": {"group_size": 128}}},
+    },
 }
 NESTED = {"architectures": ["X"], "text_config": CHECKPOINT}
 INDEX = {"metadata": {"total_size": 1}, "weight_map": {"a": "model.safetensors"}}
@@ -58,7 +67,9 @@ def read_or_say(folder: Path) -> str:
     try:
         engine = read_engine(folder)
         if engine.engine_type in CHECKPOINT_ENGINES:
-            read_checkpoint(folder).weight_bytes(2)
+            found = read_checkpoint(folder)
+            found.weight_bytes(2)
+            assert (1, 1) in fitting(found.config, 8)
         assert engine.max_input_len is None or type(engine.max_input_len) is int
         assert engine.vocab_size is None or type(engine.vocab_size) is int
         str(engine.trtllm)

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from support.fake_triton import Sender
-from trellis.engine_host.answers import Answer, Row
+from support.fake_triton import Outlet, Sender
 from trellis.engine_host.engines.engine import Progress, Sampling
+from trellis.engine_host.sequences import Row
+from trellis.engine_host.triton_answers import TritonAnswer
 
 COUNTS = frozenset(("num_input_tokens", "num_output_tokens"))
 SEVERAL: dict[str, Any] = {"num_return_sequences": 2, "sample": True}
@@ -14,16 +15,16 @@ SEVERAL: dict[str, Any] = {"num_return_sequences": 2, "sample": True}
 
 def answer_of(
     sender: Sender, rows: int = 1, streaming: bool = True, prefix: int = 0, **sampling: Any
-) -> Answer:
+) -> TritonAnswer:
     """An answer that counts, to prompts of 5 tokens."""
     made = [
         Row(row << 16, Sampling(max_tokens=9, **sampling), 5, [0] * prefix, lambda: None)
         for row in range(rows)
     ]
-    return Answer(sender, made, streaming, COUNTS)
+    return TritonAnswer(sender, Outlet(), made, streaming, COUNTS)
 
 
-def feed(answer: Answer, row: int, sequence: int, ids: list[int], finish: Any = None) -> None:
+def feed(answer: TritonAnswer, row: int, sequence: int, ids: list[int], finish: Any = None) -> None:
     answer.feed(row, Progress(1, sequence, ids, finish, [], 0.0))
 
 

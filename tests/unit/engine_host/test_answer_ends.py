@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.fake_triton import Sender
-from trellis.engine_host.answers import Answer, Row, Sequence
+from support.fake_triton import Outlet, Sender
 from trellis.engine_host.engines.engine import Progress, Sampling
 from trellis.engine_host.engines.process_messages import read_sampling as read_sent
 from trellis.engine_host.engines.process_messages import sampling_values
 from trellis.engine_host.sampling_inputs import read_sampling
+from trellis.engine_host.sequences import Row, Sequence
+from trellis.engine_host.triton_answers import TritonAnswer
 from trellis.errors import RequestError
 from trellis.pipeline.encode import Preprocessor
 from trellis.pipeline.model_settings import ModelSettings
@@ -89,8 +90,9 @@ def test_what_is_said_of_special_tokens_goes_on_to_postprocessing_alone(
 ) -> None:
     sender = Sender()
     row = Row(1 << 16, Sampling(max_tokens=2), 1, [], lambda: None)
-    answer = Answer(
+    answer = TritonAnswer(
         sender,
+        Outlet(),
         [row],
         streaming,
         frozenset(),

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from support.fake_triton import Sender
-from trellis.engine_host.answers import Answer, Row
 from trellis.engine_host.engines.engine import Failure, Progress, Sampling
 from trellis.engine_host.queue import RequestQueue
 from trellis.engine_host.scheduler import Admission, Scheduler
 from trellis.engine_host.senders import Senders
+from trellis.engine_host.sequences import Row
+from trellis.engine_host.triton_answers import TritonAnswer
 
 
 class Engine:
@@ -74,7 +75,7 @@ class Host:
         sender = Sender(fail_at or None)
         sampling = Sampling(max_tokens=tokens)
         rows = [Row(1 << 16, sampling, 1, [], lambda: None) for _ in prompts]
-        answer = Answer(sender, rows, streaming, frozenset())
+        answer = TritonAnswer(sender, self.senders, rows, streaming, frozenset())
         admissions = []
         for row, prompt in enumerate(prompts):
             self.keys += 1

@@ -22,6 +22,7 @@ from trellis.gateway.refusals import Refusal
 from trellis.gateway.routes import Route
 from trellis.gateway.state import State
 from trellis.gateway.text_answers import Source
+from trellis.gateway.triton import Exchange
 from trellis.pipeline.decode import Detokenizer
 
 SOURCE = Source("ensemble", "ensemble_ids", {}, frozenset(), False)
@@ -129,7 +130,8 @@ def test_an_answer_that_triton_breaks_off_ends_with_an_error() -> None:
         client = await gateway.connect()
         await client.send(stream({"text_input": "a"}))
         await said(client, b"data: ")
-        (exchange,) = state.exchanges
+        (exchange,) = state.upstreams
+        assert isinstance(exchange, Exchange)
         exchange.close()
         data = await said(client, b"0\r\n\r\n")
         assert b'data: {"error": "Triton closed the connection"}\n\n' in data

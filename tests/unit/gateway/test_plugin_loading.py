@@ -12,7 +12,7 @@ from support.shown_config import config_of
 from trellis.engine_files.engine_folder import EngineFolder, read_engine
 from trellis.gateway.limits import LONG_BODY
 from trellis.gateway.models import read_model
-from trellis.gateway.plugin_loading import load_plugins
+from trellis.gateway.plugin_loading import is_own_engine, load_plugins
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.routes import Route
 from trellis.pipeline.hooks import FILE
@@ -32,6 +32,29 @@ SOURCES = ROOT / "model_repo_src"
 def test_the_entry_of_every_python_model_is_the_one_the_gateway_knows() -> None:
     for model in ("preprocessing", "tensorrt_llm", "postprocessing"):
         assert (SOURCES / model / "1" / "model.py").read_text() == ENTRY.format(model=model)
+
+
+def test_an_engine_is_its_releases_own_until_its_code_is_edited(
+    tmp_path: Path, llama_folder: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.gguf").write_bytes(b"weights")
+    files = tuple((tmp_path / "out").iterdir())
+    engine = EngineFolder(tmp_path / "out", "openvino", files, max_seq_len=99, vocab_size=32_000)
+    repository = tmp_path / "triton_model_repo"
+    assemble(Plan(engine, "llama", llama_folder), repository)
+    config = config_of(repository, "tensorrt_llm")
+    assert is_own_engine(config, repository)
+    code = repository / "tensorrt_llm" / "1" / "trellis" / "engine_host" / "queue.py"
+    before = code.read_text()
+    code.write_text(f"{before}# mine\n")
+    assert not is_own_engine(config, repository)
+    code.write_text(before)
+    adapter = code.parent / "engines" / "openvino.py"
+    adapter.write_text(f"{adapter.read_text()}# mine\n")
+    assert is_own_engine(config, repository)
+    (repository / "tensorrt_llm" / "1" / "numpy.py").touch()  # would be imported in its place
+    assert not is_own_engine(config, repository)
 
 
 @pytest.fixture(params=["python", "0.17.0", pytest.param("0.5.0", marks=pytest.mark.slow)])

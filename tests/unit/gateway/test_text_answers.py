@@ -116,7 +116,7 @@ def test_a_stream_has_the_text_of_its_tokens_however_its_bytes_are_cut(
     answer = answer_of(tokenizer)
     answer.begin(200, EVENTS)
     assert fed(answer, b"".join(events), cuts) == b"".join(right)
-    assert answer.success_of == "ensemble"
+    assert answer.success_of == ("ensemble",)
 
 
 @settings(max_examples=examples(100), suppress_health_check=list(HealthCheck))
@@ -361,7 +361,7 @@ def test_a_hook_that_fails_is_named_and_nothing_else_is_said(hook: Any, message:
     """As an answer of Triton's with its status, also where the object cannot be made."""
     answer = answer_by(ENGINE, Detokenizer(Ending().push, Ending, None, hook))
     out = whole(answer, from_triton([5], ENGINE.model))
-    assert (answer.status, answer.success_of) == (400, "")
+    assert (answer.status, answer.success_of) == (400, ())
     said = {"error": f"in ensemble 'ensemble', hooks.py: {message}"}
     assert json.loads(out) == said
 
@@ -390,7 +390,7 @@ def test_a_stream_that_cannot_be_decoded_ends_with_the_error() -> None:
     assert first == b"data: " + expected("x")
     assert json.loads(last.removeprefix(b"data: ")) == {"error": FAULT}
     assert answer.feed(events[0]) == answer.end() == b""
-    assert answer.success_of == ""
+    assert answer.success_of == ()
 
 
 def test_a_whole_answer_that_cannot_be_decoded_is_the_error() -> None:

@@ -4,13 +4,17 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.checkpoint_shapes import LLAMA_7B, SMOLLM2, write_shape
+from support.paths import ROOT
 from trellis.engine_files.checkpoint import CheckpointError, read_checkpoint
+from trellis.engine_files.engine_folder import read_engine
 from trellis.engine_files.safetensors_headers import SafetensorsError, read_tensors
 from trellis.preflight.served_checkpoint import ServedCheckpoint
 from trellis.preflight.vllm_memory import (
@@ -20,6 +24,7 @@ from trellis.preflight.vllm_memory import (
     kv_bytes_per_token,
     utilization,
 )
+from trellis.repository.assemble import Plan, assemble
 
 H100 = 81559 * 2**20  # nvidia-smi's memory.total
 
@@ -156,3 +161,33 @@ def test_files_that_the_index_does_not_name_are_no_weights(tmp_path: Path) -> No
     index = {"weight_map": {"model.embed_tokens.weight": "model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert read_checkpoint(folder).weight_bytes() == before
+
+
+LOG = """
+(Worker pid=1) INFO 11-27 06:44:24 [gpu_model_runner.py:5150] Model loading took 12.55 GiB memory
+(Worker pid=1) INFO 11-27 06:44:24 [gpu_worker.py:760] Available KV cache memory: {room} GiB
+(EngineCore pid=2) INFO 11-27 06:44:24 [kv_cache_utils.py:2327] GPU KV cache size: {tokens} tokens,
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("room", "tokens", "status"),
+    [("57.61", "117,984", 0), ("50.12", "102,640", 1), ("57.61", "", 1)],
+)
+def test_the_script_sets_the_estimate_beside_a_log(
+    tmp_path: Path, llama_folder: Path, room: str, tokens: str, status: int
+) -> None:
+    engine = read_engine(write_shape(tmp_path / "llama", LLAMA_7B), "vllm")
+    settings = {"triton_max_batch_size": "64"}
+    assemble(Plan(engine, "llama", llama_folder, settings=settings), tmp_path / "repo")
+    log = tmp_path / "launch.log"
+    log.write_text(LOG.format(room=room, tokens=tokens))
+    script = ROOT / "benchmarks" / "memory_estimate.py"
+    options = [f"--model_repo={tmp_path / 'repo'}", "--gpu_mib=81559", f"--log={log}"]
+    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    found = json.loads(done.stdout.partition("not within")[0])
+    assert found["weights"] == {"estimate": 12.55, "vllm": 12.55, "percent": 0.0}
+    assert found["room"]["vllm"] == float(room)
+    assert ("kv_tokens" in found) is bool(tokens)

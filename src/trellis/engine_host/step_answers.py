@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers as events of the step socket: for the gateway, one sequence of one prompt each."""
+
+from typing import Any
+
+import numpy as np
+
+from trellis.engine_host.answers import Answer, Outlet
+from trellis.engine_host.request_reader import Asked
+from trellis.errors import RequestError
+
+
+class StepAnswer(Answer):
+    """The answer to a request that came by the step socket."""
+
+    def __init__(self, number: int, outlet: Outlet, asked: Asked, request_id: str) -> None:
+        """`number`: how the gateway knows it. Raises RequestError for several sequences."""
+        if len(asked.rows) != 1 or asked.rows[0].sampling.sequences != 1:
+            raise RequestError("num_return_sequences: the step socket has one sequence a request")
+        super().__init__(outlet, asked.rows, asked.streaming, asked.returns, request_id)
+        self.number = number
+        self.ended = False  # its last event was made
+
+    def event(self) -> list[Any] | None:
+        """What is new, as ipc/frames.py has it; None if nothing is."""
+        with self._lock:
+            return None if self.ended else self._event()
+
+    def _event(self) -> list[Any] | None:
+        (row,) = self.rows
+        (sequence,) = row.sequences
+        if self._error is not None:
+            self.ended = True
+            return [self.number, *self._error]
+        if self._left:
+            self.ended = True
+            return None
+        if not (sequence.done or (self.streaming and sequence.ids)):
+            return None
+        ids, sequence.ids = sequence.ids, []
+        outputs: dict[str, Any] = {}
+        if row.sampling.log_probs:
+            outputs["cum_log_probs"] = np.float32(sequence.cum_log_prob).item()
+            outputs["output_log_probs"] = np.array(sequence.log_probs, np.float32).tolist()
+            sequence.log_probs = []
+        if self._counts:
+            outputs |= self.counted(row, row.sequences)
+        self.ended = sequence.done
+        if sequence.done and self._reasons:
+            outputs["finish_reason"] = sequence.finish
+        if not (outputs or sequence.done):
+            return [self.number, ids]
+        return [self.number, ids, sequence.done, sequence.cut, outputs]

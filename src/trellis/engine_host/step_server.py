@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serves the steps of a Python engine on a local socket (ipc/frames.py), beside Triton.
+
+What an engine makes in a step leaves as one message for all requests of a connection, written by
+the scheduler's own thread: no thread, process or HTTP of Triton's is between it and the gateway.
+Where the other side does not read, its answers gather, and nobody waits for it.
+"""
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+from typing import Any, Protocol
+
+from trellis.engine_host.answers import Answer
+from trellis.engine_host.step_answers import StepAnswer
+from trellis.ipc.frames import (
+    ASK,
+    EVENTS,
+    HELLO,
+    LEAVE,
+    PROTOCOL,
+    BadFrame,
+    Frames,
+    frame,
+    step_address,
+)
+from trellis.ipc.sockets import peer_is_ours
+
+BIND_SECONDS = 0.5  # between tries for an address that a model before this one still has
+CLOSE_SECONDS = 2.0  # for threads to end
+READ_BYTES = 262_144
+CONNECTIONS = 16  # a gateway has one
+
+log = logging.getLogger("trellis.steps")
+
+
+class Host(Protocol):
+    """The model that requests are for. Any thread."""
+
+    def ask(self, connection: "StepConnection", number: int, body: dict[str, Any]) -> None:
+        """Take a request, or refuse it by its connection. Never raises."""
+
+    def leave(self, answer: Answer) -> None:
+        """Nobody waits for this answer."""
+
+
+class StepConnection:
+    """One client: an outlet for its answers, and a thread that reads what it asks."""
+
+    def __init__(self, client: socket.socket, version: str, host: Host) -> None:
+        """`version`: of the model."""
+        self.answers: dict[int, StepAnswer] = {}  # in flight, by the client's number
+        self._socket = client
+        self._socket.setblocking(False)
+        self._host = host
+        self._new: dict[int, StepAnswer] = {}  # scheduled since the last message
+        self._unsent = b""
+        self._lost = False
+        self._lock = threading.Lock()  # held to write
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._write(frame(HELLO, {"protocol": PROTOCOL, "version": version}))
+        self._thread = threading.Thread(target=self._run, name="steps", daemon=True)
+        self._thread.start()
+
+    def schedule(self, answer: StepAnswer) -> None:
+        """Have what is new of it in the next message. The scheduler's thread alone."""
+        with self._lock:
+            self._new[answer.number] = answer
+
+    def step_ended(self) -> None:
+        """Write a message with all that is new, unless the one before is still being sent."""
+        with self._lock:
+            if not self._unsent:
+                self._write_new()
+
+    def refuse(self, number: int, message: str, code: str) -> None:
+        """End a request that did not begin. `code` names one of Triton's error codes."""
+        self.answers.pop(number, None)
+        with self._lock:
+            self._write(frame(EVENTS, [[number, message, code]]))
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(CLOSE_SECONDS)
+
+    @property
+    def lost(self) -> bool:
+        """Whether nobody is there any more."""
+        return self._lost
+
+    def _write_new(self) -> None:
+        events = []
+        for number, answer in self._new.items():
+            event = answer.event()
+            if answer.ended:
+                self.answers.pop(number, None)
+            if event is not None:
+                events.append(event)
+        self._new.clear()
+        if events:
+            self._write(frame(EVENTS, events))
+
+    def _write(self, data: bytes) -> None:
+        """Send as much as the socket takes; the thread sends the rest."""
+        if self._lost:
+            return
+        if self._unsent:
+            self._unsent += data
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the thread sees it, too
+            self._lost = True
+            return
+        if sent < len(data):
+            self._unsent = data[sent:]
+            self._ring()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(OSError):
+            self._bell.send(b"\0")
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except (OSError, EOFError):
+            pass
+        except BadFrame as error:
+            log.error("the step socket got what is no message: %s", error)
+        except Exception:
+            log.exception("the step socket failed")
+        self._lost = True
+        for answer in list(self.answers.values()):
+            self._host.leave(answer)
+        for each in (self._socket, self._bell, self._ear):
+            each.close()
+
+    def _serve(self) -> None:
+        """Read what is asked, and send what could not be sent at once. Raises EOFError at last."""
+        frames, poll = Frames(), select.poll()
+        poll.register(self._ear, select.POLLIN)
+        while True:
+            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            for descriptor, event in poll.poll():
+                if descriptor == self._ear.fileno():
+                    self._ear.recv(64)
+                    continue
+                if event & select.POLLOUT:
+                    self._send_rest()
+                if event & ~select.POLLOUT:
+                    data = self._socket.recv(READ_BYTES)
+                    if not data:
+                        raise EOFError
+                    for message in frames.feed(data):
+                        self._take(message)
+
+    def _send_rest(self) -> None:
+        with self._lock:
+            with contextlib.suppress(BlockingIOError):
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            if not self._unsent:
+                self._write_new()
+
+    def _take(self, message: list[Any]) -> None:
+        match message:
+            case [kind, int(number), dict(body)] if kind == ASK:
+                self._host.ask(self, number, body)
+            case [kind, int(number)] if kind == LEAVE:
+                answer = self.answers.get(number)
+                if answer is not None:
+                    self._host.leave(answer)
+            case _:
+                raise BadFrame(f"not known: {str(message)[:64]}")
+
+
+class StepServer:
+    """Listens for the gateway on a thread."""
+
+    def __init__(self, model: str, version: str, server_pid: int, host: Host) -> None:
+        """`server_pid`: of the process tritonserver, which the address is named after."""
+        self._address = step_address(model, server_pid)
+        self._version = version
+        self._host = host
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._connections: list[StepConnection] = []
+        self._closed = threading.Event()
+        self._listens = self._bind()
+        self._thread = threading.Thread(target=self._run, name="step-server", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Hang up on all, and end the thread."""
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes `accept`
+        self._thread.join(CLOSE_SECONDS)
+        self._socket.close()
+        for connection in self._connections:
+            connection.close()
+
+    def _run(self) -> None:
+        while not self._listens:
+            if self._closed.wait(BIND_SECONDS):
+                return
+            self._listens = self._bind()
+        while not self._closed.is_set():
+            try:
+                client, _ = self._socket.accept()
+            except OSError as error:
+                if not self._closed.is_set():
+                    log.error("the step socket takes no more connections: %s", error)
+                return
+            self._take(client)
+
+    def _bind(self) -> bool:
+        """Whether it listens; a model that this one replaces has the address until it is gone."""
+        try:
+            self._socket.bind(self._address)
+        except OSError:
+            return False
+        self._socket.listen(CONNECTIONS)
+        return True
+
+    def _take(self, client: socket.socket) -> None:
+        """Serve this user's processes, and root's, but not too many."""
+        self._connections = [each for each in self._connections if not each.lost]
+        if len(self._connections) < CONNECTIONS and peer_is_ours(client):
+            self._connections.append(StepConnection(client, self._version, self._host))
+        else:
+            client.close()

@@ -1,0 +1,287 @@
+"""The model's end of the step socket: real sockets, a real scheduler, an engine that counts."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.waiting import wait_for
+from trellis.engine_host.answers import Answer
+from trellis.engine_host.engines.engine import Failure, Progress, Sampling
+from trellis.engine_host.queue import Overloaded, RequestQueue
+from trellis.engine_host.request_reader import Asked
+from trellis.engine_host.scheduler import Admission, Scheduler
+from trellis.engine_host.senders import Senders
+from trellis.engine_host.sequences import Row
+from trellis.engine_host.step_answers import StepAnswer
+from trellis.engine_host.step_server import StepConnection, StepServer
+from trellis.errors import RequestError
+from trellis.ipc.frames import Frames, frame, step_address
+
+MODEL = "tensorrt_llm"
+
+
+class Engine:
+    """Gives each request the ids 0, 1, 2 ..., one a step; it stands still while `pause` is set."""
+
+    def __init__(self) -> None:
+        self.running: dict[int, list[int]] = {}
+        self.cancelled: list[int] = []
+        self.pause = threading.Event()
+
+    def refuse(self, sampling: Sampling) -> None:
+        pass
+
+    def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
+        self.running[key] = [0, sampling.max_tokens, int(ids[0])]
+
+    def step(self) -> Any:
+        time.sleep(0.0005)
+        if self.pause.is_set():
+            return
+        for key, state in list(self.running.items()):
+            made, wanted, first = state
+            if first == 13 and made == 2:
+                del self.running[key]
+                yield Failure(key, "thirteen")
+                continue
+            state[0] += 1
+            if state[0] == wanted:
+                del self.running[key]
+            yield Progress(key, 0, [made], "length" if state[0] == wanted else None, [-1.5], -3.0)
+
+    def cancel(self, key: int) -> None:
+        if self.running.pop(key, None):
+            self.cancelled.append(key)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.running)
+
+    def close(self) -> None:
+        pass
+
+
+class Host:
+    """What the model does, without Triton."""
+
+    def __init__(self) -> None:
+        self.engine = Engine()
+        self.senders = Senders()
+        line: RequestQueue[Admission] = RequestQueue(64, 2)
+        self.loop = Scheduler(lambda: self.engine, self.senders, line)
+        self.keys = 0
+        self.server = StepServer(MODEL, "1", os.getpid(), self)
+
+    def ask(self, connection: StepConnection, number: int, body: dict[str, Any]) -> None:
+        sampling = Sampling(max_tokens=body["tokens"], log_probs=body.get("log_probs", False))
+        row = Row(0, sampling, 1, [], lambda: None)
+        prompt = np.array([body.get("first", 1)])
+        asked = Asked([prompt], [row], body.get("stream", True), frozenset(), None)
+        answer = StepAnswer(number, connection, asked, "")
+        connection.answers[number] = answer
+        self.keys += 1
+        try:
+            if body["tokens"] > 100_000:
+                raise RequestError("max_tokens: too many")
+            self.loop.submit([Admission(self.keys, prompt, sampling, answer, 0)])
+        except RequestError as error:
+            connection.refuse(number, str(error), "INVALID_ARG")
+        except Overloaded as error:
+            connection.refuse(number, str(error), "UNAVAILABLE")
+
+    def leave(self, answer: Answer) -> None:
+        self.loop.cancel(answer)
+
+    def close(self) -> None:
+        self.loop.close()
+        self.server.close()
+        self.senders.close()
+
+
+class Client:
+    """The gateway's end."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(step_address(MODEL, os.getpid()))
+        self.socket.settimeout(10)
+        self.frames = Frames()
+        self.events: list[list[Any]] = []
+        self.steps = 0
+        self.hello = self.receive()
+
+    def receive(self) -> list[list[Any]]:
+        data = self.socket.recv(65536)
+        if not data:
+            raise EOFError
+        messages = self.frames.feed(data)
+        for message in messages:
+            if message[0] == "events":
+                self.steps += 1
+                self.events += message[1]
+        return messages
+
+    def ask(self, number: int, **body: Any) -> None:
+        self.socket.sendall(frame("ask", number, body))
+
+    def ends(self) -> set[int]:
+        return {event[0] for event in self.events if len(event) == 3 or (event[2:] and event[2])}
+
+    def read_until_ended(self, *numbers: int) -> None:
+        while not self.ends() >= set(numbers):
+            self.receive()
+
+    def ids(self, number: int) -> list[int]:
+        return [i for event in self.events if event[0] == number for i in event[1]]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    made = Host()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(host: Host) -> Iterator[Client]:
+    made = Client()
+    yield made
+    made.socket.close()
+
+
+def test_it_says_who_it_is(client: Client) -> None:
+    assert client.hello == [["hello", {"protocol": 1, "version": "1"}]]
+
+
+def test_a_step_of_many_streams_is_one_message(host: Host, client: Client) -> None:
+    host.engine.pause.set()
+    numbers = range(1, 33)
+    for number in numbers:
+        client.ask(number, tokens=50)
+    wait_for(lambda: len(host.engine.running) == 32)
+    host.engine.pause.clear()
+    client.read_until_ended(*numbers)
+    assert all(client.ids(number) == list(range(50)) for number in numbers)
+    assert client.steps == 50
+    assert len(client.events) == 32 * 50
+
+
+def test_whole_answers_come_in_one_event_with_what_was_asked_for(client: Client) -> None:
+    client.ask(7, tokens=3, stream=False, log_probs=True)
+    client.read_until_ended(7)
+    outputs = {"cum_log_probs": -3.0, "output_log_probs": [-1.5, -1.5, -1.5]}
+    assert client.events == [[7, [0, 1, 2], True, 0, outputs]]
+
+
+def test_errors_are_of_one_request(client: Client) -> None:
+    client.ask(1, tokens=1_000_000)
+    client.ask(2, tokens=9, first=13)
+    client.ask(3, tokens=5)
+    client.read_until_ended(1, 2, 3)
+    assert [1, "max_tokens: too many", "INVALID_ARG"] in client.events
+    assert [2, "thirteen", "INTERNAL"] in client.events
+    assert client.ids(3) == [0, 1, 2, 3, 4]
+
+
+def test_an_overload_is_told_at_once(host: Host, client: Client) -> None:
+    host.engine.pause.set()
+    for number in range(80):
+        client.ask(number, tokens=2)
+    refused: set[int] = set()
+    while len(refused) < 80 - 66:
+        client.receive()
+        refused = {event[0] for event in client.events if event[-1] == "UNAVAILABLE"}
+    host.engine.pause.clear()
+    client.read_until_ended(*range(80))
+
+
+def test_who_leaves_frees_its_place(host: Host, client: Client) -> None:
+    client.ask(1, tokens=90_000)
+    client.ask(2, tokens=20)
+    client.receive()
+    client.socket.sendall(frame("leave", 1) + frame("leave", 99))
+    client.read_until_ended(2)
+    wait_for(lambda: not host.engine.running)
+    assert host.loop.cancelled == 1
+
+
+def test_a_client_that_is_gone_leaves_nothing(host: Host, client: Client) -> None:
+    for number in range(5):
+        client.ask(number, tokens=90_000, stream=number % 2 == 0)
+    wait_for(lambda: len(host.engine.running) == 5)
+    client.socket.close()
+    wait_for(lambda: not host.engine.running and not host.loop.answers())
+    again = Client()
+    again.ask(1, tokens=3)
+    again.read_until_ended(1)
+    assert again.ids(1) == [0, 1, 2]
+    again.socket.close()
+
+
+def test_nobody_waits_for_a_client_that_does_not_read(host: Host, client: Client) -> None:
+    for number in range(30):
+        client.ask(number, tokens=4000)
+    other = Client()
+    other.ask(1, tokens=30)
+    other.read_until_ended(1)
+    wait_for(lambda: not host.engine.running, 60)  # all was made, most of it not read yet
+    client.read_until_ended(*range(30))
+    assert all(client.ids(number) == list(range(4000)) for number in range(30))
+    assert client.steps < 4000, "what gathered did not leave together"
+    other.socket.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x00\x00\x00\x02{}", b"\xff" * 8, frame("run", 1), frame("ask", "1", {})]
+)
+def test_what_is_no_request_ends_the_connection_alone(
+    host: Host, client: Client, sent: bytes
+) -> None:
+    other = Client()
+    other.ask(1, tokens=200)
+    client.socket.sendall(sent)
+    with pytest.raises((EOFError, ConnectionError)):
+        client.read_until_ended(10_000)
+    other.read_until_ended(1)
+    assert other.ids(1) == list(range(200))
+    other.socket.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_is_not_served(host: Host) -> None:
+    program = (
+        "import os, socket, sys; os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(bytes.fromhex(sys.argv[1]))\n"
+        "s.settimeout(5); print(len(s.recv(100)))"
+    )
+    address = step_address(MODEL, os.getpid()).hex()
+    done = subprocess.run(
+        [sys.executable, "-c", program, address], capture_output=True, text=True, timeout=20
+    )
+    assert (done.stdout.strip() or done.stderr.splitlines()[-1]) in (
+        "0",
+        "ConnectionResetError: [Errno 104] Connection reset by peer",
+    )
+
+
+def test_a_model_that_replaces_another_listens_once_that_is_gone(host: Host) -> None:
+    later = StepServer(MODEL, "2", os.getpid(), host)
+    assert Client().hello[0][1]["version"] == "1"
+    host.server.close()
+
+    def version() -> str:
+        try:
+            return str(Client().hello[0][1]["version"])
+        except OSError:
+            return ""
+
+    wait_for(lambda: version() == "2")
+    later.close()
