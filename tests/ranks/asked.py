@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Greedy answers of the ensemble, one after another and eight at a time."""
 
 import json

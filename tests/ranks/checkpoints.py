@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints made on the spot: SmolLM2 from its GGUF file, and a small Llama of random weights."""
 
 import json
@@ -63,8 +64,8 @@ def random_llama(folder: Path, vocab_size: int, **sizes: Any) -> None:
 
     torch.manual_seed(5)
     defaults = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
+        "hidden_size": 128,  # 32 a head, the least that vLLM has attention for on a CPU
+        "intermediate_size": 256,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,

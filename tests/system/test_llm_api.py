@@ -45,7 +45,6 @@ def repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
     """What `make repo ENGINE=checkpoint BACKEND=llmapi` makes."""
     folder = tmp_path_factory.mktemp("llm-api")
     checkpoint = write_checkpoint(folder / "checkpoint", vocab_size=VOCAB_SIZE)
-    (checkpoint / "engine.yaml").write_text("tensor_parallel_size: 2\n")
     plan = Plan(
         read_engine(checkpoint, "llmapi"),
         "gpt2",
@@ -88,7 +87,7 @@ def serve(repo: Path, python: str, scripts: list[dict[str, Any]]) -> Serve:
         values = {"version": version, "scripts": scripts, **BEHAVIOUR}
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv(VARIABLE, json.dumps(values))
-            return Launched(repo, folder, python=python)
+            return Launched(repo, folder, "--world_size", "2", python=python)
 
     return start
 

@@ -34,8 +34,8 @@ def main(
     grpc_address: GrpcAddress = "127.0.0.1",
     metrics_address: MetricsAddress = "127.0.0.1",
     tritonserver: Annotated[str, typer.Option(help="path of the server binary")] = "",
-    hostfile: Annotated[Path | None, typer.Option(help="mpirun's host file")] = None,
-    nodes: Annotated[str, typer.Option(help="hosts for mpirun: a,b or a:4,b:4")] = "",
+    hostfile: Annotated[Path | None, typer.Option(help="the hosts, in mpirun's form")] = None,
+    nodes: Annotated[str, typer.Option(help="the hosts: a,b or a:4,b:4")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Check a repository against this machine. Exit status 1 if anything would fail."""
@@ -44,7 +44,7 @@ def main(
     )
     ranks = RankOptions(world_size, hostfile=hostfile, nodes=nodes)
     try:
-        check_options(ranks, no_mpi=False)
+        check_options(ranks)
     except RanksError as error:
         print(f"check: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -13,8 +13,12 @@ from rich.console import Console
 from trellis.cli.options import GrpcPort, HttpPort, MetricsPort
 from trellis.errors import TrellisError
 from trellis.preflight import Listening, run_checks
+from trellis.ranks.follow import follow
 from trellis.ranks.launch import run_ranks
+from trellis.ranks.llm_api import needs_mpi, run_by_mpi
 from trellis.ranks.options import RankOptions, check_options
+from trellis.ranks.peers import Peers
+from trellis.ranks.workers import Workers, read_workers
 from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
@@ -60,13 +64,13 @@ def main(
         bool, typer.Option("--check/--no-check", help="whether to check first that it will run")
     ] = True,
     no_mpi: Annotated[
-        bool, typer.Option("--no-mpi", "--no_mpi", help="start ranks here, without mpirun")
+        bool, typer.Option("--no-mpi", "--no_mpi", help="only with one rank, which needs no mpirun")
     ] = False,
     oversubscribe: Annotated[
         bool, typer.Option("--oversubscribe", help="allow mpirun more ranks than cores")
     ] = False,
-    hostfile: Annotated[Path | None, typer.Option(help="mpirun's host file")] = None,
-    nodes: Annotated[str, typer.Option(help="hosts for mpirun: a,b or a:4,b:4")] = "",
+    hostfile: Annotated[Path | None, typer.Option(help="the hosts, in mpirun's form")] = None,
+    nodes: Annotated[str, typer.Option(help="the hosts: a,b or a:4,b:4")] = "",
     models: Annotated[
         str,
         typer.Option(
@@ -191,15 +195,19 @@ def main(
         expose_inner_models=expose_inner_models,
         gateway_limits=limits,
     )
-    listening = None if force else Listening.of(settings)
     try:
-        check_options(options, no_mpi)
+        check_options(options)
         check_extra(settings.extra)
+        workers = read_workers(model_repo, options)
+        follows = workers is not None and workers.follows
+        listening = None if force or follows else Listening.of(settings)
         if check:
             preflight(settings, options, no_mpi, listening)
         elif listening is not None:
             check_ports(listening.places)
-        if world_size > 1:
+        if workers is not None:
+            run_workers(settings, workers, options)
+        elif world_size > 1:
             with stop_signals() as stopped:
                 run_ranks(settings, options, no_mpi, lambda: bool(stopped))
         else:
@@ -228,17 +236,40 @@ def preflight(
         _fail(f"{len(failing)} of {len(checks)} checks failed; --no-check launches all the same")
 
 
-def run(settings: ServerSettings) -> None:
+def run_workers(settings: ServerSettings, workers: Workers, options: RankOptions) -> None:
+    """Serve, or on a host above the first follow, with the library's own workers."""
+    os.environ.update(workers.environment())
+    if workers.engine_type == "llmapi" and needs_mpi(options):
+        with stop_signals() as stopped:
+            again = [sys.executable, *sys.argv]
+            run_by_mpi(options, again, settings.exit_timeout + 5.0, lambda: bool(stopped))
+    elif workers.follows:
+        with stop_signals() as stopped:
+            print(follow(settings, workers, lambda: bool(stopped)), file=sys.stderr)
+    elif workers.topology.hosts > 1:
+        with Peers(workers.topology) as peers:
+            run(settings, peers)
+    else:
+        run(settings)
+
+
+def run(settings: ServerSettings, peers: Peers | None = None) -> None:
     """Start, wait for readiness, watch until asked to stop. Raises ServerFailed if it dies."""
     console = Console(stderr=True)
     with stop_signals() as stopped, ShownLog() as log, Server(settings, log.output) as server:
+
+        def stopping() -> bool:
+            return bool(stopped) or bool(peers and peers.why)
+
         log.url = settings.url if server.gateway is not None else ""
-        seconds = wait_quietly(server, lambda: bool(stopped))
+        seconds = wait_quietly(server, stopping)
         if seconds is not None:
             console.print(
                 f"[green]ready[/] after {seconds:.1f} s: {settings.url}/v2/models/ensemble"
             )
-        died = server.watch(lambda: bool(stopped))
+        died = server.watch(stopping)
+        if peers and peers.why and not peers.orderly:
+            died = died or peers.why
         if died:
             server.stop(grace=0)
             raise ServerFailed(

@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from trellis.engine_files.engine_folder import read_engine
+from trellis.engine_files.engine_folder import CHECKPOINT_ENGINES, EngineFolder, read_engine
 from trellis.errors import TrellisError
 from trellis.files import CopyMode
 from trellis.repository.assemble import AssemblyError, Plan, assemble, find_tokenizer_dir
@@ -43,6 +43,12 @@ def main(
         str,
         typer.Option("--hooks", help="a file of your own: prompt(text), answer(text) or Answer"),
     ] = "",
+    tp: Annotated[
+        str, typer.Option("--tp", help="tensor parallel size (engines vllm and llmapi)")
+    ] = "",
+    pp: Annotated[
+        str, typer.Option("--pp", help="pipeline parallel size (engines vllm and llmapi)")
+    ] = "",
     replace: Annotated[
         str, typer.Option("--replace", help="1: in the place of another engine's repository")
     ] = "",
@@ -51,13 +57,14 @@ def main(
     try:
         tokenizer_type, type_file = find_type(tokenizer)
         given = Path(tokenizer_dir) if tokenizer_dir else None
+        found = read_engine(engine, backend, trtllm)
         plan = Plan(
-            engine=read_engine(engine, backend, trtllm),
+            engine=found,
             tokenizer_type=tokenizer_type,
             tokenizer_dir=find_tokenizer_dir(tokenizer_type, engine, given),
             type_file=type_file,
             hooks=Path(hooks) if hooks else None,
-            settings=parse_substitutions(settings),
+            settings=parse_substitutions(settings) | parallel_sizes(found, tp, pp),
             copy=copy_mode(engine_copy),
             mount=Path(mount) if mount else None,
             replace=replace not in ("", "0"),
@@ -74,6 +81,18 @@ def main(
         f"{model_repo}: {state} (engine {engine}: {what}; tokenizer {tokenizer_type} from"
         f" {plan.tokenizer_dir})"
     )
+
+
+def parallel_sizes(engine: EngineFolder, tp: str, pp: str) -> dict[str, str]:
+    """TP and PP as settings. Raises AssemblyError for an engine that cannot be split."""
+    sizes = {"tensor_parallel_size": tp, "pipeline_parallel_size": pp}
+    given = {name: size for name, size in sizes.items() if size}
+    if given and engine.engine_type not in CHECKPOINT_ENGINES:
+        raise AssemblyError(
+            f"TP={tp} PP={pp}: ENGINE={engine.path} is for the engine {engine.engine_type}, which"
+            " `make repo` cannot split; leave both out"
+        )
+    return given
 
 
 def copy_mode(text: str) -> CopyMode:

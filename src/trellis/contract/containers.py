@@ -12,6 +12,7 @@ from trellis.contract.release import version_numbers
 TABLE = Path(__file__).parent / "trtllm_containers.json"
 # Older than the table, from its note; of two with one release the better one first.
 BEFORE_TABLE = {"24.03": "0.8.0", "24.02": "0.8.0", "23.10": "0.5.0", "23.11": "0.5.0"}
+INSTALLED = "installed"  # the source of a package that this Python has
 IMAGE = "nvcr.io/nvidia/tritonserver:{triton}-trtllm-python-py3"
 # Those of the same matrix whose vLLM the engine `vllm` was written for, the newest first.
 VLLM_CONTAINERS = {"26.08": "0.27.1", "26.07": "0.24.0"}
@@ -52,7 +53,7 @@ def vllm_image() -> str:
 def installed_runtime() -> Runtime:
     """The package if it is installed, else what the container's own version stands for."""
     try:
-        return Runtime(importlib.metadata.version("tensorrt_llm"), "installed")
+        return Runtime(importlib.metadata.version("tensorrt_llm"), INSTALLED)
     except importlib.metadata.PackageNotFoundError:
         pass
     server = os.environ.get("NVIDIA_TRITON_SERVER_VERSION", "")

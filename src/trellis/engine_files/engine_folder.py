@@ -2,14 +2,16 @@
 """What is in an engine folder, read from its files instead of asked.
 
 `config.json` and `*.engine` are TensorRT-LLM's, `config.json` and `*.safetensors` are a checkpoint,
-which the engines of `CHECKPOINT_ENGINES` serve, `*.gguf` or OpenVINO IR are OpenVINO's.
+which the engines of `CHECKPOINT_ENGINES` serve, `*.gguf` or OpenVINO IR are OpenVINO's. Which of
+two engines a checkpoint gets depends on what is installed for this Python.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from trellis.contract.containers import containers_for, image, installed_runtime
-from trellis.contract.release import LAST_WITH_ENGINES, has_engines, release_for
+from trellis.contract.containers import INSTALLED, containers_for, image, installed_runtime
+from trellis.contract.release import LAST_WITH_ENGINES, has_engines, release_for, version_numbers
 from trellis.engine_files.checkpoint import (
     CheckpointError,
     TextConfig,
@@ -29,8 +31,9 @@ from trellis.files import read_json
 
 # The releases whose config.json does not say which of them wrote it.
 UNNAMED = ("0.5.", "0.6.", "0.7.")
-CHECKPOINT_ENGINES = ("transformers", "vllm", "llmapi")
+CHECKPOINT_ENGINES = ("vllm", "llmapi")
 ENGINE_TYPES = ("tensorrtllm", "openvino", *CHECKPOINT_ENGINES)
+LLM_API_SINCE = (1, 0)  # TensorRT-LLM's first release whose LLM API is served
 # What TensorRT-LLM's builder calls the halves of an encoder-decoder model.
 HALVES = ("EncoderModel", "DecoderModel", "WhisperEncoder")
 
@@ -79,7 +82,7 @@ def read_engine(path: Path, backend: str = "", release: str = "") -> EngineFolde
     if release:
         raise EngineFolderError(f"TRTLLM={release}: ENGINE={path} is no engine of TensorRT-LLM")
     if engine_type in CHECKPOINT_ENGINES:
-        return _checkpoint(path, engine_type)
+        return _checkpoint(path, engine_type, chosen=bool(backend))
     files = tuple(sorted(file for file in path.iterdir() if file.is_file()))
     if any(path.glob("*.gguf")):
         return _gguf(path, files)
@@ -127,14 +130,32 @@ def _detect(path: Path) -> str:
     if any(path.glob("*.engine")) or (config.is_file() and looks_like_trtllm(config)):
         return "tensorrtllm"
     if looks_like_checkpoint(path):
-        return "transformers"
+        return checkpoint_engine()
     raise EngineFolderError(
         f"ENGINE={path}: found no engine; looked for config.json with *.engine or *.safetensors,"
         " *.gguf and openvino_model.xml"
     )
 
 
-def _checkpoint(path: Path, engine_type: str) -> EngineFolder:
+def checkpoint_engine() -> str:
+    """What serves a checkpoint: the LLM API where TensorRT-LLM is installed, else vLLM."""
+    here = installed_runtime()
+    known = here.source == INSTALLED and version_numbers(here.version) >= LLM_API_SINCE
+    return "llmapi" if known else "vllm"
+
+
+def _no_library() -> tuple[str, ...]:
+    """What to say where vLLM was taken and is not installed."""
+    if importlib.util.find_spec("vllm") is not None:
+        return ()
+    return (
+        "a checkpoint is served by vLLM, which is not installed for this Python: `make setup-vllm`"
+        " installs it, VENV=.venv-vllm uses it; BACKEND=llmapi is for NVIDIA's container with"
+        " TensorRT-LLM",
+    )
+
+
+def _checkpoint(path: Path, engine_type: str, chosen: bool) -> EngineFolder:
     try:
         checkpoint = read_checkpoint(path)
     except CheckpointError as error:
@@ -145,6 +166,7 @@ def _checkpoint(path: Path, engine_type: str) -> EngineFolder:
         files=checkpoint.files,
         max_seq_len=checkpoint.config.max_position_embeddings,
         vocab_size=checkpoint.config.vocab_size,
+        notes=() if chosen or engine_type != "vllm" else _no_library(),
     )
 
 

@@ -27,12 +27,18 @@ class RankGroup:
     """Processes that are ranks, or an mpirun that starts them. Use as a context manager.
 
     `name` begins the names of every temporary file of theirs: what a killed one left is removed.
+    `asked`: a word in the commands of the processes that are asked to stop, and stop the rest.
     """
 
     def __init__(
-        self, commands: Sequence[tuple[list[str], Mapping[str, str]]], name: str, grace: float
+        self,
+        commands: Sequence[tuple[list[str], Mapping[str, str]]],
+        name: str,
+        grace: float,
+        asked: str = RUN_RANK,
     ) -> None:
         self._name = name
+        self._asked = asked
         self._grace = grace
         self._processes: list[subprocess.Popen[bytes]] = []
         self._seen: set[psutil.Process] = set()
@@ -75,7 +81,7 @@ class RankGroup:
         self._seen.update(self._tree())
         tree = [process for process in self._seen if process.is_running()]
         for process in tree:
-            if RUN_RANK in _command(process):
+            if self._asked in _command(process):
                 _quietly(process.terminate)
         psutil.wait_procs(tree, timeout=self._grace)
         self._end(signal.SIGTERM, 3.0)  # an mpirun, which ends ranks on other machines

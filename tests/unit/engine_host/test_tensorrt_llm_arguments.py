@@ -42,6 +42,8 @@ def test_a_repositorys_settings_are_the_librarys_arguments(
         enable_kv_cache_reuse=False,
         kv_cache_free_gpu_mem_fraction=0.7,
         dtype="float16",
+        tensor_parallel_size=2,
+        pipeline_parallel_size=3,
     )
     made = adapter.engine_arguments(settings)
     cache = made.pop("kv_cache_config")
@@ -53,6 +55,8 @@ def test_a_repositorys_settings_are_the_librarys_arguments(
         "dtype": "float16",
         "max_batch_size": 5,
         "max_seq_len": 300,
+        "tensor_parallel_size": 2,
+        "pipeline_parallel_size": 3,
     }
     longest = {} if version == "1.0.0" else {"max_input_len": 299}
     assert made == expected | longest | SAMPLERS[version]
@@ -66,10 +70,10 @@ def test_what_nobody_set_is_the_librarys_choice(adapter: Any, checkpoint: Path) 
 
 
 def test_the_file_adds_arguments(adapter: Any, checkpoint: Path) -> None:
-    text = "tensor_parallel_size: 2\nkv_cache_config: {dtype: fp8, tokens_per_block: 64}\n"
+    text = "attn_backend: FLASHINFER\nkv_cache_config: {dtype: fp8, tokens_per_block: 64}\n"
     (checkpoint / "engine.yaml").write_text(text)
     made = adapter.engine_arguments(EngineSettings(checkpoint, max_batch_size=1))
-    assert made["tensor_parallel_size"] == 2
+    assert made["attn_backend"] == "FLASHINFER"
     assert (made["kv_cache_config"].dtype, made["kv_cache_config"].tokens_per_block) == ("fp8", 64)
     assert made["kv_cache_config"].enable_block_reuse
 
@@ -78,6 +82,8 @@ def test_the_file_adds_arguments(adapter: Any, checkpoint: Path) -> None:
     ("text", "message"),
     [
         ("tensor_paralel_size: 2", "no argument tensor_paralel_size; did you mean tensor_parallel"),
+        ("tensor_parallel_size: 2", "tensor_parallel_size is set by TP= and --world_size N"),
+        ("pipeline_parallel_size: 2", "pipeline_parallel_size is set by PP= and --world_size N"),
         ("model: other", "model is set by ENGINE=; leave it out"),
         ("tokenizer: other", "tokenizer is set by TOKENIZER=; leave it out"),
         ("max_batch_size: 3", "max_batch_size is set by SET=triton_max_batch_size:N"),
@@ -111,12 +117,6 @@ def test_a_sampler_that_ignores_seeds_cannot_be_chosen(
     (checkpoint / "engine.yaml").write_text(text)
     with pytest.raises(ValueError, match="no other sampler heeds seeds and penalties"):
         adapter.engine_arguments(EngineSettings(checkpoint, max_batch_size=1))
-
-
-def test_a_setting_of_another_engine_is_rejected(adapter: Any, checkpoint: Path) -> None:
-    settings = EngineSettings(checkpoint, max_batch_size=1, attention_implementation="eager")
-    with pytest.raises(ValueError, match=r"^attention_implementation: .* attn_backend"):
-        adapter.engine_arguments(settings)
 
 
 def test_what_the_library_rejects_names_the_folder(adapter: Any, checkpoint: Path) -> None:

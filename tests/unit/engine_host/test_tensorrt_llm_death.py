@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -47,9 +46,8 @@ def test_a_killed_worker_is_noticed_while_nothing_runs(llm_api: Load, version: s
     assert f"worker is gone (process {worker.pid})" in wait_for_death(loaded)
 
 
-def test_any_worker_of_several_counts(llm_api: Load, checkpoint: Path) -> None:
-    (checkpoint / "engine.yaml").write_text("tensor_parallel_size: 2\n")
-    loaded = llm_api("1.2.1")
+def test_any_worker_of_several_counts(llm_api: Load) -> None:
+    loaded = llm_api("1.2.1", {"tensor_parallel_size": 2})
     assert len(loaded.workers()) == 2
     loaded.workers()[1].send_signal(signal.SIGKILL)
     assert "worker is gone" in wait_for_death(loaded)

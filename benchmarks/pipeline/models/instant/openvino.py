@@ -18,7 +18,6 @@ from trellis.engine_host.engines.engine import EngineSettings, Progress, Samplin
 class OpenVinoEngine:
     """Replays scripted ids."""
 
-    follows = False
     facts: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, settings: EngineSettings) -> None:

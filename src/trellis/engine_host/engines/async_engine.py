@@ -65,8 +65,6 @@ class AsyncLibrary(Protocol):
 class AsyncEngine:
     """Runs a library for the engine process's loop."""
 
-    follows = False  # the library has workers of its own
-
     def __init__(
         self, library: AsyncLibrary, on_death: Callable[[str], None] = end_process
     ) -> None:

@@ -5,7 +5,7 @@ An engine knows nothing of Triton: it takes token ids and sampling settings unde
 `step` yields what is new under those keys. One thread owns it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -63,8 +63,8 @@ class EngineSettings:
     enable_kv_cache_reuse: bool = True
     kv_cache_free_gpu_mem_fraction: float | None = None
     dtype: str = ""  # "": as the checkpoint has it
-    attention_implementation: str = ""
-    leader_left: Callable[[], None] = lambda: None  # called on ranks above 0 when rank 0 is done
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
 
 
 class Progress(NamedTuple):

@@ -2,9 +2,9 @@
 """An engine in a process of its own: this side of it, in Triton's.
 
 In one process the engine shares Python's lock with the threads that send its responses and take
-new requests. `transformers`, bound by Python between its kernels, lost a fifth of its speed to it;
-OpenVINO's `step` keeps the lock for as long as it takes, and all else waited for it. Here it has an
-interpreter to itself: it steps on by itself, and sends what each step made as one message.
+new requests. OpenVINO's `step` keeps the lock for as long as it takes, and all else waited for it.
+Here it has an interpreter to itself: it steps on by itself, and sends what each step made as one
+message.
 
 The engine's process never outlives this one. If it dies, whatever runs in it ends with an error,
 and then this process ends too, which the launcher sees and reports.
@@ -35,7 +35,6 @@ from trellis.engine_host.engines.process_messages import (
     CLOSE,
     EVENTS,
     FAILED,
-    LEFT,
     read_event,
     receive,
     sampling_values,
@@ -46,7 +45,7 @@ from trellis.tokenizers.interpreter import find_python
 
 log = logging.getLogger("trellis.engine_process")
 
-# Isolated (-I): beside the engine's modules lies transformers.py, which must not be `transformers`.
+# Isolated (-I): no file of the working folder is taken for a library.
 BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
     " from trellis.engine_host.engines.process_main import main; main(*sys.argv[2:])"
@@ -66,13 +65,10 @@ class EngineProcess:
 
     def __init__(self, engine_type: str, settings: EngineSettings) -> None:
         """Start it and wait until it is loaded. Raises RuntimeError with what kept it from that."""
-        self._leader_left = settings.leader_left
         self._running: dict[int, int] = {}  # key -> sequences that did not end yet
-        self._left = self._closing = False
+        self._closing = False
         self._process, self._pipe = _start(engine_type, settings)
-        facts = self._wait_ready()
-        self.follows: bool = facts["follows"]
-        self._limits = limits(engine_type, facts["facts"])
+        self._limits = limits(engine_type, self._wait_ready())
         self._bell, self._ear = socket.socketpair()
         self._poll = select.poll()
         for end in (self._bell, self._ear):
@@ -132,9 +128,6 @@ class EngineProcess:
                 if event.key in self._running:
                     self._count(event)
                     yield event
-        elif kind == LEFT:
-            self._left = True
-            self._leader_left()
 
     def wake(self) -> None:
         """Have a `step` that waits return, or the next one. Any thread, at any time."""
@@ -149,15 +142,14 @@ class EngineProcess:
 
     @property
     def busy(self) -> bool:
-        """Whether anything runs; a follower always is busy, until rank 0 left."""
-        return not self._left if self.follows else bool(self._running)
+        """Whether anything runs."""
+        return bool(self._running)
 
     def close(self) -> None:
-        """Have the engine tell the other ranks and end; end it if it does not."""
+        """Have the engine end; end it if it does not."""
         self._closing = True
-        if not self.follows:
-            with contextlib.suppress(EngineDied):
-                self._send(CLOSE)
+        with contextlib.suppress(EngineDied):
+            self._send(CLOSE)
         self._watcher.join(CLOSE_SECONDS)
         if self._watcher.is_alive():
             log.warning("the engine's process did not end by itself; killed it")
@@ -188,15 +180,10 @@ def _start(
     engine_type: str, settings: EngineSettings
 ) -> "tuple[subprocess.Popen[bytes], Connection[Any, Any]]":
     """The engine's process, loading, and this end of the pipe to it."""
-    values = {
-        field.name: getattr(settings, field.name)
-        for field in dataclasses.fields(settings)
-        if field.name != "leader_left"
-    }
     arguments = (
         json.dumps(sys.path),
         engine_type,
-        json.dumps(values, default=str),
+        json.dumps(dataclasses.asdict(settings), default=str),
         str(os.getpid()),
     )
     ours, theirs = socket.socketpair()

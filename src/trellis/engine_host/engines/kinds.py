@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from trellis.engine_host.engines.engine import Engine, EngineSettings, Sampling
 
-ENGINE_TYPES = ("openvino", "transformers", "vllm", "llmapi")
+ENGINE_TYPES = ("openvino", "vllm", "llmapi")
 WITH_WORKERS = frozenset({"vllm", "llmapi"})  # whose library starts processes of its own
 
 
@@ -23,10 +23,6 @@ class LoadedEngine(Engine, Protocol):
     """An engine in its own process."""
 
     @property
-    def follows(self) -> bool:
-        """Whether another rank decides what it does."""
-
-    @property
     def facts(self) -> dict[str, Any]:
         """What its limits are made of."""
 
@@ -42,14 +38,10 @@ def load(engine_type: str, settings: EngineSettings) -> LoadedEngine:
         from trellis.engine_host.engines.vllm import VllmLibrary
 
         return AsyncEngine(VllmLibrary(settings))
-    if engine_type == "llmapi":
-        from trellis.engine_host.engines.async_engine import AsyncEngine
-        from trellis.engine_host.engines.tensorrt_llm import TensorRtLlmLibrary
+    from trellis.engine_host.engines.async_engine import AsyncEngine
+    from trellis.engine_host.engines.tensorrt_llm import TensorRtLlmLibrary
 
-        return AsyncEngine(TensorRtLlmLibrary(settings))
-    from trellis.engine_host.engines.transformers import TransformersEngine
-
-    return TransformersEngine(settings)
+    return AsyncEngine(TensorRtLlmLibrary(settings))
 
 
 def limits(engine_type: str, facts: dict[str, Any]) -> Limits:
@@ -62,10 +54,6 @@ def limits(engine_type: str, facts: dict[str, Any]) -> Limits:
         from trellis.engine_host.engines.vllm_limits import VllmLimits
 
         return VllmLimits(**facts)
-    if engine_type == "llmapi":
-        from trellis.engine_host.engines.tensorrt_llm_limits import TensorRtLlmLimits
+    from trellis.engine_host.engines.tensorrt_llm_limits import TensorRtLlmLimits
 
-        return TensorRtLlmLimits(**facts)
-    from trellis.engine_host.engines.transformers_limits import TransformersLimits
-
-    return TransformersLimits(**facts)
+    return TensorRtLlmLimits(**facts)

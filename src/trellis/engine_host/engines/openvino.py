@@ -32,8 +32,6 @@ KV_CACHE_FULL = (
 class OpenVinoEngine:
     """One pipeline and the handles of what runs in it."""
 
-    follows = False  # no other ranks
-
     def __init__(self, settings: EngineSettings) -> None:
         scheduler = genai.SchedulerConfig()
         scheduler.max_num_seqs = settings.max_batch_size

@@ -34,7 +34,6 @@ from trellis.engine_host.engines.process_messages import (
     CLOSE,
     EVENTS,
     FAILED,
-    LEFT,
     READY,
     event_values,
     read_sampling,
@@ -66,7 +65,7 @@ def main(engine_type: str, settings: str, parent: str, descriptor: str) -> None:
         send(pipe, FAILED, f"{error}")
         os._exit(1)
     try:
-        Loop(engine, pipe, engine.follows, host_gone=lambda: os._exit(1)).run()
+        Loop(engine, pipe, host_gone=lambda: os._exit(1)).run()
         engine.close()
     except BaseException:
         log.exception("the engine's loop failed")
@@ -86,9 +85,8 @@ def _die_with(parent: int) -> None:
 
 def _load(engine_type: str, values: dict[str, Any], pipe: "Connection[Any, Any]") -> LoadedEngine:
     values["path"] = Path(values["path"])
-    settings = EngineSettings(**values, leader_left=lambda: send(pipe, LEFT))
-    engine = load(engine_type, settings)
-    send(pipe, READY, {"follows": engine.follows, "facts": engine.facts})
+    engine = load(engine_type, EngineSettings(**values))
+    send(pipe, READY, engine.facts)
     return engine
 
 
@@ -99,13 +97,11 @@ class Loop:
         self,
         engine: Engine,
         pipe: "Connection[Any, Any]",
-        follows: bool,
         host_gone: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._host_gone = host_gone
         self._pipe = pipe
-        self._follows = follows
         # Of an engine whose `step` waits: what is new is taken at once.
         self._wake: Callable[[], None] = getattr(engine, "wake", lambda: None)
         self._refused: list[Failure] = []
@@ -115,7 +111,7 @@ class Loop:
         threading.Thread(target=self._read, name="host", daemon=True).start()
 
     def run(self) -> None:
-        """Step until the host says to close, or as a follower until rank 0 left."""
+        """Step until the host says to close."""
         while self._admit():
             events = [*self._refused, *self._step()]
             if events:
@@ -134,7 +130,7 @@ class Loop:
     def _admit(self) -> bool:
         """Take what the host sent; wait for something while there is nothing to do."""
         self._refused.clear()
-        while not self._follows or self._engine.busy:
+        while True:
             try:
                 kind, *rest = self._inbox.get(block=not (self._engine.busy or self._refused))
             except queue.Empty:
@@ -146,7 +142,6 @@ class Loop:
             elif kind == CANCEL:
                 self._running.pop(rest[0], None)
                 self._engine.cancel(rest[0])
-        return False
 
     def _add(self, key: int, ids: list[int], sampling: list[Any]) -> None:
         settings = read_sampling(sampling)

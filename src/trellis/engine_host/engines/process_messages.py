@@ -2,7 +2,7 @@
 """What the engine's process and its host say to each other: JSON arrays, one a message.
 
     host -> engine   [ADD, key, [ids], [sampling]]   [CANCEL, key]   [CLOSE]
-    engine -> host   [READY, facts]   [FAILED, message]   [EVENTS, [event, ...]]   [LEFT]
+    engine -> host   [READY, facts]   [FAILED, message]   [EVENTS, [event, ...]]
 
 JSON writes named tuples as arrays by itself: an event of two members is a Failure, of six a
 Progress; of three the beginning of a Progress that says no more, as nearly all do. Messages travel
@@ -17,7 +17,7 @@ from typing import Any
 from trellis.engine_host.engines.engine import Failure, Progress, Sampling
 
 ADD, CANCEL, CLOSE = "add", "cancel", "close"
-READY, FAILED, EVENTS, LEFT = "ready", "failed", "events", "left"
+READY, FAILED, EVENTS = "ready", "failed", "events"
 
 FAILURE_MEMBERS, PLAIN_MEMBERS = len(Failure._fields), 3
 SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))

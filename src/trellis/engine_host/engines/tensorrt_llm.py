@@ -47,6 +47,8 @@ OURS = {
     "max_batch_size": "SET=triton_max_batch_size:N",
     "max_seq_len": "SET=max_seq_len:N",
     "dtype": "SET=dtype:NAME",
+    "tensor_parallel_size": "TP= and --world_size N",
+    "pipeline_parallel_size": "PP= and --world_size N",
 }
 OUR_CACHE = {
     "enable_block_reuse": "SET=enable_kv_cache_reuse:true",
@@ -159,11 +161,6 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
 
     Raises ValueError for one that the library does not have, or that is set elsewhere.
     """
-    if settings.attention_implementation:
-        raise ValueError(
-            "attention_implementation: is of the engine transformers; leave it out, and set"
-            f" attn_backend in {ARGUMENTS_FILE}"
-        )
     known = TorchLlmArgs.model_fields
     sampler = {} if _one_sampler() else {k: v for k, v in CPP_SAMPLER.items() if k in known}
     ours = OURS | dict.fromkeys(sampler, "nothing: no other sampler heeds seeds and penalties")
@@ -173,6 +170,8 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
         "skip_tokenizer_init": True,
         "dtype": settings.dtype or declared_dtype(settings.path),
         "max_batch_size": settings.max_batch_size,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "pipeline_parallel_size": settings.pipeline_parallel_size,
         **sampler,
     }
     if settings.max_seq_len:

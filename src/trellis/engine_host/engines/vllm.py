@@ -22,6 +22,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
 from trellis.engine_host.engines.engine import (
@@ -36,6 +37,9 @@ from trellis.engine_host.engines.engine_arguments import (
     declared_dtype,
     read_arguments,
 )
+from trellis.engine_host.engines.topology import Topology
+from trellis.engine_host.engines.vllm_parallel import OURS as PARALLEL
+from trellis.engine_host.engines.vllm_parallel import parallel_arguments, share_cores
 from trellis.engine_host.engines.vocabulary import check_prompt
 
 # What the model repository decides; everything else can be set in the file.
@@ -45,6 +49,7 @@ OURS = {
     "skip_tokenizer_init": "nothing: ids go in and come out",
     "max_num_seqs": "SET=triton_max_batch_size:N",
     "dtype": "SET=dtype:NAME",
+    **PARALLEL,
 }
 FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -62,6 +67,7 @@ class VllmLibrary:
         try:
             config = engine_arguments(settings).create_engine_config()
             _size_cache(config, settings)
+            share_cores(config.parallel_config.local_world_size)
             self._llm = AsyncLLM.from_vllm_config(config)
         except (ValueError, RuntimeError, OSError) as error:
             raise RuntimeError(
@@ -111,9 +117,21 @@ def engine_arguments(settings: EngineSettings) -> AsyncEngineArgs:
         arguments["max_model_len"] = settings.max_seq_len
     if settings.kv_cache_free_gpu_mem_fraction:
         arguments["gpu_memory_utilization"] = settings.kv_cache_free_gpu_mem_fraction
+    arguments |= parallel_arguments(settings, Topology.read())
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     added = read_arguments(settings.path / ARGUMENTS_FILE, known, OURS, "vLLM")
     return AsyncEngineArgs(**arguments | added)
+
+
+def run_workers(settings: EngineSettings) -> None:
+    """Run the workers of a host above the first until they end: what `vllm serve --headless` does.
+
+    Raises what keeps them from starting.
+    """
+    config = engine_arguments(settings).create_engine_config(headless=True)
+    share_cores(config.parallel_config.local_world_size)
+    executor = MultiprocExecutor(config, monitor_workers=False)
+    executor.start_worker_monitor(inline=True)
 
 
 def _size_cache(config: Any, settings: EngineSettings) -> None:

@@ -74,7 +74,7 @@ class Host:
         self.pipe, theirs = Pipe()
         self.gone = threading.Event()
         self.error: BaseException | None = None
-        self.loop = Loop(self.engine, theirs, follows=False, host_gone=self.gone.set)
+        self.loop = Loop(self.engine, theirs, host_gone=self.gone.set)
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:

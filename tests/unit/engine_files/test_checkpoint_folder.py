@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Hugging Face checkpoint as ENGINE: recognised by its files, and complete or refused."""
 
 import json
@@ -28,8 +29,58 @@ def checkpoint(folder: Path, **config: Any) -> Path:
 
 def test_its_sizes_come_from_its_config(tmp_path: Path) -> None:
     engine = read_engine(checkpoint(tmp_path / "out"))
-    assert engine.engine_type == "transformers"
     assert (engine.vocab_size, engine.max_seq_len) == (49152, 2048)
+
+
+def installed(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tensorrt_llm: str = "", vllm: bool = False
+) -> None:
+    """Have this Python find TensorRT-LLM of a release, or none, and vLLM or not."""
+    if tensorrt_llm:
+        about = folder / f"tensorrt_llm-{tensorrt_llm}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Name: tensorrt_llm\nVersion: {tensorrt_llm}\n")
+    if vllm:
+        (folder / "vllm").mkdir(parents=True)
+        (folder / "vllm" / "__init__.py").touch()
+    monkeypatch.setattr("sys.path", [str(folder)])
+
+
+@pytest.mark.parametrize(
+    ("tensorrt_llm", "vllm", "engine_type"),
+    [
+        ("1.0.0", True, "llmapi"),
+        ("1.3.0rc21", False, "llmapi"),
+        ("0.21.0", True, "vllm"),
+        ("", True, "vllm"),
+        ("", False, "vllm"),
+    ],
+)
+def test_what_is_installed_decides_what_serves_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tensorrt_llm: str,
+    vllm: bool,
+    engine_type: str,
+) -> None:
+    folder = checkpoint(tmp_path / "out")
+    installed(monkeypatch, tmp_path / "packages", tensorrt_llm, vllm)
+    engine = read_engine(folder)
+    assert engine.engine_type == engine_type
+    assert ["setup-vllm" in note for note in engine.notes] == [True] * (
+        engine_type == "vllm" and not vllm
+    )
+
+
+def test_backend_overrides_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(tmp_path / "out")
+    installed(monkeypatch, tmp_path / "packages", "1.2.1")
+    engine = read_engine(folder, backend="vllm")
+    assert (engine.engine_type, engine.notes) == ("vllm", ())
+    installed(monkeypatch, tmp_path / "none")
+    assert read_engine(folder, backend="llmapi").engine_type == "llmapi"
 
 
 def test_a_model_of_several_parts_has_its_text_part_read(tmp_path: Path) -> None:
@@ -54,7 +105,7 @@ def test_a_broken_config_is_named(tmp_path: Path, content: str, message: str) ->
     folder = checkpoint(tmp_path / "out")
     (folder / "config.json").write_text(content)
     with pytest.raises(EngineFolderError, match=f"config.json: {message}"):
-        read_engine(folder, backend="transformers")
+        read_engine(folder, backend="vllm")
 
 
 def test_weights_lie_with_the_engine_alone_and_the_tokenizer_s_files_with_every_model(

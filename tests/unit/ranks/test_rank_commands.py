@@ -1,11 +1,12 @@
-"""What each rank is started with, and who learns from what where it stands."""
+# SPDX-License-Identifier: Apache-2.0
+"""What each rank is started with, and which host this is among several."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from trellis.engine_host.engines.ranks import Place, sizes_that_divide
+from trellis.ranks.launch import run_ranks
 from trellis.ranks.options import (
     Host,
     RankOptions,
@@ -14,7 +15,6 @@ from trellis.ranks.options import (
     find_host,
     first_node,
     mpirun_command,
-    rank_environment,
     rank_settings,
     share,
 )
@@ -43,7 +43,7 @@ def contexts(command: list[str]) -> list[list[str]]:
 
 
 def test_mpirun_has_one_context_a_rank_and_rank_0_alone_serves(mpirun: str) -> None:
-    command = mpirun_command(SETTINGS, RankOptions(3, oversubscribe=True), {"MASTER_ADDR": "a"})
+    command = mpirun_command(SETTINGS, RankOptions(3, oversubscribe=True), {"LD_LIBRARY_PATH": "a"})
     assert command[0] == mpirun
     parts = contexts(command)
     assert len(parts) == 3
@@ -51,7 +51,7 @@ def test_mpirun_has_one_context_a_rank_and_rank_0_alone_serves(mpirun: str) -> N
     settings = [json.loads(part[-1]) for part in parts]
     assert [values["serves"] for values in settings] == [True, False, False]
     assert [values["models"] for values in settings] == [[], ["tensorrt_llm"], ["tensorrt_llm"]]
-    assert all(part[part.index("-x") + 1] == "MASTER_ADDR" for part in parts)
+    assert all(part[part.index("-x") + 1] == "LD_LIBRARY_PATH" for part in parts)
     assert all(part[part.index("-n") + 1] == "1" for part in parts)
 
 
@@ -124,54 +124,43 @@ def test_the_first_of_slurm_s_nodes(nodes: str, first: str) -> None:
 
 def test_hosts_share_the_ranks_in_order() -> None:
     assert share(Host(1, 2, "a", "Slurm"), 8) == range(4, 8)
-    with pytest.raises(RanksError, match="--world_size 3: Slurm runs 2 launchers"):
+    with pytest.raises(RanksError, match="--world_size 3: Slurm has 2 hosts"):
         share(Host(0, 2, "a", "Slurm"), 3)
 
 
-def test_a_rank_reads_the_place_that_the_launcher_gave_it() -> None:
-    environ = rank_environment(5, range(4, 8), 8, "llm-0.llm", 29500)
-    assert Place.read(environ) == Place(5, 8, 1, 4, "llm-0.llm", 29500)
-
-
-def test_a_rank_of_mpirun_reads_open_mpi_s_names() -> None:
-    environ = {
-        "OMPI_COMM_WORLD_RANK": "1",
-        "OMPI_COMM_WORLD_SIZE": "2",
-        "OMPI_COMM_WORLD_LOCAL_RANK": "0",
-        "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
-        "MASTER_ADDR": "alpha",
-        "MASTER_PORT": "1234",
-    }
-    assert Place.read(environ) == Place(1, 2, 0, 1, "alpha", 1234)
-    assert Place.read({}) == Place()
-
-
-def test_a_rank_beyond_the_world_is_refused() -> None:
-    with pytest.raises(ValueError, match="rank 2 of 2"):
-        Place.read({"RANK": "2", "WORLD_SIZE": "2"})
-
-
-def test_sizes_that_divide_all_heads() -> None:
-    assert sizes_that_divide(9, 3) == [1, 3]
-    assert sizes_that_divide(32, 8) == [1, 2, 4, 8]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (RankOptions(2, nodes="a", hostfile=Path("/h")), "give one"),
+        (RankOptions(2, hostfile=Path("/no/such")), "no such file"),
+        (RankOptions(1, nodes="a,b"), "need --world_size above 1"),
+        (RankOptions(2, spawn_processes=False), "--multi-model"),
+        (RankOptions(1, multi_model=True, spawn_processes=False), "above 1"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: RankOptions, message: str) -> None:
+    with pytest.raises(RanksError, match=message):
+        check_options(options)
 
 
 @pytest.mark.parametrize(
-    ("options", "no_mpi", "message"),
+    ("no_mpi", "environ", "message"),
     [
-        (RankOptions(2, nodes="a,b"), True, "--no-mpi starts ranks on this machine only"),
-        (RankOptions(2, nodes="a", hostfile=Path("/h")), False, "give one"),
-        (RankOptions(2, hostfile=Path("/no/such")), False, "no such file"),
-        (RankOptions(1, nodes="a,b"), False, "need --world_size above 1"),
-        (RankOptions(2, spawn_processes=False), False, "--multi-model"),
-        (RankOptions(1, multi_model=True, spawn_processes=False), False, "above 1"),
+        (True, {}, "--no-mpi: the 2 ranks of this engine meet over MPI"),
+        (
+            False,
+            {"LWS_GROUP_SIZE": "2", "LWS_WORKER_INDEX": "0", "LWS_LEADER_ADDRESS": "a"},
+            "LeaderWorkerSet runs 2 launchers, but the ranks of this engine meet over MPI",
+        ),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(
-    options: RankOptions, no_mpi: bool, message: str
+def test_ranks_are_not_started_where_they_would_not_meet(
+    monkeypatch: pytest.MonkeyPatch, no_mpi: bool, environ: dict[str, str], message: str
 ) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(RanksError, match=message):
-        check_options(options, no_mpi)
+        run_ranks(SETTINGS, RankOptions(2), no_mpi, lambda: True)
 
 
 def test_without_any_mpirun_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

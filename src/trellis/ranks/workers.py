@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines whose library has workers of its own: one tritonserver, `--world_size` workers.
+
+On several hosts the launcher runs once on each. The first host's serves; the others start the
+library's own worker command, for as many of the workers each. Which host this is, Slurm or a
+LeaderWorkerSet say in the environment, or --nodes and --hostfile do. No ssh, no mpirun: that is
+vLLM's way; for TensorRT-LLM's see `llm_api.py`.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import yaml
+
+from trellis.engine_files.parallel import check_parallel
+from trellis.engine_host.engines.engine_arguments import ARGUMENTS_FILE
+from trellis.engine_host.engines.kinds import WITH_WORKERS
+from trellis.engine_host.engines.topology import DEFAULT_PORT, Topology
+from trellis.files import read_json
+from trellis.ranks.llm_api import check_hosts
+from trellis.ranks.options import Host, RankOptions, RanksError, find_host, share
+from trellis.ranks.placement import host_slots, is_here
+from trellis.repository.model_config import parameters, parse_config
+
+VERSION_FOLDER = Path("tensorrt_llm", "1")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What the workers of a repository's engine are started from, and where."""
+
+    engine_type: str
+    topology: Topology
+    folder: Path  # of the model's version, absolute
+    parameters: Mapping[str, str]
+    max_batch_size: int
+
+    @property
+    def follows(self) -> bool:
+        """Whether this host has workers alone."""
+        return self.topology.host > 0
+
+    def environment(self) -> dict[str, str]:
+        """What the processes of this host are told; what the user set stays.
+
+        Where hosts have several networks, the libraries take the one that leads to the first host.
+        """
+        variables = self.topology.environment()
+        if self.topology.hosts == 1:
+            return variables
+        address = own_address(self.topology.leader)
+        chosen = {"VLLM_HOST_IP": address, "GLOO_SOCKET_IFNAME": interface(address)}
+        kept = {name: value for name, value in chosen.items() if value and name not in os.environ}
+        return variables | kept
+
+
+def read_workers(
+    model_repo: Path, options: RankOptions, environ: Mapping[str, str] = os.environ
+) -> Workers | None:
+    """The workers of a repository; None if its engine has none, or the repository is broken.
+
+    Raises RanksError for a world size or hosts that cannot be.
+    """
+    try:
+        config = parse_config((model_repo / "tensorrt_llm" / "config.pbtxt").read_text())
+    except (OSError, ValueError):
+        return None  # preflight says what is wrong with it, else Triton
+    named = parameters(config)
+    engine_type = named.get("engine_type", "")
+    if engine_type not in WITH_WORKERS:
+        return None
+    host = check_hosts(options, environ) if engine_type == "llmapi" else this_host(options, environ)
+    workers = Workers(
+        engine_type,
+        Topology(
+            options.world_size,
+            host.count,
+            host.index,
+            host.leader,
+            int(environ.get("MASTER_PORT") or DEFAULT_PORT),
+        ),
+        (model_repo / VERSION_FOLDER).resolve(),
+        named,
+        max(config.max_batch_size, 1),
+    )
+    _check_sizes(workers)
+    return workers
+
+
+def this_host(options: RankOptions, environ: Mapping[str, str] = os.environ) -> Host:
+    """This host among those that run a launcher each. Raises RanksError if it is none of them."""
+    host = find_host(environ)
+    if not host.by and (options.nodes or options.hostfile is not None):
+        host = _listed_host(list(host_slots(options)), "--nodes" if options.nodes else "--hostfile")
+    share(host, options.world_size)
+    return host
+
+
+def _listed_host(names: list[str], option: str) -> Host:
+    here = [index for index, name in enumerate(names) if is_here(name)]
+    if not here:
+        raise RanksError(
+            f"{option}: none of {', '.join(names)} is this host; run the launcher on each of them"
+        )
+    return Host(here[0], len(names), names[0], option)
+
+
+def _check_sizes(workers: Workers) -> None:
+    """Raise RanksError for a world size that the model cannot be split into, with those it can."""
+    folder = workers.folder
+
+    def size(name: str) -> int | None:
+        text = workers.parameters.get(name, "")
+        return int(text) if text.isdigit() else None
+
+    asked = workers.topology.world_size
+    try:
+        tensor, pipeline = workers.topology.sizes(
+            size("tensor_parallel_size"), size("pipeline_parallel_size")
+        )
+    except ValueError as error:
+        raise RanksError(str(error)) from None
+    try:
+        config = read_json(folder / "config.json")
+        check_parallel(config, tensor, pipeline, expert_parallel=_expert_parallel(folder))
+    except OSError:
+        return  # preflight names the file
+    except ValueError as error:
+        raise RanksError(f"--world_size {asked}: {error}") from None
+
+
+def _expert_parallel(folder: Path) -> bool:
+    try:
+        given = yaml.safe_load((folder / ARGUMENTS_FILE).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(given, dict) and bool(given.get("enable_expert_parallel"))
+
+
+def worker_command(workers: Workers, python: str) -> list[str]:
+    """What runs this host's workers, with the repository's own code, as the server does."""
+    boot = (
+        "import sys; sys.path[0] = sys.argv[1];"
+        " from trellis.engine_host.engines.worker_main import main; main(*sys.argv[1:])"
+    )
+    about = json.dumps(
+        {
+            "engine_type": workers.engine_type,
+            "parameters": dict(workers.parameters),
+            "max_batch_size": workers.max_batch_size,
+        }
+    )
+    return [python, "-c", boot, str(workers.folder), about]
+
+
+def own_address(leader: str) -> str:
+    """This host's address on the network that leads to the first host; '' if none does."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(
+            leader, DEFAULT_PORT, type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(place)  # nothing is sent
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def interface(address: str) -> str:
+    """The name of the interface that has an address; '' if none does, or only loopback does."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if name != "lo" and any(each.address == address for each in addresses):
+            return name
+    return ""
