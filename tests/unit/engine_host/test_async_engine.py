@@ -140,19 +140,19 @@ def test_a_request_of_several_sequences_runs_until_all_have_ended(engine: AsyncE
 
 
 @pytest.mark.parametrize(
-    ("token", "message"),
+    ("token", "failure"),
     [
-        (Scripted.FAIL, "the engine failed: no such layer"),
-        (Scripted.REJECT, "max_tokens: too many"),
+        (Scripted.FAIL, Failure(1, "the engine failed: no such layer")),
+        (Scripted.REJECT, Failure(1, "max_tokens: too many", rejected=True)),
     ],
 )
 def test_an_error_ends_one_request_and_no_other(
-    engine: AsyncEngine, token: int, message: str
+    engine: AsyncEngine, token: int, failure: Failure
 ) -> None:
     engine.add(1, np.array([7, token, 8]), Sampling())
     engine.add(2, np.array([9, 10, 11]), Sampling())
     events = run(engine)
-    assert [e for e in events if isinstance(e, Failure)] == [Failure(1, message)]
+    assert [e for e in events if isinstance(e, Failure)] == [failure]
     assert ids_of(events, 2) == [9, 10, 11]
 
 

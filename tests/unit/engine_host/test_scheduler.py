@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pytest
 
-from support.fake_triton import Sender
+from support.fake_triton import Sender, TritonError
 from trellis.engine_host.answers import Answer, Row
 from trellis.engine_host.engines.engine import Failure, Progress, Sampling
 from trellis.engine_host.queue import RequestQueue
@@ -121,8 +121,16 @@ def test_a_failed_row_ends_its_request_and_no_other(host: Host) -> None:
     bad = host.ask([1, 1, 1], 200)
     host.wait(bad, good)
     assert error(bad) == "no room"
+    assert bad.sent[-1].error.code == TritonError.INTERNAL
     assert ids(good) == list(range(1, 201))
     assert {3, 4} <= set(host.engine.cancelled)
+
+
+def test_a_row_that_the_engine_rejects_is_an_invalid_argument(host: Host) -> None:
+    host.engine.fault = lambda key: Failure(key, "max_tokens: too many", rejected=True)
+    bad = host.ask([1])
+    host.wait(bad)
+    assert bad.sent[-1].error.code == TritonError.INVALID_ARG
 
 
 def test_rows_after_one_that_the_engine_refused_do_not_run(host: Host) -> None:

@@ -22,7 +22,7 @@ from support.fake_library import (
     of,
     toy_model,
 )
-from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.engines.engine import Failure, Sampling
 from trellis.engine_host.engines.tensorrt_llm_answers import TIMED_OUT
 from trellis.errors import RequestError
 
@@ -157,14 +157,24 @@ def test_a_log_probability_that_the_release_does_not_tell_is_no_zero(llm_api: Lo
     assert all(told[key].startswith("return_log_probs: this release of") for key in keys)
 
 
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (0, "text_input: TensorRT-LLM rejected the request: scripted error of one request"),
+        (3, "the engine failed: TensorRT-LLM failed this request: scripted error of one request"),
+    ],
+)
 @ALL
-def test_an_error_ends_one_request_and_no_other(llm_api: Load, version: str) -> None:
-    loaded = llm_api(version, scripts=[{"after": 7, "ids": [50] * 9, "at": 3, "event": "error"}])
+def test_an_error_ends_one_request_and_no_other(
+    llm_api: Load, version: str, at: int, message: str
+) -> None:
+    """Before the first token it is the request's fault, afterwards the library's."""
+    loaded = llm_api(version, scripts=[{"after": 7, "ids": [50] * 9, "at": at, "event": "error"}])
     keys = [loaded.add(ids, max_tokens=20) for ids in (PROMPTS[0], [7], PROMPTS[1])]
     events = loaded.run()
-    assert failures(events) == {
-        keys[1]: "text_input: TensorRT-LLM rejected the request: scripted error of one request"
-    }
+    assert [event for event in events if isinstance(event, Failure)] == [
+        Failure(keys[1], message, rejected=at == 0)
+    ]
     for key, prompt in ((keys[0], PROMPTS[0]), (keys[2], PROMPTS[1])):
         assert ids_of(events, key) == toy_model().greedy(prompt, 20, VOCAB_SIZE, EOS)
     assert loaded.deaths == []

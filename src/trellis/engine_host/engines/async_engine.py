@@ -154,7 +154,7 @@ class AsyncEngine:
         except LibraryDied as died:
             self._on_death(str(died))
         except RequestError as error:
-            self._put([Failure(key, str(error))])
+            self._put([Failure(key, str(error), rejected=True)])
         except Exception as error:
             log.exception("the library failed a request")
             self._put([Failure(key, f"the engine failed: {error}")])

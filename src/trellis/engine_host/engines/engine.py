@@ -79,10 +79,14 @@ class Progress(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """One request that ended in an error; the engine has forgotten it."""
+    """One request that ended in an error; the engine has forgotten it.
+
+    `rejected`: the request is at fault, which the message names by the client's input.
+    """
 
     key: int
     message: str
+    rejected: bool = False
 
 
 class Engine(Protocol):

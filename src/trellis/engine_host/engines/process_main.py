@@ -41,7 +41,7 @@ from trellis.engine_host.engines.process_messages import (
     receive,
     send,
 )
-from trellis.errors import one_line
+from trellis.errors import RequestError, one_line
 
 PR_SET_PDEATHSIG = 1
 
@@ -153,6 +153,8 @@ class Loop:
         try:
             self._engine.add(key, np.array(ids, np.int64), settings)
             self._running[key] = settings.sequences
+        except RequestError as error:
+            self._refused.append(Failure(key, str(error), rejected=True))
         except Exception as error:
             log.error("the engine refused a request: %s", one_line(error))
             self._refused.append(Failure(key, f"the engine refused the request: {error}"))

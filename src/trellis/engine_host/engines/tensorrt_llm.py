@@ -97,7 +97,7 @@ class TensorRtLlmLibrary:
         self._running += 1
         try:
             while not answer.finished:
-                await self._next(answer)
+                await self._next(answer, new.begun)
                 yield new.take(answer)
         finally:
             self._running -= 1
@@ -135,21 +135,27 @@ class TensorRtLlmLibrary:
                 streaming=sampling.beam_width == 1,
             )
         except Exception as error:
-            raise self._meaning(error) from error
+            raise self._meaning(error, begun=False) from error
 
-    async def _next(self, answer: Any) -> None:
+    async def _next(self, answer: Any, begun: bool) -> None:
         """Wait for a change of an answer. After an error it must not be waited for again."""
         try:
             await anext(answer)
         except Exception as error:
-            raise self._meaning(error) from error
+            raise self._meaning(error, begun) from error
         self._heard = time.monotonic()
 
-    def _meaning(self, error: Exception) -> Exception:
-        """One request's error, or the end of the library, which any other kind is."""
+    def _meaning(self, error: Exception, begun: bool) -> Exception:
+        """One request's error, or the end of the library, which any other kind is.
+
+        The library has one kind for what it rejects and for what goes wrong later: the first
+        token tells them apart.
+        """
         if why := self.why_dead():
             return LibraryDied(f"{why}: {error}")
         if isinstance(error, (LibraryRequestError, ValueError)):
+            if begun:
+                return RuntimeError(f"{LIBRARY} failed this request: {error}")
             return RequestError(f"text_input: {LIBRARY} rejected the request: {error}")
         return LibraryDied(f"{LIBRARY} failed: {type(error).__name__}: {error}")
 

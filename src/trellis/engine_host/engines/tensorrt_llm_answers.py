@@ -27,6 +27,11 @@ class NewTokens:
         self._cum_log_probs = [0.0] * sampling.sequences
         self._ended: set[int] = set()
 
+    @property
+    def begun(self) -> bool:
+        """Whether any id came."""
+        return any(self._taken)
+
     def take(self, answer: Any) -> Events:
         """What came since the last call; of beams nothing before the end, since they change."""
         if self._beams and not answer.finished:

@@ -17,12 +17,15 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder here
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; without it most of the memory
 
+import vllm.exceptions
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from trellis.contract.client_inputs import PROMPT
+from trellis.contract.sampling_fields import FIELDS
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
 from trellis.engine_host.engines.engine import (
     EngineSettings,
@@ -37,6 +40,7 @@ from trellis.engine_host.engines.engine_arguments import (
     read_arguments,
 )
 from trellis.engine_host.engines.vocabulary import check_prompt
+from trellis.errors import RequestError
 
 # What the model repository decides; everything else can be set in the file.
 OURS = {
@@ -46,6 +50,13 @@ OURS = {
     "max_num_seqs": "SET=triton_max_batch_size:N",
     "dtype": "SET=dtype:NAME",
 }
+# What the library raises for a request that is at fault: late releases have a class for it.
+CLIENT_ERRORS: tuple[type[Exception], ...] = (
+    getattr(vllm.exceptions, "VLLMClientError", ValueError),
+    ValueError,
+)
+# The library's name of what is wrong -> the client's, where they differ.
+CLIENT_NAMES = {"n": "num_return_sequences", "logprobs": "return_log_probs"}
 FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "repetition": "stop",
@@ -76,15 +87,16 @@ class VllmLibrary:
 
     async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
         """What is new of a request, as vLLM's steps bring it."""
-        answer = self._llm.generate(
-            {"prompt_token_ids": ids}, sampling_params(sampling), request_id=str(key)
-        )
         try:
+            params = sampling_params(sampling)
+            answer = self._llm.generate({"prompt_token_ids": ids}, params, request_id=str(key))
             async with contextlib.aclosing(answer):
                 async for output in answer:
                     yield [_event(key, completion) for completion in output.outputs]
         except EngineDeadError as error:
             raise LibraryDied(f"vLLM's engine process is gone: {error}") from error
+        except CLIENT_ERRORS as error:
+            raise RequestError(f"{_field(error)}: vLLM rejected the request: {error}") from error
 
     def why_dead(self) -> str:
         """Why its engine process is gone; '' while it lives."""
@@ -144,6 +156,14 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
     )
+
+
+def _field(error: Exception) -> str:
+    """The client's name of what the library rejects, which is the prompt unless it says so."""
+    named = getattr(error, "parameter", None)
+    known = {field.client for field in FIELDS.values()}
+    client = CLIENT_NAMES.get(named, named) if isinstance(named, str) else ""
+    return client if client in known else PROMPT
 
 
 def _event(key: int, completion: Any) -> Progress | Failure:
