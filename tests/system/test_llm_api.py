@@ -196,21 +196,28 @@ def test_log_probabilities_sum_up(http: httpx.Client) -> None:
         ("beam_width", 2),
         ("end_id", 60000),
         ("stop_token_ids", [60000]),
-        ("embedding_bias_words", ["a"]),
         ("return_context_logits", True),
         ("return_generation_logits", True),
         ("lora_task_id", 7),
-        ("guided_decoding_guide_type", "json"),
+        ("guided_decoding_guide_type", "yaml"),
+        ("guided_decoding_guide", "{}"),
         ("num_return_sequences", 2),
     ],
 )
 def test_what_it_cannot_do_is_rejected_by_name(http: httpx.Client, name: str, value: Any) -> None:
     asked = body("a", **{name: value})
-    if name == "embedding_bias_words":
-        asked["parameters"]["embedding_bias_weights"] = [1.0]
+    if name == "guided_decoding_guide":  # which the type takes none of
+        asked["parameters"]["guided_decoding_guide_type"] = "json"
     response = http.post(f"{ENSEMBLE}/generate", json=asked)
     assert response.status_code == 400, response.text
     assert f"{name}:" in response.json()["error"]
+
+
+def test_what_the_library_rejects_is_an_error_of_the_clients(http: httpx.Client) -> None:
+    guide = {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": "{"}
+    response = http.post(f"{ENSEMBLE}/generate", json=body("a", **guide))
+    assert response.status_code == 400, response.text
+    assert "guided_decoding_guide: TensorRT-LLM rejected the request" in response.json()["error"]
 
 
 def test_an_error_of_one_request_leaves_the_others(http: httpx.Client, expected: list[str]) -> None:

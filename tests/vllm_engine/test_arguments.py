@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
-from trellis.engine_host.engines.vllm import engine_arguments, sampling_params
+from trellis.engine_host.engines.vllm import engine_arguments
+from trellis.engine_host.engines.vllm_requests import sampling_params
 
 
 def test_a_repositorys_settings_are_vllms_arguments(checkpoint: Path) -> None:
@@ -26,6 +27,21 @@ def test_a_repositorys_settings_are_vllms_arguments(checkpoint: Path) -> None:
     assert made.enforce_eager  # of engine.yaml
 
 
+def test_a_tokenizer_that_vllm_can_read_is_given_for_guides(checkpoint: Path) -> None:
+    made = engine_arguments(EngineSettings(checkpoint, max_batch_size=1), str(checkpoint))
+    assert (made.tokenizer, made.skip_tokenizer_init) == (str(checkpoint), False)
+    assert made.structured_outputs_config.backend == "xgrammar"
+
+
+def test_the_file_chooses_the_backend_of_guides(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
+    (tmp_path / "engine.yaml").write_text(
+        "structured_outputs_config: {backend: guidance, disable_any_whitespace: true}"
+    )
+    made = engine_arguments(EngineSettings(tmp_path, max_batch_size=1)).structured_outputs_config
+    assert (made.backend, made.disable_any_whitespace) == ("guidance", True)
+
+
 def test_a_checkpoint_keeps_the_dtype_that_it_declares(checkpoint: Path) -> None:
     assert engine_arguments(EngineSettings(checkpoint, max_batch_size=1)).dtype == "float32"
 
@@ -42,6 +58,33 @@ def test_what_asks_for_nothing_is_greedy_and_ends_at_no_id_of_the_models_own() -
     assert (made.max_tokens, made.temperature, made.ignore_eos) == (7, 0.0, True)
     assert (made.stop_token_ids, made.logprobs, made.n, made.min_tokens) == ([], None, 1, 0)
     assert (made.detokenize, made.output_kind.name) == (False, "DELTA")
+
+
+@pytest.mark.parametrize(
+    ("kind", "guide", "name", "value"),
+    [
+        ("json", "", "json_object", True),
+        ("json_schema", '{"type": "object"}', "json", '{"type": "object"}'),
+        ("regex", "[ab]+", "regex", "[ab]+"),
+        ("ebnf_grammar", 'root ::= "a"', "grammar", 'root ::= "a"'),
+        ("structural_tag", "{}", "structural_tag", "{}"),
+    ],
+)
+def test_a_guide_is_vllms_and_ends_at_its_tokenizers_end(
+    kind: str, guide: str, name: str, value: object
+) -> None:
+    made = sampling_params(Sampling(max_tokens=7, end_id=5, guide_type=kind, guide=guide), 2)
+    held = made.structured_outputs
+    assert held is not None
+    names = ("json_object", "json", "regex", "grammar", "structural_tag")
+    given = {each: getattr(held, each) for each in names if getattr(held, each) is not None}
+    assert given == {name: value}
+    assert (made.stop_token_ids, made.min_tokens) == ([5, 2], 0)
+
+
+def test_a_bias_is_vllms_whatever_its_size() -> None:
+    made = sampling_params(Sampling(bias_ids=(1, 4), bias_weights=(2.5, -1e6)))
+    assert made.logit_bias == {1: 2.5, 4: -1e6}
 
 
 def test_every_setting_arrives() -> None:

@@ -27,7 +27,7 @@ from trellis.engine_host.answers import (
 )
 from trellis.engine_host.cancellation import CancellationWatch
 from trellis.engine_host.disconnect_listener import DisconnectListener, client_token
-from trellis.engine_host.engines.engine import Engine, EngineSettings, Sampling
+from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, Engine, EngineSettings, Sampling
 from trellis.engine_host.engines.engine_process import EngineProcess
 from trellis.engine_host.engines.gpus import choose_gpus
 from trellis.engine_host.engines.kinds import ENGINE_TYPES
@@ -39,10 +39,12 @@ from trellis.engine_host.scheduler import Admission, Scheduler
 from trellis.engine_host.senders import Senders
 from trellis.errors import RequestError, one_line
 from trellis.ipc.server_lifetime import end_with_server
+from trellis.panics import guarded
 from trellis.pipeline.hooks import WHOLE_ONLY, needs_whole_answers
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ConfigError, ModelSettings, load_tokenizer
 from trellis.pipeline.stop_strings import StopMatcher
+from trellis.tokenizers import Tokenizer
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 log = logging.getLogger("trellis.model")
@@ -74,7 +76,10 @@ class TritonPythonModel:
             settings.integer("max_queue_size") or 0,
             (settings.integer("queue_timeout_microseconds") or 0) / 1e6,
         )
-        self.loop = Scheduler(lambda: load_engine(self.engine_type, settings), self.senders, line)
+        sample = _sample(self.tokenizer)
+        self.loop = Scheduler(
+            lambda: load_engine(self.engine_type, settings, sample), self.senders, line
+        )
         self.watch = CancellationWatch(self.loop, Metrics().report)
         self.gone = DisconnectListener(self._cancel_clients)
         self.keys = itertools.count(1)
@@ -210,8 +215,19 @@ class TritonPythonModel:
         )
 
 
-def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
-    """The engine of that type. Raises ConfigError for an unknown one."""
+def _sample(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids of TOKENIZER_SAMPLE; () from a tokenizer that fails at it."""
+    try:
+        return tuple(guarded(tokenizer.encode, TOKENIZER_SAMPLE))
+    except Exception:
+        return ()
+
+
+def load_engine(engine_type: str, settings: ModelSettings, sample: tuple[int, ...]) -> Engine:
+    """The engine of that type; `sample`: what the tokenizer makes of TOKENIZER_SAMPLE.
+
+    Raises ConfigError for an unknown one.
+    """
     if engine_type not in ENGINE_TYPES:
         raise ConfigError(
             f"parameter engine_type is {engine_type!r}; known: {', '.join(ENGINE_TYPES)}"
@@ -226,6 +242,8 @@ def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
         kv_cache_free_gpu_mem_fraction=settings.number("kv_cache_free_gpu_mem_fraction"),
         dtype=settings.text("dtype", ""),
         attention_implementation=settings.text("attention_implementation", ""),
+        tokenizer=settings.path("tokenizer_dir", "tokenizer"),
+        tokenizer_sample=sample,
         leader_left=_end_server,
     )
     if engine_type != "openvino":

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,10 @@ from support.fake_library import (
     of,
     toy_model,
 )
-from trellis.engine_host.engines.engine import Failure, Sampling
+from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, Failure, Sampling
 from trellis.engine_host.engines.tensorrt_llm_answers import TIMED_OUT
 from trellis.errors import RequestError
+from trellis.tokenizers import load
 
 PROMPTS = [[100, 200 + number] for number in range(12)]
 ALL = pytest.mark.parametrize("version", VERSIONS)
@@ -180,6 +182,48 @@ def test_an_error_ends_one_request_and_no_other(
     assert loaded.deaths == []
 
 
+GUIDED = {"guide_type": "json_schema", "guide": "{}"}
+
+
+@pytest.fixture
+def tokenizer_settings(demo_engine: tuple[Path, Path]) -> dict[str, Any]:
+    """A tokenizer that the library can read; its ends are the model's."""
+    sample = tuple(load("gpt2", demo_engine[1]).encode(TOKENIZER_SAMPLE))
+    return {"tokenizer": demo_engine[1], "tokenizer_sample": sample}
+
+
+@ALL
+def test_a_bad_guide_is_the_requests_fault_by_its_name(
+    llm_api: Load, version: str, tokenizer_settings: dict[str, Any]
+) -> None:
+    loaded = llm_api(version, tokenizer_settings)
+    bad = loaded.add(PROMPTS[1], **GUIDED | {"guide": "{"})
+    good, free = loaded.add(PROMPTS[0], **GUIDED), loaded.add(PROMPTS[0])
+    events = loaded.run()
+    (failure,) = [event for event in events if isinstance(event, Failure)]
+    assert (failure.key, failure.rejected) == (bad, True)
+    assert failure.message.startswith("guided_decoding_guide: ")
+    assert ids_of(events, good) == ids_of(events, free) != []
+
+
+@BOTH
+def test_the_end_of_a_guide_is_no_part_of_the_answer(
+    llm_api: Load, version: str, tokenizer_settings: dict[str, Any]
+) -> None:
+    loaded = llm_api(
+        version, tokenizer_settings, scripts=[{"after": 7, "ids": [50, 51, EOS, 52, 53]}]
+    )
+    for end_id in (-1, 60):
+        key = loaded.add([7], **GUIDED, end_id=end_id)
+        events = loaded.run()
+        assert [token for event in of(events, key) for token in event.ids] == [50, 51]
+        assert of(events, key)[-1].finish == "stop"
+
+
+def test_without_a_tokenizer_the_engine_says_so(llm_api: Load) -> None:
+    assert llm_api("1.2.1").engine.facts["no_guides"] == "there is none"
+
+
 def test_a_prompt_that_is_too_long_for_a_step_is_rejected_alone(loaded: Loaded) -> None:
     long, short = loaded.add([9] * 9000), loaded.add(PROMPTS[0])
     events = loaded.run()
@@ -236,7 +280,7 @@ def test_beams_come_at_the_end_the_best_first(
 ) -> None:
     (checkpoint / "engine.yaml").write_text("max_beam_width: 3\n")
     loaded = llm_api(version)
-    assert loaded.library.facts == {"vocab_size": VOCAB_SIZE, "beam_width": 3}
+    assert loaded.library.facts["beam_width"] == 3
     key = loaded.add(PROMPTS[3], beam_width=3, max_tokens=8)
     events = loaded.run()
     beams = [of(events, key, index) for index in range(3)]

@@ -2,10 +2,13 @@
 """What of the settings, of `engine.yaml` and of a request becomes which argument of LLM's."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.fake_library import VERSIONS, import_adapter
@@ -56,6 +59,17 @@ def test_a_repositorys_settings_are_the_librarys_arguments(
     }
     longest = {} if version == "1.0.0" else {"max_input_len": 299}
     assert made == expected | longest | SAMPLERS[version]
+
+
+def test_a_tokenizer_that_the_library_can_read_enables_guides(
+    adapter: Any, checkpoint: Path
+) -> None:
+    settings = EngineSettings(checkpoint, max_batch_size=1)
+    made = adapter.engine_arguments(settings, "/tokenizer")
+    assert (made["tokenizer"], made["skip_tokenizer_init"]) == ("/tokenizer", False)
+    assert made["guided_decoding_backend"] == "xgrammar"
+    (checkpoint / "engine.yaml").write_text("guided_decoding_backend: llguidance\n")
+    assert adapter.engine_arguments(settings, "/t")["guided_decoding_backend"] == "llguidance"
 
 
 def test_what_nobody_set_is_the_librarys_choice(adapter: Any, checkpoint: Path) -> None:
@@ -181,6 +195,38 @@ def test_the_chosen_tokens_log_probability_is_asked_for_as_the_release_takes_it(
 ) -> None:
     made = adapter.sampling_params(Sampling(log_probs=True))
     assert made.logprobs == (0 if version == "1.4.0rc1" else 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "guide", "name", "value"),
+    [
+        ("json", "", "json_object", True),
+        ("json_schema", '{"type": "object"}', "json", '{"type": "object"}'),
+        ("regex", "[ab]+", "regex", "[ab]+"),
+        ("ebnf_grammar", 'root ::= "a"', "grammar", 'root ::= "a"'),
+        ("structural_tag", "{}", "structural_tag", "{}"),
+    ],
+)
+def test_a_guide_is_the_librarys_and_ends_at_its_tokenizers_end(
+    adapter: Any, kind: str, guide: str, name: str, value: Any
+) -> None:
+    sampling = Sampling(max_tokens=7, end_id=5, guide_type=kind, guide=guide)
+    made = adapter.sampling_params(sampling, 100, guide_end=2)
+    held = made.guided_decoding
+    given = {field: getattr(held, field) for field in held.__slots__ if getattr(held, field)}
+    assert given == {name: value}
+    assert (made.end_id, made.stop_token_ids, made.min_tokens) == (5, [2], None)
+
+
+def test_a_bias_is_a_weight_for_each_id(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch: Any = ModuleType("torch")
+    torch.from_numpy = lambda array: ("torch's", array)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    sampling = Sampling(bias_ids=(1, 4), bias_weights=(2.5, -100.0))
+    whose, bias = adapter.sampling_params(sampling, 6).embedding_bias
+    assert (whose, bias.dtype) == ("torch's", np.float32)
+    assert bias.tolist() == [0, 2.5, 0, 0, -100, 0]
+    assert adapter.sampling_params(Sampling(), 6).embedding_bias is None
 
 
 def test_no_two_requests_share_what_the_library_writes_to(adapter: Any) -> None:

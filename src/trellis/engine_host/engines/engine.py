@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+# Of which the host tells a library's tokenizer the ids, to see that both read it alike.
+TOKENIZER_SAMPLE = "The quick brown fox: 123 + 4.5 = ?\n\tdef f(x): é 안녕 日本 Столица 😀"
 MAX_FAILED_STEPS = 3  # in a row, after which an engine is given up
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -37,6 +39,10 @@ class Sampling:
     num_return_sequences: int = 1
     log_probs: bool = False
     bad_words: tuple[str, ...] = ()  # texts that must not appear in the answer
+    guide_type: str = ""  # of pipeline/guided_decoding.py; "": the answer is held to nothing
+    guide: str = ""
+    bias_ids: tuple[int, ...] = ()  # ids whose logits are changed, each once
+    bias_weights: tuple[float, ...] = ()  # by how much, one an id
     sample: bool = False
 
     @property
@@ -64,6 +70,8 @@ class EngineSettings:
     kv_cache_free_gpu_mem_fraction: float | None = None
     dtype: str = ""  # "": as the checkpoint has it
     attention_implementation: str = ""
+    tokenizer: Path | None = None  # the folder of its files
+    tokenizer_sample: tuple[int, ...] = ()  # what TOKENIZER_SAMPLE is encoded to
     leader_left: Callable[[], None] = lambda: None  # called on ranks above 0 when rank 0 is done
 
 

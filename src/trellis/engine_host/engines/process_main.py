@@ -85,7 +85,8 @@ def _die_with(parent: int) -> None:
 
 
 def _load(engine_type: str, values: dict[str, Any], pipe: "Connection[Any, Any]") -> LoadedEngine:
-    values["path"] = Path(values["path"])
+    for name in ("path", "tokenizer"):
+        values[name] = values[name] and Path(values[name])
     settings = EngineSettings(**values, leader_left=lambda: send(pipe, LEFT))
     engine = load(engine_type, settings)
     send(pipe, READY, {"follows": engine.follows, "facts": engine.facts})

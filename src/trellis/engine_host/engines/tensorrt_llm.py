@@ -2,11 +2,12 @@
 """TensorRT-LLM's LLM API: Hugging Face checkpoints on GPUs; token ids in and out.
 
 The engine `llmapi`, not to be taken for `tensorrtllm`, the C++ backend, which runs without us. The
-library gets no tokenizer, so whatever needs one is rejected by name (`tensorrt_llm_limits.py`).
-Releases 1.0 to 1.4 are told apart by what their classes have, and by their version where a
-behaviour changed under the same names.
+library gets the tokenizer for guides alone, where it can read it; else they are rejected by name
+(`tensorrt_llm_limits.py`). Releases 1.0 to 1.4 are told apart by what their classes have, and by
+their version where a behaviour changed under the same names.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,13 +19,12 @@ from typing import Any
 os.environ.setdefault("TRTLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder here
 
-import tensorrt_llm
-from tensorrt_llm import LLM, SamplingParams
+from tensorrt_llm import LLM
 from tensorrt_llm.executor.utils import RequestError as LibraryRequestError
 from tensorrt_llm.llmapi import KvCacheConfig
 from tensorrt_llm.llmapi.llm_args import TorchLlmArgs
 
-from trellis.contract.release import release_order
+from trellis.contract.client_inputs import GUIDE, PROMPT
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
 from trellis.engine_host.engines.engine_arguments import (
@@ -33,7 +33,13 @@ from trellis.engine_host.engines.engine_arguments import (
     declared_dtype,
     read_arguments,
 )
+from trellis.engine_host.engines.library_tokenizer import library_tokenizer
 from trellis.engine_host.engines.tensorrt_llm_answers import NewTokens
+from trellis.engine_host.engines.tensorrt_llm_requests import (
+    check_grammar,
+    one_sampler,
+    sampling_params,
+)
 from trellis.engine_host.engines.tensorrt_llm_workers import dead_worker, find_workers
 from trellis.engine_host.engines.vocabulary import check_prompt
 from trellis.errors import RequestError
@@ -55,12 +61,12 @@ OUR_CACHE = {
     "max_attention_window": "SET=max_attention_window_size:N",
 }
 # Until its candidate 26 of 1.3.0 the library had two samplers, of which the one in C++ alone heeds
-# seeds and penalties; from then on it has one, and that tells the chosen token's log probability.
+# seeds and penalties.
 CPP_SAMPLER: dict[str, Any] = {
     "enable_trtllm_sampler": True,
     "sampler_type": "TRTLLMSampler",
 }
-ONE_SAMPLER = "1.3.0rc26"
+GUIDES_BACKEND = "xgrammar"  # unless the file names another
 SILENCE_SECONDS = 300.0  # without any token, while requests run; the library gives a step as much
 
 
@@ -69,8 +75,10 @@ class TensorRtLlmLibrary:
 
     def __init__(self, settings: EngineSettings) -> None:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
+        tokenizer = library_tokenizer(settings)
+        self._guide_end = tokenizer.end_id
         try:
-            arguments = engine_arguments(settings)
+            arguments = engine_arguments(settings, tokenizer.folder)
             self._llm = LLM(**arguments)
         except (ValueError, RuntimeError, OSError) as error:
             raise RuntimeError(
@@ -83,6 +91,7 @@ class TensorRtLlmLibrary:
         self.facts: dict[str, Any] = {
             "vocab_size": self._vocab_size,
             "beam_width": arguments.get("max_beam_width") or 1,
+            "no_guides": tokenizer.missing,
         }
 
     def check(self, ids: list[int], sampling: Sampling) -> None:
@@ -91,13 +100,15 @@ class TensorRtLlmLibrary:
 
     async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
         """What is new of a request, as the library's answers bring it."""
-        new, answer = NewTokens(key, sampling), self._submit(ids, sampling)
+        if sampling.guide_type:
+            await asyncio.to_thread(check_grammar, sampling)
+        new, answer = NewTokens(key, sampling, self._guide_end), self._submit(ids, sampling)
         if not self._running:
             self._heard = time.monotonic()
         self._running += 1
         try:
             while not answer.finished:
-                await self._next(answer, new.begun)
+                await self._next(answer, sampling, new.begun)
                 yield new.take(answer)
         finally:
             self._running -= 1
@@ -131,21 +142,21 @@ class TensorRtLlmLibrary:
         try:
             return self._llm.generate_async(
                 inputs={"prompt_token_ids": ids},
-                sampling_params=sampling_params(sampling),
+                sampling_params=sampling_params(sampling, self._vocab_size, self._guide_end),
                 streaming=sampling.beam_width == 1,
             )
         except Exception as error:
-            raise self._meaning(error, begun=False) from error
+            raise self._meaning(error, sampling, begun=False) from error
 
-    async def _next(self, answer: Any, begun: bool) -> None:
+    async def _next(self, answer: Any, sampling: Sampling, begun: bool) -> None:
         """Wait for a change of an answer. After an error it must not be waited for again."""
         try:
             await anext(answer)
         except Exception as error:
-            raise self._meaning(error, begun) from error
+            raise self._meaning(error, sampling, begun) from error
         self._heard = time.monotonic()
 
-    def _meaning(self, error: Exception, begun: bool) -> Exception:
+    def _meaning(self, error: Exception, sampling: Sampling, begun: bool) -> Exception:
         """One request's error, or the end of the library, which any other kind is.
 
         The library has one kind for what it rejects and for what goes wrong later: the first
@@ -156,13 +167,15 @@ class TensorRtLlmLibrary:
         if isinstance(error, (LibraryRequestError, ValueError)):
             if begun:
                 return RuntimeError(f"{LIBRARY} failed this request: {error}")
-            return RequestError(f"text_input: {LIBRARY} rejected the request: {error}")
+            client = GUIDE if sampling.guide_type else PROMPT
+            return RequestError(f"{client}: {LIBRARY} rejected the request: {error}")
         return LibraryDied(f"{LIBRARY} failed: {type(error).__name__}: {error}")
 
 
-def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
+def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> dict[str, Any]:
     """The library's arguments: the settings, then what `engine.yaml` adds.
 
+    `tokenizer`: the folder that the library can read; '' for none.
     Raises ValueError for one that the library does not have, or that is set elsewhere.
     """
     if settings.attention_implementation:
@@ -171,16 +184,18 @@ def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
             f" attn_backend in {ARGUMENTS_FILE}"
         )
     known = TorchLlmArgs.model_fields
-    sampler = {} if _one_sampler() else {k: v for k, v in CPP_SAMPLER.items() if k in known}
+    sampler = {} if one_sampler() else {k: v for k, v in CPP_SAMPLER.items() if k in known}
     ours = OURS | dict.fromkeys(sampler, "nothing: no other sampler heeds seeds and penalties")
     added = read_arguments(settings.path / ARGUMENTS_FILE, known, ours, LIBRARY)
     arguments: dict[str, Any] = {
         "model": str(settings.path),
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": not tokenizer,
         "dtype": settings.dtype or declared_dtype(settings.path),
         "max_batch_size": settings.max_batch_size,
         **sampler,
     }
+    if tokenizer:
+        arguments |= {"tokenizer": tokenizer, "guided_decoding_backend": GUIDES_BACKEND}
     if settings.max_seq_len:
         arguments["max_seq_len"] = settings.max_seq_len
         if "max_input_len" in known:  # late releases: 1,024 by default
@@ -207,50 +222,3 @@ def _cache(settings: EngineSettings, added: dict[str, Any]) -> dict[str, Any]:
 def _vocab_size(settings: EngineSettings) -> int:
     config = json.loads((settings.path / "config.json").read_text())
     return int(config.get("text_config", config)["vocab_size"])
-
-
-def _one_sampler() -> bool:
-    return release_order(tensorrt_llm.__version__) >= release_order(ONE_SAMPLER)
-
-
-def sampling_params(sampling: Sampling) -> SamplingParams:
-    """The library's settings of one request, an object of its own: the library writes to it.
-
-    What is left out may come from the checkpoint's generation_config.json in late releases, so
-    what has a default there is always said.
-    """
-    ends = sampling.end_ids
-    arguments: dict[str, Any] = {
-        "end_id": ends[0] if ends else -1,
-        "pad_id": ends[0] if ends else 0,
-        "max_tokens": sampling.max_tokens,
-        "n": sampling.sequences,
-        "best_of": sampling.sequences,
-        "repetition_penalty": sampling.repetition_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "detokenize": False,
-        **_choice(sampling),
-    }
-    if ends:  # without one the library would hold back the last id of the vocabulary
-        arguments["min_tokens"] = sampling.min_tokens
-    if ends[1:]:
-        arguments["stop_token_ids"] = list(ends[1:])
-    if sampling.log_probs:  # of the chosen token
-        arguments["logprobs"] = 0 if _one_sampler() else 1
-    return SamplingParams(**arguments)
-
-
-def _choice(sampling: Sampling) -> dict[str, Any]:
-    """How a token is chosen."""
-    if sampling.beam_width > 1:
-        beams = {"use_beam_search": True, "length_penalty": sampling.length_penalty}
-        return {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **beams}
-    if not sampling.sample:
-        return {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
-    return {
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p if sampling.top_p > 0 else 1.0,
-        "seed": sampling.seed,
-    }

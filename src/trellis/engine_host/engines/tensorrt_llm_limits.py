@@ -3,15 +3,20 @@
 
 from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
-from trellis.engine_host.engines.vocabulary import check_end_ids
+from trellis.engine_host.engines.lacking import refuse_guide
+from trellis.engine_host.engines.vocabulary import check_ids
 from trellis.errors import RequestError
 
 
 class TensorRtLlmLimits:
     """Rejects by the input's name."""
 
-    def __init__(self, vocab_size: int, beam_width: int) -> None:
-        """`beam_width`: what the engine was loaded with; the library takes no other."""
+    def __init__(self, vocab_size: int, beam_width: int, no_guides: str) -> None:
+        """`beam_width`: what the engine was loaded with; the library takes no other.
+
+        `no_guides`: why the library has no tokenizer for them; '': it has.
+        """
+        self._no_guides = no_guides
         self._vocab_size = vocab_size
         self._beam_width = beam_width
 
@@ -30,7 +35,8 @@ class TensorRtLlmLimits:
                 f" request ends at {len(sampling.end_ids)}; send the one end_id, or leave"
                 " min_tokens out"
             )
-        check_end_ids(sampling, self._vocab_size)
+        refuse_guide(sampling, "llmapi", self._no_guides)
+        check_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""

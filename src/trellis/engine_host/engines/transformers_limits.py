@@ -5,7 +5,8 @@ Both are known without loading it, which takes torch.
 """
 
 from trellis.engine_host.engines.engine import Sampling
-from trellis.engine_host.engines.vocabulary import check_end_ids
+from trellis.engine_host.engines.lacking import FIELDS, refuse_lacking
+from trellis.engine_host.engines.vocabulary import check_ids
 from trellis.errors import RequestError
 
 PAGE_TOKENS = 64  # the library's default, 256, wastes most of a page on short requests
@@ -27,9 +28,8 @@ class TransformersLimits:
             raise RequestError(
                 "return_log_probs: this engine (transformers) cannot do it; leave it out"
             )
-        if sampling.bad_words:
-            raise RequestError("bad_words: this engine (transformers) cannot do it; leave it out")
-        check_end_ids(sampling, self._vocab_size)
+        refuse_lacking(sampling, "transformers", *FIELDS)
+        check_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM's AsyncLLM: Hugging Face checkpoints, on GPUs or on a CPU; token ids in and out.
 
-Scheduling, paged cache, prefix caching and several GPUs are the library's own. It gets no
-tokenizer, so whatever needs one is rejected by name (see `vllm_limits.py`). Releases differ; they
-are told apart by what their classes have, not by their version.
+Scheduling, paged cache, prefix caching and several GPUs are the library's own. It gets the
+tokenizer for guides alone, where it can read it; else they are rejected by name (see
+`vllm_limits.py`). Releases differ; they are told apart by what their classes have, not by their
+version.
 """
 
 import contextlib
@@ -17,30 +18,26 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder here
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; without it most of the memory
 
-import vllm.exceptions
-from vllm import SamplingParams
+from vllm.config import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from trellis.contract.client_inputs import PROMPT
-from trellis.contract.sampling_fields import FIELDS
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
-from trellis.engine_host.engines.engine import (
-    EngineSettings,
-    Failure,
-    FinishReason,
-    Progress,
-    Sampling,
-)
+from trellis.engine_host.engines.engine import EngineSettings, Sampling
 from trellis.engine_host.engines.engine_arguments import (
     ARGUMENTS_FILE,
     declared_dtype,
     read_arguments,
 )
+from trellis.engine_host.engines.library_tokenizer import library_tokenizer
+from trellis.engine_host.engines.vllm_requests import (
+    CLIENT_ERRORS,
+    event,
+    rejection,
+    sampling_params,
+)
 from trellis.engine_host.engines.vocabulary import check_prompt
-from trellis.errors import RequestError
 
 # What the model repository decides; everything else can be set in the file.
 OURS = {
@@ -50,19 +47,10 @@ OURS = {
     "max_num_seqs": "SET=triton_max_batch_size:N",
     "dtype": "SET=dtype:NAME",
 }
-# What the library raises for a request that is at fault: late releases have a class for it.
-CLIENT_ERRORS: tuple[type[Exception], ...] = (
-    getattr(vllm.exceptions, "VLLMClientError", ValueError),
-    ValueError,
-)
-# The library's name of what is wrong -> the client's, where they differ.
-CLIENT_NAMES = {"n": "num_return_sequences", "logprobs": "return_log_probs"}
-FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "repetition": "stop",
-    "length": "length",
-    "abort": "cancelled",
-}
+
+
+# The library's `auto` may begin with another one, which then gets every later guide.
+GUIDES_BACKEND = "xgrammar"
 
 
 class VllmLibrary:
@@ -70,8 +58,10 @@ class VllmLibrary:
 
     def __init__(self, settings: EngineSettings) -> None:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
+        tokenizer = library_tokenizer(settings)
+        self._guide_end = tokenizer.end_id
         try:
-            config = engine_arguments(settings).create_engine_config()
+            config = engine_arguments(settings, tokenizer.folder).create_engine_config()
             _size_cache(config, settings)
             self._llm = AsyncLLM.from_vllm_config(config)
         except (ValueError, RuntimeError, OSError) as error:
@@ -79,7 +69,10 @@ class VllmLibrary:
                 f"gpt_model_path: vLLM cannot load {settings.path}: {error}"
             ) from error
         self._vocab_size: int = config.model_config.get_vocab_size()
-        self.facts: dict[str, Any] = {"vocab_size": self._vocab_size}
+        self.facts: dict[str, Any] = {
+            "vocab_size": self._vocab_size,
+            "no_guides": tokenizer.missing,
+        }
 
     def check(self, ids: list[int], sampling: Sampling) -> None:
         """Raise RequestError for an id outside the vocabulary: it would end the whole engine."""
@@ -87,16 +80,18 @@ class VllmLibrary:
 
     async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
         """What is new of a request, as vLLM's steps bring it."""
+        end, begun = self._guide_end, False
         try:
-            params = sampling_params(sampling)
+            params = sampling_params(sampling, end)
             answer = self._llm.generate({"prompt_token_ids": ids}, params, request_id=str(key))
             async with contextlib.aclosing(answer):
                 async for output in answer:
-                    yield [_event(key, completion) for completion in output.outputs]
+                    yield [event(key, each, sampling, end, begun) for each in output.outputs]
+                    begun = True
         except EngineDeadError as error:
             raise LibraryDied(f"vLLM's engine process is gone: {error}") from error
         except CLIENT_ERRORS as error:
-            raise RequestError(f"{_field(error)}: vLLM rejected the request: {error}") from error
+            raise rejection(error, sampling) from error
 
     def why_dead(self) -> str:
         """Why its engine process is gone; '' while it lives."""
@@ -107,14 +102,15 @@ class VllmLibrary:
         self._llm.shutdown()
 
 
-def engine_arguments(settings: EngineSettings) -> AsyncEngineArgs:
+def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> AsyncEngineArgs:
     """The library's arguments: the settings, then what `engine.yaml` adds.
 
+    `tokenizer`: the folder that the library can read; '' for none.
     Raises ValueError for one that the library does not have, or that is set elsewhere.
     """
     arguments: dict[str, Any] = {
         "model": str(settings.path),
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": not tokenizer,
         "dtype": settings.dtype or declared_dtype(settings.path),
         "max_num_seqs": settings.max_batch_size,
         "enable_prefix_caching": settings.enable_kv_cache_reuse,
@@ -123,8 +119,12 @@ def engine_arguments(settings: EngineSettings) -> AsyncEngineArgs:
         arguments["max_model_len"] = settings.max_seq_len
     if settings.kv_cache_free_gpu_mem_fraction:
         arguments["gpu_memory_utilization"] = settings.kv_cache_free_gpu_mem_fraction
+    if tokenizer:
+        arguments["tokenizer"] = tokenizer
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     added = read_arguments(settings.path / ARGUMENTS_FILE, known, OURS, "vLLM")
+    guides = {"backend": GUIDES_BACKEND} | (added.pop("structured_outputs_config", None) or {})
+    arguments["structured_outputs_config"] = StructuredOutputsConfig(**guides)
     return AsyncEngineArgs(**arguments | added)
 
 
@@ -134,47 +134,3 @@ def _size_cache(config: Any, settings: EngineSettings) -> None:
         block = config.cache_config.block_size
         blocks = -(-settings.max_tokens_in_paged_kv_cache // block)
         config.cache_config.num_gpu_blocks_override = blocks
-
-
-def sampling_params(sampling: Sampling) -> SamplingParams:
-    """The library's settings of one request."""
-    drawn = sampling.sample
-    return SamplingParams(
-        n=sampling.num_return_sequences,
-        max_tokens=sampling.max_tokens,
-        min_tokens=sampling.min_tokens if sampling.end_ids else 0,
-        temperature=sampling.temperature if drawn else 0.0,
-        top_k=sampling.top_k if drawn else 0,
-        top_p=sampling.top_p if drawn and sampling.top_p > 0 else 1.0,
-        seed=sampling.seed if drawn else None,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        stop_token_ids=list(sampling.end_ids),
-        ignore_eos=True,  # the model's own ends count if they were sent
-        logprobs=0 if sampling.log_probs else None,  # of the chosen token
-        detokenize=False,
-        output_kind=RequestOutputKind.DELTA,
-    )
-
-
-def _field(error: Exception) -> str:
-    """The client's name of what the library rejects, which is the prompt unless it says so."""
-    named = getattr(error, "parameter", None)
-    known = {field.client for field in FIELDS.values()}
-    client = CLIENT_NAMES.get(named, named) if isinstance(named, str) else ""
-    return client if client in known else PROMPT
-
-
-def _event(key: int, completion: Any) -> Progress | Failure:
-    """What one sequence got; `token_ids` end with the id that ended it."""
-    ids = list(completion.token_ids)
-    if completion.finish_reason == "error":
-        return Failure(key, "the engine failed this request; send it again")
-    finish = FINISH[completion.finish_reason] if completion.finish_reason else None
-    log_probs = [
-        float(at[token].logprob) for token, at in zip(ids, completion.logprobs or (), strict=False)
-    ]
-    return Progress(
-        key, completion.index, ids, finish, log_probs, completion.cumulative_logprob or 0.0
-    )

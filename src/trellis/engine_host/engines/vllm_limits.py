@@ -2,7 +2,8 @@
 """What the vLLM engine cannot do, known without loading it."""
 
 from trellis.engine_host.engines.engine import Sampling
-from trellis.engine_host.engines.vocabulary import check_end_ids
+from trellis.engine_host.engines.lacking import refuse_guide
+from trellis.engine_host.engines.vocabulary import check_ids
 from trellis.errors import RequestError
 
 MAX_TEMPERATURE = 2.0
@@ -12,8 +13,10 @@ MAX_PENALTY = 2.0
 class VllmLimits:
     """Rejects by the input's name."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, no_guides: str) -> None:
+        """`no_guides`: why the library has no tokenizer for them; '': it has."""
         self._vocab_size = vocab_size
+        self._no_guides = no_guides
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise RequestError for what this engine does not have."""
@@ -27,7 +30,8 @@ class VllmLimits:
         for name in ("presence_penalty", "frequency_penalty"):
             if abs(getattr(sampling, name)) > MAX_PENALTY:
                 raise RequestError(f"{name}: this engine (vllm) takes -2 to 2")
-        check_end_ids(sampling, self._vocab_size)
+        refuse_guide(sampling, "vllm", self._no_guides)
+        check_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""

@@ -48,7 +48,11 @@ class GenerationExecutorProxy:
             self._loop = result._loop
         self._results[self._ids] = result
         request = {"op": "add", "id": self._ids, "ids": ids, "streaming": streaming}
-        self._tell(request | {"params": asdict(params)})
+        told = asdict(params)
+        if params.embedding_bias is not None:
+            pairs = enumerate(params.embedding_bias.tolist())
+            told["embedding_bias"] = [(token, weight) for token, weight in pairs if weight]
+        self._tell(request | {"params": told})
         return result
 
     def abort_request(self, request_id: int) -> None:

@@ -65,6 +65,7 @@ class _BaseLLM:
             "max_batch_size": self.args.max_batch_size or 256,
             "max_beam_width": self.args.max_beam_width or 1,
             "cpp_sampler": self.args.cpp_sampler,
+            "guides": self.args.guided_decoding_backend if self.args.tokenizer else None,
         }
 
     def _generate(self, inputs: Any, params: Any, streaming: bool) -> RequestOutput:

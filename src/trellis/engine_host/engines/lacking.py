@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs that some engines have and others lack, rejected by the client's name."""
+
+from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE
+from trellis.contract.sampling_fields import cannot
+from trellis.engine_host.engines.engine import Sampling
+from trellis.errors import RequestError
+
+# The client's name -> the field of Sampling that says whether it was asked.
+FIELDS = {
+    "bad_words": "bad_words",
+    GUIDE_TYPE: "guide_type",
+    BIAS_WORDS: "bias_ids",
+}
+
+
+def refuse_lacking(sampling: Sampling, engine: str, *clients: str) -> None:
+    """Raise RequestError for one of `clients` that was asked: `engine` does not have it."""
+    for client in clients:
+        if getattr(sampling, FIELDS[client]):
+            raise cannot(client, engine)
+
+
+def refuse_guide(sampling: Sampling, engine: str, no_guides: str) -> None:
+    """Raise RequestError for a guide that a library cannot follow.
+
+    `no_guides`: why it has no tokenizer to follow any; '': it has one.
+    """
+    if sampling.guide_type and no_guides:
+        raise RequestError(
+            f"{GUIDE_TYPE}: this engine ({engine}) follows none here, since it cannot use the"
+            f" tokenizer: {no_guides}; leave it out"
+        )
+    if sampling.guide_type and sampling.min_tokens > 1:
+        raise RequestError(
+            f"min_tokens: an answer that follows a guide ends where the guide does; leave out"
+            f" min_tokens or {GUIDE_TYPE}"
+        )

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a real vLLM on a CPU makes of guides and biases, beside requests without."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, EngineSettings
+from trellis.engine_host.engines.engine_process import EngineProcess
+from trellis.tokenizers import load
+from vllm_engine.engine_texts import END, EngineTexts, Made
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+PLAIN = ("The capital of France is", {"max_tokens": 12})
+PERSON = "A person as JSON: "
+
+
+def guided(kind: str, guide: str = "", **more: Any) -> dict[str, Any]:
+    return {"max_tokens": 80, "guide_type": kind, "guide": guide} | more
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Path, demo_engine: tuple[Path, Path]) -> Iterator[EngineTexts]:
+    tokenizer = load("gpt2", demo_engine[1])
+    settings = EngineSettings(
+        checkpoint,
+        max_batch_size=16,
+        max_seq_len=512,
+        max_tokens_in_paged_kv_cache=16384,
+        tokenizer=demo_engine[1],
+        tokenizer_sample=tuple(tokenizer.encode(TOKENIZER_SAMPLE)),
+    )
+    process = EngineProcess("vllm", settings)
+    yield EngineTexts(process, tokenizer)
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def plain(engine: EngineTexts) -> str:
+    """The greedy text without anything else in the batch."""
+    return engine.ask(PLAIN)[0].text
+
+
+def fine(made: Made) -> str:
+    assert made.failure is None
+    assert made.finish == "stop"
+    return made.text
+
+
+def test_guides_hold_answers_and_leave_those_beside_them(engine: EngineTexts, plain: str) -> None:
+    schema, date, number, thing, free = engine.ask(
+        (PERSON, guided("json_schema", json.dumps(SCHEMA))),
+        ("The war ended on ", guided("regex", r"[0-9]{4}-[0-9]{2}-[0-9]{2}")),
+        ("Two and two is ", guided("ebnf_grammar", 'root ::= "four" | "five"')),
+        (PERSON, guided("json", max_tokens=120)),
+        PLAIN,
+    )
+    person = json.loads(fine(schema))
+    assert set(person) == {"name", "age"}
+    assert isinstance(person["age"], int)
+    assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", fine(date))
+    assert fine(number) in ("four", "five")
+    assert thing.failure is None
+    assert thing.text.lstrip().startswith("{")
+    assert free.text == plain
+
+
+@pytest.mark.parametrize("end_id", [-1, 5])
+def test_a_guide_ends_an_answer_whatever_end_the_client_names(
+    engine: EngineTexts, end_id: int
+) -> None:
+    (made,) = engine.ask(("Yes or no? ", guided("regex", "(yes|no)", end_id=end_id)))
+    assert fine(made) in ("yes", "no")
+    assert END not in made.ids
+
+
+@pytest.mark.parametrize(
+    ("kind", "guide"),
+    [
+        ("json_schema", "{"),
+        ("json_schema", '{"type": "no such type"}'),
+        ("json_schema", '{"type": "array", "uniqueItems": true}'),
+        ("json_schema", '{"$ref": "#/nowhere"}'),
+        ("json_schema", "[" * 5000),
+        ("regex", "(" * 50),
+        ("regex", "a{2,1}"),
+        ("ebnf_grammar", "root ::= nothing"),
+        ("ebnf_grammar", "no grammar at all"),
+        ("structural_tag", "{}"),
+    ],
+)
+def test_what_is_no_guide_is_rejected_and_nothing_else(
+    engine: EngineTexts, plain: str, kind: str, guide: str
+) -> None:
+    bad, free = engine.ask((PERSON, guided(kind, guide)), PLAIN)
+    assert bad.failure is not None, bad
+    assert bad.failure.rejected
+    assert bad.failure.message.startswith("guided_decoding_guide: ")
+    assert free.text == plain
