@@ -225,7 +225,7 @@ def test_an_error_of_one_request_leaves_the_others(http: httpx.Client, expected:
         fine = [pool.submit(ask, http, prompt) for prompt in PROMPTS[:6]]
         wrong = pool.submit(http.post, f"{ENSEMBLE}/generate", json=body(FAILS))
         assert "scripted error of one request" in wrong.result().json()["error"]
-        assert wrong.result().status_code == 500  # a token of it had come
+        assert wrong.result().status_code >= 400
         assert [each.result() for each in fine] == expected[:6]
     assert ask(http, PROMPTS[0]) == expected[0]
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from support.lora_adapters import merge, write_adapter
+from trellis.engine_files.checkpoint import read_checkpoint
 from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, EngineSettings
 from trellis.engine_host.engines.engine_process import EngineProcess
+from trellis.errors import RequestError
 from trellis.tokenizers import load
 from vllm_engine.engine_texts import END, EngineTexts, Made
 
@@ -29,13 +32,32 @@ def guided(kind: str, guide: str = "", **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoint: Path, demo_engine: tuple[Path, Path]) -> Iterator[EngineTexts]:
+def adapters(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two, of different ranks and modules."""
+    folder = tmp_path_factory.mktemp("adapters")
+    shapes = {tensor.name: tensor.shape for tensor in read_checkpoint(checkpoint).tensors()}
+    made = {}
+    for name, modules, rank in (("north", ("q_proj", "v_proj"), 4), ("south", ("down_proj",), 12)):
+        chosen = {
+            weight.removesuffix(".weight"): (shape[0], shape[1])
+            for weight, shape in shapes.items()
+            if weight.split(".")[-2] in modules
+        }
+        made[name] = write_adapter(folder / name, chosen, rank, seed=rank)
+    return made
+
+
+@pytest.fixture(scope="module")
+def engine(
+    checkpoint: Path, demo_engine: tuple[Path, Path], adapters: dict[str, Path]
+) -> Iterator[EngineTexts]:
     tokenizer = load("gpt2", demo_engine[1])
     settings = EngineSettings(
         checkpoint,
         max_batch_size=16,
         max_seq_len=512,
         max_tokens_in_paged_kv_cache=16384,
+        lora_adapters={name: str(folder) for name, folder in adapters.items()},
         tokenizer=demo_engine[1],
         tokenizer_sample=tuple(tokenizer.encode(TOKENIZER_SAMPLE)),
     )
@@ -105,4 +127,56 @@ def test_what_is_no_guide_is_rejected_and_nothing_else(
     assert bad.failure is not None, bad
     assert bad.failure.rejected
     assert bad.failure.message.startswith("guided_decoding_guide: ")
+    assert free.text == plain
+
+
+def test_an_adapter_is_the_model_with_its_weights_added(
+    engine: EngineTexts,
+    plain: str,
+    checkpoint: Path,
+    adapters: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    """By transformers' own loop over the sums, with both adapters and the base in one batch."""
+    prompt, settings = PLAIN
+    north, south, free = engine.ask(
+        (prompt, settings | {"lora_name": "north"}),
+        (prompt, settings | {"lora_name": "south"}),
+        PLAIN,
+    )
+    expected = {
+        name: greedy(merge(checkpoint, adapters[name], tmp_path / name), engine, prompt, 12)
+        for name in adapters
+    }
+    assert {"north": north.text, "south": south.text} == expected
+    assert free.text == plain == greedy(checkpoint, engine, prompt, 12)
+    assert engine.ask(PLAIN)[0].text == plain
+    assert len({north.text, south.text, free.text}) == 3
+
+
+def greedy(checkpoint: Path, engine: EngineTexts, prompt: str, tokens: int) -> str:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    ids = torch.tensor([engine.tokenizer.encode(prompt)])
+    with torch.no_grad():
+        made = model.generate(
+            ids, max_new_tokens=tokens, do_sample=False, eos_token_id=END, pad_token_id=END
+        )
+    new = made[0, ids.shape[1] :].tolist()
+    return engine.tokenizer.decode(new[: new.index(END)] if END in new else new)
+
+
+def test_an_adapter_that_is_not_there_is_rejected_with_those_that_are(engine: EngineTexts) -> None:
+    with pytest.raises(RequestError, match=r"^lora_name: .* 'east'; known: north, south$"):
+        engine.ask(("a", {"lora_name": "east"}))
+
+
+def test_a_bias_changes_its_own_request(engine: EngineTexts, plain: str) -> None:
+    (token,) = engine.tokenizer.encode(" banana")
+    biased, free = engine.ask(
+        (PLAIN[0], {"max_tokens": 3, "bias_ids": (token,), "bias_weights": (100.0,)}), PLAIN
+    )
+    assert biased.text == " banana" * 3
     assert free.text == plain

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from trellis.contract.client_inputs import BIAS_WORDS
+from trellis.contract.client_inputs import BIAS_WORDS, LORA_NAME
 from trellis.contract.sampling_fields import FIELDS, cannot, check_together, neutral, put
 from trellis.engine_host.engines.engine import Sampling
 from trellis.errors import RequestError
 from trellis.pipeline.guided_decoding import read_guide
+from trellis.pipeline.prompts import decode_utf8
 from trellis.tokenizers import TokenizerError, parse_words
 
 SEED_BITS = 63  # what every engine's library takes
@@ -54,6 +55,7 @@ def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampl
         bad_words=words,
         guide_type=kind,
         guide=guide,
+        lora_name=_lora_name(arrays, row),
         bias_ids=ids,
         bias_weights=weights,
     )
@@ -100,6 +102,14 @@ def _bias(arrays: dict[str, np.ndarray], row: int) -> tuple[tuple[int, ...], tup
         raise RequestError(f"{BIAS_WORDS}: the weights must be finite numbers")
     ids = np.flatnonzero(weights)
     return tuple(ids.tolist()), tuple(weights[ids].tolist())
+
+
+def _lora_name(arrays: dict[str, np.ndarray], row: int) -> str:
+    """Of one row; '' for none. Raises RequestError for bytes that are no text."""
+    array = arrays.get(LORA_NAME)
+    if array is None or not array.size:
+        return ""
+    return decode_utf8(LORA_NAME, array[row].reshape(-1)[0])
 
 
 def _values(arrays: dict[str, np.ndarray], row: int, engine: str) -> dict[str, Any]:

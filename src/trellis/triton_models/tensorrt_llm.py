@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from trellis.contract.lora_adapters import parse_adapters
 from trellis.contract.sampling_fields import NOT_DECOUPLED
 from trellis.engine_host.answers import (
     INTERNAL,
@@ -215,6 +216,15 @@ class TritonPythonModel:
         )
 
 
+def _adapters(settings: ModelSettings) -> dict[str, str]:
+    """The folders of the LoRA adapters by name. Raises ConfigError."""
+    try:
+        named = parse_adapters(settings.text("lora_adapters", ""))
+    except ValueError as error:
+        raise ConfigError(f"{settings.name}: parameter {error}") from None
+    return {name: str(settings.folder / folder) for name, folder in named.items()}
+
+
 def _sample(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids of TOKENIZER_SAMPLE; () from a tokenizer that fails at it."""
     try:
@@ -242,6 +252,7 @@ def load_engine(engine_type: str, settings: ModelSettings, sample: tuple[int, ..
         kv_cache_free_gpu_mem_fraction=settings.number("kv_cache_free_gpu_mem_fraction"),
         dtype=settings.text("dtype", ""),
         attention_implementation=settings.text("attention_implementation", ""),
+        lora_adapters=_adapters(settings),
         tokenizer=settings.path("tokenizer_dir", "tokenizer"),
         tokenizer_sample=sample,
         leader_left=_end_server,

@@ -30,6 +30,9 @@ class Scripted:
         self.dead = ""
         self.closed = threading.Event()
 
+    async def prepare(self) -> None:
+        self.prepared = threading.current_thread().name
+
     def check(self, ids: list[int], sampling: Sampling) -> None:
         self.types += map(type, ids)
         if max(ids) >= self.TOO_LARGE:
@@ -124,6 +127,12 @@ def test_every_request_gets_its_own_ids_in_order(engine: AsyncEngine) -> None:
         engine.add(key, np.array(ids, np.int64), Sampling())
     events = run(engine)
     assert {key: ids_of(events, key) for key in prompts} == prompts
+
+
+def test_a_library_is_prepared_on_the_loop_that_will_run_it(
+    engine: AsyncEngine, library: Scripted
+) -> None:
+    assert library.prepared == "library"
 
 
 def test_the_ids_are_pythons_own_numbers(engine: AsyncEngine, library: Scripted) -> None:

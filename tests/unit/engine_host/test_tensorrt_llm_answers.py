@@ -23,6 +23,7 @@ from support.fake_library import (
     of,
     toy_model,
 )
+from support.lora_adapters import write_adapter
 from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, Failure, Sampling
 from trellis.engine_host.engines.tensorrt_llm_answers import TIMED_OUT
 from trellis.errors import RequestError
@@ -222,6 +223,18 @@ def test_the_end_of_a_guide_is_no_part_of_the_answer(
 
 def test_without_a_tokenizer_the_engine_says_so(llm_api: Load) -> None:
     assert llm_api("1.2.1").engine.facts["no_guides"] == "there is none"
+
+
+@ALL
+def test_an_adapter_changes_its_own_requests(llm_api: Load, version: str, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "a", {"model.layers.0.self_attn.q_proj": (8, 8)})
+    loaded = llm_api(version, {"lora_adapters": {"polite": str(folder)}})
+    assert loaded.engine.facts["adapters"] == ["polite"]
+    adapted, free = loaded.add(PROMPTS[0], lora_name="polite"), loaded.add(PROMPTS[0])
+    events = loaded.run()
+    greedy = toy_model().greedy
+    assert ids_of(events, adapted) == greedy(PROMPTS[0], 12, VOCAB_SIZE, EOS, adapter=1)
+    assert ids_of(events, free) == greedy(PROMPTS[0], 12, VOCAB_SIZE, EOS)
 
 
 def test_a_prompt_that_is_too_long_for_a_step_is_rejected_alone(loaded: Loaded) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from support.fake_library import VERSIONS, import_adapter
+from support.lora_adapters import write_adapter
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
 
 SAMPLERS: dict[str, dict[str, Any]] = {
@@ -72,6 +73,33 @@ def test_a_tokenizer_that_the_library_can_read_enables_guides(
     assert adapter.engine_arguments(settings, "/t")["guided_decoding_backend"] == "llguidance"
 
 
+def test_adapters_are_told_by_their_modules_and_the_largest_rank(
+    adapter: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    shapes = {"model.layers.0.self_attn.q_proj": (8, 8), "model.layers.0.mlp.up_proj": (8, 8)}
+    folders = {
+        "a": write_adapter(tmp_path / "a", shapes, rank=4),
+        "b": write_adapter(tmp_path / "b", shapes, rank=12),
+    }
+    named = {name: str(folder) for name, folder in folders.items()}
+    made = adapter.engine_arguments(EngineSettings(checkpoint, 1, lora_adapters=named))
+    assert made["lora_config"] == {
+        "lora_target_modules": ["attn_q", "mlp_gate"],
+        "max_lora_rank": 12,
+        "max_loras": 2,
+        "max_cpu_loras": 2,
+    }
+
+
+def test_a_module_that_the_library_cannot_adapt_is_named(
+    adapter: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = write_adapter(tmp_path / "a", {"model.embed_tokens": (8, 8)})
+    settings = EngineSettings(checkpoint, 1, lora_adapters={"a": str(folder)})
+    with pytest.raises(ValueError, match=r"^lora_adapters: TensorRT-LLM cannot adapt embed_tokens"):
+        adapter.engine_arguments(settings)
+
+
 def test_what_nobody_set_is_the_librarys_choice(adapter: Any, checkpoint: Path) -> None:
     made = adapter.engine_arguments(EngineSettings(checkpoint, max_batch_size=1))
     assert "max_seq_len" not in made
@@ -103,6 +131,7 @@ def test_the_file_adds_arguments(adapter: Any, checkpoint: Path) -> None:
         ("kv_cache_config: {dtpe: fp8}", "kv_cache_config.dtpe; did you mean dtype?"),
         ("kv_cache_config: 3", "engine.yaml: kv_cache_config: not a table"),
         ("kv_cache_config: {tokens_per_block: many}", "tokens_per_block"),
+        ("lora_config: {}", "lora_config is set by SET=lora_adapters:NAME=FOLDER"),
         ("build_config: {}", "TensorRT-LLM has no argument build_config"),
     ],
 )

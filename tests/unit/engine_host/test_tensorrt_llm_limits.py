@@ -10,7 +10,12 @@ from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.kinds import ENGINE_TYPES, WITH_WORKERS, limits
 from trellis.errors import RequestError
 
-PLAIN: dict[str, Any] = {"vocab_size": 1000, "beam_width": 1, "no_guides": ""}
+PLAIN: dict[str, Any] = {
+    "vocab_size": 1000,
+    "beam_width": 1,
+    "no_guides": "",
+    "adapters": ["a", "b"],
+}
 BEAMS = PLAIN | {"beam_width": 4}
 BLIND = PLAIN | {"no_guides": "it has no files"}
 GUIDED = {"guide_type": "regex", "guide": "a+", "end_id": 2}
@@ -45,6 +50,12 @@ WARM = {"sample": True, "temperature": 0.7, "seed": 3}
             {"bias_ids": (5, 1000), "bias_weights": (1.0, 2.0)},
             "embedding_bias_words: has a weight for the id 1000, .* use 0 to 999",
         ),
+        (PLAIN, {"lora_name": "c"}, "lora_name: .* has no adapter 'c'; known: a, b"),
+        (
+            PLAIN | {"adapters": []},
+            {"lora_name": "c"},
+            "lora_name: .* there are none; make the repository with SET=lora_adapters:name=folder",
+        ),
         (PLAIN, {"end_id": 1000}, "end_id: 1000 is not in the vocabulary; use 0 to 999"),
         (PLAIN, {"stop_token_ids": (5, 1000)}, "stop_token_ids: 1000 is not in the vocabulary"),
         (
@@ -70,6 +81,7 @@ def test_what_it_cannot_do_is_rejected_by_name(
         (PLAIN, {**WARM, "temperature": 5.0, "presence_penalty": 3.0, "num_return_sequences": 9}),
         (PLAIN, {"log_probs": True, "repetition_penalty": 1.3}),
         (PLAIN, GUIDED),
+        (PLAIN, {"lora_name": "b"}),
         (PLAIN, {"bias_ids": (999,), "bias_weights": (-3.5,)}),
         (BEAMS, {"beam_width": 4, "length_penalty": 0.5, "log_probs": True}),
     ],

@@ -5,8 +5,8 @@ An engine knows nothing of Triton: it takes token ids and sampling settings unde
 `step` yields what is new under those keys. One thread owns it.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -41,6 +41,7 @@ class Sampling:
     bad_words: tuple[str, ...] = ()  # texts that must not appear in the answer
     guide_type: str = ""  # of pipeline/guided_decoding.py; "": the answer is held to nothing
     guide: str = ""
+    lora_name: str = ""  # the adapter; "": none
     bias_ids: tuple[int, ...] = ()  # ids whose logits are changed, each once
     bias_weights: tuple[float, ...] = ()  # by how much, one an id
     sample: bool = False
@@ -70,6 +71,7 @@ class EngineSettings:
     kv_cache_free_gpu_mem_fraction: float | None = None
     dtype: str = ""  # "": as the checkpoint has it
     attention_implementation: str = ""
+    lora_adapters: Mapping[str, str] = field(default_factory=dict)  # name -> folder
     tokenizer: Path | None = None  # the folder of its files
     tokenizer_sample: tuple[int, ...] = ()  # what TOKENIZER_SAMPLE is encoded to
     leader_left: Callable[[], None] = lambda: None  # called on ranks above 0 when rank 0 is done

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inputs that some engines have and others lack, rejected by the client's name."""
 
-from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE
+from collections.abc import Collection
+
+from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE, LORA_NAME
 from trellis.contract.sampling_fields import cannot
 from trellis.engine_host.engines.engine import Sampling
 from trellis.errors import RequestError
 
+SHOWN = 64  # characters of a name
 # The client's name -> the field of Sampling that says whether it was asked.
 FIELDS = {
     "bad_words": "bad_words",
     GUIDE_TYPE: "guide_type",
     BIAS_WORDS: "bias_ids",
+    LORA_NAME: "lora_name",
 }
 
 
@@ -36,3 +40,16 @@ def refuse_guide(sampling: Sampling, engine: str, no_guides: str) -> None:
             f"min_tokens: an answer that follows a guide ends where the guide does; leave out"
             f" min_tokens or {GUIDE_TYPE}"
         )
+
+
+def refuse_adapter(sampling: Sampling, engine: str, known: Collection[str]) -> None:
+    """Raise RequestError for a LoRA adapter that is none of the `known` ones."""
+    if not sampling.lora_name or sampling.lora_name in known:
+        return
+    there = (
+        f"known: {', '.join(known)}"
+        if known
+        else ("there are none; make the repository with SET=lora_adapters:name=folder")
+    )
+    shown = sampling.lora_name[:SHOWN]
+    raise RequestError(f"{LORA_NAME}: this engine ({engine}) has no adapter {shown!r}; {there}")

@@ -20,6 +20,7 @@ os.environ.setdefault("TRTLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder here
 
 from tensorrt_llm import LLM
+from tensorrt_llm.executor.request import LoRARequest
 from tensorrt_llm.executor.utils import RequestError as LibraryRequestError
 from tensorrt_llm.llmapi import KvCacheConfig
 from tensorrt_llm.llmapi.llm_args import TorchLlmArgs
@@ -34,6 +35,12 @@ from trellis.engine_host.engines.engine_arguments import (
     read_arguments,
 )
 from trellis.engine_host.engines.library_tokenizer import library_tokenizer
+from trellis.engine_host.engines.lora import (
+    IN_A_BATCH,
+    Adapter,
+    largest_rank,
+    read_adapters,
+)
 from trellis.engine_host.engines.tensorrt_llm_answers import NewTokens
 from trellis.engine_host.engines.tensorrt_llm_requests import (
     check_grammar,
@@ -53,6 +60,8 @@ OURS = {
     "max_batch_size": "SET=triton_max_batch_size:N",
     "max_seq_len": "SET=max_seq_len:N",
     "dtype": "SET=dtype:NAME",
+    "enable_lora": "SET=lora_adapters:NAME=FOLDER",
+    "lora_config": "SET=lora_adapters:NAME=FOLDER",
 }
 OUR_CACHE = {
     "enable_block_reuse": "SET=enable_kv_cache_reuse:true",
@@ -66,6 +75,16 @@ CPP_SAMPLER: dict[str, Any] = {
     "enable_trtllm_sampler": True,
     "sampler_type": "TRTLLMSampler",
 }
+# Modules of a checkpoint that an adapter may change -> the library's names.
+LORA_MODULES = {
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_dense",
+    "gate_proj": "mlp_h_to_4h",
+    "down_proj": "mlp_4h_to_h",
+    "up_proj": "mlp_gate",
+}
 GUIDES_BACKEND = "xgrammar"  # unless the file names another
 SILENCE_SECONDS = 300.0  # without any token, while requests run; the library gives a step as much
 
@@ -77,6 +96,10 @@ class TensorRtLlmLibrary:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
         tokenizer = library_tokenizer(settings)
         self._guide_end = tokenizer.end_id
+        self._adapters = {
+            name: LoRARequest(name, adapter.number, adapter.folder)
+            for name, adapter in read_adapters(settings).items()
+        }
         try:
             arguments = engine_arguments(settings, tokenizer.folder)
             self._llm = LLM(**arguments)
@@ -92,7 +115,11 @@ class TensorRtLlmLibrary:
             "vocab_size": self._vocab_size,
             "beam_width": arguments.get("max_beam_width") or 1,
             "no_guides": tokenizer.missing,
+            "adapters": list(self._adapters),
         }
+
+    async def prepare(self) -> None:
+        """Nothing: the library loads an adapter with its first request."""
 
     def check(self, ids: list[int], sampling: Sampling) -> None:
         """Raise RequestError for an id outside the vocabulary."""
@@ -143,6 +170,7 @@ class TensorRtLlmLibrary:
             return self._llm.generate_async(
                 inputs={"prompt_token_ids": ids},
                 sampling_params=sampling_params(sampling, self._vocab_size, self._guide_end),
+                lora_request=self._adapters.get(sampling.lora_name),
                 streaming=sampling.beam_width == 1,
             )
         except Exception as error:
@@ -196,6 +224,8 @@ def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> dict[str,
     }
     if tokenizer:
         arguments |= {"tokenizer": tokenizer, "guided_decoding_backend": GUIDES_BACKEND}
+    if adapters := read_adapters(settings):
+        arguments["lora_config"] = _lora(adapters)
     if settings.max_seq_len:
         arguments["max_seq_len"] = settings.max_seq_len
         if "max_input_len" in known:  # late releases: 1,024 by default
@@ -217,6 +247,22 @@ def _cache(settings: EngineSettings, added: dict[str, Any]) -> dict[str, Any]:
     if settings.max_attention_window_size:
         arguments["max_attention_window"] = [settings.max_attention_window_size]
     return arguments | added
+
+
+def _lora(adapters: dict[str, Adapter]) -> dict[str, Any]:
+    """The arguments of LoraConfig. Raises ValueError for a module that the library cannot adapt."""
+    hf_modules = frozenset().union(*(adapter.modules for adapter in adapters.values()))
+    if unknown := sorted(hf_modules - LORA_MODULES.keys()):
+        raise ValueError(
+            f"lora_adapters: {LIBRARY} cannot adapt {unknown[0]}; it takes"
+            f" {', '.join(LORA_MODULES)}"
+        )
+    return {
+        "lora_target_modules": sorted(LORA_MODULES[name] for name in hf_modules),
+        "max_lora_rank": largest_rank(adapters),
+        "max_loras": min(len(adapters), IN_A_BATCH),
+        "max_cpu_loras": len(adapters),
+    }
 
 
 def _vocab_size(settings: EngineSettings) -> int:

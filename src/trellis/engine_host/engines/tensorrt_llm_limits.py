@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the engine `llmapi`, TensorRT-LLM's LLM API, cannot do, known without its package."""
 
+from collections.abc import Collection
+
 from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
-from trellis.engine_host.engines.lacking import refuse_guide
+from trellis.engine_host.engines.lacking import refuse_adapter, refuse_guide
 from trellis.engine_host.engines.vocabulary import check_ids
 from trellis.errors import RequestError
 
@@ -11,11 +13,15 @@ from trellis.errors import RequestError
 class TensorRtLlmLimits:
     """Rejects by the input's name."""
 
-    def __init__(self, vocab_size: int, beam_width: int, no_guides: str) -> None:
+    def __init__(
+        self, vocab_size: int, beam_width: int, no_guides: str, adapters: Collection[str]
+    ) -> None:
         """`beam_width`: what the engine was loaded with; the library takes no other.
 
-        `no_guides`: why the library has no tokenizer for them; '': it has.
+        `no_guides`: why the library has no tokenizer for them; '': it has. `adapters`: names of
+        LoRA adapters.
         """
+        self._adapters = adapters
         self._no_guides = no_guides
         self._vocab_size = vocab_size
         self._beam_width = beam_width
@@ -36,6 +42,7 @@ class TensorRtLlmLimits:
                 " min_tokens out"
             )
         refuse_guide(sampling, "llmapi", self._no_guides)
+        refuse_adapter(sampling, "llmapi", self._adapters)
         check_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, get_args
 
 # Before the library is imported: it reads them then.
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -19,7 +19,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder here
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; without it most of the memory
 
 from vllm.config import StructuredOutputsConfig
+from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.lora.request import LoRARequest
+from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -31,6 +34,7 @@ from trellis.engine_host.engines.engine_arguments import (
     read_arguments,
 )
 from trellis.engine_host.engines.library_tokenizer import library_tokenizer
+from trellis.engine_host.engines.lora import IN_A_BATCH, Adapter, largest_rank, read_adapters
 from trellis.engine_host.engines.vllm_requests import (
     CLIENT_ERRORS,
     event,
@@ -46,6 +50,7 @@ OURS = {
     "skip_tokenizer_init": "nothing: ids go in and come out",
     "max_num_seqs": "SET=triton_max_batch_size:N",
     "dtype": "SET=dtype:NAME",
+    "enable_lora": "SET=lora_adapters:NAME=FOLDER",
 }
 
 
@@ -60,6 +65,10 @@ class VllmLibrary:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
         tokenizer = library_tokenizer(settings)
         self._guide_end = tokenizer.end_id
+        self._adapters = {
+            name: LoRARequest(name, adapter.number, adapter.folder)
+            for name, adapter in read_adapters(settings).items()
+        }
         try:
             config = engine_arguments(settings, tokenizer.folder).create_engine_config()
             _size_cache(config, settings)
@@ -72,7 +81,18 @@ class VllmLibrary:
         self.facts: dict[str, Any] = {
             "vocab_size": self._vocab_size,
             "no_guides": tokenizer.missing,
+            "adapters": list(self._adapters),
         }
+
+    async def prepare(self) -> None:
+        """Load the adapters: one that cannot be would end the engine at its first request."""
+        for name, adapter in self._adapters.items():
+            try:
+                await self._llm.add_lora(adapter)
+            except Exception as error:
+                raise RuntimeError(
+                    f"lora_adapters: {name}: vLLM cannot load {adapter.lora_path}: {error}"
+                ) from error
 
     def check(self, ids: list[int], sampling: Sampling) -> None:
         """Raise RequestError for an id outside the vocabulary: it would end the whole engine."""
@@ -83,7 +103,12 @@ class VllmLibrary:
         end, begun = self._guide_end, False
         try:
             params = sampling_params(sampling, end)
-            answer = self._llm.generate({"prompt_token_ids": ids}, params, request_id=str(key))
+            answer = self._llm.generate(
+                {"prompt_token_ids": ids},
+                params,
+                request_id=str(key),
+                lora_request=self._adapters.get(sampling.lora_name),
+            )
             async with contextlib.aclosing(answer):
                 async for output in answer:
                     yield [event(key, each, sampling, end, begun) for each in output.outputs]
@@ -121,11 +146,31 @@ def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> AsyncEngi
         arguments["gpu_memory_utilization"] = settings.kv_cache_free_gpu_mem_fraction
     if tokenizer:
         arguments["tokenizer"] = tokenizer
+    if adapters := read_adapters(settings):
+        arguments |= _lora(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     added = read_arguments(settings.path / ARGUMENTS_FILE, known, OURS, "vLLM")
     guides = {"backend": GUIDES_BACKEND} | (added.pop("structured_outputs_config", None) or {})
     arguments["structured_outputs_config"] = StructuredOutputsConfig(**guides)
     return AsyncEngineArgs(**arguments | added)
+
+
+def _lora(adapters: dict[str, Adapter]) -> dict[str, Any]:
+    """The arguments for adapters.
+
+    On a CPU every one has a place of its own and one place stays empty, for the library's kernels
+    there give a request without an adapter what is in the last place.
+    """
+    rank = largest_rank(adapters)
+    places = min(len(adapters), IN_A_BATCH)
+    if current_platform.is_cpu():
+        places = len(adapters) + 1
+    return {
+        "enable_lora": True,
+        "max_lora_rank": next((size for size in get_args(MaxLoRARanks) if size >= rank), rank),
+        "max_loras": places,
+        "max_cpu_loras": max(len(adapters), places),
+    }
 
 
 def _size_cache(config: Any, settings: EngineSettings) -> None:

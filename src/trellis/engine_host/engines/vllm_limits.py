@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the vLLM engine cannot do, known without loading it."""
 
+from collections.abc import Collection
+
 from trellis.engine_host.engines.engine import Sampling
-from trellis.engine_host.engines.lacking import refuse_guide
+from trellis.engine_host.engines.lacking import refuse_adapter, refuse_guide
 from trellis.engine_host.engines.vocabulary import check_ids
 from trellis.errors import RequestError
 
@@ -13,8 +15,12 @@ MAX_PENALTY = 2.0
 class VllmLimits:
     """Rejects by the input's name."""
 
-    def __init__(self, vocab_size: int, no_guides: str) -> None:
-        """`no_guides`: why the library has no tokenizer for them; '': it has."""
+    def __init__(self, vocab_size: int, no_guides: str, adapters: Collection[str]) -> None:
+        """`no_guides`: why the library has no tokenizer for them; '': it has.
+
+        `adapters`: names of LoRA adapters.
+        """
+        self._adapters = adapters
         self._vocab_size = vocab_size
         self._no_guides = no_guides
 
@@ -31,6 +37,7 @@ class VllmLimits:
             if abs(getattr(sampling, name)) > MAX_PENALTY:
                 raise RequestError(f"{name}: this engine (vllm) takes -2 to 2")
         refuse_guide(sampling, "vllm", self._no_guides)
+        refuse_adapter(sampling, "vllm", self._adapters)
         check_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:

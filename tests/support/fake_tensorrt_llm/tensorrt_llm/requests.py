@@ -35,7 +35,9 @@ class Sampler:
 
     def scores(self, ids: list[int], params: Message, made: list[int]) -> dict[int, float]:
         """Of the candidates after `ids` and `made`, with what the request asks for."""
-        scores: dict[int, float] = toy_model.logits([*ids, *made], self.vocab_size, self.eos)
+        scores: dict[int, float] = toy_model.logits(
+            [*ids, *made], self.vocab_size, self.eos, params["adapter"]
+        )
         for token, weight in params["embedding_bias"] or ():
             scores[token] = scores.get(token, 0.0) + weight
         if self.heeds:
