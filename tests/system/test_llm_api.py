@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import save_file
 
 from ranks.asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
 from support.fake_engines import write_checkpoint
 from support.fake_library import FAKE, VARIABLE, VERSIONS
 from support.launched import Launched
+from support.lora_adapters import write_adapter
 from support.paths import ROOT
 from support.waiting import wait_for
 from trellis.engine_files.engine_folder import read_engine
@@ -45,11 +48,20 @@ def repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("llm-api")
     checkpoint = write_checkpoint(folder / "checkpoint", vocab_size=VOCAB_SIZE)
     (checkpoint / "engine.yaml").write_text("tensor_parallel_size: 2\n")
+    adapted = "model.layers.0.self_attn.q_proj"
+    save_file(
+        {f"{adapted}.weight": np.zeros((32, 16), np.float32)}, checkpoint / "model.safetensors"
+    )
+    adapter = write_adapter(folder / "adapter", {adapted: (32, 16)})
     plan = Plan(
         read_engine(checkpoint, "llmapi"),
         "gpt2",
         demo_engine[1],
-        settings={"triton_max_batch_size": "16", "gpu_device_ids": "3,1"},
+        settings={
+            "triton_max_batch_size": "16",
+            "gpu_device_ids": "3,1",
+            "lora_adapters": f"polite={adapter}",
+        },
     )
     assemble(plan, folder / "triton_model_repo")
     return folder / "triton_model_repo"
@@ -109,13 +121,17 @@ def http(server: Launched) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def expected(tokenizer: Tokenizer) -> list[str]:
     """The greedy texts of the fake's model."""
+    return greedy_texts(tokenizer)
+
+
+def greedy_texts(tokenizer: Tokenizer, adapter: int = 0) -> list[str]:
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(str(FAKE))
         from tensorrt_llm.toy_model import greedy
     for name in [name for name in sys.modules if name.partition(".")[0] == "tensorrt_llm"]:
         del sys.modules[name]
     return [
-        tokenizer.decode(greedy(tokenizer.encode(prompt), TOKENS, VOCAB_SIZE, EOS))
+        tokenizer.decode(greedy(tokenizer.encode(prompt), TOKENS, VOCAB_SIZE, EOS, 1, adapter))
         for prompt in PROMPTS
     ]
 
@@ -199,6 +215,7 @@ def test_log_probabilities_sum_up(http: httpx.Client) -> None:
         ("return_context_logits", True),
         ("return_generation_logits", True),
         ("lora_task_id", 7),
+        ("lora_name", "rude"),
         ("guided_decoding_guide_type", "yaml"),
         ("guided_decoding_guide", "{}"),
         ("num_return_sequences", 2),
@@ -211,6 +228,17 @@ def test_what_it_cannot_do_is_rejected_by_name(http: httpx.Client, name: str, va
     response = http.post(f"{ENSEMBLE}/generate", json=asked)
     assert response.status_code == 400, response.text
     assert f"{name}:" in response.json()["error"]
+
+
+def test_an_adapter_is_named_by_request(
+    http: httpx.Client, tokenizer: Tokenizer, expected: list[str]
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        adapted = [pool.submit(ask, http, prompt, lora_name="polite") for prompt in PROMPTS[:4]]
+        free = [pool.submit(ask, http, prompt) for prompt in PROMPTS[:4]]
+        assert [each.result() for each in adapted] == greedy_texts(tokenizer, adapter=1)[:4]
+        assert [each.result() for each in free] == expected[:4]
+    assert "".join(chunks(http, PROMPTS[0], lora_name="polite")) == adapted[0].result()
 
 
 def test_what_the_library_rejects_is_an_error_of_the_clients(http: httpx.Client) -> None:
