@@ -208,7 +208,7 @@ def test_log_probabilities_sum_up(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("bad_words", ["Paris"]),
+        ("bad_words", ["a" * 300]),
         ("beam_width", 2),
         ("end_id", 60000),
         ("stop_token_ids", [60000]),

@@ -8,6 +8,7 @@ import pytest
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
 from trellis.engine_host.engines.vllm import engine_arguments
 from trellis.engine_host.engines.vllm_requests import sampling_params
+from trellis.engine_host.engines.words_grammar import words_grammar
 
 
 def test_a_repositorys_settings_are_vllms_arguments(checkpoint: Path) -> None:
@@ -80,6 +81,18 @@ def test_a_guide_is_vllms_and_ends_at_its_tokenizers_end(
     given = {each: getattr(held, each) for each in names if getattr(held, each) is not None}
     assert given == {name: value}
     assert (made.stop_token_ids, made.min_tokens) == ([5, 2], 0)
+
+
+@pytest.mark.parametrize(
+    ("end_id", "ends", "stops"), [(5, True, [5, 2]), (2, True, [2]), (-1, False, [])]
+)
+def test_bad_words_are_a_grammar_of_all_other_texts(
+    end_id: int, ends: bool, stops: list[int]
+) -> None:
+    made = sampling_params(Sampling(max_tokens=7, end_id=end_id, bad_words=("ab", "é")), 2)
+    assert made.structured_outputs is not None
+    assert made.structured_outputs.grammar == words_grammar(("ab", "é"), ends)
+    assert (made.stop_token_ids, made.min_tokens) == (stops, 1 if ends else 0)
 
 
 def test_a_bias_is_vllms_whatever_its_size() -> None:

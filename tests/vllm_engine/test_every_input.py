@@ -12,7 +12,12 @@ from trellis.engine_host.engines.kinds import limits
 from trellis.engine_host.engines.vllm_requests import sampling_params
 from trellis.errors import RequestError
 
-FACTS: dict[str, Any] = {"vocab_size": VOCAB_SIZE, "no_guides": "", "adapters": []}
+FACTS: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "no_guides": "",
+    "guides_backend": "xgrammar",
+    "adapters": [],
+}
 
 
 def told(sampling: Sampling) -> dict[str, Any]:

@@ -130,6 +130,77 @@ def test_what_is_no_guide_is_rejected_and_nothing_else(
     assert free.text == plain
 
 
+BAD = {
+    "The capital of France is": ("Paris",),
+    "Once upon a time, in a village by the sea,": ("e", "o"),
+    "1, 2, 3, 5, 8,": ("1", " 2", "\n"),
+    "안녕하세요 세계": ("안", "세", ", "),
+    "aab aaab aab aaab": ("aab", "ab "),
+}
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+
+
+def likeliest_without(
+    model: Any, engine: EngineTexts, prompt: str, words: tuple[str, ...], tokens: int
+) -> str:
+    """The greedy text with the likeliest token that completes none of the words, step by step."""
+    import torch
+
+    decode, made = engine.tokenizer.decode, list[int]()
+    ids = engine.tokenizer.encode(prompt)
+    while len(made) < tokens and made[-1:] != [END]:
+        with torch.no_grad():
+            logits = model(torch.tensor([[*ids, *made]])).logits[0, -1]
+        for token in logits.argsort(descending=True).tolist():
+            text = decode([*made, token])
+            if token == END or not any(word in text for word in words):
+                break
+        made.append(token)
+    return decode([token for token in made if token != END])
+
+
+def test_bad_words_never_appear_and_nothing_else_changes(
+    engine: EngineTexts, plain: str, model: Any
+) -> None:
+    asked = [(prompt, {"max_tokens": 10, "bad_words": words}) for prompt, words in BAD.items()]
+    *made, free = engine.ask(*asked, PLAIN)
+    for answer, (prompt, words) in zip(made, BAD.items(), strict=True):
+        assert answer.failure is None
+        assert not any(word in answer.text for word in words)
+        assert answer.text == likeliest_without(model, engine, prompt, words, 10)
+    assert free.text == plain
+
+
+def test_bad_words_that_would_not_have_come_change_nothing(engine: EngineTexts, plain: str) -> None:
+    (made,) = engine.ask((PLAIN[0], PLAIN[1] | {"bad_words": ("zebra", "Zürich")}))
+    assert made.text == plain
+
+
+@pytest.mark.parametrize("end_id", [END, -1, 5])
+def test_bad_words_never_appear_in_what_is_drawn(engine: EngineTexts, end_id: int) -> None:
+    words = ("e", "a", "th", " i")
+    hot = {"sample": True, "temperature": 1.5, "max_tokens": 30, "bad_words": words}
+    asked = [(prompt, hot | {"seed": seed, "end_id": end_id}) for seed, prompt in enumerate(BAD)]
+    for made in engine.ask(*asked):
+        assert made.failure is None
+        assert made.finish in ("stop", "length")
+        assert not any(word in made.text for word in words), made.text
+
+
+def test_bad_words_wait_for_min_tokens(engine: EngineTexts) -> None:
+    asked = {"max_tokens": 30, "min_tokens": 30, "bad_words": ("e",)}
+    (made,) = engine.ask(("The end", asked))
+    assert len(made.ids) == 30
+    assert "e" not in made.text
+
+
 def test_an_adapter_is_the_model_with_its_weights_added(
     engine: EngineTexts,
     plain: str,

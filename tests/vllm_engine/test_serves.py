@@ -92,7 +92,7 @@ def test_log_probabilities_sum_up(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("bad_words", ["Paris"]),
+        ("bad_words", ["a" * 300]),
         ("beam_width", 2),
         ("presence_penalty", 3.0),
         ("temperature", 2.5),
@@ -117,6 +117,14 @@ def test_guides_reach_vllm_and_bad_ones_are_rejected(http: httpx.Client) -> None
     response = http.post(f"{ENSEMBLE}/generate", json=body)
     assert response.status_code == 400, response.text
     assert f"{name}: vLLM rejected" in response.json()["error"]
+
+
+def test_bad_words_reach_vllm(http: httpx.Client, expected: list[str]) -> None:
+    word = expected[0].split()[0]
+    text = ask(http, PROMPTS[0], bad_words=[word])
+    assert text
+    assert word not in text
+    assert ask(http, PROMPTS[0]) == expected[0]
 
 
 def test_a_bias_reaches_vllm(http: httpx.Client, expected: list[str]) -> None:

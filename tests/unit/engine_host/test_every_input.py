@@ -26,8 +26,13 @@ from trellis.errors import RequestError
 FACTS: dict[str, dict[str, Any]] = {
     "openvino": {},
     "transformers": {"vocab_size": VOCAB_SIZE},
-    "vllm": {"vocab_size": VOCAB_SIZE, "no_guides": "", "adapters": []},
-    "llmapi": {"vocab_size": VOCAB_SIZE, "no_guides": "", "adapters": [], "beam_width": 1},
+    "llmapi": {
+        "vocab_size": VOCAB_SIZE,
+        "no_guides": "",
+        "guides_backend": "xgrammar",
+        "adapters": [],
+        "beam_width": 1,
+    },
 }
 
 

@@ -14,6 +14,7 @@ import pytest
 from support.fake_library import VERSIONS, import_adapter
 from support.lora_adapters import write_adapter
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
+from trellis.engine_host.engines.words_grammar import words_grammar
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "1.0.0": {"enable_trtllm_sampler": True},
@@ -245,6 +246,18 @@ def test_a_guide_is_the_librarys_and_ends_at_its_tokenizers_end(
     given = {field: getattr(held, field) for field in held.__slots__ if getattr(held, field)}
     assert given == {name: value}
     assert (made.end_id, made.stop_token_ids, made.min_tokens) == (5, [2], None)
+
+
+@pytest.mark.parametrize(
+    ("end_id", "ends", "more"), [(5, True, [2]), (2, True, None), (-1, False, None)]
+)
+def test_bad_words_are_a_grammar_of_all_other_texts(
+    adapter: Any, end_id: int, ends: bool, more: list[int] | None
+) -> None:
+    sampling = Sampling(max_tokens=7, min_tokens=1, end_id=end_id, bad_words=("ab", "é"))
+    made = adapter.sampling_params(sampling, 100, guide_end=2)
+    assert made.guided_decoding.grammar == words_grammar(("ab", "é"), ends)
+    assert (made.end_id, made.stop_token_ids) == (end_id, more)
 
 
 def test_a_bias_is_a_weight_for_each_id(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ PLAIN: dict[str, Any] = {
     "vocab_size": 1000,
     "beam_width": 1,
     "no_guides": "",
+    "guides_backend": "xgrammar",
     "adapters": ["a", "b"],
 }
 BEAMS = PLAIN | {"beam_width": 4}
@@ -32,7 +33,19 @@ WARM = {"sample": True, "temperature": 0.7, "seed": 3}
         (BEAMS, {"beam_width": 4, "repetition_penalty": 1.1}, "beam_width: .* repetition_penalty"),
         (BEAMS, {"beam_width": 4, "presence_penalty": 0.1}, "beam_width: .* presence_penalty"),
         (BEAMS, {"beam_width": 4, "frequency_penalty": 0.1}, "beam_width: .* frequency_penalty"),
-        (PLAIN, {"bad_words": ("a",)}, "bad_words: this engine \\(llmapi\\) cannot do it"),
+        (
+            BLIND,
+            {"bad_words": ("a",)},
+            "bad_words: this engine .llmapi. keeps none out here, .*: it has no files",
+        ),
+        (
+            PLAIN | {"guides_backend": "llguidance"},
+            {"bad_words": ("a",)},
+            "bad_words: .* with xgrammar, and was loaded with llguidance",
+        ),
+        (PLAIN, GUIDED | {"bad_words": ("a",)}, "bad_words: not beside guided_decoding_guide_type"),
+        (PLAIN, {"bad_words": ("a" * 300,)}, "bad_words: 300 bytes of UTF-8 in all; .* takes 256"),
+        (BEAMS, {"beam_width": 4, "bad_words": ("a",)}, "beam_width: .* no bad_words"),
         (
             BLIND,
             GUIDED,
@@ -82,6 +95,7 @@ def test_what_it_cannot_do_is_rejected_by_name(
         (PLAIN, {"log_probs": True, "repetition_penalty": 1.3}),
         (PLAIN, GUIDED),
         (PLAIN, {"lora_name": "b"}),
+        (PLAIN, {"bad_words": ("Paris", "é")}),
         (PLAIN, {"bias_ids": (999,), "bias_weights": (-3.5,)}),
         (BEAMS, {"beam_width": 4, "length_penalty": 0.5, "log_probs": True}),
     ],

@@ -6,8 +6,10 @@ from collections.abc import Collection
 from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE, LORA_NAME
 from trellis.contract.sampling_fields import cannot
 from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.engines.words_grammar import check_words
 from trellis.errors import RequestError
 
+WORDS_BACKEND = "xgrammar"  # which alone reads our grammars of bad words
 SHOWN = 64  # characters of a name
 # The client's name -> the field of Sampling that says whether it was asked.
 FIELDS = {
@@ -53,3 +55,25 @@ def refuse_adapter(sampling: Sampling, engine: str, known: Collection[str]) -> N
     )
     shown = sampling.lora_name[:SHOWN]
     raise RequestError(f"{LORA_NAME}: this engine ({engine}) has no adapter {shown!r}; {there}")
+
+
+def refuse_bad_words(sampling: Sampling, engine: str, no_guides: str, backend: str) -> None:
+    """Raise RequestError for bad words that a library cannot keep out by a guide of ours.
+
+    `no_guides`: as above. `backend`: what follows guides in the library.
+    """
+    if not sampling.bad_words:
+        return
+    if no_guides:
+        raise RequestError(
+            f"bad_words: this engine ({engine}) keeps none out here, since it cannot use the"
+            f" tokenizer: {no_guides}; leave it out"
+        )
+    if backend != WORDS_BACKEND:
+        raise RequestError(
+            f"bad_words: this engine ({engine}) keeps them out with {WORDS_BACKEND}, and was loaded"
+            f" with {backend}; leave it out"
+        )
+    if sampling.guide_type:
+        raise RequestError(f"bad_words: not beside {GUIDE_TYPE}; leave out one of them")
+    check_words(sampling.bad_words, engine)

@@ -115,6 +115,7 @@ class TensorRtLlmLibrary:
             "vocab_size": self._vocab_size,
             "beam_width": arguments.get("max_beam_width") or 1,
             "no_guides": tokenizer.missing,
+            "guides_backend": arguments.get("guided_decoding_backend", ""),
             "adapters": list(self._adapters),
         }
 

@@ -11,6 +11,7 @@ from tensorrt_llm.llmapi import GuidedDecodingParams
 from trellis.contract.client_inputs import GUIDE
 from trellis.contract.release import release_order
 from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.engines.words_grammar import words_grammar
 from trellis.errors import RequestError
 
 # From this candidate on there is one sampler, and that tells the chosen token's log probability.
@@ -36,8 +37,9 @@ def sampling_params(sampling: Sampling, vocab_size: int = 0, guide_end: int = -1
     What is left out may come from the checkpoint's generation_config.json in late releases, so
     what has a default there is always said.
     """
-    guided = bool(sampling.guide_type)
-    ends = tuple(dict.fromkeys((*sampling.end_ids, guide_end))) if guided else sampling.end_ids
+    ends, guided = sampling.end_ids, bool(sampling.guide_type)
+    if guided or (sampling.bad_words and ends):  # after it the library lets everything pass
+        ends = tuple(dict.fromkeys((*ends, guide_end)))
     arguments: dict[str, Any] = {
         "end_id": ends[0] if ends else -1,
         "pad_id": ends[0] if ends else 0,
@@ -58,7 +60,7 @@ def sampling_params(sampling: Sampling, vocab_size: int = 0, guide_end: int = -1
         arguments["logprobs"] = 0 if one_sampler() else 1
     if sampling.bias_ids:
         arguments["embedding_bias"] = _bias(sampling, vocab_size)
-    if guided:
+    if guided or sampling.bad_words:
         arguments["guided_decoding"] = _guide(sampling)
     return SamplingParams(**arguments)
 
@@ -73,6 +75,9 @@ def _bias(sampling: Sampling, vocab_size: int) -> Any:
 
 
 def _guide(sampling: Sampling) -> GuidedDecodingParams:
+    if sampling.bad_words:
+        grammar = words_grammar(sampling.bad_words, ends=bool(sampling.end_ids))
+        return GuidedDecodingParams(grammar=grammar)
     if sampling.guide_type == "json":
         return GuidedDecodingParams(json_object=True)
     return GuidedDecodingParams(**{GUIDES[sampling.guide_type][0]: sampling.guide})

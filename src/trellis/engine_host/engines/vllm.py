@@ -70,7 +70,8 @@ class VllmLibrary:
             for name, adapter in read_adapters(settings).items()
         }
         try:
-            config = engine_arguments(settings, tokenizer.folder).create_engine_config()
+            arguments = engine_arguments(settings, tokenizer.folder)
+            config = arguments.create_engine_config()
             _size_cache(config, settings)
             self._llm = AsyncLLM.from_vllm_config(config)
         except (ValueError, RuntimeError, OSError) as error:
@@ -81,6 +82,7 @@ class VllmLibrary:
         self.facts: dict[str, Any] = {
             "vocab_size": self._vocab_size,
             "no_guides": tokenizer.missing,
+            "guides_backend": arguments.structured_outputs_config.backend,
             "adapters": list(self._adapters),
         }
 

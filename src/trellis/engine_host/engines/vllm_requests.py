@@ -10,6 +10,7 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from trellis.contract.client_inputs import BIAS_WORDS, GUIDE, PROMPT
 from trellis.contract.sampling_fields import FIELDS
 from trellis.engine_host.engines.engine import Failure, FinishReason, Progress, Sampling
+from trellis.engine_host.engines.words_grammar import words_grammar
 from trellis.errors import RequestError
 
 # What the library raises for a request that is at fault: late releases have a class for it.
@@ -45,6 +46,8 @@ def sampling_params(sampling: Sampling, guide_end: int = -1) -> SamplingParams:
     `guide_end`: the id that the library's tokenizer ends a guide with.
     """
     drawn, ends, guided = sampling.sample, sampling.end_ids, bool(sampling.guide_type)
+    if guided or (sampling.bad_words and ends):  # after it the library lets everything pass
+        ends = tuple(dict.fromkeys((*ends, guide_end)))
     return SamplingParams(
         n=sampling.num_return_sequences,
         max_tokens=sampling.max_tokens,
@@ -56,17 +59,22 @@ def sampling_params(sampling: Sampling, guide_end: int = -1) -> SamplingParams:
         repetition_penalty=sampling.repetition_penalty,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
-        stop_token_ids=list(dict.fromkeys((*ends, guide_end))) if guided else list(ends),
+        stop_token_ids=list(ends),
         ignore_eos=True,  # the model's own ends count if they were sent
         logprobs=0 if sampling.log_probs else None,  # of the chosen token
         logit_bias=dict(zip(sampling.bias_ids, sampling.bias_weights, strict=True)) or None,
-        structured_outputs=_guide(sampling) if guided else None,
+        structured_outputs=_guide(sampling),
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
     )
 
 
-def _guide(sampling: Sampling) -> StructuredOutputsParams:
+def _guide(sampling: Sampling) -> StructuredOutputsParams | None:
+    if sampling.bad_words:
+        grammar = words_grammar(sampling.bad_words, ends=bool(sampling.end_ids))
+        return StructuredOutputsParams(grammar=grammar)
+    if not sampling.guide_type:
+        return None
     if sampling.guide_type == "json":
         return StructuredOutputsParams(json_object=True)
     return StructuredOutputsParams(**{GUIDES[sampling.guide_type]: sampling.guide})
@@ -100,5 +108,5 @@ def rejection(error: Exception, sampling: Sampling) -> RequestError:
     named = getattr(error, "parameter", None)
     client = CLIENT_NAMES.get(named, named) if isinstance(named, str) else ""
     if client not in CLIENTS:
-        client = GUIDE if sampling.guide_type else PROMPT
+        client = "bad_words" if sampling.bad_words else GUIDE if sampling.guide_type else PROMPT
     return RequestError(f"{client}: vLLM rejected the request: {error}")
