@@ -53,10 +53,6 @@ BAD_HTTP: dict[str, tuple[str, dict[str, Any]]] = {
     "guided decoding": ("guided_decoding_guide_type", {"guided_decoding_guide_type": "json"}),
     "a guide of no type": ("guided_decoding_guide_type", {"guided_decoding_guide": "{}"}),
     "an unknown guide": ("guided_decoding_guide_type", {"guided_decoding_guide_type": "yaml"}),
-    "a bias": (
-        "embedding_bias_words",
-        {"embedding_bias_words": ["yes"], "embedding_bias_weights": [1.0]},
-    ),
     "decoder prompt": ("decoder_text_input", {"decoder_text_input": "x"}),
     "stop without an id": ("stop", {"stop": True}),
     "prompt table": ("prompt_vocab_size", {"prompt_vocab_size": 5}),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from support.lora_adapters import write_adapter
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
 from trellis.engine_host.engines.vllm import engine_arguments
 from trellis.engine_host.engines.vllm_requests import sampling_params
@@ -41,6 +42,37 @@ def test_the_file_chooses_the_backend_of_guides(checkpoint: Path, tmp_path: Path
     )
     made = engine_arguments(EngineSettings(tmp_path, max_batch_size=1)).structured_outputs_config
     assert (made.backend, made.disable_any_whitespace) == ("guidance", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("structured_outputs_config: xgrammar", "structured_outputs_config: not a table"),
+        ("structured_outputs_config: {backnd: guidance}", "backnd"),
+        ("structured_outputs_config: {backend: none of them}", "backend"),
+        ("enable_lora: true", "enable_lora is set by SET=lora_adapters:NAME=FOLDER"),
+    ],
+)
+def test_what_cannot_be_in_the_file_is_named(
+    checkpoint: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
+    (tmp_path / "engine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        engine_arguments(EngineSettings(tmp_path, max_batch_size=1))
+
+
+def test_adapters_have_a_place_each_and_on_a_cpu_one_more(checkpoint: Path, tmp_path: Path) -> None:
+    """The library's kernels there give who has no adapter what is in the last place."""
+    module = {"model.layers.0.self_attn.q_proj": (576, 576)}
+    named = {
+        name: str(write_adapter(tmp_path / name, module, rank))
+        for name, rank in (("a", 4), ("b", 9))
+    }
+    made = engine_arguments(EngineSettings(checkpoint, 1, lora_adapters=named))
+    assert (made.enable_lora, made.max_lora_rank) == (True, 16)
+    assert (made.max_loras, made.max_cpu_loras) == (3, 3)
+    assert not engine_arguments(EngineSettings(checkpoint, 1)).enable_lora
 
 
 def test_a_checkpoint_keeps_the_dtype_that_it_declares(checkpoint: Path) -> None:

@@ -152,9 +152,15 @@ def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> AsyncEngi
         arguments |= _lora(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     added = read_arguments(settings.path / ARGUMENTS_FILE, known, OURS, "vLLM")
-    guides = {"backend": GUIDES_BACKEND} | (added.pop("structured_outputs_config", None) or {})
-    arguments["structured_outputs_config"] = StructuredOutputsConfig(**guides)
+    arguments["structured_outputs_config"] = _guides(added.pop("structured_outputs_config", {}))
     return AsyncEngineArgs(**arguments | added)
+
+
+def _guides(added: Any) -> StructuredOutputsConfig:
+    """How guides are followed. Raises ValueError for what cannot be in the file."""
+    if not isinstance(added, dict):
+        raise ValueError(f"{ARGUMENTS_FILE}: structured_outputs_config: not a table")
+    return StructuredOutputsConfig(**{"backend": GUIDES_BACKEND} | added)
 
 
 def _lora(adapters: dict[str, Adapter]) -> dict[str, Any]:
