@@ -21,7 +21,7 @@ FACTS: dict[str, Any] = {
 
 
 def told(sampling: Sampling) -> dict[str, Any]:
-    return asdict(sampling_params(sampling, 2))
+    return dict(asdict(sampling_params(sampling, 2)))
 
 
 @pytest.mark.parametrize("name", ASKED)
