@@ -20,6 +20,7 @@ import pytest
 
 from ranks.asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
 from support.fake_engines import write_checkpoint
+from support.fake_gpus import fake_gpus
 from support.fake_library import FAKE, VARIABLE, VERSIONS
 from support.launched import Launched
 from support.paths import ROOT
@@ -86,6 +87,8 @@ def serve(repo: Path, python: str, scripts: list[dict[str, Any]]) -> Serve:
     def start(folder: Path, version: str) -> Launched:
         values = {"version": version, "scripts": scripts, **BEHAVIOUR}
         with pytest.MonkeyPatch.context() as patched:
+            for name, value in fake_gpus(folder, 80, 80, 80, 80).items():
+                patched.setenv(name, value)
             patched.setenv(VARIABLE, json.dumps(values))
             return Launched(repo, folder, "--world_size", "2", python=python)
 

@@ -9,6 +9,7 @@ are told apart by what their classes have, not by their version.
 import contextlib
 import dataclasses
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,9 @@ from typing import Any
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder here
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; without it most of the memory
+# A socket's path has at most 107 bytes, of which the library's own name takes 37.
+if len(os.fsencode(tempfile.gettempdir())) > 107 - 37:
+    os.environ.setdefault("VLLM_RPC_BASE_PATH", "/tmp")
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -67,7 +71,7 @@ class VllmLibrary:
         try:
             config = engine_arguments(settings).create_engine_config()
             _size_cache(config, settings)
-            share_cores(config.parallel_config.local_world_size)
+            share_cores(settings, Topology.read())
             self._llm = AsyncLLM.from_vllm_config(config)
         except (ValueError, RuntimeError, OSError) as error:
             raise RuntimeError(
@@ -129,7 +133,7 @@ def run_workers(settings: EngineSettings) -> None:
     Raises what keeps them from starting.
     """
     config = engine_arguments(settings).create_engine_config(headless=True)
-    share_cores(config.parallel_config.local_world_size)
+    share_cores(settings, Topology.read())
     executor = MultiprocExecutor(config, monitor_workers=False)
     executor.start_worker_monitor(inline=True)
 
