@@ -22,6 +22,7 @@ FAKE = ROOT / "tests" / "support" / "fake_tensorrt_llm"
 VARIABLE = "FAKE_TENSORRT_LLM"
 VERSIONS = ("1.0.0", "1.2.1", "1.4.0rc1")
 ADAPTER = "trellis.engine_host.engines.tensorrt_llm"
+ADAPTERS = (ADAPTER, f"{ADAPTER}_requests")  # the modules that import the package
 WAIT = 10.0
 VOCAB_SIZE, EOS = 32000, 2  # of support.fake_engines.write_checkpoint
 
@@ -46,7 +47,7 @@ _IMPORTED: dict[str, dict[str, ModuleType]] = {}  # by release
 def _ours() -> list[str]:
     """The modules of the fake and of what imports it."""
     return [name for name in sys.modules if name.partition(".")[0] == "tensorrt_llm"] + [
-        name for name in (ADAPTER,) if name in sys.modules
+        name for name in ADAPTERS if name in sys.modules
     ]
 
 

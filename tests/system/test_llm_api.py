@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import save_file
 
 from ranks.asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
 from support.fake_engines import write_checkpoint
+from support.fake_gpus import fake_gpus
 from support.fake_library import FAKE, VARIABLE, VERSIONS
 from support.launched import Launched
+from support.lora_adapters import write_adapter
 from support.paths import ROOT
 from support.two_ways import two_ways
 from support.waiting import wait_for
@@ -45,11 +49,20 @@ def repo(demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
     """What `make repo ENGINE=checkpoint BACKEND=llmapi` makes."""
     folder = tmp_path_factory.mktemp("llm-api")
     checkpoint = write_checkpoint(folder / "checkpoint", vocab_size=VOCAB_SIZE)
+    adapted = "model.layers.0.self_attn.q_proj"
+    save_file(
+        {f"{adapted}.weight": np.zeros((32, 16), np.float32)}, checkpoint / "model.safetensors"
+    )
+    adapter = write_adapter(folder / "adapter", {adapted: (32, 16)})
     plan = Plan(
         read_engine(checkpoint, "llmapi"),
         "gpt2",
         demo_engine[1],
-        settings={"triton_max_batch_size": "16", "gpu_device_ids": "3,1"},
+        settings={
+            "triton_max_batch_size": "16",
+            "gpu_device_ids": "3,1",
+            "lora_adapters": f"polite={adapter}",
+        },
     )
     assemble(plan, folder / "triton_model_repo")
     return folder / "triton_model_repo"
@@ -86,6 +99,8 @@ def serve(repo: Path, python: str, scripts: list[dict[str, Any]]) -> Serve:
     def start(folder: Path, version: str) -> Launched:
         values = {"version": version, "scripts": scripts, **BEHAVIOUR}
         with pytest.MonkeyPatch.context() as patched:
+            for name, value in fake_gpus(folder, 80, 80, 80, 80).items():
+                patched.setenv(name, value)
             patched.setenv(VARIABLE, json.dumps(values))
             return Launched(repo, folder, "--world_size", "2", python=python)
 
@@ -109,13 +124,17 @@ def http(server: Launched) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def expected(tokenizer: Tokenizer) -> list[str]:
     """The greedy texts of the fake's model."""
+    return greedy_texts(tokenizer)
+
+
+def greedy_texts(tokenizer: Tokenizer, adapter: int = 0) -> list[str]:
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(str(FAKE))
         from tensorrt_llm.toy_model import greedy
     for name in [name for name in sys.modules if name.partition(".")[0] == "tensorrt_llm"]:
         del sys.modules[name]
     return [
-        tokenizer.decode(greedy(tokenizer.encode(prompt), TOKENS, VOCAB_SIZE, EOS))
+        tokenizer.decode(greedy(tokenizer.encode(prompt), TOKENS, VOCAB_SIZE, EOS, 1, adapter))
         for prompt in PROMPTS
     ]
 
@@ -192,25 +211,44 @@ def test_log_probabilities_sum_up(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("bad_words", ["Paris"]),
+        ("bad_words", ["a" * 300]),
         ("beam_width", 2),
         ("end_id", 60000),
         ("stop_token_ids", [60000]),
-        ("embedding_bias_words", ["a"]),
         ("return_context_logits", True),
         ("return_generation_logits", True),
         ("lora_task_id", 7),
-        ("guided_decoding_guide_type", "json"),
+        ("lora_name", "rude"),
+        ("guided_decoding_guide_type", "yaml"),
+        ("guided_decoding_guide", "{}"),
         ("num_return_sequences", 2),
     ],
 )
 def test_what_it_cannot_do_is_rejected_by_name(http: httpx.Client, name: str, value: Any) -> None:
     asked = body("a", **{name: value})
-    if name == "embedding_bias_words":
-        asked["parameters"]["embedding_bias_weights"] = [1.0]
+    if name == "guided_decoding_guide":  # which the type takes none of
+        asked["parameters"]["guided_decoding_guide_type"] = "json"
     response = http.post(f"{ENSEMBLE}/generate", json=asked)
     assert response.status_code == 400, response.text
     assert f"{name}:" in response.json()["error"]
+
+
+def test_an_adapter_is_named_by_request(
+    http: httpx.Client, tokenizer: Tokenizer, expected: list[str]
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        adapted = [pool.submit(ask, http, prompt, lora_name="polite") for prompt in PROMPTS[:4]]
+        free = [pool.submit(ask, http, prompt) for prompt in PROMPTS[:4]]
+        assert [each.result() for each in adapted] == greedy_texts(tokenizer, adapter=1)[:4]
+        assert [each.result() for each in free] == expected[:4]
+    assert "".join(chunks(http, PROMPTS[0], lora_name="polite")) == adapted[0].result()
+
+
+def test_what_the_library_rejects_is_an_error_of_the_clients(http: httpx.Client) -> None:
+    guide = {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": "{"}
+    response = http.post(f"{ENSEMBLE}/generate", json=body("a", **guide))
+    assert response.status_code == 400, response.text
+    assert "guided_decoding_guide: TensorRT-LLM rejected the request" in response.json()["error"]
 
 
 def test_an_error_of_one_request_leaves_the_others(http: httpx.Client, expected: list[str]) -> None:

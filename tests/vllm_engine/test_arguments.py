@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from support.lora_adapters import write_adapter
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
-from trellis.engine_host.engines.vllm import engine_arguments, sampling_params
+from trellis.engine_host.engines.vllm import engine_arguments
+from trellis.engine_host.engines.vllm_requests import sampling_params
+from trellis.engine_host.engines.words_grammar import words_grammar
 
 
 def test_a_repositorys_settings_are_vllms_arguments(checkpoint: Path) -> None:
@@ -26,6 +29,52 @@ def test_a_repositorys_settings_are_vllms_arguments(checkpoint: Path) -> None:
     assert made.enforce_eager  # of engine.yaml
 
 
+def test_a_tokenizer_that_vllm_can_read_is_given_for_guides(checkpoint: Path) -> None:
+    made = engine_arguments(EngineSettings(checkpoint, max_batch_size=1), str(checkpoint))
+    assert (made.tokenizer, made.skip_tokenizer_init) == (str(checkpoint), False)
+    assert made.structured_outputs_config.backend == "xgrammar"
+
+
+def test_the_file_chooses_the_backend_of_guides(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
+    (tmp_path / "engine.yaml").write_text(
+        "structured_outputs_config: {backend: guidance, disable_any_whitespace: true}"
+    )
+    made = engine_arguments(EngineSettings(tmp_path, max_batch_size=1)).structured_outputs_config
+    assert (made.backend, made.disable_any_whitespace) == ("guidance", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("structured_outputs_config: xgrammar", "structured_outputs_config: not a table"),
+        ("structured_outputs_config: {backnd: guidance}", "backnd"),
+        ("structured_outputs_config: {backend: none of them}", "backend"),
+        ("enable_lora: true", "enable_lora is set by SET=lora_adapters:NAME=FOLDER"),
+    ],
+)
+def test_what_cannot_be_in_the_file_is_named(
+    checkpoint: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
+    (tmp_path / "engine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        engine_arguments(EngineSettings(tmp_path, max_batch_size=1))
+
+
+def test_adapters_have_a_place_each_and_on_a_cpu_one_more(checkpoint: Path, tmp_path: Path) -> None:
+    """The library's kernels there give who has no adapter what is in the last place."""
+    module = {"model.layers.0.self_attn.q_proj": (576, 576)}
+    named = {
+        name: str(write_adapter(tmp_path / name, module, rank))
+        for name, rank in (("a", 4), ("b", 9))
+    }
+    made = engine_arguments(EngineSettings(checkpoint, 1, lora_adapters=named))
+    assert (made.enable_lora, made.max_lora_rank) == (True, 16)
+    assert (made.max_loras, made.max_cpu_loras) == (3, 3)
+    assert not engine_arguments(EngineSettings(checkpoint, 1)).enable_lora
+
+
 def test_a_checkpoint_keeps_the_dtype_that_it_declares(checkpoint: Path) -> None:
     assert engine_arguments(EngineSettings(checkpoint, max_batch_size=1)).dtype == "float32"
 
@@ -42,6 +91,45 @@ def test_what_asks_for_nothing_is_greedy_and_ends_at_no_id_of_the_models_own() -
     assert (made.max_tokens, made.temperature, made.ignore_eos) == (7, 0.0, True)
     assert (made.stop_token_ids, made.logprobs, made.n, made.min_tokens) == ([], None, 1, 0)
     assert (made.detokenize, made.output_kind.name) == (False, "DELTA")
+
+
+@pytest.mark.parametrize(
+    ("kind", "guide", "name", "value"),
+    [
+        ("json", "", "json_object", True),
+        ("json_schema", '{"type": "object"}', "json", '{"type": "object"}'),
+        ("regex", "[ab]+", "regex", "[ab]+"),
+        ("ebnf_grammar", 'root ::= "a"', "grammar", 'root ::= "a"'),
+        ("structural_tag", "{}", "structural_tag", "{}"),
+    ],
+)
+def test_a_guide_is_vllms_and_ends_at_its_tokenizers_end(
+    kind: str, guide: str, name: str, value: object
+) -> None:
+    made = sampling_params(Sampling(max_tokens=7, end_id=5, guide_type=kind, guide=guide), 2)
+    held = made.structured_outputs
+    assert held is not None
+    names = ("json_object", "json", "regex", "grammar", "structural_tag")
+    given = {each: getattr(held, each) for each in names if getattr(held, each) is not None}
+    assert given == {name: value}
+    assert (made.stop_token_ids, made.min_tokens) == ([5, 2], 0)
+
+
+@pytest.mark.parametrize(
+    ("end_id", "ends", "stops"), [(5, True, [5, 2]), (2, True, [2]), (-1, False, [])]
+)
+def test_bad_words_are_a_grammar_of_all_other_texts(
+    end_id: int, ends: bool, stops: list[int]
+) -> None:
+    made = sampling_params(Sampling(max_tokens=7, end_id=end_id, bad_words=("ab", "é")), 2)
+    assert made.structured_outputs is not None
+    assert made.structured_outputs.grammar == words_grammar(("ab", "é"), ends)
+    assert (made.stop_token_ids, made.min_tokens) == (stops, 1 if ends else 0)
+
+
+def test_a_bias_is_vllms_whatever_its_size() -> None:
+    made = sampling_params(Sampling(bias_ids=(1, 4), bias_weights=(2.5, -1e6)))
+    assert made.logit_bias == {1: 2.5, 4: -1e6}
 
 
 def test_every_setting_arrives() -> None:

@@ -96,22 +96,45 @@ def test_log_probabilities_sum_up(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("bad_words", ["Paris"]),
+        ("bad_words", ["a" * 300]),
         ("beam_width", 2),
         ("presence_penalty", 3.0),
         ("temperature", 2.5),
         ("end_id", 60000),
-        ("embedding_bias_words", ["a"]),
         ("return_context_logits", True),
     ],
 )
 def test_what_vllm_cannot_do_is_rejected_by_name(http: httpx.Client, name: str, value: Any) -> None:
     body: dict[str, Any] = {"text_input": "a", "parameters": {"max_tokens": 4, name: value}}
-    if name == "embedding_bias_words":
-        body["parameters"]["embedding_bias_weights"] = [1.0]
     response = http.post(f"{ENSEMBLE}/generate", json=body)
     assert response.status_code == 400, response.text
     assert f"{name}:" in response.json()["error"]
+
+
+def test_guides_reach_vllm_and_bad_ones_are_rejected(http: httpx.Client) -> None:
+    name = "guided_decoding_guide"
+    assert ask(http, "Yes or no?", **{f"{name}_type": "regex", name: " (yes|no)"}) in (
+        " yes",
+        " no",
+    )
+    body = {"text_input": "a", "parameters": {"max_tokens": 4, f"{name}_type": "regex", name: "("}}
+    response = http.post(f"{ENSEMBLE}/generate", json=body)
+    assert response.status_code == 400, response.text
+    assert f"{name}: vLLM rejected" in response.json()["error"]
+
+
+def test_bad_words_reach_vllm(http: httpx.Client, expected: list[str]) -> None:
+    word = expected[0].split()[0]
+    text = ask(http, PROMPTS[0], bad_words=[word])
+    assert text
+    assert word not in text
+    assert ask(http, PROMPTS[0]) == expected[0]
+
+
+def test_a_bias_reaches_vllm(http: httpx.Client, expected: list[str]) -> None:
+    bias = {"embedding_bias_words": [" banana"], "embedding_bias_weights": [100.0]}
+    assert ask(http, PROMPTS[0], max_tokens=2, **bias) == " banana banana"
+    assert ask(http, PROMPTS[0]) == expected[0]
 
 
 def test_clients_that_leave_free_the_cache(http: httpx.Client, expected: list[str]) -> None:

@@ -68,5 +68,6 @@ _ELSEWHERE = {
     "top_k": "runtime_top_k",
     "top_p": "runtime_top_p",
     "lora_task_id": "lora_id",
+    "lora_name": "adapter_id lora_adapter",
 }
 OTHER_NAMES = {name: to for to, names in _ELSEWHERE.items() for name in names.split()}

@@ -13,6 +13,8 @@ STOP = "stop"
 SEQUENCES, BEAMS = "num_return_sequences", "beam_width"
 SKIP = "skip_special_tokens"
 EXCLUDE = "exclude_input_in_output"
+BIAS_WORDS = "embedding_bias_words"
+LORA_NAME = "lora_name"
 GUIDE_TYPE, GUIDE = "guided_decoding_guide_type", "guided_decoding_guide"
 
 
@@ -57,8 +59,11 @@ CLIENT_INPUTS = (
     ClientInput("stop_words", "BYTES", text="STOP_WORDS_DICT", many=True),
     ClientInput("decoder_text_input", "BYTES", text="DECODER_QUERY"),
     ClientInput("bad_words", "BYTES", text="BAD_WORDS_DICT", many=True),
-    ClientInput("embedding_bias_words", "BYTES", text="EMBEDDING_BIAS_WORDS", many=True),
+    ClientInput(BIAS_WORDS, "BYTES", text="EMBEDDING_BIAS_WORDS", many=True),
     ClientInput("embedding_bias_weights", "FP32", text="EMBEDDING_BIAS_WEIGHTS", many=True),
+    ClientInput(GUIDE_TYPE, "BYTES"),
+    ClientInput(GUIDE, "BYTES"),
+    ClientInput(LORA_NAME, "BYTES"),
 )
 # Inputs of `preprocessing` under the names that TensorRT-LLM's users know -> the client's.
 TEXT_INPUTS = {item.text: item.name for item in CLIENT_INPUTS if item.text}

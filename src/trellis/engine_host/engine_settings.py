@@ -3,6 +3,7 @@
 
 import os
 
+from trellis.contract.lora_adapters import parse_adapters
 from trellis.engine_host.engines.engine import EngineSettings
 from trellis.engine_host.engines.gpus import choose_gpus
 from trellis.engine_host.engines.topology import Topology
@@ -28,7 +29,18 @@ def read_engine_settings(settings: ModelSettings) -> EngineSettings:
         dtype=settings.text("dtype", ""),
         tensor_parallel_size=tensor,
         pipeline_parallel_size=pipeline,
+        lora_adapters=_adapters(settings),
+        tokenizer=settings.path("tokenizer_dir", "tokenizer"),
     )
+
+
+def _adapters(settings: ModelSettings) -> dict[str, str]:
+    """The folders of the LoRA adapters by name. Raises ConfigError."""
+    try:
+        named = parse_adapters(settings.text("lora_adapters", ""))
+    except ValueError as error:
+        raise ConfigError(f"{settings.name}: parameter {error}") from None
+    return {name: str(settings.folder / folder) for name, folder in named.items()}
 
 
 def show_gpus(settings: ModelSettings) -> None:

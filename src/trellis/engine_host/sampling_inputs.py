@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from trellis.contract.client_inputs import BIAS_WORDS, LORA_NAME
 from trellis.contract.sampling_fields import FIELDS, cannot, check_together, neutral, put
 from trellis.engine_host.engines.engine import Sampling
 from trellis.errors import RequestError
+from trellis.pipeline.guided_decoding import read_guide
+from trellis.pipeline.prompts import decode_utf8
 from trellis.tokenizers import TokenizerError, parse_words
 
 SEED_BITS = 63  # what every engine's library takes
@@ -21,7 +24,6 @@ SEED_BITS = 63  # what every engine's library takes
 # Inputs of the contract that Python engines refuse, and the client's name of each.
 REFUSED = {
     "bad_words_list": "bad_words",
-    "embedding_bias": "embedding_bias_words",
     "return_context_logits": "return_context_logits",
     "return_generation_logits": "return_generation_logits",
     "return_perf_metrics": "return_perf_metrics",
@@ -32,8 +34,6 @@ REFUSED = {
     "lora_task_id": "lora_task_id",
     "lora_weights": "lora_weights",
     "lora_config": "lora_config",
-    "guided_decoding_guide_type": "guided_decoding_guide_type",
-    "guided_decoding_guide": "guided_decoding_guide",
 }
 
 
@@ -47,7 +47,18 @@ def read_sampling(arrays: dict[str, np.ndarray], row: int, engine: str) -> Sampl
     words = tuple(read_words("bad_words", arrays, row))
     ends = _stop_token_ids(arrays, row)
     values = _values(arrays, row, engine)
-    sampling = Sampling(**values, stop_token_ids=ends, bad_words=words)
+    kind, guide = read_guide(arrays, row)
+    ids, weights = _bias(arrays, row)
+    sampling = Sampling(
+        **values,
+        stop_token_ids=ends,
+        bad_words=words,
+        guide_type=kind,
+        guide=guide,
+        lora_name=_lora_name(arrays, row),
+        bias_ids=ids,
+        bias_weights=weights,
+    )
     check_together(
         sampling.max_tokens, sampling.min_tokens, sampling.length_penalty, sampling.beam_width
     )
@@ -76,6 +87,29 @@ def _stop_token_ids(arrays: dict[str, np.ndarray], row: int) -> tuple[int, ...]:
     if ids and min(ids) < -1:
         raise RequestError(f"stop_token_ids: {min(ids)} is not in the vocabulary; send token ids")
     return tuple(token for token in ids if token >= 0)
+
+
+def _bias(arrays: dict[str, np.ndarray], row: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The ids of one row whose weight is not 0, and the weights. Raises RequestError.
+
+    `arrays`: that tensor is [rows, ids] float32, a weight for each id from 0 on.
+    """
+    array = arrays.get("embedding_bias")
+    if array is None or not array.size:
+        return (), ()
+    weights = array[row].reshape(-1)
+    if not np.isfinite(weights).all():
+        raise RequestError(f"{BIAS_WORDS}: the weights must be finite numbers")
+    ids = np.flatnonzero(weights)
+    return tuple(ids.tolist()), tuple(weights[ids].tolist())
+
+
+def _lora_name(arrays: dict[str, np.ndarray], row: int) -> str:
+    """Of one row; '' for none. Raises RequestError for bytes that are no text."""
+    array = arrays.get(LORA_NAME)
+    if array is None or not array.size:
+        return ""
+    return decode_utf8(LORA_NAME, array[row].reshape(-1)[0])
 
 
 def _values(arrays: dict[str, np.ndarray], row: int, engine: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trellis.engine_host.answers import INTERNAL, UNAVAILABLE, Answer, Outlet
+from trellis.engine_host.answers import INTERNAL, INVALID, UNAVAILABLE, Answer, Outlet
 from trellis.engine_host.engines.engine import (
     MAX_FAILED_STEPS,
     Engine,
@@ -198,7 +198,7 @@ class Scheduler:
         """Give one sequence's news to its answer; a fault there is that answer's alone."""
         answer = item.answer
         if isinstance(event, Failure):
-            self._fail(engine, answer, event.message)
+            self._fail(engine, answer, event.message, INVALID if event.rejected else INTERNAL)
             return
         try:
             enough = answer.feed(item.row, event)

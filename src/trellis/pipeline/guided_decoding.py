@@ -5,7 +5,7 @@ TensorRT-LLM's own engine takes these inputs as they are. What it does not under
 or answers with an error that names nothing.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -35,24 +35,43 @@ class GuidedDecoding:
             self._check(kind, guide)
 
     def _check(self, kind: str | None, guide: str | None) -> None:
-        if kind is None and not guide:
-            return
-        if not self.backend:
+        if (kind is not None or guide) and not self.backend:
             raise RequestError(
                 f"{GUIDE if kind is None else GUIDE_TYPE}: this repository was made without guided"
                 " decoding; leave it out (SET=guided_decoding_backend:xgrammar)"
             )
-        if kind is None:
-            raise RequestError(
-                f"{GUIDE_TYPE}: missing beside {GUIDE}; send one of {', '.join(TYPES)}"
-            )
-        if kind not in TYPES:
-            shown = kind if len(kind) <= SHOWN else kind[: SHOWN - 3] + "..."
-            raise RequestError(
-                f"{GUIDE_TYPE}: {shown!r} is not known; send one of {', '.join(TYPES)}"
-            )
-        if kind in NEED_GUIDE and not guide:
-            raise RequestError(f"{GUIDE}: missing; {GUIDE_TYPE} {kind} needs it")
+        check_guide(kind, guide)
+
+
+def check_guide(kind: str | None, guide: str | None) -> None:
+    """Raise RequestError, by the input's name, for a guide that no engine would understand."""
+    if kind is None and not guide:
+        return
+    if kind is None:
+        raise RequestError(f"{GUIDE_TYPE}: missing beside {GUIDE}; send one of {', '.join(TYPES)}")
+    if kind not in TYPES:
+        shown = kind if len(kind) <= SHOWN else kind[: SHOWN - 3] + "..."
+        raise RequestError(f"{GUIDE_TYPE}: {shown!r} is not known; send one of {', '.join(TYPES)}")
+    if kind in NEED_GUIDE and not guide:
+        raise RequestError(f"{GUIDE}: missing; {GUIDE_TYPE} {kind} needs it")
+
+
+def read_guide(arrays: Mapping[str, np.ndarray], row: int) -> tuple[str, str]:
+    """The type and the guide of one row, '' twice for none.
+
+    `arrays`: of the two inputs what was sent, [rows, 1] each, object: UTF-8 bytes. Raises
+    RequestError naming the input.
+    """
+    kind, guide = (
+        None if name not in arrays else _text(arrays[name][row].reshape(-1)[0]) or None
+        for name in (GUIDE_TYPE, GUIDE)
+    )
+    check_guide(kind, guide)
+    if kind == "json" and guide:
+        raise RequestError(
+            f"{GUIDE}: {GUIDE_TYPE} json takes none; leave it out, or send json_schema"
+        )
+    return kind or "", guide or ""
 
 
 def _texts(array: np.ndarray | None, rows: int) -> list[str | None]:

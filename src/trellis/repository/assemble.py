@@ -7,6 +7,7 @@ place and moved there whole; building it again changes nothing, and what Trellis
 never touched.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 
+from trellis.contract.lora_adapters import PARAMETER
 from trellis.data_folders import data_folder
 from trellis.engine_files.checkpoint import WEIGHTS
 from trellis.engine_files.engine_folder import EngineFolder
@@ -23,6 +25,7 @@ from trellis.errors import TrellisError
 from trellis.files import CopyMode, link_or_copy, place
 from trellis.pipeline.hooks import FILE, check_file
 from trellis.repository.folder_swap import recover, staging_folder, swap
+from trellis.repository.lora_adapters import FOLDER, Adapters, adapters_setting, read_adapters
 from trellis.repository.manifest import (
     MANIFEST,
     PACKAGE,
@@ -73,6 +76,11 @@ class Plan:
     copy: CopyMode = "link"  # how the engine's files come into the repository
     mount: Path | None = None  # where it will be served from, if not where it is made
     replace: bool = False  # whether a repository of another engine may be replaced
+
+    @functools.cached_property
+    def adapters(self) -> Adapters:
+        """The LoRA adapters that `settings` name. Raises AdapterError."""
+        return read_adapters(self.settings.get(PARAMETER, ""), self.engine)
 
     @property
     def python_models(self) -> tuple[str, ...]:
@@ -127,8 +135,9 @@ def assemble(plan: Plan, target: Path) -> Assembly:
     made = _made_before(folder, _sources(plan))
     if plan.mount is not None and not plan.mount.is_absolute():
         raise AssemblyError(f"MOUNT={plan.mount}: give an absolute path, such as /{plan.mount}")
+    settings = {**plan.settings, **adapters_setting(plan.adapters)}
     texts, notes = model_configs(
-        plan.engine, plan.tokenizer_type, plan.settings, plan.mount or target.absolute()
+        plan.engine, plan.tokenizer_type, settings, plan.mount or target.absolute()
     )
     return Assembly(_make(plan, folder, texts, made), (*plan.engine.notes, *notes))
 
@@ -190,6 +199,11 @@ def _build(plan: Plan, staging: Path, target: Path, texts: Mapping[str, str]) ->
     for file in plan.engine.files:
         name = Path("tensorrt_llm", "1", file.name)
         place(file, staging / name, plan.copy, target / name)
+    for adapter, files in plan.adapters.items():
+        folder = Path("tensorrt_llm", "1", FOLDER, adapter)
+        (staging / folder).mkdir(parents=True)
+        for file in files:
+            place(file, staging / folder / file.name, plan.copy, target / folder / file.name)
 
 
 def _add_python(model: str, version: Path, plan: Plan) -> None:
@@ -266,7 +280,8 @@ def _only_the_engines(file: Path) -> bool:
 
 def _sources(plan: Plan) -> set[tuple[int, int]]:
     """The files that the repository may link to, by device and inode."""
-    files = [*plan.engine.files, *_tokenizer_files(plan).values()]
+    adapters = (file for files in plan.adapters.values() for file in files)
+    files = [*plan.engine.files, *_tokenizer_files(plan).values(), *adapters]
     return {_identity(file) for file in files if file.exists()}
 
 

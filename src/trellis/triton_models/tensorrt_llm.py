@@ -10,13 +10,14 @@ way: `execute`, or from the gateway by a socket (`step_server.py`) -> `Scheduler
 import itertools
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 from trellis.engine_host.answers import INTERNAL, INVALID, UNAVAILABLE, Answer
 from trellis.engine_host.cancellation import CancellationWatch
 from trellis.engine_host.disconnect_listener import DisconnectListener, client_token
 from trellis.engine_host.engine_settings import read_engine_settings, show_gpus
-from trellis.engine_host.engines.engine import Engine
+from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, Engine
 from trellis.engine_host.engines.engine_process import EngineProcess
 from trellis.engine_host.engines.kinds import ENGINE_TYPES
 from trellis.engine_host.metrics import Metrics
@@ -31,7 +32,9 @@ from trellis.engine_host.step_tensors import StepTensors
 from trellis.engine_host.triton_answers import TritonAnswer, empty_response, final_flag
 from trellis.errors import RequestError, one_line
 from trellis.ipc.server_lifetime import end_with_server
+from trellis.panics import guarded
 from trellis.pipeline.model_settings import ConfigError, ModelSettings
+from trellis.tokenizers import Tokenizer
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 log = logging.getLogger("trellis.model")
@@ -53,7 +56,10 @@ class TritonPythonModel:
             (settings.integer("queue_timeout_microseconds") or 0) / 1e6,
         )
         engine_type = settings.text("engine_type")
-        self.loop = Scheduler(lambda: load_engine(engine_type, settings), self.senders, line)
+        sample = _sample(self.reader.tokenizer)
+        self.loop = Scheduler(
+            lambda: load_engine(engine_type, settings, sample), self.senders, line
+        )
         self.watch = CancellationWatch(self.loop, Metrics().report)
         self.gone = DisconnectListener(self._cancel_clients)
         self.keys = itertools.count(1)
@@ -153,13 +159,24 @@ def refusal(error: Exception) -> tuple[str, str]:
     return f"the request could not be read: {error}", INTERNAL
 
 
-def load_engine(engine_type: str, settings: ModelSettings) -> Engine:
-    """The engine of that type. Raises ConfigError for an unknown one."""
+def _sample(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids of TOKENIZER_SAMPLE; () from a tokenizer that fails at it."""
+    try:
+        return tuple(guarded(tokenizer.encode, TOKENIZER_SAMPLE))
+    except Exception:
+        return ()
+
+
+def load_engine(engine_type: str, settings: ModelSettings, sample: tuple[int, ...]) -> Engine:
+    """The engine of that type; `sample`: what the tokenizer makes of TOKENIZER_SAMPLE.
+
+    Raises ConfigError for an unknown one.
+    """
     if engine_type not in ENGINE_TYPES:
         raise ConfigError(
             f"parameter engine_type is {engine_type!r}; known: {', '.join(ENGINE_TYPES)}"
         )
-    engine_settings = read_engine_settings(settings)
+    engine_settings = replace(read_engine_settings(settings), tokenizer_sample=sample)
     if engine_type != "openvino":
         show_gpus(settings)
     return EngineProcess(engine_type, engine_settings)

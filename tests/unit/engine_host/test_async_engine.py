@@ -30,6 +30,9 @@ class Scripted:
         self.dead = ""
         self.closed = threading.Event()
 
+    async def prepare(self) -> None:
+        self.prepared = threading.current_thread().name
+
     def check(self, ids: list[int], sampling: Sampling) -> None:
         self.types += map(type, ids)
         if max(ids) >= self.TOO_LARGE:
@@ -126,6 +129,12 @@ def test_every_request_gets_its_own_ids_in_order(engine: AsyncEngine) -> None:
     assert {key: ids_of(events, key) for key in prompts} == prompts
 
 
+def test_a_library_is_prepared_on_the_loop_that_will_run_it(
+    engine: AsyncEngine, library: Scripted
+) -> None:
+    assert library.prepared == "library"
+
+
 def test_the_ids_are_pythons_own_numbers(engine: AsyncEngine, library: Scripted) -> None:
     """vLLM and the LLM API both refuse numpy's."""
     engine.add(1, np.array([3, 4], np.int64), Sampling())
@@ -140,19 +149,19 @@ def test_a_request_of_several_sequences_runs_until_all_have_ended(engine: AsyncE
 
 
 @pytest.mark.parametrize(
-    ("token", "message"),
+    ("token", "failure"),
     [
-        (Scripted.FAIL, "the engine failed: no such layer"),
-        (Scripted.REJECT, "max_tokens: too many"),
+        (Scripted.FAIL, Failure(1, "the engine failed: no such layer")),
+        (Scripted.REJECT, Failure(1, "max_tokens: too many", rejected=True)),
     ],
 )
 def test_an_error_ends_one_request_and_no_other(
-    engine: AsyncEngine, token: int, message: str
+    engine: AsyncEngine, token: int, failure: Failure
 ) -> None:
     engine.add(1, np.array([7, token, 8]), Sampling())
     engine.add(2, np.array([9, 10, 11]), Sampling())
     events = run(engine)
-    assert [e for e in events if isinstance(e, Failure)] == [Failure(1, message)]
+    assert [e for e in events if isinstance(e, Failure)] == [failure]
     assert ids_of(events, 2) == [9, 10, 11]
 
 

@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> Iterator[Open]:
 
     def load(version: str, arguments: dict[str, Any] | None = None, **behaviour: Any) -> Any:
         adapter = import_adapter(monkeypatch, version, **behaviour)
-        package = adapter.tensorrt_llm
+        package = sys.modules["tensorrt_llm"]
         llm = package.LLM(str(checkpoint), skip_tokenizer_init=True, **(arguments or {}))
         opened.append(llm)
         return SimpleNamespace(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pytest
 
-from support.fake_triton import Sender
+from support.fake_triton import Sender, TritonError
 from trellis.engine_host.engines.engine import Failure, Progress, Sampling
 from trellis.engine_host.queue import RequestQueue
 from trellis.engine_host.scheduler import Admission, Scheduler
@@ -103,8 +103,12 @@ def ids(sender: Sender) -> list[int]:
 
 
 def error(sender: Sender) -> str:
+    return failure(sender).message
+
+
+def failure(sender: Sender) -> TritonError:
     assert sender.sent[-1].error is not None
-    return sender.sent[-1].error.message
+    return sender.sent[-1].error
 
 
 def test_streams_and_whole_answers_carry_every_id_in_order(host: Host) -> None:
@@ -122,8 +126,16 @@ def test_a_failed_row_ends_its_request_and_no_other(host: Host) -> None:
     bad = host.ask([1, 1, 1], 200)
     host.wait(bad, good)
     assert error(bad) == "no room"
+    assert failure(bad).code == TritonError.INTERNAL
     assert ids(good) == list(range(1, 201))
     assert {3, 4} <= set(host.engine.cancelled)
+
+
+def test_a_row_that_the_engine_rejects_is_an_invalid_argument(host: Host) -> None:
+    host.engine.fault = lambda key: Failure(key, "max_tokens: too many", rejected=True)
+    bad = host.ask([1])
+    host.wait(bad)
+    assert failure(bad).code == TritonError.INVALID_ARG
 
 
 def test_rows_after_one_that_the_engine_refused_do_not_run(host: Host) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,11 @@ from support.fake_library import (
     of,
     toy_model,
 )
-from trellis.engine_host.engines.engine import Sampling
+from support.lora_adapters import write_adapter
+from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, Failure, Sampling
 from trellis.engine_host.engines.tensorrt_llm_answers import TIMED_OUT
 from trellis.errors import RequestError
+from trellis.tokenizers import load
 
 PROMPTS = [[100, 200 + number] for number in range(12)]
 ALL = pytest.mark.parametrize("version", VERSIONS)
@@ -157,17 +160,81 @@ def test_a_log_probability_that_the_release_does_not_tell_is_no_zero(llm_api: Lo
     assert all(told[key].startswith("return_log_probs: this release of") for key in keys)
 
 
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (0, "text_input: TensorRT-LLM rejected the request: scripted error of one request"),
+        (3, "the engine failed: TensorRT-LLM failed this request: scripted error of one request"),
+    ],
+)
 @ALL
-def test_an_error_ends_one_request_and_no_other(llm_api: Load, version: str) -> None:
-    loaded = llm_api(version, scripts=[{"after": 7, "ids": [50] * 9, "at": 3, "event": "error"}])
+def test_an_error_ends_one_request_and_no_other(
+    llm_api: Load, version: str, at: int, message: str
+) -> None:
+    """Before the first token it is the request's fault, afterwards the library's."""
+    loaded = llm_api(version, scripts=[{"after": 7, "ids": [50] * 9, "at": at, "event": "error"}])
     keys = [loaded.add(ids, max_tokens=20) for ids in (PROMPTS[0], [7], PROMPTS[1])]
     events = loaded.run()
-    assert failures(events) == {
-        keys[1]: "text_input: TensorRT-LLM rejected the request: scripted error of one request"
-    }
+    assert [event for event in events if isinstance(event, Failure)] == [
+        Failure(keys[1], message, rejected=at == 0)
+    ]
     for key, prompt in ((keys[0], PROMPTS[0]), (keys[2], PROMPTS[1])):
         assert ids_of(events, key) == toy_model().greedy(prompt, 20, VOCAB_SIZE, EOS)
     assert loaded.deaths == []
+
+
+GUIDED = {"guide_type": "json_schema", "guide": "{}"}
+
+
+@pytest.fixture
+def tokenizer_settings(demo_engine: tuple[Path, Path]) -> dict[str, Any]:
+    """A tokenizer that the library can read; its ends are the model's."""
+    sample = tuple(load("gpt2", demo_engine[1]).encode(TOKENIZER_SAMPLE))
+    return {"tokenizer": demo_engine[1], "tokenizer_sample": sample}
+
+
+@ALL
+def test_a_bad_guide_is_the_requests_fault_by_its_name(
+    llm_api: Load, version: str, tokenizer_settings: dict[str, Any]
+) -> None:
+    loaded = llm_api(version, tokenizer_settings)
+    bad = loaded.add(PROMPTS[1], **GUIDED | {"guide": "{"})
+    good, free = loaded.add(PROMPTS[0], **GUIDED), loaded.add(PROMPTS[0])
+    events = loaded.run()
+    (failure,) = [event for event in events if isinstance(event, Failure)]
+    assert (failure.key, failure.rejected) == (bad, True)
+    assert failure.message.startswith("guided_decoding_guide: ")
+    assert ids_of(events, good) == ids_of(events, free) != []
+
+
+@BOTH
+def test_the_end_of_a_guide_is_no_part_of_the_answer(
+    llm_api: Load, version: str, tokenizer_settings: dict[str, Any]
+) -> None:
+    loaded = llm_api(
+        version, tokenizer_settings, scripts=[{"after": 7, "ids": [50, 51, EOS, 52, 53]}]
+    )
+    for end_id in (-1, 60):
+        key = loaded.add([7], **GUIDED, end_id=end_id)
+        events = loaded.run()
+        assert [token for event in of(events, key) for token in event.ids] == [50, 51]
+        assert of(events, key)[-1].finish == "stop"
+
+
+def test_without_a_tokenizer_the_engine_says_so(llm_api: Load) -> None:
+    assert llm_api("1.2.1").engine.facts["no_guides"] == "there is none"
+
+
+@ALL
+def test_an_adapter_changes_its_own_requests(llm_api: Load, version: str, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "a", {"model.layers.0.self_attn.q_proj": (8, 8)})
+    loaded = llm_api(version, {"lora_adapters": {"polite": str(folder)}})
+    assert loaded.engine.facts["adapters"] == ["polite"]
+    adapted, free = loaded.add(PROMPTS[0], lora_name="polite"), loaded.add(PROMPTS[0])
+    events = loaded.run()
+    greedy = toy_model().greedy
+    assert ids_of(events, adapted) == greedy(PROMPTS[0], 12, VOCAB_SIZE, EOS, adapter=1)
+    assert ids_of(events, free) == greedy(PROMPTS[0], 12, VOCAB_SIZE, EOS)
 
 
 def test_a_prompt_that_is_too_long_for_a_step_is_rejected_alone(loaded: Loaded) -> None:
@@ -226,7 +293,7 @@ def test_beams_come_at_the_end_the_best_first(
 ) -> None:
     (checkpoint / "engine.yaml").write_text("max_beam_width: 3\n")
     loaded = llm_api(version)
-    assert loaded.library.facts == {"vocab_size": VOCAB_SIZE, "beam_width": 3}
+    assert loaded.library.facts["beam_width"] == 3
     key = loaded.add(PROMPTS[3], beam_width=3, max_tokens=8)
     events = loaded.run()
     beams = [of(events, key, index) for index in range(3)]

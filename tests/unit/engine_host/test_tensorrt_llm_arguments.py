@@ -2,14 +2,19 @@
 """What of the settings, of `engine.yaml` and of a request becomes which argument of LLM's."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.fake_library import VERSIONS, import_adapter
+from support.lora_adapters import write_adapter
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
+from trellis.engine_host.engines.words_grammar import words_grammar
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "1.0.0": {"enable_trtllm_sampler": True},
@@ -62,6 +67,44 @@ def test_a_repositorys_settings_are_the_librarys_arguments(
     assert made == expected | longest | SAMPLERS[version]
 
 
+def test_a_tokenizer_that_the_library_can_read_enables_guides(
+    adapter: Any, checkpoint: Path
+) -> None:
+    settings = EngineSettings(checkpoint, max_batch_size=1)
+    made = adapter.engine_arguments(settings, "/tokenizer")
+    assert (made["tokenizer"], made["skip_tokenizer_init"]) == ("/tokenizer", False)
+    assert made["guided_decoding_backend"] == "xgrammar"
+    (checkpoint / "engine.yaml").write_text("guided_decoding_backend: llguidance\n")
+    assert adapter.engine_arguments(settings, "/t")["guided_decoding_backend"] == "llguidance"
+
+
+def test_adapters_are_told_by_their_modules_and_the_largest_rank(
+    adapter: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    shapes = {"model.layers.0.self_attn.q_proj": (8, 8), "model.layers.0.mlp.up_proj": (8, 8)}
+    folders = {
+        "a": write_adapter(tmp_path / "a", shapes, rank=4),
+        "b": write_adapter(tmp_path / "b", shapes, rank=12),
+    }
+    named = {name: str(folder) for name, folder in folders.items()}
+    made = adapter.engine_arguments(EngineSettings(checkpoint, 1, lora_adapters=named))
+    assert made["lora_config"] == {
+        "lora_target_modules": ["attn_q", "mlp_gate"],
+        "max_lora_rank": 12,
+        "max_loras": 2,
+        "max_cpu_loras": 2,
+    }
+
+
+def test_a_module_that_the_library_cannot_adapt_is_named(
+    adapter: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = write_adapter(tmp_path / "a", {"model.embed_tokens": (8, 8)})
+    settings = EngineSettings(checkpoint, 1, lora_adapters={"a": str(folder)})
+    with pytest.raises(ValueError, match=r"^lora_adapters: TensorRT-LLM cannot adapt embed_tokens"):
+        adapter.engine_arguments(settings)
+
+
 def test_what_nobody_set_is_the_librarys_choice(adapter: Any, checkpoint: Path) -> None:
     made = adapter.engine_arguments(EngineSettings(checkpoint, max_batch_size=1))
     assert "max_seq_len" not in made
@@ -95,6 +138,7 @@ def test_the_file_adds_arguments(adapter: Any, checkpoint: Path) -> None:
         ("kv_cache_config: {dtpe: fp8}", "kv_cache_config.dtpe; did you mean dtype?"),
         ("kv_cache_config: 3", "engine.yaml: kv_cache_config: not a table"),
         ("kv_cache_config: {tokens_per_block: many}", "tokens_per_block"),
+        ("lora_config: {}", "lora_config is set by SET=lora_adapters:NAME=FOLDER"),
         ("build_config: {}", "TensorRT-LLM has no argument build_config"),
     ],
 )
@@ -181,6 +225,50 @@ def test_the_chosen_tokens_log_probability_is_asked_for_as_the_release_takes_it(
 ) -> None:
     made = adapter.sampling_params(Sampling(log_probs=True))
     assert made.logprobs == (0 if version == "1.4.0rc1" else 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "guide", "name", "value"),
+    [
+        ("json", "", "json_object", True),
+        ("json_schema", '{"type": "object"}', "json", '{"type": "object"}'),
+        ("regex", "[ab]+", "regex", "[ab]+"),
+        ("ebnf_grammar", 'root ::= "a"', "grammar", 'root ::= "a"'),
+        ("structural_tag", "{}", "structural_tag", "{}"),
+    ],
+)
+def test_a_guide_is_the_librarys_and_ends_at_its_tokenizers_end(
+    adapter: Any, kind: str, guide: str, name: str, value: Any
+) -> None:
+    sampling = Sampling(max_tokens=7, end_id=5, guide_type=kind, guide=guide)
+    made = adapter.sampling_params(sampling, 100, guide_end=2)
+    held = made.guided_decoding
+    given = {field: getattr(held, field) for field in held.__slots__ if getattr(held, field)}
+    assert given == {name: value}
+    assert (made.end_id, made.stop_token_ids, made.min_tokens) == (5, [2], None)
+
+
+@pytest.mark.parametrize(
+    ("end_id", "ends", "more"), [(5, True, [2]), (2, True, None), (-1, False, None)]
+)
+def test_bad_words_are_a_grammar_of_all_other_texts(
+    adapter: Any, end_id: int, ends: bool, more: list[int] | None
+) -> None:
+    sampling = Sampling(max_tokens=7, min_tokens=1, end_id=end_id, bad_words=("ab", "é"))
+    made = adapter.sampling_params(sampling, 100, guide_end=2)
+    assert made.guided_decoding.grammar == words_grammar(("ab", "é"), ends)
+    assert (made.end_id, made.stop_token_ids) == (end_id, more)
+
+
+def test_a_bias_is_a_weight_for_each_id(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch: Any = ModuleType("torch")
+    torch.from_numpy = lambda array: ("torch's", array)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    sampling = Sampling(bias_ids=(1, 4), bias_weights=(2.5, -100.0))
+    whose, bias = adapter.sampling_params(sampling, 6).embedding_bias
+    assert (whose, bias.dtype) == ("torch's", np.float32)
+    assert bias.tolist() == [0, 2.5, 0, 0, -100, 0]
+    assert adapter.sampling_params(Sampling(), 6).embedding_bias is None
 
 
 def test_no_two_requests_share_what_the_library_writes_to(adapter: Any) -> None:

@@ -45,6 +45,9 @@ class AsyncLibrary(Protocol):
 
     facts: dict[str, Any]  # what its limits are made of
 
+    async def prepare(self) -> None:
+        """What is left to do before the first request. Raises RuntimeError if it fails."""
+
     def check(self, ids: list[int], sampling: Sampling) -> None:
         """Raise RequestError for a prompt ([n] token ids) that the library would not survive."""
 
@@ -79,6 +82,7 @@ class AsyncEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="library")
         self._thread.daemon = True
         self._thread.start()
+        asyncio.run_coroutine_threadsafe(library.prepare(), self._loop).result()
         self._call(self._look)
 
     def refuse(self, sampling: Sampling) -> None:
@@ -152,7 +156,7 @@ class AsyncEngine:
         except LibraryDied as died:
             self._on_death(str(died))
         except RequestError as error:
-            self._put([Failure(key, str(error))])
+            self._put([Failure(key, str(error), rejected=True)])
         except Exception as error:
             log.exception("the library failed a request")
             self._put([Failure(key, f"the engine failed: {error}")])

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 
+from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE
 from trellis.engine_host.engines.engine import Sampling
 from trellis.errors import RequestError
 
@@ -20,6 +21,8 @@ def refuse_beside_beams(
         "repetition_penalty": sampling.repetition_penalty != 1.0,
         "presence_penalty": sampling.presence_penalty != 0.0,
         "frequency_penalty": sampling.frequency_penalty != 0.0,
+        GUIDE_TYPE: bool(sampling.guide_type),
+        BIAS_WORDS: bool(sampling.bias_ids),
         **(more or {}),
     }
     for name, asked in others.items():

@@ -5,13 +5,15 @@ An engine knows nothing of Triton: it takes token ids and sampling settings unde
 `step` yields what is new under those keys. One thread owns it.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+# Of which the host tells a library's tokenizer the ids, to see that both read it alike.
+TOKENIZER_SAMPLE = "The quick brown fox: 123 + 4.5 = ?\n\tdef f(x): é 안녕 日本 Столица 😀"
 MAX_FAILED_STEPS = 3  # in a row, after which an engine is given up
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -37,6 +39,11 @@ class Sampling:
     num_return_sequences: int = 1
     log_probs: bool = False
     bad_words: tuple[str, ...] = ()  # texts that must not appear in the answer
+    guide_type: str = ""  # of pipeline/guided_decoding.py; "": the answer is held to nothing
+    guide: str = ""
+    lora_name: str = ""  # the adapter; "": none
+    bias_ids: tuple[int, ...] = ()  # ids whose logits are changed, each once
+    bias_weights: tuple[float, ...] = ()  # by how much, one an id
     sample: bool = False
 
     @property
@@ -65,6 +72,9 @@ class EngineSettings:
     dtype: str = ""  # "": as the checkpoint has it
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
+    lora_adapters: Mapping[str, str] = field(default_factory=dict)  # name -> folder
+    tokenizer: Path | None = None  # the folder of its files
+    tokenizer_sample: tuple[int, ...] = ()  # what TOKENIZER_SAMPLE is encoded to
 
 
 class Progress(NamedTuple):
@@ -79,10 +89,14 @@ class Progress(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """One request that ended in an error; the engine has forgotten it."""
+    """One request that ended in an error; the engine has forgotten it.
+
+    `rejected`: the request is at fault, which the message names by the client's input.
+    """
 
     key: int
     message: str
+    rejected: bool = False
 
 
 class Engine(Protocol):

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the OpenVINO engine cannot do, known without loading it."""
 
+from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE, LORA_NAME
 from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.engines.lacking import refuse_lacking
 from trellis.engine_host.engines.openvino_words import BadWords
 from trellis.errors import RequestError
 
@@ -18,6 +20,7 @@ class OpenVinoLimits:
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise RequestError for what the pipeline does not have, by the input's name."""
+        refuse_lacking(sampling, "openvino", GUIDE_TYPE, BIAS_WORDS, LORA_NAME)
         for name in ("presence_penalty", "frequency_penalty"):
             if abs(getattr(sampling, name)) > MAX_PENALTY:
                 raise RequestError(

@@ -40,7 +40,7 @@ from trellis.engine_host.engines.process_messages import (
     receive,
     send,
 )
-from trellis.errors import one_line
+from trellis.errors import RequestError, one_line
 
 PR_SET_PDEATHSIG = 1
 
@@ -84,7 +84,8 @@ def _die_with(parent: int) -> None:
 
 
 def _load(engine_type: str, values: dict[str, Any], pipe: "Connection[Any, Any]") -> LoadedEngine:
-    values["path"] = Path(values["path"])
+    for name in ("path", "tokenizer"):
+        values[name] = values[name] and Path(values[name])
     engine = load(engine_type, EngineSettings(**values))
     send(pipe, READY, engine.facts)
     return engine
@@ -148,6 +149,8 @@ class Loop:
         try:
             self._engine.add(key, np.array(ids, np.int64), settings)
             self._running[key] = settings.sequences
+        except RequestError as error:
+            self._refused.append(Failure(key, str(error), rejected=True))
         except Exception as error:
             log.error("the engine refused a request: %s", one_line(error))
             self._refused.append(Failure(key, f"the engine refused the request: {error}"))

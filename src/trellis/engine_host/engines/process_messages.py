@@ -4,9 +4,9 @@
     host -> engine   [ADD, key, [ids], [sampling]]   [CANCEL, key]   [CLOSE]
     engine -> host   [READY, facts]   [FAILED, message]   [EVENTS, [event, ...]]
 
-JSON writes named tuples as arrays by itself: an event of two members is a Failure, of six a
-Progress; of three the beginning of a Progress that says no more, as nearly all do. Messages travel
-as `multiprocessing.connection.Connection` frames them.
+JSON writes named tuples as arrays by itself: an event whose second member is a text is a Failure;
+of the others one of six members is a Progress, one of three the beginning of a Progress that says
+no more, as nearly all do. Messages travel as `multiprocessing.connection.Connection` frames them.
 """
 
 import json
@@ -19,7 +19,7 @@ from trellis.engine_host.engines.engine import Failure, Progress, Sampling
 ADD, CANCEL, CLOSE = "add", "cancel", "close"
 READY, FAILED, EVENTS = "ready", "failed", "events"
 
-FAILURE_MEMBERS, PLAIN_MEMBERS = len(Failure._fields), 3
+PLAIN_MEMBERS = 3
 SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -57,7 +57,7 @@ def event_values(event: Progress | Failure) -> Any:
 
 def read_event(values: list[Any]) -> Progress | Failure:
     """An event as the engine made it."""
-    if len(values) == FAILURE_MEMBERS:
+    if isinstance(values[1], str):
         return Failure(*values)
     if len(values) == PLAIN_MEMBERS:
         return Progress(values[0], values[1], values[2], None, [], 0.0)

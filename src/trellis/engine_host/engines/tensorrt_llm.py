@@ -2,11 +2,12 @@
 """TensorRT-LLM's LLM API: Hugging Face checkpoints on GPUs; token ids in and out.
 
 The engine `llmapi`, not to be taken for `tensorrtllm`, the C++ backend, which runs without us. The
-library gets no tokenizer, so whatever needs one is rejected by name (`tensorrt_llm_limits.py`).
-Releases 1.0 to 1.4 are told apart by what their classes have, and by their version where a
-behaviour changed under the same names.
+library gets the tokenizer for guides alone, where it can read it; else they are rejected by name
+(`tensorrt_llm_limits.py`). Releases 1.0 to 1.4 are told apart by what their classes have, and by
+their version where a behaviour changed under the same names.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,13 +19,13 @@ from typing import Any
 os.environ.setdefault("TRTLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder here
 
-import tensorrt_llm
-from tensorrt_llm import LLM, SamplingParams
+from tensorrt_llm import LLM
+from tensorrt_llm.executor.request import LoRARequest
 from tensorrt_llm.executor.utils import RequestError as LibraryRequestError
 from tensorrt_llm.llmapi import KvCacheConfig
 from tensorrt_llm.llmapi.llm_args import TorchLlmArgs
 
-from trellis.contract.release import release_order
+from trellis.contract.client_inputs import GUIDE, PROMPT
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
 from trellis.engine_host.engines.engine_arguments import (
@@ -33,7 +34,19 @@ from trellis.engine_host.engines.engine_arguments import (
     declared_dtype,
     read_arguments,
 )
+from trellis.engine_host.engines.library_tokenizer import library_tokenizer
+from trellis.engine_host.engines.lora import (
+    IN_A_BATCH,
+    Adapter,
+    largest_rank,
+    read_adapters,
+)
 from trellis.engine_host.engines.tensorrt_llm_answers import NewTokens
+from trellis.engine_host.engines.tensorrt_llm_requests import (
+    check_grammar,
+    one_sampler,
+    sampling_params,
+)
 from trellis.engine_host.engines.tensorrt_llm_workers import dead_worker, find_workers
 from trellis.engine_host.engines.vocabulary import check_prompt
 from trellis.errors import RequestError
@@ -49,6 +62,8 @@ OURS = {
     "dtype": "SET=dtype:NAME",
     "tensor_parallel_size": "TP= and --world_size N",
     "pipeline_parallel_size": "PP= and --world_size N",
+    "enable_lora": "SET=lora_adapters:NAME=FOLDER",
+    "lora_config": "SET=lora_adapters:NAME=FOLDER",
 }
 OUR_CACHE = {
     "enable_block_reuse": "SET=enable_kv_cache_reuse:true",
@@ -57,12 +72,22 @@ OUR_CACHE = {
     "max_attention_window": "SET=max_attention_window_size:N",
 }
 # Until its candidate 26 of 1.3.0 the library had two samplers, of which the one in C++ alone heeds
-# seeds and penalties; from then on it has one, and that tells the chosen token's log probability.
+# seeds and penalties.
 CPP_SAMPLER: dict[str, Any] = {
     "enable_trtllm_sampler": True,
     "sampler_type": "TRTLLMSampler",
 }
-ONE_SAMPLER = "1.3.0rc26"
+# Modules of a checkpoint that an adapter may change -> the library's names.
+LORA_MODULES = {
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_dense",
+    "gate_proj": "mlp_h_to_4h",
+    "down_proj": "mlp_4h_to_h",
+    "up_proj": "mlp_gate",
+}
+GUIDES_BACKEND = "xgrammar"  # unless the file names another
 SILENCE_SECONDS = 300.0  # without any token, while requests run; the library gives a step as much
 
 
@@ -71,8 +96,14 @@ class TensorRtLlmLibrary:
 
     def __init__(self, settings: EngineSettings) -> None:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
+        tokenizer = library_tokenizer(settings)
+        self._guide_end = tokenizer.end_id
+        self._adapters = {
+            name: LoRARequest(name, adapter.number, adapter.folder)
+            for name, adapter in read_adapters(settings).items()
+        }
         try:
-            arguments = engine_arguments(settings)
+            arguments = engine_arguments(settings, tokenizer.folder)
             self._llm = LLM(**arguments)
         except (ValueError, RuntimeError, OSError) as error:
             raise RuntimeError(
@@ -85,7 +116,13 @@ class TensorRtLlmLibrary:
         self.facts: dict[str, Any] = {
             "vocab_size": self._vocab_size,
             "beam_width": arguments.get("max_beam_width") or 1,
+            "no_guides": tokenizer.missing,
+            "guides_backend": arguments.get("guided_decoding_backend", ""),
+            "adapters": list(self._adapters),
         }
+
+    async def prepare(self) -> None:
+        """Nothing: the library loads an adapter with its first request."""
 
     def check(self, ids: list[int], sampling: Sampling) -> None:
         """Raise RequestError for an id outside the vocabulary."""
@@ -93,13 +130,15 @@ class TensorRtLlmLibrary:
 
     async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
         """What is new of a request, as the library's answers bring it."""
-        new, answer = NewTokens(key, sampling), self._submit(ids, sampling)
+        if sampling.guide_type:
+            await asyncio.to_thread(check_grammar, sampling)
+        new, answer = NewTokens(key, sampling, self._guide_end), self._submit(ids, sampling)
         if not self._running:
             self._heard = time.monotonic()
         self._running += 1
         try:
             while not answer.finished:
-                await self._next(answer)
+                await self._next(answer, sampling, new.begun)
                 yield new.take(answer)
         finally:
             self._running -= 1
@@ -133,47 +172,60 @@ class TensorRtLlmLibrary:
         try:
             return self._llm.generate_async(
                 inputs={"prompt_token_ids": ids},
-                sampling_params=sampling_params(sampling),
+                sampling_params=sampling_params(sampling, self._vocab_size, self._guide_end),
+                lora_request=self._adapters.get(sampling.lora_name),
                 streaming=sampling.beam_width == 1,
             )
         except Exception as error:
-            raise self._meaning(error) from error
+            raise self._meaning(error, sampling, begun=False) from error
 
-    async def _next(self, answer: Any) -> None:
+    async def _next(self, answer: Any, sampling: Sampling, begun: bool) -> None:
         """Wait for a change of an answer. After an error it must not be waited for again."""
         try:
             await anext(answer)
         except Exception as error:
-            raise self._meaning(error) from error
+            raise self._meaning(error, sampling, begun) from error
         self._heard = time.monotonic()
 
-    def _meaning(self, error: Exception) -> Exception:
-        """One request's error, or the end of the library, which any other kind is."""
+    def _meaning(self, error: Exception, sampling: Sampling, begun: bool) -> Exception:
+        """One request's error, or the end of the library, which any other kind is.
+
+        The library has one kind for what it rejects and for what goes wrong later: the first
+        token tells them apart.
+        """
         if why := self.why_dead():
             return LibraryDied(f"{why}: {error}")
         if isinstance(error, (LibraryRequestError, ValueError)):
-            return RequestError(f"text_input: {LIBRARY} rejected the request: {error}")
+            if begun:
+                return RuntimeError(f"{LIBRARY} failed this request: {error}")
+            client = GUIDE if sampling.guide_type else PROMPT
+            return RequestError(f"{client}: {LIBRARY} rejected the request: {error}")
         return LibraryDied(f"{LIBRARY} failed: {type(error).__name__}: {error}")
 
 
-def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
+def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> dict[str, Any]:
     """The library's arguments: the settings, then what `engine.yaml` adds.
 
+    `tokenizer`: the folder that the library can read; '' for none.
     Raises ValueError for one that the library does not have, or that is set elsewhere.
     """
     known = TorchLlmArgs.model_fields
-    sampler = {} if _one_sampler() else {k: v for k, v in CPP_SAMPLER.items() if k in known}
+    sampler = {} if one_sampler() else {k: v for k, v in CPP_SAMPLER.items() if k in known}
     ours = OURS | dict.fromkeys(sampler, "nothing: no other sampler heeds seeds and penalties")
     added = read_arguments(settings.path / ARGUMENTS_FILE, known, ours, LIBRARY)
     arguments: dict[str, Any] = {
         "model": str(settings.path),
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": not tokenizer,
         "dtype": settings.dtype or declared_dtype(settings.path),
         "max_batch_size": settings.max_batch_size,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "pipeline_parallel_size": settings.pipeline_parallel_size,
         **sampler,
     }
+    if tokenizer:
+        arguments |= {"tokenizer": tokenizer, "guided_decoding_backend": GUIDES_BACKEND}
+    if adapters := read_adapters(settings):
+        arguments["lora_config"] = _lora(adapters)
     if settings.max_seq_len:
         arguments["max_seq_len"] = settings.max_seq_len
         if "max_input_len" in known:  # late releases: 1,024 by default
@@ -197,53 +249,22 @@ def _cache(settings: EngineSettings, added: dict[str, Any]) -> dict[str, Any]:
     return arguments | added
 
 
+def _lora(adapters: dict[str, Adapter]) -> dict[str, Any]:
+    """The arguments of LoraConfig. Raises ValueError for a module that the library cannot adapt."""
+    hf_modules = frozenset().union(*(adapter.modules for adapter in adapters.values()))
+    if unknown := sorted(hf_modules - LORA_MODULES.keys()):
+        raise ValueError(
+            f"lora_adapters: {LIBRARY} cannot adapt {unknown[0]}; it takes"
+            f" {', '.join(LORA_MODULES)}"
+        )
+    return {
+        "lora_target_modules": sorted(LORA_MODULES[name] for name in hf_modules),
+        "max_lora_rank": largest_rank(adapters),
+        "max_loras": min(len(adapters), IN_A_BATCH),
+        "max_cpu_loras": len(adapters),
+    }
+
+
 def _vocab_size(settings: EngineSettings) -> int:
     config = json.loads((settings.path / "config.json").read_text())
     return int(config.get("text_config", config)["vocab_size"])
-
-
-def _one_sampler() -> bool:
-    return release_order(tensorrt_llm.__version__) >= release_order(ONE_SAMPLER)
-
-
-def sampling_params(sampling: Sampling) -> SamplingParams:
-    """The library's settings of one request, an object of its own: the library writes to it.
-
-    What is left out may come from the checkpoint's generation_config.json in late releases, so
-    what has a default there is always said.
-    """
-    ends = sampling.end_ids
-    arguments: dict[str, Any] = {
-        "end_id": ends[0] if ends else -1,
-        "pad_id": ends[0] if ends else 0,
-        "max_tokens": sampling.max_tokens,
-        "n": sampling.sequences,
-        "best_of": sampling.sequences,
-        "repetition_penalty": sampling.repetition_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "detokenize": False,
-        **_choice(sampling),
-    }
-    if ends:  # without one the library would hold back the last id of the vocabulary
-        arguments["min_tokens"] = sampling.min_tokens
-    if ends[1:]:
-        arguments["stop_token_ids"] = list(ends[1:])
-    if sampling.log_probs:  # of the chosen token
-        arguments["logprobs"] = 0 if _one_sampler() else 1
-    return SamplingParams(**arguments)
-
-
-def _choice(sampling: Sampling) -> dict[str, Any]:
-    """How a token is chosen."""
-    if sampling.beam_width > 1:
-        beams = {"use_beam_search": True, "length_penalty": sampling.length_penalty}
-        return {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **beams}
-    if not sampling.sample:
-        return {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
-    return {
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p if sampling.top_p > 0 else 1.0,
-        "seed": sampling.seed,
-    }

@@ -18,14 +18,22 @@ TIMED_OUT = "the engine gave this request up after a time limit of its own; send
 class NewTokens:
     """One request's answer, read after each change."""
 
-    def __init__(self, key: int, sampling: Sampling) -> None:
+    def __init__(self, key: int, sampling: Sampling, guide_end: int = -1) -> None:
+        """`guide_end`: the id that the library's tokenizer ends a guide with."""
         self._key = key
         self._max_tokens = sampling.max_tokens
         self._beams = sampling.beam_width > 1
         self._log_probs = sampling.log_probs
+        # Of the guide and not of the text, unless the client named it.
+        self._guide_end = guide_end if guide_end not in sampling.end_ids else -1
         self._taken = [0] * sampling.sequences  # ids, of each sequence
         self._cum_log_probs = [0.0] * sampling.sequences
         self._ended: set[int] = set()
+
+    @property
+    def begun(self) -> bool:
+        """Whether any id came."""
+        return any(self._taken)
 
     def take(self, answer: Any) -> Events:
         """What came since the last call; of beams nothing before the end, since they change."""
@@ -49,6 +57,8 @@ class NewTokens:
         self._taken[output.index] = begin + len(ids)
         log_probs = self._logged(output, begin, ids) if self._log_probs else []
         finish = self._finish(output, last)
+        if finish == "stop" and ids[-1:] == [self._guide_end]:
+            ids, log_probs = ids[:-1], log_probs[:-1]
         if finish is None and not ids:
             return None
         if finish is not None:

@@ -1,17 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the engine `llmapi`, TensorRT-LLM's LLM API, cannot do, known without its package."""
 
+from collections.abc import Collection
+
 from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
-from trellis.engine_host.engines.vocabulary import check_end_ids
+from trellis.engine_host.engines.lacking import (
+    refuse_adapter,
+    refuse_bad_words,
+    refuse_guide,
+)
+from trellis.engine_host.engines.vocabulary import check_ids
 from trellis.errors import RequestError
 
 
 class TensorRtLlmLimits:
     """Rejects by the input's name."""
 
-    def __init__(self, vocab_size: int, beam_width: int) -> None:
-        """`beam_width`: what the engine was loaded with; the library takes no other."""
+    def __init__(
+        self,
+        vocab_size: int,
+        beam_width: int,
+        no_guides: str,
+        guides_backend: str,
+        adapters: Collection[str],
+    ) -> None:
+        """`beam_width`: what the engine was loaded with; the library takes no other.
+
+        `no_guides`: why the library has no tokenizer for them; '': it has. `guides_backend`:
+        what follows them. `adapters`: names of LoRA adapters.
+        """
+        self._adapters = adapters
+        self._backend = guides_backend
+        self._no_guides = no_guides
         self._vocab_size = vocab_size
         self._beam_width = beam_width
 
@@ -19,10 +40,8 @@ class TensorRtLlmLimits:
         """Raise RequestError for what this engine does not have."""
         self._refuse_beam_width(sampling.beam_width)
         if sampling.beam_width > 1:
-            refuse_beside_beams(sampling, "llmapi")
-        if sampling.bad_words:
-            # The library reads them with a tokenizer, which it does not get.
-            raise RequestError("bad_words: this engine (llmapi) cannot do it; leave it out")
+            more = {"bad_words": bool(sampling.bad_words)}
+            refuse_beside_beams(sampling, "llmapi", more)
         if sampling.min_tokens > 1 and len(sampling.end_ids) > 1:
             # Its samplers hold back `end_id` alone; `stop_token_ids` would end an answer early.
             raise RequestError(
@@ -30,7 +49,10 @@ class TensorRtLlmLimits:
                 f" request ends at {len(sampling.end_ids)}; send the one end_id, or leave"
                 " min_tokens out"
             )
-        check_end_ids(sampling, self._vocab_size)
+        refuse_guide(sampling, "llmapi", self._no_guides)
+        refuse_bad_words(sampling, "llmapi", self._no_guides, self._backend)
+        refuse_adapter(sampling, "llmapi", self._adapters)
+        check_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""

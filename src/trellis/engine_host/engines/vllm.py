@@ -1,45 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM's AsyncLLM: Hugging Face checkpoints, on GPUs or on a CPU; token ids in and out.
 
-Scheduling, paged cache, prefix caching and several GPUs are the library's own. It gets no
-tokenizer, so whatever needs one is rejected by name (see `vllm_limits.py`). Releases differ; they
-are told apart by what their classes have, not by their version.
+Scheduling, paged cache, prefix caching and several GPUs are the library's own. It gets the
+tokenizer for guides alone, where it can read it; else they are rejected by name (see
+`vllm_limits.py`). Releases differ; they are told apart by what their classes have, not by their
+version.
 """
 
 import contextlib
 import dataclasses
 import os
+import tempfile
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, get_args
 
 # Before the library is imported: it reads them then.
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a checkpoint is a folder here
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; without it most of the memory
+# A socket's path has at most 107 bytes, of which the library's own name takes 37.
+if len(os.fsencode(tempfile.gettempdir())) > 107 - 37:
+    os.environ.setdefault("VLLM_RPC_BASE_PATH", "/tmp")
 
-from vllm import SamplingParams
+from vllm.config import StructuredOutputsConfig
+from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.sampling_params import RequestOutputKind
+from vllm.lora.request import LoRARequest
+from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
-from trellis.engine_host.engines.engine import (
-    EngineSettings,
-    Failure,
-    FinishReason,
-    Progress,
-    Sampling,
-)
+from trellis.engine_host.engines.engine import EngineSettings, Sampling
 from trellis.engine_host.engines.engine_arguments import (
     ARGUMENTS_FILE,
     declared_dtype,
     read_arguments,
 )
+from trellis.engine_host.engines.library_tokenizer import library_tokenizer
+from trellis.engine_host.engines.lora import IN_A_BATCH, Adapter, largest_rank, read_adapters
 from trellis.engine_host.engines.topology import Topology
 from trellis.engine_host.engines.vllm_parallel import OURS as PARALLEL
 from trellis.engine_host.engines.vllm_parallel import parallel_arguments, share_cores
+from trellis.engine_host.engines.vllm_requests import (
+    CLIENT_ERRORS,
+    event,
+    rejection,
+    sampling_params,
+)
 from trellis.engine_host.engines.vocabulary import check_prompt
 
 # What the model repository decides; everything else can be set in the file.
@@ -50,13 +59,12 @@ OURS = {
     "max_num_seqs": "SET=triton_max_batch_size:N",
     "dtype": "SET=dtype:NAME",
     **PARALLEL,
+    "enable_lora": "SET=lora_adapters:NAME=FOLDER",
 }
-FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "repetition": "stop",
-    "length": "length",
-    "abort": "cancelled",
-}
+
+
+# The library's `auto` may begin with another one, which then gets every later guide.
+GUIDES_BACKEND = "xgrammar"
 
 
 class VllmLibrary:
@@ -64,17 +72,39 @@ class VllmLibrary:
 
     def __init__(self, settings: EngineSettings) -> None:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
+        tokenizer = library_tokenizer(settings)
+        self._guide_end = tokenizer.end_id
+        self._adapters = {
+            name: LoRARequest(name, adapter.number, adapter.folder)
+            for name, adapter in read_adapters(settings).items()
+        }
         try:
-            config = engine_arguments(settings).create_engine_config()
+            arguments = engine_arguments(settings, tokenizer.folder)
+            config = arguments.create_engine_config()
             _size_cache(config, settings)
-            share_cores(config.parallel_config.local_world_size)
+            share_cores(settings, Topology.read())
             self._llm = AsyncLLM.from_vllm_config(config)
         except (ValueError, RuntimeError, OSError) as error:
             raise RuntimeError(
                 f"gpt_model_path: vLLM cannot load {settings.path}: {error}"
             ) from error
         self._vocab_size: int = config.model_config.get_vocab_size()
-        self.facts: dict[str, Any] = {"vocab_size": self._vocab_size}
+        self.facts: dict[str, Any] = {
+            "vocab_size": self._vocab_size,
+            "no_guides": tokenizer.missing,
+            "guides_backend": arguments.structured_outputs_config.backend,
+            "adapters": list(self._adapters),
+        }
+
+    async def prepare(self) -> None:
+        """Load the adapters: one that cannot be would end the engine at its first request."""
+        for name, adapter in self._adapters.items():
+            try:
+                await self._llm.add_lora(adapter)
+            except Exception as error:
+                raise RuntimeError(
+                    f"lora_adapters: {name}: vLLM cannot load {adapter.lora_path}: {error}"
+                ) from error
 
     def check(self, ids: list[int], sampling: Sampling) -> None:
         """Raise RequestError for an id outside the vocabulary: it would end the whole engine."""
@@ -82,15 +112,23 @@ class VllmLibrary:
 
     async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
         """What is new of a request, as vLLM's steps bring it."""
-        answer = self._llm.generate(
-            {"prompt_token_ids": ids}, sampling_params(sampling), request_id=str(key)
-        )
+        end, begun = self._guide_end, False
         try:
+            params = sampling_params(sampling, end)
+            answer = self._llm.generate(
+                {"prompt_token_ids": ids},
+                params,
+                request_id=str(key),
+                lora_request=self._adapters.get(sampling.lora_name),
+            )
             async with contextlib.aclosing(answer):
                 async for output in answer:
-                    yield [_event(key, completion) for completion in output.outputs]
+                    yield [event(key, each, sampling, end, begun) for each in output.outputs]
+                    begun = True
         except EngineDeadError as error:
             raise LibraryDied(f"vLLM's engine process is gone: {error}") from error
+        except CLIENT_ERRORS as error:
+            raise rejection(error, sampling) from error
 
     def why_dead(self) -> str:
         """Why its engine process is gone; '' while it lives."""
@@ -101,14 +139,15 @@ class VllmLibrary:
         self._llm.shutdown()
 
 
-def engine_arguments(settings: EngineSettings) -> AsyncEngineArgs:
+def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> AsyncEngineArgs:
     """The library's arguments: the settings, then what `engine.yaml` adds.
 
+    `tokenizer`: the folder that the library can read; '' for none.
     Raises ValueError for one that the library does not have, or that is set elsewhere.
     """
     arguments: dict[str, Any] = {
         "model": str(settings.path),
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": not tokenizer,
         "dtype": settings.dtype or declared_dtype(settings.path),
         "max_num_seqs": settings.max_batch_size,
         "enable_prefix_caching": settings.enable_kv_cache_reuse,
@@ -118,8 +157,13 @@ def engine_arguments(settings: EngineSettings) -> AsyncEngineArgs:
     if settings.kv_cache_free_gpu_mem_fraction:
         arguments["gpu_memory_utilization"] = settings.kv_cache_free_gpu_mem_fraction
     arguments |= parallel_arguments(settings, Topology.read())
+    if tokenizer:
+        arguments["tokenizer"] = tokenizer
+    if adapters := read_adapters(settings):
+        arguments |= _lora(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     added = read_arguments(settings.path / ARGUMENTS_FILE, known, OURS, "vLLM")
+    arguments["structured_outputs_config"] = _guides(added.pop("structured_outputs_config", {}))
     return AsyncEngineArgs(**arguments | added)
 
 
@@ -129,9 +173,34 @@ def run_workers(settings: EngineSettings) -> None:
     Raises what keeps them from starting.
     """
     config = engine_arguments(settings).create_engine_config(headless=True)
-    share_cores(config.parallel_config.local_world_size)
+    share_cores(settings, Topology.read())
     executor = MultiprocExecutor(config, monitor_workers=False)
     executor.start_worker_monitor(inline=True)
+
+
+def _guides(added: Any) -> StructuredOutputsConfig:
+    """How guides are followed. Raises ValueError for what cannot be in the file."""
+    if not isinstance(added, dict):
+        raise ValueError(f"{ARGUMENTS_FILE}: structured_outputs_config: not a table")
+    return StructuredOutputsConfig(**{"backend": GUIDES_BACKEND} | added)
+
+
+def _lora(adapters: dict[str, Adapter]) -> dict[str, Any]:
+    """The arguments for adapters.
+
+    On a CPU every one has a place of its own and one place stays empty, for the library's kernels
+    there give a request without an adapter what is in the last place.
+    """
+    rank = largest_rank(adapters)
+    places = min(len(adapters), IN_A_BATCH)
+    if current_platform.is_cpu():
+        places = len(adapters) + 1
+    return {
+        "enable_lora": True,
+        "max_lora_rank": next((size for size in get_args(MaxLoRARanks) if size >= rank), rank),
+        "max_loras": places,
+        "max_cpu_loras": max(len(adapters), places),
+    }
 
 
 def _size_cache(config: Any, settings: EngineSettings) -> None:
@@ -140,39 +209,3 @@ def _size_cache(config: Any, settings: EngineSettings) -> None:
         block = config.cache_config.block_size
         blocks = -(-settings.max_tokens_in_paged_kv_cache // block)
         config.cache_config.num_gpu_blocks_override = blocks
-
-
-def sampling_params(sampling: Sampling) -> SamplingParams:
-    """The library's settings of one request."""
-    drawn = sampling.sample
-    return SamplingParams(
-        n=sampling.num_return_sequences,
-        max_tokens=sampling.max_tokens,
-        min_tokens=sampling.min_tokens if sampling.end_ids else 0,
-        temperature=sampling.temperature if drawn else 0.0,
-        top_k=sampling.top_k if drawn else 0,
-        top_p=sampling.top_p if drawn and sampling.top_p > 0 else 1.0,
-        seed=sampling.seed if drawn else None,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        stop_token_ids=list(sampling.end_ids),
-        ignore_eos=True,  # the model's own ends count if they were sent
-        logprobs=0 if sampling.log_probs else None,  # of the chosen token
-        detokenize=False,
-        output_kind=RequestOutputKind.DELTA,
-    )
-
-
-def _event(key: int, completion: Any) -> Progress | Failure:
-    """What one sequence got; `token_ids` end with the id that ended it."""
-    ids = list(completion.token_ids)
-    if completion.finish_reason == "error":
-        return Failure(key, "the engine failed this request; send it again")
-    finish = FINISH[completion.finish_reason] if completion.finish_reason else None
-    log_probs = [
-        float(at[token].logprob) for token, at in zip(ids, completion.logprobs or (), strict=False)
-    ]
-    return Progress(
-        key, completion.index, ids, finish, log_probs, completion.cumulative_logprob or 0.0
-    )

@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the vLLM engine cannot do, known without loading it."""
 
+from collections.abc import Collection
+
 from trellis.engine_host.engines.engine import Sampling
-from trellis.engine_host.engines.vocabulary import check_end_ids
+from trellis.engine_host.engines.lacking import (
+    refuse_adapter,
+    refuse_bad_words,
+    refuse_guide,
+)
+from trellis.engine_host.engines.vocabulary import check_ids
 from trellis.errors import RequestError
 
 MAX_TEMPERATURE = 2.0
@@ -12,22 +19,31 @@ MAX_PENALTY = 2.0
 class VllmLimits:
     """Rejects by the input's name."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(
+        self, vocab_size: int, no_guides: str, guides_backend: str, adapters: Collection[str]
+    ) -> None:
+        """`no_guides`: why the library has no tokenizer for them; '': it has.
+
+        `guides_backend`: what follows them. `adapters`: names of LoRA adapters.
+        """
+        self._adapters = adapters
+        self._backend = guides_backend
         self._vocab_size = vocab_size
+        self._no_guides = no_guides
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise RequestError for what this engine does not have."""
         if sampling.beam_width > 1:
             raise RequestError("beam_width: this engine (vllm) has no beam search; send 1")
-        if sampling.bad_words:
-            # The library reads them with a tokenizer, and without one it ignores them.
-            raise RequestError("bad_words: this engine (vllm) cannot do it; leave it out")
         if sampling.sample and sampling.temperature > MAX_TEMPERATURE:
             raise RequestError(f"temperature: this engine (vllm) takes 0 to {MAX_TEMPERATURE:.0f}")
         for name in ("presence_penalty", "frequency_penalty"):
             if abs(getattr(sampling, name)) > MAX_PENALTY:
                 raise RequestError(f"{name}: this engine (vllm) takes -2 to 2")
-        check_end_ids(sampling, self._vocab_size)
+        refuse_guide(sampling, "vllm", self._no_guides)
+        refuse_bad_words(sampling, "vllm", self._no_guides, self._backend)
+        refuse_adapter(sampling, "vllm", self._adapters)
+        check_ids(sampling, self._vocab_size)
 
     def given(self, sampling: Sampling) -> None:
         """Nothing that was asked limits what comes."""

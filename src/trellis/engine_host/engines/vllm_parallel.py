@@ -40,11 +40,12 @@ def parallel_arguments(settings: EngineSettings, topology: Topology) -> dict[str
     return arguments
 
 
-def share_cores(workers: int) -> None:
+def share_cores(settings: EngineSettings, topology: Topology) -> None:
     """Give each worker of this host cores of its own, where vLLM wants a NUMA node for each.
 
     Must be called before the library starts them. `VLLM_CPU_OMP_THREADS_BIND` overrides it.
     """
+    workers = settings.tensor_parallel_size * settings.pipeline_parallel_size // topology.hosts
     nodes = len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))
     if os.environ.get(BIND) or workers <= max(nodes, 1) or not current_platform.is_cpu():
         return

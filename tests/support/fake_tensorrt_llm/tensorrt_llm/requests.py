@@ -1,5 +1,6 @@
 """Requests in a worker: their sequences, what a step makes of each, and how they end."""
 
+import json
 import os
 import random
 import threading
@@ -28,12 +29,17 @@ class Sampler:
         self.max_seq_len: int = config["max_seq_len"]
         self.beams: int = config["max_beam_width"]
         self.cpp: bool = config["cpp_sampler"]
+        self.guides: bool = bool(config["guides"])
         self.heeds = self.cpp or BEHAVIOUR.late  # seeds and penalties
         self._shared = random.Random(42)
 
     def scores(self, ids: list[int], params: Message, made: list[int]) -> dict[int, float]:
         """Of the candidates after `ids` and `made`, with what the request asks for."""
-        scores: dict[int, float] = toy_model.logits([*ids, *made], self.vocab_size, self.eos)
+        scores: dict[int, float] = toy_model.logits(
+            [*ids, *made], self.vocab_size, self.eos, params["adapter"]
+        )
+        for token, weight in params["embedding_bias"] or ():
+            scores[token] = scores.get(token, 0.0) + weight
         if self.heeds:
             scores = toy_model.penalised(
                 scores,
@@ -100,6 +106,13 @@ class Request:
     def _check(self) -> None:
         if max(self._ids) >= self._sampler.vocab_size or min(self._ids) < 0:
             raise ValueError("Token ID out of range")
+        if guide := self._params["guided_decoding"]:
+            if not self._sampler.guides:
+                raise ValueError(
+                    "Guided decoding is not enabled: it needs a backend and a tokenizer"
+                )
+            if guide["json"]:
+                json.loads(guide["json"])
         width = self._params["best_of"] if self._params["use_beam_search"] else 1
         if width != self._sampler.beams:
             raise ValueError(

@@ -8,6 +8,22 @@ from tensorrt_llm.behaviour import BEHAVIOUR
 
 
 @dataclass(slots=True, kw_only=True)
+class GuidedDecodingParams:
+    """What an answer is held to: one of them."""
+
+    json: Any = None
+    regex: str | None = None
+    grammar: str | None = None
+    json_object: bool = False
+    structural_tag: str | None = None
+
+    def _validate(self) -> None:
+        given = [name for name in self.__slots__ if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"Only one guide can be used for a request, but got {given}.")
+
+
+@dataclass(slots=True, kw_only=True)
 class _SamplingParams:
     """The fields that all releases have, in their order of meaning."""
 
@@ -70,6 +86,8 @@ class _SamplingParams:
                 f"best_of ({self.best_of}) cannot be less than the requested number of results n"
                 f" ({self.n})"
             )
+        if self.guided_decoding is not None:
+            self.guided_decoding._validate()
         if BEHAVIOUR.numbers >= (1, 2):
             self._check_ranges()
         several = self.best_of > 1 and not self.use_beam_search

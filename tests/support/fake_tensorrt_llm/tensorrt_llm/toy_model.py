@@ -9,9 +9,10 @@ FIRST = 32  # below are special tokens
 CANDIDATES = 8
 
 
-def logits(ids: Sequence[int], vocab_size: int, eos: int) -> dict[int, float]:
-    """The candidates after these ids, the model's own end among them."""
-    digest = hashlib.blake2b(repr([int(token) for token in ids[-2:]]).encode(), digest_size=8)
+def logits(ids: Sequence[int], vocab_size: int, eos: int, adapter: int = 0) -> dict[int, float]:
+    """The candidates after these ids, the model's own end among them; an adapter changes all."""
+    last = [*([adapter] if adapter else []), *(int(token) for token in ids[-2:])]
+    digest = hashlib.blake2b(repr(last).encode(), digest_size=8)
     draw = random.Random(digest.hexdigest())
     scores = {draw.randrange(FIRST, vocab_size): draw.uniform(0, 6) for _ in range(CANDIDATES)}
     return scores | {eos: draw.uniform(-4, 6)}
@@ -24,12 +25,17 @@ def log_probs(scores: dict[int, float]) -> dict[int, float]:
 
 
 def greedy(
-    prompt: Sequence[int], count: int, vocab_size: int, eos: int, min_tokens: int = 1
+    prompt: Sequence[int],
+    count: int,
+    vocab_size: int,
+    eos: int,
+    min_tokens: int = 1,
+    adapter: int = 0,
 ) -> list[int]:
     """The likeliest ids, up to the model's own end, which is left out."""
     made: list[int] = []
     while len(made) < count:
-        scores = logits([*prompt, *made], vocab_size, eos)
+        scores = logits([*prompt, *made], vocab_size, eos, adapter)
         if len(made) < min_tokens:
             del scores[eos]
         best = max(scores, key=lambda token: scores[token])

@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 from support.hypothesis_profiles import examples
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
-from trellis.engine_host.engines.openvino_words import (
+from trellis.engine_host.engines.openvino_words import MAX_LISTS, BadWords
+from trellis.engine_host.engines.word_automaton import without
+from trellis.engine_host.engines.words_grammar import (
     BLOCK,
     MAX_BYTES,
-    MAX_LISTS,
     MAX_WORDS,
     TEXT,
-    BadWords,
     _ranges,
 )
-from trellis.engine_host.engines.word_automaton import without
 from trellis.errors import RequestError
 from trellis.tokenizers import Tokenizer, load
 

@@ -22,6 +22,7 @@ from trellis.engine_host.engines.process_messages import (
     sampling_values,
     send,
 )
+from trellis.errors import RequestError
 from trellis.tokenizers import interpreter
 
 
@@ -40,6 +41,8 @@ class Engine:
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
         if ids[0] == 13:
             raise ValueError("thirteen")
+        if ids[0] == 14:
+            raise RequestError("text_input: fourteen")
         self.prompts[key] = ids.tolist()
         self.running[key] = [0, sampling.max_tokens]
 
@@ -124,6 +127,7 @@ def test_events_arrive_as_they_were_made(host: Host) -> None:
         Progress(7, 0, [], "cancelled", [], 0.0),
         Progress(7, 0, [5, 6], None, [-0.25, -1.0], -1.25),
         Failure(7, "é"),
+        Failure(7, "max_tokens: too many", rejected=True),
     ],
 )
 def test_an_event_arrives_as_it_was_sent(event: Progress | Failure) -> None:
@@ -146,6 +150,11 @@ def test_a_request_that_the_engine_refuses_fails_and_no_other(host: Host) -> Non
     assert list(host.engine.running) == [1]
     host.add(3)
     assert len([event for event in host.events(3) if event.key == 3]) == 3
+
+
+def test_what_the_engine_rejects_keeps_its_message(host: Host) -> None:
+    host.add(2, first=14)
+    assert host.events(2) == [Failure(2, "text_input: fourteen", rejected=True)]
 
 
 def test_a_step_that_fails_ends_what_runs_and_the_next_request_is_served(host: Host) -> None:

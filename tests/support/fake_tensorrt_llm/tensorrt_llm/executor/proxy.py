@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tensorrt_llm.behaviour import DESCRIPTORS, read
+from tensorrt_llm.executor.request import LoRARequest
 from tensorrt_llm.executor.result import RequestOutput
 from tensorrt_llm.sampling_params import _SamplingParams
 
@@ -37,7 +38,13 @@ class GenerationExecutorProxy:
         self._thread = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
         self._thread.start()
 
-    def submit(self, ids: list[int], params: _SamplingParams, streaming: bool) -> RequestOutput:
+    def submit(
+        self,
+        ids: list[int],
+        params: _SamplingParams,
+        streaming: bool,
+        adapter: LoRARequest | None = None,
+    ) -> RequestOutput:
         """Hand a request to the workers."""
         self.raise_background_error()
         if self._shutdown:
@@ -48,7 +55,11 @@ class GenerationExecutorProxy:
             self._loop = result._loop
         self._results[self._ids] = result
         request = {"op": "add", "id": self._ids, "ids": ids, "streaming": streaming}
-        self._tell(request | {"params": asdict(params)})
+        told = asdict(params) | {"adapter": 0 if adapter is None else adapter.lora_int_id}
+        if params.embedding_bias is not None:
+            pairs = enumerate(params.embedding_bias.tolist())
+            told["embedding_bias"] = [(token, weight) for token, weight in pairs if weight]
+        self._tell(request | {"params": told})
         return result
 
     def abort_request(self, request_id: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tensorrt_llm.behaviour import BEHAVIOUR, read
 from tensorrt_llm.executor.proxy import GenerationExecutorProxy
+from tensorrt_llm.executor.request import LoRARequest
 from tensorrt_llm.executor.result import RequestOutput
 from tensorrt_llm.executor.utils import RequestError
 from tensorrt_llm.llmapi.llm_args import TorchLlmArgs, _Args
@@ -65,9 +66,12 @@ class _BaseLLM:
             "max_batch_size": self.args.max_batch_size or 256,
             "max_beam_width": self.args.max_beam_width or 1,
             "cpp_sampler": self.args.cpp_sampler,
+            "guides": self.args.guided_decoding_backend if self.args.tokenizer else None,
         }
 
-    def _generate(self, inputs: Any, params: Any, streaming: bool) -> RequestOutput:
+    def _generate(
+        self, inputs: Any, params: Any, streaming: bool, adapter: LoRARequest | None
+    ) -> RequestOutput:
         if self._executor is None or self._executor.is_shutdown():
             raise RuntimeError("LLM is shutting down")
         if isinstance(inputs, dict):
@@ -80,7 +84,9 @@ class _BaseLLM:
         set_up(params, False, self._generation)
         self._check(inputs, params)
         assert isinstance(inputs[0], int), "prompt_token_ids must be a list of int"
-        return self._executor.submit(inputs, params, streaming)
+        if adapter is not None and self.args.lora_config is None:
+            raise ValueError("LoRA is not enabled: lora_config is missing")
+        return self._executor.submit(inputs, params, streaming, adapter)
 
     def _check(self, ids: list[int], params: _SamplingParams) -> None:
         most = self.args.max_num_tokens
@@ -116,7 +122,7 @@ class _LLM10(_BaseLLM):
         _postproc_params: Any = None,
     ) -> RequestOutput:
         """Submit; returns at once."""
-        return self._generate(inputs, sampling_params, streaming)
+        return self._generate(inputs, sampling_params, streaming, lora_request)
 
 
 class _LLM12(_BaseLLM):
@@ -134,7 +140,7 @@ class _LLM12(_BaseLLM):
         cache_salt: str | None = None,
     ) -> RequestOutput:
         """Submit; returns at once."""
-        return self._generate(inputs, sampling_params, streaming)
+        return self._generate(inputs, sampling_params, streaming, lora_request)
 
 
 class _LLM14(_BaseLLM):
@@ -155,7 +161,7 @@ class _LLM14(_BaseLLM):
         priority: float = 0.5,
     ) -> RequestOutput:
         """Submit; returns at once."""
-        return self._generate(inputs, sampling_params, streaming)
+        return self._generate(inputs, sampling_params, streaming, lora_request)
 
     def _check_health(self) -> bool:
         return self._executor is not None and self._executor.healthy()

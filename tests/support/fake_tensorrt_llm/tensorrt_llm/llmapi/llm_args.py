@@ -51,6 +51,17 @@ class CudaGraphConfig(StrictBaseModel):
     enable_padding: bool = False
 
 
+class LoraConfig(StrictBaseModel):
+    """LoRA adapters."""
+
+    lora_dir: list[str] = Field(default_factory=list)
+    lora_ckpt_source: str = "hf"
+    max_lora_rank: int = 64
+    lora_target_modules: list[str] = Field(default_factory=list)
+    max_loras: int | None = None
+    max_cpu_loras: int | None = None
+
+
 class _Args(StrictBaseModel):
     """What all releases have."""
 
@@ -78,7 +89,7 @@ class _Args(StrictBaseModel):
     disable_overlap_scheduler: bool = False
     guided_decoding_backend: str | None = None
     enable_lora: bool = False
-    lora_config: Any = None
+    lora_config: LoraConfig | None = None
     speculative_config: Any = None
     stream_interval: int = 1
     enable_iter_perf_stats: bool = False

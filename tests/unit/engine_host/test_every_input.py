@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No input of the engine is ignored by `llmapi`: it reaches the library, or is rejected by name."""
+
+import sys
+from dataclasses import fields
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from support.engine_inputs import (
+    AROUND,
+    ASKED,
+    VOCAB_SIZE,
+    answer,
+    asked,
+    engine_inputs,
+    names_it,
+    without,
+)
+from support.fake_library import VERSIONS, import_adapter
+from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.engines.kinds import ENGINE_TYPES, Limits, limits
+from trellis.errors import RequestError
+
+FACTS: dict[str, dict[str, Any]] = {
+    "openvino": {},
+    "transformers": {"vocab_size": VOCAB_SIZE},
+    "llmapi": {
+        "vocab_size": VOCAB_SIZE,
+        "no_guides": "",
+        "guides_backend": "xgrammar",
+        "adapters": [],
+        "beam_width": 1,
+    },
+}
+
+
+@pytest.fixture(params=VERSIONS)
+def adapter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    torch: Any = ModuleType("torch")
+    torch.from_numpy = lambda array: array.tolist()
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    return import_adapter(monkeypatch, request.param)
+
+
+def test_the_table_has_every_input() -> None:
+    assert set(engine_inputs()) == AROUND | ASKED.keys()
+    assert not AROUND & ASKED.keys()
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_an_input_reaches_the_llm_api_or_is_rejected_by_name(adapter: Any, name: str) -> None:
+    def told(sampling: Sampling) -> dict[str, Any]:
+        made = adapter.sampling_params(sampling, VOCAB_SIZE, guide_end=2)
+        return {field.name: getattr(made, field.name) for field in fields(made)}
+
+    made = answer(name, limits("llmapi", FACTS["llmapi"]).refuse)
+    if isinstance(made, RequestError):
+        assert names_it(made, name), made
+    else:
+        assert told(made) != told(without(name))
+
+
+@pytest.mark.parametrize("name", ["guided_decoding_guide_type", "lora_name", "embedding_bias"])
+@pytest.mark.parametrize(
+    "engine", [each for each in ENGINE_TYPES if each not in ("vllm", "llmapi")]
+)
+def test_what_some_engines_lack_is_rejected_by_name(engine: str, name: str) -> None:
+    lacking: Limits = limits(engine, FACTS[engine])
+    lacking.refuse(without(name))
+    with pytest.raises(RequestError) as error:
+        lacking.refuse(asked(name))
+    assert names_it(error.value, name)
