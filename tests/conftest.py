@@ -1,5 +1,6 @@
 """What all tests share: the demo engine, a repository made from it, a real server on it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,19 @@ pytest_plugins = [
 
 @pytest.fixture(scope="session")
 def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The folders of the demo engine and of its tokenizer."""
+    """The folders of the demo engine and of its tokenizer.
+
+    With TEST_ENGINE=vllm the same weights as a checkpoint, which the engine `vllm` serves.
+    """
     folder = tmp_path_factory.mktemp("demo")
     engine, tokenizer = folder / "smollm2-out", folder / "smollm2-tokenizer"
     lay_out(find_demo_model(), engine, tokenizer)
+    if os.environ.get("TEST_ENGINE") == "vllm":
+        from ranks.checkpoints import dequantise
+
+        engine = folder / "smollm2-checkpoint"
+        dequantise(find_demo_model(), engine)
+        (engine / "engine.yaml").write_text("enforce_eager: true\n")  # compiling takes minutes
     return engine, tokenizer
 
 

@@ -27,6 +27,7 @@ from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
@@ -63,6 +64,8 @@ OURS = {
 }
 
 
+# Some defaults, as that of max_num_batched_tokens, are those of `vllm serve`.
+AS_A_SERVER = UsageContext.OPENAI_API_SERVER
 # The library's `auto` may begin with another one, which then gets every later guide.
 GUIDES_BACKEND = "xgrammar"
 
@@ -80,7 +83,7 @@ class VllmLibrary:
         }
         try:
             arguments = engine_arguments(settings, tokenizer.folder)
-            config = arguments.create_engine_config()
+            config = arguments.create_engine_config(AS_A_SERVER)
             _size_cache(config, settings)
             share_cores(settings, Topology.read())
             self._llm = AsyncLLM.from_vllm_config(config)
@@ -172,7 +175,7 @@ def run_workers(settings: EngineSettings) -> None:
 
     Raises what keeps them from starting.
     """
-    config = engine_arguments(settings).create_engine_config(headless=True)
+    config = engine_arguments(settings).create_engine_config(AS_A_SERVER, headless=True)
     share_cores(settings, Topology.read())
     executor = MultiprocExecutor(config, monitor_workers=False)
     executor.start_worker_monitor(inline=True)
