@@ -19,7 +19,9 @@ BRACKETS = bytes(set(ALL) - set(b"[]{}"))  # all but these
 
 def check_bounds(body: bytes, limits: Limits) -> None:
     """Raise Refusal for JSON that is too much to parse."""
-    if body.count(b"{") + body.count(b"[") <= limits.json_depth and body.count(b",") < min(
+    opened = body.count(b"{") + body.count(b"[")
+    # Each key but an object's first follows a comma.
+    if opened <= limits.json_depth and body.count(b",") + opened <= min(
         limits.json_keys, limits.json_items
     ):
         return  # even if all of it stood outside of strings

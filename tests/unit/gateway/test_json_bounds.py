@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trellis.gateway.json_bounds import STRINGS, check_bounds
@@ -35,6 +35,7 @@ def keys(value: Any) -> int:
     return sum(map(keys, value)) if isinstance(value, list) else 0
 
 
+@example({"": None, "00": None, "0": {"": None}}, 2, 3)  # two first keys
 @given(VALUES, st.integers(1, 4), st.integers(1, 10))
 def test_what_is_counted_is_what_the_parser_would_find(
     value: Any, most_depth: int, most_keys: int
