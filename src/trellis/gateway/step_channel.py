@@ -5,10 +5,10 @@ import asyncio
 import itertools
 import socket
 from collections import deque
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from trellis.gateway.awaited import Awaited, Sink
 from trellis.gateway.triton import TritonLost
 from trellis.ipc.frames import (
     EVENTS,
@@ -33,22 +33,19 @@ STATUS = {
 }
 
 Event = list[Any]
-Sink = Callable[[Any], bool]
 
 
-class StepExchange:
+class StepExchange(Awaited):
     """One request, and the events that come for it."""
 
     def __init__(self, channel: "StepChannel", number: int, content_type: bytes) -> None:
+        super().__init__()
         self.channel = channel
         self.number = number
         self.content_type = content_type  # of the answer
         self.status = 0
         self._events: deque[Event] = deque()
         self._ended = False
-        self._sink: Sink | None = None  # while `pass_to` waits
-        self._waiter: asyncio.Future[None] | None = None
-        self._interruption: Exception | None = None
 
     async def head(self) -> None:
         """Wait for the first event. Raises TritonLost, or an interruption."""
@@ -75,12 +72,7 @@ class StepExchange:
                     return False
             if self._ended:
                 return True
-            self._sink = sink
-            try:
-                await self._more()
-            finally:
-                stopped, self._sink = self._sink is None, None
-            if stopped:
+            if await self._left_to(sink):
                 return False
 
     def take(self, event: Event) -> None:
@@ -102,25 +94,6 @@ class StepExchange:
             self._events[-1][1] += event[1]
         else:
             self._events.append(event)
-
-    def interrupt(self, error: Exception) -> None:
-        """Whoever waits for the answer waits no more, and gets this error."""
-        self._interruption = error
-        self._wake()
-
-    async def _more(self) -> None:
-        if self._interruption is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        if self._interruption is not None:
-            raise self._interruption
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class StepChannel(asyncio.Protocol):

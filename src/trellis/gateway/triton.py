@@ -13,6 +13,7 @@ import httptools
 from httptools.parser.errors import HttpParserError
 
 from trellis.errors import TrellisError
+from trellis.gateway.awaited import Awaited, Sink
 from trellis.gateway.limits import Limits
 from trellis.gateway.refusals import JSON, Headers
 
@@ -40,19 +41,16 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Exchange(asyncio.Protocol):
+class Exchange(Awaited, asyncio.Protocol):
     """One connection to Triton, and the answer that comes by it."""
 
     transport: asyncio.Transport
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
+        super().__init__()
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[None] | None = None
         self._done: Callable[[Exchange], None] | None = None  # nobody reads: who wants its end
         self._lost = self._paused = False
-        self._interruption: Exception | None = None
-        self._sink: Callable[[bytes], bool] | None = None  # while `pass_to` waits
         self.used = False  # by an earlier request
         self.idle_since = 0.0
         self._begin()
@@ -110,7 +108,7 @@ class Exchange(asyncio.Protocol):
                 raise TritonLost(f"an answer of more than {most} bytes")
         return b"".join(parts)
 
-    async def pass_to(self, sink: Callable[[bytes], bool]) -> bool:
+    async def pass_to(self, sink: Sink) -> bool:
         """Give `sink` each piece of the body as it comes, without waking whoever waits here.
 
         Returns at the body's end (True), or once `sink` takes no more (False); nothing is lost,
@@ -121,12 +119,7 @@ class Exchange(asyncio.Protocol):
                 return False
             if self._ended:
                 return True
-            self._sink = sink
-            try:
-                await self._more()
-            finally:
-                stopped, self._sink = self._sink is None, None
-            if stopped:
+            if await self._left_to(sink):
                 return False
 
     def _give(self) -> bool:
@@ -139,17 +132,10 @@ class Exchange(asyncio.Protocol):
         return False
 
     async def _more(self) -> None:
-        if self._interruption is not None:
-            raise self._interruption
-        if self._lost:
+        """Wait for more. Raises TritonLost, or an interruption."""
+        if self._lost and self._interruption is None:
             raise TritonLost("Triton closed the connection")
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-        if self._interruption is not None:
-            raise self._interruption
+        await super()._more()
 
     @property
     def reusable(self) -> bool:
@@ -157,18 +143,13 @@ class Exchange(asyncio.Protocol):
         free = self._interruption is None  # a client that left must not end another's request
         return free and self._ended and not self._lost and not self.transport.is_closing()
 
-    def interrupt(self, error: Exception) -> None:
-        """Whoever waits for the answer waits no more, and gets this error."""
-        self._interruption = error
-        self._wake()
-
     def drain(self, done: "Callable[[Exchange], None]") -> None:
         """Throw the rest of the answer away, then close, and call `done`."""
         self._parts.clear()
         self._done = done
         if self._ended or self._lost:
             self.close()
-            self._loop.call_soon(done, self)
+            asyncio.get_running_loop().call_soon(done, self)
         elif self._paused:
             self._paused = False
             self.transport.resume_reading()
@@ -176,10 +157,6 @@ class Exchange(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection at once."""
         self.transport.abort()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     # What asyncio calls.
 
@@ -264,9 +241,7 @@ class Triton:
                 return exchange
             exchange.close()
         try:
-            _, made = await self._loop.create_connection(
-                lambda: Exchange(self._loop), "127.0.0.1", self._port
-            )
+            _, made = await self._loop.create_connection(Exchange, "127.0.0.1", self._port)
         except OSError as error:
             raise TritonLost(str(error)) from error
         return made

@@ -39,7 +39,7 @@ def run(play: Callable[[Exchange], None], takes: Callable[[bytes], bool]) -> lis
     """What a reader gets: `takes` decides what goes the short way, the rest is sent patiently."""
 
     async def read() -> list[bytes | str]:
-        exchange = Exchange(asyncio.get_running_loop())
+        exchange = Exchange()
         exchange.connection_made(Silent())
         got: list[bytes | str] = []
         left: list[bytes] = []
@@ -124,7 +124,7 @@ def test_a_connection_whose_reader_was_interrupted_is_not_used_again() -> None:
     """A client that left at the end of its answer made the next one's request fail."""
 
     async def main() -> tuple[bool, bool]:
-        exchange = Exchange(asyncio.get_running_loop())
+        exchange = Exchange()
         exchange.connection_made(Silent())
         exchange.data_received(HEAD + chunk(PIECES[0]) + LAST)
         before = exchange.reusable
