@@ -182,7 +182,7 @@ def test_a_server_binary_that_is_not_there_is_named(demo_repo: Path) -> None:
 
 
 def test_a_verbose_log_goes_to_the_file_asked_for(demo_repo: Path, tmp_path: Path) -> None:
-    options = ("--log", "--log-file", str(tmp_path / "triton.txt"))
+    options = ("--no-short-way", "--log", "--log-file", str(tmp_path / "triton.txt"))
     with serve(demo_repo, tmp_path, *options, launcher=True) as launcher:
         with httpx.Client(base_url=launcher.url, timeout=60) as http:
             assert ask(http, "Hello", max_tokens=2)["text_output"]
