@@ -1,5 +1,6 @@
 """One server behind two gateways: one asks by the step socket, one by Triton's HTTP port."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -8,8 +9,6 @@ import httpx
 import numpy as np
 
 from support.gateway_process import gateway
-
-FLOATS = ("cum_log_probs", "output_log_probs")
 
 
 @contextmanager
@@ -33,11 +32,27 @@ def two_ways(
         yield one, other
 
 
-def same(value: Any) -> Any:
-    """JSON with its log probabilities as 32-bit floats: Triton's last digits are others."""
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: np.array(part, np.float32).tolist() if name in FLOATS else part
-        for name, part in value.items()
-    }
+def joined(text: str) -> dict[str, Any]:
+    """An answer's JSON, or that of all events of a stream: how chunks fall is up to the moment.
+
+    Log probabilities as 32-bit floats: Triton's last digits are others.
+    """
+    found: dict[str, Any] = {}
+    for line in filter(None, text.splitlines()):
+        for name, value in json.loads(line.removeprefix("data: ")).items():
+            if name == "output_log_probs":
+                found[name] = found.get(name, []) + [
+                    float(each) for each in np.ravel(floats(value))
+                ]
+            elif name == "cum_log_probs":
+                found[name] = floats(value).tolist()
+            elif name in ("text_output", "num_output_tokens") and name in found:
+                found[name] += value
+            else:
+                found[name] = value
+    return found
+
+
+def floats(value: Any) -> np.ndarray:
+    """Numbers of JSON, [n] or none, as 32-bit floats."""
+    return np.array(value, np.float32)

@@ -13,7 +13,7 @@ import pytest
 
 from support.asking import chat
 from support.serving import serve_demo
-from support.two_ways import same, two_ways
+from support.two_ways import floats, joined, two_ways
 from support.waiting import wait_for
 from trellis.gateway.counts import TELL_SECONDS
 from trellis.server.process import Server
@@ -83,13 +83,12 @@ def both(server: Server) -> Iterator[Ways]:
 
 
 def answers(ways: Ways, verb: str, body: dict[str, Any]) -> list[tuple[int, str, Any]]:
-    """Status, type and JSON (of each event) by both ways."""
+    """Status, type and JSON by both ways."""
     made = []
     for client in ways:
         response = client.post(f"{PATH}/{verb}", json=body)
-        lines = response.text.replace("data: ", "").splitlines()
-        events = [same(json.loads(line)) for line in lines if line]
-        made.append((response.status_code, response.headers["content-type"], events))
+        kind = response.headers["content-type"]
+        made.append((response.status_code, kind, joined(response.text)))
     return made
 
 
@@ -107,7 +106,7 @@ def test_each_kind_of_request_is_answered_alike(ways: Ways, name: str) -> None:
         assert short == triton, (verb, stream)
         if name in DIRECT and (verb, stream) != ("generate", True):
             assert short[0] == 200
-            assert short[2][0]["text_output"] is not None
+            assert "text_output" in short[2]
 
 
 def test_infer_is_answered_alike(ways: Ways) -> None:
@@ -127,8 +126,8 @@ def test_infer_is_answered_alike(ways: Ways) -> None:
         short, triton = (response.json() for response in responses)
         for answer in (short, triton):
             for output in answer.get("outputs", ()):
-                named = {output["name"]: output["data"]}
-                output["data"] = same(named)[output["name"]]
+                if output["name"].endswith("log_probs"):
+                    output["data"] = floats(output["data"]).tolist()
         assert short == triton
 
 
