@@ -53,7 +53,7 @@ def test_two_workers_answer_as_one(http: httpx.Client, expected: list[str], at_a
 
 def test_two_workers_stream(http: httpx.Client, expected: list[str]) -> None:
     parts = chunks(http, PROMPTS[0])
-    assert len(parts) > 2
+    assert len(parts) > 1
     assert "".join(parts) == expected[0]
 
 
