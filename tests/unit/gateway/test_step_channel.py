@@ -135,8 +135,8 @@ class Model:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            client.sendall(self.greeting)
             self.clients.append(client)
+            client.sendall(self.greeting)
             threading.Thread(target=self._read, args=(client,), daemon=True).start()
 
     def _read(self, client: socket.socket) -> None:
