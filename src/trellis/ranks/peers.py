@@ -42,6 +42,7 @@ class Peers:
         self._joined: dict[int, socket.socket] = {}  # host -> its connection
         self._over = threading.Event()
         self.why = ""  # why this host has to end; '' while all are there
+        self._last: Word | None = None  # what was said to all before
         self.orderly = False  # whether because one was asked to stop
         self._listener = self._listen() if topology.host == 0 else None
         for task in (self._accept if self._listener else self._join, self._beat):
@@ -66,6 +67,7 @@ class Peers:
 
     def say(self, word: Word) -> None:
         """The last word of this host to all others. Safe to call twice."""
+        self._last = word
         self._send(f"{word}\n".encode())
 
     @property
@@ -119,6 +121,11 @@ class Peers:
                 time.sleep(BEAT_SECONDS / 2)
                 continue
             self._add(0, connection)
+            if self._last:  # it was said while nobody was connected
+                self.say(self._last)
+            if self._over.is_set():
+                connection.close()
+                return
             self._follow(0, connection.makefile("rb"))
             return
 
