@@ -26,11 +26,11 @@ from trellis.docker.commands import (
     run_or_print,
     serve_commands,
 )
+from trellis.engine_files.engine_folder import CHECKPOINT_ENGINES
 from trellis.errors import TrellisError
 from trellis.preflight.repository import Repository, read_repository
 from trellis.preflight.served_checkpoint import engine_values
 
-CHECKPOINT_ENGINES = ("llmapi", "vllm")
 ANYWHERE = Path("/triton_model_repo")  # a Python engine finds its files wherever they are
 
 

@@ -38,9 +38,8 @@ Event = list[Any]
 class StepExchange(Awaited):
     """One request, and the events that come for it."""
 
-    def __init__(self, channel: "StepChannel", number: int, content_type: bytes) -> None:
+    def __init__(self, number: int, content_type: bytes) -> None:
         super().__init__()
-        self.channel = channel
         self.number = number
         self.content_type = content_type  # of the answer
         self.status = 0
@@ -113,7 +112,7 @@ class StepChannel(asyncio.Protocol):
         """Ask; `body`: JSON of the model's tensors. Raises TritonLost."""
         if self.lost:
             raise TritonLost("the engine's socket is closed")
-        exchange = StepExchange(self, next(self._numbers), content_type)
+        exchange = StepExchange(next(self._numbers), content_type)
         self._exchanges[exchange.number] = exchange
         self.transport.write(framed(b'["ask",%d,%b]' % (exchange.number, body)))
         return exchange

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from trellis.engine_files.checkpoint import Checkpoint, read_checkpoint
-from trellis.engine_host.engines.engine_arguments import ARGUMENTS_FILE
+from trellis.engine_host.engines.engine_arguments import given_arguments
 from trellis.preflight.repository import Repository
 from trellis.repository.model_config import parameters
 
@@ -58,7 +56,7 @@ class ServedCheckpoint:
 
 def read_served(repository: Repository, asked: int) -> ServedCheckpoint:
     """What a world size of `asked` would serve. Raises CheckpointError for unreadable files."""
-    settings, arguments = engine_values(repository), engine_yaml(repository)
+    settings, arguments = engine_values(repository), given_arguments(repository.engine_folder)
 
     def parallel(name: str) -> int:
         value = settings.get(name) or arguments.get(name)
@@ -79,12 +77,3 @@ def engine_values(repository: Repository) -> dict[str, Any]:
     values |= {name: float(said[name]) for name in NUMBERS if name in said}
     values |= {name: said[name].lower() in ("true", "1") for name in FLAGS if name in said}
     return values | {name: said[name] for name in TEXTS if name in said}
-
-
-def engine_yaml(repository: Repository) -> dict[str, Any]:
-    """The arguments in engine.yaml; {} where there are none, or where it cannot be read."""
-    try:
-        given = yaml.safe_load((repository.engine_folder / ARGUMENTS_FILE).read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}  # the library's own check says what is wrong in it
-    return given if isinstance(given, dict) else {}

@@ -42,8 +42,8 @@ class Peers:
         self._joined: dict[int, socket.socket] = {}  # host -> its connection
         self._over = threading.Event()
         self.why = ""  # why this host has to end; '' while all are there
-        self._last: Word | None = None  # what was said to all before
         self.orderly = False  # whether because one was asked to stop
+        self._last: Word | None = None  # what was said to all before
         self._listener = self._listen() if topology.host == 0 else None
         for task in (self._accept if self._listener else self._join, self._beat):
             threading.Thread(target=task, name="peers", daemon=True).start()

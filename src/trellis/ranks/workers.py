@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import yaml
 
 from trellis.engine_files.parallel import check_parallel
-from trellis.engine_host.engines.engine_arguments import ARGUMENTS_FILE
+from trellis.engine_host.engines.engine_arguments import given_arguments
 from trellis.engine_host.engines.kinds import WITH_WORKERS
 from trellis.engine_host.engines.topology import DEFAULT_PORT, Topology
 from trellis.files import read_json
@@ -127,19 +126,12 @@ def _check_sizes(workers: Workers) -> None:
         raise RanksError(str(error)) from None
     try:
         config = read_json(folder / "config.json")
-        check_parallel(config, tensor, pipeline, expert_parallel=_expert_parallel(folder))
+        whole = bool(given_arguments(folder).get("enable_expert_parallel"))
+        check_parallel(config, tensor, pipeline, expert_parallel=whole)
     except OSError:
         return  # preflight names the file
     except ValueError as error:
         raise RanksError(f"--world_size {asked}: {error}") from None
-
-
-def _expert_parallel(folder: Path) -> bool:
-    try:
-        given = yaml.safe_load((folder / ARGUMENTS_FILE).read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return False
-    return isinstance(given, dict) and bool(given.get("enable_expert_parallel"))
 
 
 def worker_command(workers: Workers, python: str) -> list[str]:

@@ -97,7 +97,7 @@ def test_nothing_is_lost_however_often_a_client_is_behind(
         return data.draw(st.booleans())
 
     async def run() -> None:
-        exchange = StepExchange(None, 1, EVENTS)  # type: ignore[arg-type]
+        exchange = StepExchange(1, EVENTS)
 
         async def read() -> None:
             while not await exchange.pass_to(sink):

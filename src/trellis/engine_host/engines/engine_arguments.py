@@ -39,6 +39,15 @@ def read_arguments(
     return given
 
 
+def given_arguments(folder: Path) -> dict[str, Any]:
+    """What a folder's file says, unchecked; {} where there is none, or where it cannot be read."""
+    try:
+        given = yaml.safe_load((folder / ARGUMENTS_FILE).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}  # `read_arguments` says what is wrong in it
+    return given if isinstance(given, dict) else {}
+
+
 def check_names(
     given: Mapping[str, Any],
     known: Collection[str],
