@@ -170,7 +170,7 @@ def _make(
         hashes = digests(staging)
         if made == hashes:
             return False
-        write_manifest(staging, hashes, _wirings(texts))
+        write_manifest(staging, hashes, _wirings(texts), lora_adapters=tuple(plan.adapters))
         staging.chmod(0o755)
         try:
             swap(staging, target, {*(made or ()), MANIFEST})

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make repo` made of a repository, and whether its code and wiring are still the same."""
+"""What `make repo` made of a repository, and whether its code and wiring are still the same.
+
+Each model of a repository has a manifest: `.trellis.json`, and `.trellis.NAME.json` of a named one.
+"""
 
 import filecmp
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trellis
+from trellis.contract.model_names import ENSEMBLE, step_of
 
 Wiring = dict[str, Any]
 MANIFEST = ".trellis.json"
+NAMED = ".trellis.{name}.json"
 LATEST = -1  # of a model's versions
 PACKAGE = Path(trellis.__file__).resolve().parent
 # All of a Python model's 1/model.py: the gateway does what the adapter does, and nothing beside it.
@@ -30,22 +37,88 @@ __all__ = ["TritonPythonModel"]
 '''
 
 
-def write_manifest(
-    folder: Path, digests: Mapping[str, str], wirings: Mapping[str, Wiring] | None = None
-) -> None:
-    """Note the files of a repository that was just made, by their paths in it.
+@dataclass(frozen=True)
+class MadeModel:
+    """A model that `make repo` made: an ensemble that clients ask."""
 
-    `wirings`: of its ensembles, by their names.
+    name: str  # of the ensemble
+    made_at: int  # Unix time in seconds
+    lora_adapters: tuple[str, ...] = ()  # their names, as requests give them
+
+
+def manifest_name(name: str = ENSEMBLE) -> str:
+    """The file name of a model's manifest.
+
+    >>> manifest_name(), manifest_name("qwen")
+    ('.trellis.json', '.trellis.qwen.json')
     """
-    made = {"trellis": trellis.__version__, "files": digests, "wirings": wirings or {}}
-    (folder / MANIFEST).write_text(json.dumps(made, indent=1, sort_keys=True))
+    return MANIFEST if name == ENSEMBLE else NAMED.format(name=name)
 
 
-def read_manifest(folder: Path) -> dict[str, str]:
-    """The digests of the files that were made, by their paths. Raises OSError if it is missing."""
-    data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+def write_manifest(
+    folder: Path,
+    digests: Mapping[str, str],
+    wirings: Mapping[str, Wiring] | None = None,
+    name: str = ENSEMBLE,
+    lora_adapters: Sequence[str] = (),
+) -> None:
+    """Note the files of a model that was just made, by their paths in its repository.
+
+    `wirings`: of its ensembles, by their names. `name`: of the model.
+    """
+    made = {
+        "trellis": trellis.__version__,
+        "model": name,
+        "made_at": int(time.time()),
+        "lora_adapters": list(lora_adapters),
+        "files": digests,
+        "wirings": wirings or {},
+    }
+    (folder / manifest_name(name)).write_text(json.dumps(made, indent=1, sort_keys=True))
+
+
+def read_manifest(folder: Path, name: str = ENSEMBLE) -> dict[str, str]:
+    """The digests of a model's files, by their paths. Raises OSError if its manifest is missing."""
+    data = _read(folder / manifest_name(name))
     files: dict[str, str] = data.get("files", data)  # 0.1.0 wrote nothing but the files
     return files
+
+
+def made_names(repository: Path) -> list[str]:
+    """The names of the models that `make repo` made of a repository; `ensemble` first."""
+    before, after = NAMED.format(name="*").split("*")
+    named = [
+        path.name.removeprefix(before).removesuffix(after)
+        for path in sorted(repository.glob(NAMED.format(name="?*")))
+    ]
+    return [ENSEMBLE, *named] if (repository / MANIFEST).is_file() else named
+
+
+def made_models(repository: Path) -> list[MadeModel]:
+    """The models that `make repo` made of a repository; `ensemble` first, then by name.
+
+    Whether a server has loaded them is Triton's to say. A model whose folder is gone, or whose
+    manifest cannot be read, is not among them.
+    """
+    found = (_made(repository, name) for name in made_names(repository))
+    return [model for model in found if model is not None]
+
+
+def _made(repository: Path, name: str) -> MadeModel | None:
+    file = repository / manifest_name(name)
+    try:
+        data = _read(file)
+        if not (repository / name / "config.pbtxt").is_file():
+            return None
+        made_at = int(data.get("made_at") or file.stat().st_mtime)  # 0.1.0 did not note it
+        return MadeModel(name, made_at, tuple(map(str, data.get("lora_adapters", ()))))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return data
 
 
 def wiring(config: Mapping[str, Any]) -> Wiring:
@@ -85,12 +158,14 @@ def wired_as_made(folder: Path, config: Mapping[str, Any]) -> bool:
 
     `config`: as Triton shows it, so that it is the one that runs, whatever the files say.
     """
-    try:
-        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        made: Wiring | None = data.get("wirings", {}).get(config["name"])
-    except (OSError, ValueError, AttributeError):
-        return False
-    return made is not None and made == wiring(config)
+    for name in made_names(folder):
+        try:
+            made = _read(folder / manifest_name(name)).get("wirings", {}).get(config["name"])
+        except (OSError, ValueError, AttributeError):
+            continue
+        if made is not None:
+            return bool(made == wiring(config))
+    return False
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -127,7 +202,7 @@ def foreign_code(version: Path) -> list[str]:
 def _is_ours(version: Path, name: Path) -> bool:
     file = version / name
     if name == Path("model.py"):
-        return file.read_bytes() == ENTRY.format(model=version.parent.name).encode()
+        return file.read_bytes() == ENTRY.format(model=step_of(version.parent.name)).encode()
     own = PACKAGE.parent / name
     return name.parts[0] == PACKAGE.name and own.is_file() and filecmp.cmp(file, own, False)
 
