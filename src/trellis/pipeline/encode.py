@@ -80,21 +80,29 @@ class Preprocessor:
             )
 
     def read(
-        self, arrays: Mapping[str, np.ndarray], request_id: Callable[[], str]
+        self, arrays: Mapping[str, np.ndarray], request_id: Callable[[], str], of_ids: bool = False
     ) -> Prompts | Stop:
         """One request, checked.
 
         `arrays`: its inputs, [rows, ...], of the dtypes in `preprocessing`'s configuration.
+        `of_ids`: whether its one prompt is ids, which the caller has.
         """
         if "STOP" in arrays and arrays["STOP"].any():
             return _stop(arrays["STOP"], _id(request_id))
-        prompts = read_prompts(arrays, self.limits)
+        prompts = read_prompts(arrays, self.limits, of_ids)
         if self.engine_inputs is not None:
             self.engine_inputs.check_texts(prompts)
             prompts.asked = self.engine_inputs.read(arrays, prompts.max_tokens)
             prompts.asked.request_id = _id(request_id)
             self.engine_inputs.check_id(prompts.asked, self.tokenizer.skip_special_tokens)
         return prompts
+
+    def encode_bare(self, text: str) -> Row:
+        """A prompt that says itself whether it has a BOS, as a chat template's does."""
+        edited = text if self._prompt_hook is None else self._edit(text)
+        if not isinstance(edited, str):
+            return edited
+        return self._encode_one(edited, self.tokenizer.encode_bare)
 
     def encode(self, texts: Sequence[str]) -> list[Row]:
         """All texts in one call; one by one only if one of them makes that call fail."""
@@ -117,11 +125,11 @@ class Preprocessor:
         try:
             return list(guarded(self.tokenizer.encode_batch, texts))
         except Exception:
-            return [self._encode_one(text) for text in texts]
+            return [self._encode_one(text, self.tokenizer.encode) for text in texts]
 
-    def _encode_one(self, text: str) -> Row:
+    def _encode_one(self, text: str, encode: Callable[[str], list[int]]) -> Row:
         try:
-            return list(guarded(self.tokenizer.encode, text))
+            return list(guarded(encode, text))
         except Exception as error:
             log.error("a prompt could not be encoded: %s", one_line(error))
             return error

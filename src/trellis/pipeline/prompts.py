@@ -102,16 +102,14 @@ class Limits:
         return value
 
 
-def read_prompts(arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
+def read_prompts(arrays: Mapping[str, np.ndarray], limits: Limits, of_ids: bool = False) -> Prompts:
     """Read and check one request. Raises RequestError naming the input that is wrong.
 
     `arrays`: the inputs, [rows, ...], of the dtypes in `preprocessing`'s configuration.
+    `of_ids`: whether its one prompt is ids, which the caller has; then its text is "".
     """
-    query = arrays.get("QUERY")
-    if query is None or not query.size:
-        raise RequestError("text_input: missing; send the prompt")
-    limits.request.check_prompts(query.size)
-    prompts = _read(query, arrays, limits)
+    texts = [""] if of_ids else _texts(arrays.get("QUERY"), limits)
+    prompts = _read(texts, arrays, limits)
     limits.request.check_max_tokens(max(prompts.max_tokens))
     limits.request.check_stop_token_ids(max(map(len, prompts.stop_token_ids), default=0))
     for name, rows in (("bad_words", prompts.bad_words), ("stop_words", prompts.stop_words)):
@@ -122,8 +120,14 @@ def read_prompts(arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
     return prompts
 
 
-def _read(query: np.ndarray, arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
-    texts = [limits.check_text(_bytes(text)) for text in query.reshape(-1).tolist()]
+def _texts(query: np.ndarray | None, limits: Limits) -> list[str]:
+    if query is None or not query.size:
+        raise RequestError("text_input: missing; send the prompt")
+    limits.request.check_prompts(query.size)
+    return [limits.check_text(_bytes(text)) for text in query.reshape(-1).tolist()]
+
+
+def _read(texts: list[str], arrays: Mapping[str, np.ndarray], limits: Limits) -> Prompts:
     rows = len(texts)
     decoder_query = arrays.get("DECODER_QUERY")
     if decoder_query is not None and any(_bytes(text) for text in decoder_query.reshape(-1)):
