@@ -16,6 +16,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trellis.gateway.generate import Generate, Infer
+from trellis.gateway.openai.errors import as_openai
+from trellis.gateway.openai.routes import is_openai, openai_routes
 from trellis.gateway.refusals import Refusal, shown, stopping
 from trellis.gateway.relays import Admin, Index, ModelRelay, Ready, Relay
 from trellis.gateway.sending import send_refusal
@@ -31,7 +33,12 @@ HEALTH = "/v2/health/"
 def make_app(state: State) -> Starlette:
     """The application of one gateway."""
     app = Starlette(
-        routes=[*_open_routes(state), *_model_routes(state), *_admin_routes(state)],
+        routes=[
+            *_open_routes(state),
+            *_model_routes(state),
+            *openai_routes(state),
+            *_admin_routes(state),
+        ],
         middleware=[
             Middleware(Errors),
             Middleware(Draining, state=state),
@@ -85,11 +92,16 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = shown(request.scope["path"])
     allow = (error.headers or {}).get("Allow", "").replace("HEAD, ", "").replace(", HEAD", "")
-    refusal = Refusal(404, f"{path}: there is no such path; ask /v2/models/ensemble/generate")
+    refusal = Refusal(
+        404,
+        f"{path}: there is no such path; ask /v1/chat/completions or /v2/models/ensemble/generate",
+    )
     if error.status_code == 405:
         refusal = Refusal(
             405, f"{path}: {request.method} is not possible; use {allow}", allow=allow
         )
+    if is_openai(request.scope["path"]):
+        refusal = as_openai(refusal)
     body = refusal.body()
     response = Response(body, refusal.status)
     response.raw_headers = refusal.headers(len(body))
@@ -121,9 +133,15 @@ class Errors:
         try:
             await self._app(scope, receive, send)
         except Refusal as refusal:
-            await send_refusal(send, refusal)
+            await _send(scope, send, refusal)
         except ClientGone:
             pass
         except Exception as error:
             log.error("%s: %s: %s", shown(scope["path"]), type(error).__name__, error)
-            await send_refusal(send, Refusal(500, "the gateway failed; its log says why", True))
+            failed = Refusal(500, "the gateway failed; its log says why", True)
+            await _send(scope, send, failed)
+
+
+async def _send(scope: Scope, send: Send, refusal: Refusal) -> None:
+    """Send why a request is not answered, in the form of its API."""
+    await send_refusal(send, as_openai(refusal) if is_openai(scope["path"]) else refusal)

@@ -22,7 +22,7 @@ from trellis.gateway.plugins import Plugins
 from trellis.gateway.refusals import Refusal, shown, unreachable
 from trellis.gateway.responses import Responses
 from trellis.gateway.routes import Route, choose_route
-from trellis.repository.manifest import wired_as_made
+from trellis.repository.manifest import MadeModel, made_models, wired_as_made
 
 CONTEXT = ("max_seq_len", "max_input_len", "max_tokens_limit")  # parameters of models
 MAX_KNOWN = 1024  # paths; some have many names
@@ -132,13 +132,25 @@ class Models:
         self._repository = Path(model_repo) if model_repo else None
         self._plugins: dict[str, Plugins] = {}  # by the configurations that they were loaded by
         self._loading = threading.Lock()
+        self._made: tuple[float, dict[str, MadeModel]] = (0.0, {})
         self._loads = 0  # how often models may have changed
         self._known: dict[str, tuple[float, Model]] = {}
         self._asking: dict[str, asyncio.Future[Model | Refusal]] = {}
 
+    def made(self) -> dict[str, MadeModel]:
+        """The ensembles that `make repo` made, by name; as of FRESH_SECONDS ago at most."""
+        read, made = self._made
+        now = time.monotonic()
+        if not read or now - read > FRESH_SECONDS:
+            found = made_models(self._repository) if self._repository else []
+            made = {model.name: model for model in found}
+            self._made = now, made
+        return made
+
     def forget(self) -> None:
         """Models were loaded or unloaded."""
         self._loads += 1
+        self._made = 0.0, {}
         self._known.clear()
         self._plugins.clear()  # files may be others, too
 

@@ -16,8 +16,10 @@ from trellis.gateway.sending import Receive, Scope, Send, send_whole
 from trellis.gateway.state import State
 from trellis.gateway.triton import TritonLost
 from trellis.server.admin_endpoints import HEADER
+from trellis.server.gateway_settings import GatewaySettings
 
 INDEX_BYTES = 4096  # of a body that says {"ready": true}
+INDEX_PATH = "/v2/repository/index"
 
 
 class Relay:
@@ -70,6 +72,12 @@ class ModelRelay(Relay):
             check_inner(await self._state.models.find(model_path(**params)))
 
 
+def opening(settings: GatewaySettings) -> Headers:
+    """The header that opens what Triton shuts to clients."""
+    key = settings.admin_key
+    return [(HEADER.encode(), key.encode())] if key else []
+
+
 class Index:
     """Which models the repository has: the one thing of model control that is open."""
 
@@ -82,10 +90,8 @@ class Index:
         ready = asked.get("ready", False)
         if not isinstance(ready, bool) or asked.keys() - {"ready"}:
             raise Refusal(400, 'the index takes {"ready": true} or nothing; leave the rest out')
-        key = self._state.settings.admin_key
-        headers = [(HEADER.encode(), key.encode())] if key else []
         body = json.dumps({"ready": ready}).encode()
-        await relay(self._state, send, "POST", "/v2/repository/index", body, headers)
+        await relay(self._state, send, "POST", INDEX_PATH, body, opening(self._state.settings))
 
 
 class Admin:

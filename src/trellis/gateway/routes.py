@@ -8,7 +8,7 @@ there is asked as it is.
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,24 @@ ONE_VERSION = {"latest": {"num_versions": 1}}
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What a model's configurations say of how many tokens it takes; 0: nothing."""
+
+    max_seq_len: int = 0  # prompt and answer together
+    kv_cache_tokens: int = 0  # of all requests
+    max_tokens_limit: int = 0  # of an answer
+
+    @classmethod
+    def of(cls, models: Sequence[Config]) -> "Bounds":
+        """The smallest of each."""
+        return cls(
+            _least(models, "max_seq_len"),
+            _least(models, "max_tokens_in_paged_kv_cache"),
+            _least(models, "max_tokens_limit"),
+        )
+
+
+@dataclass(frozen=True)
 class Route:
     """The models that are asked, and what makes text of their answers."""
 
@@ -41,6 +59,7 @@ class Route:
     refusal: type[Exception] = ValueError  # what those raise
     has_steps: bool = False  # whether the engine may be asked by its step socket
     told: frozenset[str] = frozenset()  # what asks for something that only the last step tells
+    bounds: Bounds = Bounds()
 
     def fits(self, asked: "Prepared") -> bool:
         """Whether a request can be answered in this way."""
@@ -98,7 +117,9 @@ def choose_route(
     shown = {tensor["name"] for tensor in config["output"]}
     same = {tensor["name"]: tensor["name"] for tensor in ids["output"]}
     told = frozenset(f"return_{name}" for name in _given(steps[2]) - {TEXT})
-    way = Route(plugins.texts, _source(config, ids, same, shown), told=told)
+    way = Route(
+        plugins.texts, _source(config, ids, same, shown), told=told, bounds=Bounds.of(models)
+    )
     if plugins.preprocessor is None:
         return way
     requests = EngineRequests(plugins.preprocessor, plugins.types, (steps[0], steps[1]), fields)
@@ -128,6 +149,11 @@ def _source(
         frozenset(name.encode() for name in outputs if name not in kept),
         is_engine,
     )
+
+
+def _least(models: Sequence[Config], name: str) -> int:
+    said = [model.get("parameters", {}).get(name, {}).get("string_value", "") for model in models]
+    return min((int(value) for value in said if value.isdecimal() and int(value)), default=0)
 
 
 def _given(step: Config) -> set[str]:

@@ -51,8 +51,10 @@ class Conversation:
 class ChatTemplate:
     """A function from a conversation to a prompt, with its errors made clear."""
 
-    def __init__(self, form: Callable[[Conversation], str]) -> None:
+    def __init__(self, form: Callable[[Conversation], str], knows_developer: bool = False) -> None:
+        """`knows_developer`: whether the role `developer` means something to it."""
         self._form = form
+        self.knows_developer = knows_developer
 
     def render(self, conversation: Conversation) -> str:
         """The prompt. Raises TokenizerError that names the message or the template's complaint."""
@@ -101,7 +103,7 @@ class ChatTemplate:
             except TemplateFailedError as error:
                 raise TokenizerError(f"{template.where}: chat_template: {error}") from error
 
-        return cls(render)
+        return cls(render, any("developer" in each.source for each in templates.values()))
 
     @classmethod
     def built_in(

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One sequence of an answer: from an engine's events to text, log probabilities and counts.
+
+A chunk and a whole answer are made of the same pieces, so that joined chunks are the whole.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trellis.gateway.openai.engine_events import FAILED, Event
+from trellis.gateway.step_channel import PLAIN, REFUSED
+from trellis.pipeline.decode import Detokenizer, SequenceText, failure
+
+if TYPE_CHECKING:
+    from trellis.tokenizers import Tokenizer
+
+log = logging.getLogger("trellis.gateway")
+# The engine's reasons -> OpenAI's. A sequence that was stopped from outside has what it has.
+REASONS = {"length": "length"}
+
+
+@dataclass(slots=True)
+class TokenLogProb:
+    """A token with its log probability, and those that were most likely in its place."""
+
+    token: int
+    log_prob: float | None  # None: of a prompt's first token
+    top: list[tuple[int, float]] = field(default_factory=list)
+    offset: int = 0  # characters of the text before it
+
+
+@dataclass(slots=True)
+class Piece:
+    """What an event adds to a sequence."""
+
+    text: str = ""
+    log_probs: list[TokenLogProb] = field(default_factory=list)
+    finish: str | None = None
+    error: tuple[str, str] | None = None  # message and code of an error that ends it
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one request, or of one sequence of it."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int | None = None  # of the prompt, from the engine's cache; None: not said
+
+    def as_json(self) -> dict[str, Any]:
+        """OpenAI's `usage`."""
+        made: dict[str, Any] = {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+        }
+        if self.cached is not None:
+            made["prompt_tokens_details"] = {"cached_tokens": self.cached}
+        return made
+
+
+class Choice:
+    """A sequence on its way."""
+
+    def __init__(
+        self,
+        index: int,
+        texts: Detokenizer,
+        tokenizer: "Tokenizer",
+        prompt: list[int],
+        skip_special_tokens: bool | None = None,
+        log_probs: bool = False,
+    ) -> None:
+        """`prompt`: its ids; `log_probs`: whether those of the answer are wanted."""
+        self.index = index
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.completion = 0  # tokens that the engine made so far
+        self.cached: int | None = None
+        self.finish: str | None = None
+        self.prompt_log_probs: list[TokenLogProb] = []
+        self.characters = 0  # of its text so far; counted for log probabilities alone
+        self._text: SequenceText = texts.sequence(skip_special_tokens)
+        self._log_probs = log_probs
+
+    def read(self, event: Event) -> Piece:
+        """What an event adds. An event after the last adds nothing."""
+        if len(event) == REFUSED:
+            return Piece(error=(event[1], event[2]))
+        ids = event[1]
+        plain = len(event) == PLAIN
+        ended, cut, outputs = (False, 0, {}) if plain else event[2:]
+        try:
+            if self._log_probs:
+                piece = self._with_log_probs(ids, ended, cut, outputs)
+            else:
+                piece = Piece(self._text.add(ids, ended, cut))
+        except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
+            log.error("tokens could not be decoded: %s", error)
+            return Piece(error=(failure(error), FAILED))
+        self.completion += len(ids)
+        if ended:
+            self.completion = outputs.get("total_tokens", self.completion)
+            self.cached = outputs.get("cached_tokens")
+            reason = outputs.get("finish_reason", "stop")
+            reason = reason[0] if isinstance(reason, list) else reason
+            self.finish = piece.finish = REASONS.get(reason, "stop")
+        return piece
+
+    def _with_log_probs(
+        self, ids: list[int], ended: bool, cut: int, outputs: dict[str, Any]
+    ) -> Piece:
+        """Token by token, so that each knows where in the text it stands."""
+        if "prompt_log_probs" in outputs:
+            self.prompt_log_probs = _of_prompt(self.prompt, outputs["prompt_log_probs"])
+        made = outputs.get("output_log_probs", [])
+        made = made if isinstance(made, list) else [made]
+        top = outputs.get("top_log_probs") or [[]] * len(ids)
+        text, found = "", []
+        for at, token in enumerate(ids):
+            if at < len(made):
+                pairs = [(each[0], each[1]) for each in top[at]]
+                offset = self.characters + len(text)
+                found.append(TokenLogProb(token, made[at], pairs, offset))
+            last = ended and at == len(ids) - 1  # the one that a stop string takes a part of
+            text += self._text.add([token], last, cut if last else 0)
+        if ended and not ids:
+            text = self._text.add([], ended=True)
+        self.characters += len(text)
+        return Piece(text, found)
+
+
+def _of_prompt(ids: list[int], said: list[Any]) -> list[TokenLogProb]:
+    """The log probabilities of a prompt's tokens; the first has none."""
+    return [
+        TokenLogProb(token, None)
+        if each is None
+        else TokenLogProb(token, each[0], [(pair[0], pair[1]) for pair in each[1]])
+        for token, each in zip(ids, said, strict=True)
+    ]
+
+
+def token_text(tokenizer: "Tokenizer", token: int) -> tuple[str, bytes]:
+    """A token's text, with U+FFFD for what is no whole character, and its bytes."""
+    data = tokenizer.special_tokens.get(token)
+    if data is None:
+        data = tokenizer.token_bytes(token) if 0 <= token < tokenizer.vocab_size else b""
+    return data.decode("utf-8", "replace"), data
+
+
+def as_json(choice: Choice, found: TokenLogProb) -> dict[str, Any]:
+    """A token's log probability as chats and responses have it."""
+    top = [_token(choice, token, log_prob) for token, log_prob in found.top]
+    return {**_token(choice, found.token, found.log_prob), "top_logprobs": top}
+
+
+def _token(choice: Choice, token: int, log_prob: float | None) -> dict[str, Any]:
+    text, data = token_text(choice.tokenizer, token)
+    return {"token": text, "logprob": log_prob, "bytes": list(data)}

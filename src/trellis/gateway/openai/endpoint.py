@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every endpoint does around its own work: read a body, find the model, answer."""
+
+from typing import Any
+
+from trellis.gateway.ids import new_id
+from trellis.gateway.openai.errors import as_openai
+from trellis.gateway.openai.generation import written
+from trellis.gateway.refusals import JSON, Headers, Refusal
+from trellis.gateway.request_body import check_content_type, read_body
+from trellis.gateway.sending import Client, Receive, Scope, Send, send_whole, write_now
+from trellis.gateway.state import State
+
+BODY_CONTEXT = 1 << 17  # tokens of a context: what is read before the model is known
+
+
+class Endpoint:
+    """An ASGI application for one path."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises OpenAIError, ClientGone."""
+        try:
+            with self.state.bodies.room() as room:
+                body = b""
+                if scope["method"] == "POST":
+                    check_content_type(scope["headers"])
+                    limit = self.state.limits.body_limit(BODY_CONTEXT)
+                    body = await read_body(receive, scope["headers"], limit, room)
+                await self.answer(scope, body, Client(receive, send, write_now(scope)))
+        except Refusal as refusal:
+            raise as_openai(refusal) from refusal
+
+    async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
+        """The endpoint's own work."""
+        raise NotImplementedError
+
+
+async def send_json(client: Client, data: Any) -> None:
+    """Send an answer that was made here."""
+    headers: Headers = [(b"content-type", JSON)]
+    await send_whole(client.send, 200, headers, written(data))
+
+
+def request_headers() -> tuple[str, Headers]:
+    """An id for a request, and the header that says it: clients log it."""
+    made = new_id()
+    return made, [(b"x-request-id", made.encode())]

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine says of one sequence, as events of the step socket, by whichever way it came.
+
+    [number, ids]   [number, ids, ended, cut, outputs]   [number, message, code]
+
+See ipc/frames.py. By Triton's HTTP port the same is read from its JSON.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trellis.gateway.answers import EVENT, EVENT_END, Answer
+from trellis.gateway.ids import RequestId
+from trellis.pipeline.decode import Detokenizer
+
+if TYPE_CHECKING:
+    from trellis.ipc.stream_announcements import CountedPrompt
+
+Event = list[Any]
+# Status of a whole answer of Triton's -> a name of its error codes.
+CODES = {400: "INVALID_ARG", 503: "UNAVAILABLE"}
+FAILED = "INTERNAL"
+
+
+class EventReader(Protocol):
+    """Makes events of the pieces of an engine's answer."""
+
+    def begin(self, status: int, content_type: bytes) -> None:
+        """The head of the answer has come."""
+
+    def read(self, piece: Any) -> list[Event]:
+        """The events that a piece completes."""
+
+    def end(self) -> list[Event]:
+        """Those that are left when no piece comes any more."""
+
+
+class StepEvents:
+    """By the step socket: a piece is an event."""
+
+    def begin(self, status: int, content_type: bytes) -> None:
+        """Nothing depends on it."""
+
+    def read(self, piece: Any) -> list[Event]:
+        """The event itself."""
+        return [piece]
+
+    def end(self) -> list[Event]:
+        """None: the last event says that it is the last."""
+        return []
+
+
+class TritonEvents:
+    """By Triton's HTTP port: pieces of JSON, or of a stream of events that are JSON each."""
+
+    def __init__(
+        self, ensemble: str, texts: Detokenizer, inner_id: str, counted: "CountedPrompt | None"
+    ) -> None:
+        """`counted`: of the prompt, where the engine does not say why an answer ended."""
+        self._texts = texts
+        self._counted = counted
+        self._answer = Answer(RequestId(inner_id))
+        self._ensemble = ensemble
+        self._rest = b""
+        self._streams = False
+        self._ended = False
+        self._made: list[int] = []  # the ids of a counted answer so far
+
+    def begin(self, status: int, content_type: bytes) -> None:
+        """An error or an answer, whole or in events."""
+        self._answer.begin(status, content_type)
+        self._streams = self._answer.streams
+
+    def read(self, piece: bytes) -> list[Event]:
+        """The events that a piece completes."""
+        self._rest += piece
+        if not self._streams:
+            return []
+        *whole, self._rest = self._rest.split(EVENT_END)
+        return [self._event(each.removeprefix(EVENT)) for each in whole if each]
+
+    def end(self) -> list[Event]:
+        """The event of a whole answer; the last one of a stream that the engine does not mark."""
+        rest, self._rest = self._rest, b""
+        events = []
+        if rest.strip():
+            events.append(self._event(rest.removeprefix(EVENT)))
+        if self._streams and not self._ended:
+            events.append([0, [], True, 0, self._finish()])
+        return events
+
+    def _event(self, data: bytes) -> Event:
+        found: dict[str, Any] = json.loads(data)
+        if "error" in found:
+            self._ended = True
+            named = f"in ensemble '{self._ensemble}', {found['error']}".encode()
+            status = Answer(self._answer.request_id)
+            status.status = 400 if self._answer.status in (200, 400) else self._answer.status
+            return [0, found["error"], CODES.get(status.status_of(named), FAILED)]
+        ids = self._texts.counted(
+            _list(found.get("output_ids", [])), _one(found, "sequence_length")
+        )
+        whole = not self._streams
+        if self._counted is not None:
+            if whole:
+                ids = ids[self._counted.in_front :]
+            self._made += ids
+        outputs: dict[str, Any] = {
+            name: found[name] for name in ("finish_reason", "num_output_tokens") if name in found
+        }
+        if "output_log_probs" in found and ids:
+            outputs["output_log_probs"] = _list(found["output_log_probs"])[-len(ids) :]
+        self._ended = whole or found.get("stream_end") is True
+        if self._ended:
+            outputs = self._finish() | outputs
+        return [0, ids, self._ended, _one(found, "text_cut") or 0, outputs]
+
+    def _finish(self) -> dict[str, Any]:
+        """Why a counted answer ended."""
+        self._ended = True
+        if self._counted is None:
+            return {}
+        return {"finish_reason": finish_reason(self._counted, self._made)}
+
+
+def finish_reason(counted: "CountedPrompt", ids: list[int]) -> str:
+    """Why an answer of these ids ended, where the engine does not say it."""
+    at_end = bool(ids) and ids[-1] in counted.ends
+    return "length" if len(ids) >= counted.max_tokens and not at_end else "stop"
+
+
+def _list(value: Any) -> list[Any]:
+    """A tensor's values, of which Triton writes one alone in no list."""
+    return value if isinstance(value, list) else [value]
+
+
+def _one(found: dict[str, Any], name: str) -> int | None:
+    value = _list(found[name]) if name in found else []
+    return int(value[0]) if value else None

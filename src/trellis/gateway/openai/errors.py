@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors in OpenAI's form: {"error": {"message", "type", "param", "code"}}."""
+
+import json
+import re
+from dataclasses import dataclass
+
+from trellis.gateway.refusals import Headers, Refusal
+
+INVALID, NOT_FOUND = "invalid_request_error", "not_found_error"
+TYPES = {401: "authentication_error", 403: "permission_error", 404: NOT_FOUND}
+TYPES |= {408: "timeout_error", 429: "rate_limit_error"}
+# Inputs of the ensemble, by which the models name what is wrong -> fields of OpenAI's requests.
+PARAMS = {
+    "text_input": "prompt",
+    "input_ids": "prompt",
+    "stop_words": "stop",
+    "num_return_sequences": "n",
+    "end_id": "ignore_eos",
+    "lora_name": "model",
+    "return_log_probs": "logprobs",
+    "top_log_probs": "top_logprobs",
+    "prompt_log_probs": "echo",
+    "bias_ids": "logit_bias",
+    "bias_weights": "logit_bias",
+    "embedding_bias_words": "logit_bias",
+    "include_stop_words": "include_stop_str_in_output",
+}
+SAME = (
+    "max_tokens min_tokens temperature top_p top_k min_p seed repetition_penalty presence_penalty"
+    " frequency_penalty stop_token_ids skip_special_tokens stream bad_words priority messages"
+    " tools documents continue_final_message chat_template logprobs prompt stop n"
+)
+_NAMED = re.compile(r"(\w+): ")
+_ENSEMBLE = re.compile(r"in ensemble '[^']*', ")
+PARAMS |= {name: name for name in SAME.split()}
+
+
+@dataclass(eq=False)
+class OpenAIError(Refusal):
+    """Why a request to an endpoint of OpenAI's is not answered."""
+
+    param: str | None = None
+    code: str | None = None
+
+    def body(self) -> bytes:
+        """The bytes of the answer."""
+        return error_body(self.status, self.message, self.param, self.code)
+
+    def headers(self, length: int) -> Headers:
+        """Those of the answer, with a body of so many bytes."""
+        made = super().headers(length)
+        if self.status == 401:
+            made.append((b"www-authenticate", b"Bearer"))
+        return made
+
+
+def error_body(
+    status: int, message: str, param: str | None = None, code: str | None = None
+) -> bytes:
+    """An error as JSON.
+
+    >>> error_body(400, "n: 0 is not allowed", "n")
+    b'{"error":{"message":"n: 0 is not allowed","type":"invalid_request_error","param":"n",\
+"code":null}}'
+    """
+    kind = TYPES.get(status, INVALID if status < 500 else "server_error")
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+def bad(param: str, what: str, code: str | None = None) -> OpenAIError:
+    """A request at fault: the field, what is wrong with it and what to do."""
+    return OpenAIError(400, f"{param}: {what}", param=param, code=code)
+
+
+def as_openai(refusal: Refusal) -> OpenAIError:
+    """A refusal of the gateway's, in OpenAI's form."""
+    if isinstance(refusal, OpenAIError):
+        return refusal
+    message, param = named(refusal.message) if refusal.status == 400 else (refusal.message, None)
+    return OpenAIError(refusal.status, message, refusal.close, allow=refusal.allow, param=param)
+
+
+def named(message: str, prompt: str = "prompt") -> tuple[str, str | None]:
+    """A model's message with OpenAI's name of the field, and that name.
+
+    `prompt`: the field that the prompt came by.
+
+    >>> named("in ensemble 'e', stop_words: 99 words; send at most 32 (max_words)")
+    ('stop: 99 words; send at most 32 (max_words)', 'stop')
+    >>> named("the engine failed: out of memory")
+    ('the engine failed: out of memory', None)
+    """
+    found = _ENSEMBLE.match(message)
+    message = message[found.end() :] if found else message
+    field = _NAMED.match(message)
+    param = PARAMS.get(field[1]) if field else None
+    if param is None or field is None:
+        return message, None
+    if param == "prompt":
+        param = prompt
+    return f"{param}: {message[field.end() :]}", param

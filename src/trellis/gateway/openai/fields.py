@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields that chat, completions and responses share, and how a body becomes a checked object.
+
+A field works, or is rejected by its name when it asks for something. null counts as not sent.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from trellis.contract.sampling_fields import INT32_MAX
+from trellis.gateway.json_bounds import check_bounds
+from trellis.gateway.limits import Limits
+from trellis.gateway.openai.errors import OpenAIError, bad
+from trellis.gateway.refusals import shown
+
+SEEDS = 2**63
+MOST_STOPS = 1024  # beyond, a list is not looked at; the repository's own limits are smaller
+LATER = "structured output and tools are not served yet; leave it out"
+NO_MEDIA = "only text is made; leave it out"
+
+Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
+Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]
+Choices = Annotated[int, Field(ge=1, le=128)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Asked = TypeVar("Asked", bound="Fields")
+
+
+class Fields(BaseModel):
+    """A request's fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    # Field -> why it is rejected if it holds anything but null, false, or what `neutral` lists.
+    rejected: ClassVar[Mapping[str, str]] = {}
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    def check_rejected(self) -> None:
+        """Raise OpenAIError for a field that asks for what is not served."""
+        for name in self.model_fields_set:
+            why = self.rejected.get(name)
+            value = getattr(self, name)
+            if why and value not in (None, False, *self.neutral.get(name, ())):
+                raise bad(name, why, "unsupported_parameter")
+
+
+class StreamOptions(Fields):
+    """`stream_options`."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None  # chunks are sent as they are
+
+
+class Sampling(Fields):
+    """What every endpoint that generates takes."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    stream: bool | None = None
+    temperature: Annotated[Number, Field(ge=0, le=1e6)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-SEEDS, lt=2 * SEEDS)] | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    repetition_penalty: Annotated[Number, Field(ge=0.01, le=100)] | None = None
+    # Harmless: nothing is kept, and all requests are served alike.
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    store: Any = None
+
+
+class Generating(Sampling):
+    """What chat and completions share beyond that."""
+
+    rejected: ClassVar[Mapping[str, str]] = {
+        "store": "nothing is kept; send false, or leave it out",
+        "response_format": LATER,
+        "structured_outputs": LATER,
+        "guided_json": LATER,
+        "guided_regex": LATER,
+        "guided_choice": LATER,
+        "guided_grammar": LATER,
+        "use_beam_search": "beams are asked by /v2 (beam_width); leave it out",
+        "best_of": "only what is answered is made; leave it out, or send n",
+    }
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "response_format": ({"type": "text"},),
+        "best_of": (1,),
+    }
+
+    max_tokens: Positive | None = None
+    n: Choices | None = None
+    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    stream_options: StreamOptions | None = None
+    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Count | None = None
+    skip_special_tokens: bool | None = None
+    stop_token_ids: Annotated[list[Count], Field(max_length=MOST_STOPS)] | None = None
+    include_stop_str_in_output: bool | None = None
+    bad_words: Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    priority: int | None = None
+    response_format: Any = None
+    structured_outputs: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    use_beam_search: Any = None
+    best_of: Any = None
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings; "" is none."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [word for word in stop if word]
+
+
+def read_fields(kind: type[Asked], body: bytes, limits: Limits) -> Asked:
+    """A body as a checked object. Raises OpenAIError with the field and what to do."""
+    check_bounds(body, limits)
+    if not body.strip():
+        raise OpenAIError(400, "the body is empty; send a JSON object")
+    try:
+        data = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise OpenAIError(400, f"the body is no JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise OpenAIError(400, "the body is no JSON object; send one")
+    try:
+        asked = kind.model_validate(data)
+    except ValidationError as error:
+        raise _wrong(kind, error, data) from None
+    asked.check_rejected()
+    return asked
+
+
+def _wrong(kind: type[Fields], error: ValidationError, data: dict[str, Any]) -> OpenAIError:
+    """The first thing that is wrong with a body."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = _where(first["loc"], data)
+    if first["type"] == "extra_forbidden":
+        return bad(where, _unknown(where, kind), "unknown_parameter")
+    if first["type"] == "missing":
+        return bad(where, "missing; send it", "missing_required_parameter")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return bad(where, f"{message[:1].lower()}{message[1:]}", "invalid_value")
+
+
+def _where(loc: tuple[int | str, ...], data: Any) -> str:
+    """A place in a body, without what pydantic puts in between for the kinds of a union.
+
+    >>> _where(("stop", "list[str]", 0), {"stop": [1]})
+    'stop[0]'
+    """
+    path = ""
+    for part in loc:
+        if isinstance(data, dict):
+            if not isinstance(part, str) or (part not in data and path and part != loc[-1]):
+                continue
+            path += f".{shown(part)}" if path else shown(part)
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            path += f"[{part}]"
+            data = data[part] if part < len(data) else None
+    return path or "body"
+
+
+def _unknown(where: str, kind: type[Fields]) -> str:
+    name = where.rpartition(".")[2]
+    near = difflib.get_close_matches(name, kind.model_fields, n=1) if "." not in where else []
+    hint = f"did you mean {near[0]}?" if near else "leave it out"
+    return f"not known; {hint}"

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks engines for the sequences of one request, and gives their pieces to whoever writes them.
+
+A request has a sequence for each prompt and each of `n`; each is a request of its own to the
+engine. If one fails, or the client leaves, the others are ended, too.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from trellis.gateway.openai.asking import Inputs, LogProbs, without_steps, write
+from trellis.gateway.openai.choices import Choice, Piece, Usage
+from trellis.gateway.openai.engine_events import EventReader, StepEvents, TritonEvents
+from trellis.gateway.openai.errors import OpenAIError, error_body, named
+from trellis.gateway.openai.served import Served
+from trellis.gateway.refusals import EVENTS, JSON, Headers, cut_off, one_line, unreachable
+from trellis.gateway.sending import Client, Receive, send_whole
+from trellis.gateway.state import State
+from trellis.gateway.step_channel import STATUS
+from trellis.gateway.triton import ClientGone, CutOff, TritonLost
+from trellis.gateway.ways import StepWay, TritonWay, Upstream, Way
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass
+class Prompt:
+    """A prompt of a request."""
+
+    ids: list[int]
+    text: str | None = None  # None: it was sent as ids
+
+
+class Job:
+    """One sequence that is made."""
+
+    upstream: Upstream
+
+    def __init__(self, way: Way, reader: EventReader, choice: Choice) -> None:
+        self.way = way
+        self.reader = reader
+        self.choice = choice
+        self.complete = False
+        self.opened = False
+
+    async def open(self) -> None:
+        """Ask. Raises Refusal."""
+        try:
+            self.upstream = await self.way.open()
+        except TritonLost:
+            raise unreachable() from None
+        self.opened = True
+
+    async def head(self) -> None:
+        """Wait for the answer to begin. Raises TritonLost, or an interruption."""
+        await self.upstream.head()
+        self.reader.begin(self.upstream.status, self.upstream.content_type)
+
+
+class Writer(Protocol):
+    """Writes an endpoint's answer."""
+
+    content_type: bytes
+
+    def begin(self) -> bytes:
+        """What a stream begins with."""
+
+    def piece(self, choice: Choice, piece: Piece) -> bytes:
+        """What a stream's client gets of a piece; b"" for nothing."""
+
+    def end(self, usage: Usage) -> bytes:
+        """What a stream ends with."""
+
+    def whole(self, choices: Sequence[Choice], pieces: Sequence[Piece], usage: Usage) -> bytes:
+        """A whole answer."""
+
+
+class Generation:
+    """The sequences of one request."""
+
+    def __init__(self, state: State, served: Served, param: str) -> None:
+        """`param`: the field that the prompts came by."""
+        self._state = state
+        self._served = served
+        self._param = param
+        self._jobs: list[Job] = []
+        self._prompt_tokens = 0
+
+    async def prepare(
+        self, prompts: Sequence[Prompt], n: int, inputs: Inputs, log_probs: LogProbs, streams: bool
+    ) -> None:
+        """Make the requests for the engine. Raises OpenAIError."""
+        served, route = self._served, self._served.route
+        channel = await self._state.steps.find(served.engine.model) if route.has_steps else None
+        if channel is None:
+            more = without_steps(served, inputs)
+        else:
+            more = {**inputs.more, "return_usage": True}
+        skip = inputs.values.get("skip_special_tokens")
+        for at, prompt in enumerate(prompts):
+            self._prompt_tokens += len(prompt.ids)
+            for number in range(n):
+                inner_id, made = write(served, inputs, prompt.ids, number, more, self._param)
+                index = at * n + number
+                choice = Choice(
+                    index, route.texts, served.tokenizer, prompt.ids, skip, log_probs.answer
+                )
+                if channel is not None:
+                    way: Way = StepWay(channel, made.body, JSON)
+                    reader: EventReader = StepEvents()
+                else:
+                    way = self._by_triton(made.body, inner_id, streams)
+                    ensemble = served.engine.ensemble
+                    reader = TritonEvents(ensemble, route.texts, inner_id, made.counted)
+                self._jobs.append(Job(way, reader, choice))
+
+    def _by_triton(self, body: bytes, inner_id: str, streams: bool) -> Way:
+        model, state = self._served.model, self._state
+        verb = "generate_stream" if streams else "generate"
+        path = f"/v2/models/{self._served.engine.model}/{verb}"
+        stop_path = f"/v2/models/{model.name}/generate" if model.stops_by_id else ""
+        return TritonWay(state.triton, state.abandoned, path, body, inner_id, stop_path)
+
+    def usage(self) -> Usage:
+        """The tokens so far."""
+        cached = [job.choice.cached for job in self._jobs if job.choice.cached is not None]
+        made = sum(job.choice.completion for job in self._jobs)
+        return Usage(self._prompt_tokens, made, sum(cached) if cached else None)
+
+    async def run(self, client: Client, headers: Headers, writer: Writer, streams: bool) -> None:
+        """Ask, and answer. Raises Refusal, ClientGone."""
+        watch: asyncio.Task[None] | None = None
+        try:
+            for job in self._jobs:
+                await job.open()
+                self._state.upstreams.add(job.upstream)
+            watch = asyncio.create_task(self._watch(client.receive))
+            if streams:
+                await self._stream(client, headers, writer)
+            else:
+                pieces = await self._gather([self._whole(job) for job in self._jobs])
+                body = writer.whole([job.choice for job in self._jobs], pieces, self.usage())
+                watch.cancel()
+                await send_whole(client.send, 200, [*headers, (b"content-type", JSON)], body)
+        finally:
+            if watch is not None:
+                watch.cancel()
+            self._close()
+
+    def _close(self) -> None:
+        for job in self._jobs:
+            if job.opened:
+                self._state.upstreams.discard(job.upstream)
+                job.way.close(job.upstream, job.complete)
+            if job.complete and job.choice.finish is not None:
+                self._state.counts.add(self._served.engine.ensemble)
+                self._state.counts.add(self._served.engine.model)
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        for job in self._jobs:
+            if job.opened:
+                job.upstream.interrupt(ClientGone())
+
+    async def _gather(self, works: Sequence[Any]) -> list[Any]:
+        """All results; the first failure ends the others. Raises Refusal, ClientGone."""
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
+            return await asyncio.gather(*tasks)
+        except TritonLost as error:
+            raise _lost(error) from error
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _whole(self, job: Job) -> Piece:
+        """All of a sequence. Raises Refusal for an error of the engine's."""
+        await job.head()
+        piece = await job.upstream.whole(self._state.limits.answer_bytes)
+        joined = Piece()
+        for event in [*job.reader.read(piece), *job.reader.end()]:
+            made = job.choice.read(event)
+            if made.error is not None:
+                job.complete = True
+                raise self.refusal(*made.error)
+            joined.text += made.text
+            joined.log_probs += made.log_probs
+            joined.finish = made.finish or joined.finish
+        job.complete = True
+        return joined
+
+    def refusal(self, message: str, code: str) -> OpenAIError:
+        """An error of the engine's as the client gets it."""
+        status = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
+        message, param = named(message, self._param)
+        too_long = "do not fit" in message
+        return OpenAIError(
+            status, message, param=param, code="context_length_exceeded" if too_long else None
+        )
+
+    async def _stream(self, client: Client, headers: Headers, writer: Writer) -> None:
+        """Answer piece by piece, once the first sequence has begun."""
+        await self._first_heads()
+        start = [*headers, (b"content-type", EVENTS), (b"cache-control", b"no-store")]
+        await client.send({"type": "http.response.start", "status": 200, "headers": start})
+        begun = writer.begin()
+        if begun:
+            await client.send({"type": "http.response.body", "body": begun, "more_body": True})
+        try:
+            if len(self._jobs) == 1:
+                await self._follow(self._jobs[0], client, writer)
+            else:
+                await self._gather([self._follow(job, client, writer) for job in self._jobs])
+            last = writer.end(self.usage())
+        except TritonLost as error:
+            last = _error_event(_lost(error))
+        except OpenAIError as error:
+            last = _error_event(error)
+        await client.send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _first_heads(self) -> None:
+        """Wait until an answer has begun that is no error. Raises Refusal for one that is."""
+        tasks = [asyncio.ensure_future(self._head(job)) for job in self._jobs]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except TritonLost as error:
+            raise _lost(error) from error
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _head(self, job: Job) -> None:
+        await job.head()
+        if job.upstream.status != HTTPStatus.OK:
+            await self._whole(job)
+
+    async def _follow(self, job: Job, client: Client, writer: Writer) -> None:
+        """One sequence to its end. Raises OpenAIError for an error of the engine's."""
+        if job.upstream.status == 0:
+            await self._head(job)
+        flow = Flow(job, writer, client.write, self.refusal)
+        while not await job.upstream.pass_to(flow.take):
+            if flow.left:
+                left, flow.left = flow.left, b""
+                await client.send({"type": "http.response.body", "body": left, "more_body": True})
+            if flow.error is not None:
+                job.complete = True
+                raise flow.error
+        rest = b"".join(flow.made(event) for event in job.reader.end())
+        if flow.error is not None:
+            raise flow.error
+        job.complete = True
+        if rest:
+            await client.send({"type": "http.response.body", "body": rest, "more_body": True})
+
+
+class Flow:
+    """A sequence's pieces, written as they come where the client keeps up."""
+
+    def __init__(
+        self,
+        job: Job,
+        writer: Writer,
+        write: Callable[[bytes], bool],
+        refusal: Callable[[str, str], OpenAIError],
+    ) -> None:
+        self._read = job.reader.read
+        self._choice = job.choice
+        self._piece = writer.piece
+        self._write = write
+        self._refusal = refusal
+        self.left = b""  # to be sent with patience
+        self.error: OpenAIError | None = None  # that ended it
+
+    def take(self, data: Any) -> bool:
+        """Take a piece of the engine's answer; False if something is left, or it has failed."""
+        out = b""
+        for event in self._read(data):
+            out += self.made(event)
+        if self.error is not None or (out and not self._write(out)):
+            self.left = out
+            return False
+        return True
+
+    def made(self, event: list[Any]) -> bytes:
+        """What the client gets of an event."""
+        piece = self._choice.read(event)
+        if piece.error is not None:
+            self.error = self.error or self._refusal(*piece.error)
+            return b""
+        return one_line(self._piece(self._choice, piece))
+
+
+def _lost(error: TritonLost) -> Any:
+    if isinstance(error, CutOff):
+        return OpenAIError(503, str(error), close=True)
+    refusal = cut_off()
+    return OpenAIError(refusal.status, refusal.message, close=True)
+
+
+def _error_event(error: OpenAIError) -> bytes:
+    """An error in a stream that has begun, which ends it."""
+    body = error_body(error.status, error.message, error.param, error.code)
+    return one_line(b"data: " + body + b"\n\n")
+
+
+def written(data: Any) -> bytes:
+    """JSON, UTF-8, without blanks."""
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")

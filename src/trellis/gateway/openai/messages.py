@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The messages of a chat, checked, and the prompt that the model's own template makes of them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from trellis.gateway.openai.asking import encode
+from trellis.gateway.openai.errors import OpenAIError, bad, named
+from trellis.gateway.openai.fields import Fields
+from trellis.gateway.openai.served import Served
+from trellis.gateway.state import State
+from trellis.tokenizers import TokenizerError
+
+TEXT_PARTS = ("text", "input_text", "output_text")
+MEDIA = "only text is read here; send parts of the type text"
+INLINE_BYTES = 2048  # of text: shorter prompts are encoded at once, others by a thread
+
+
+class Message(Fields):
+    """A message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    audio: Any = None
+    annotations: Any = None
+    function_call: Any = None
+
+
+Messages = Annotated[list[Message], Field(min_length=1)]
+
+
+def plain_messages(messages: Sequence[Message], developer: bool) -> list[dict[str, Any]]:
+    """Messages as a chat template gets them: their contents are text.
+
+    `developer`: whether the template knows this role; else it is `system`.
+    Raises OpenAIError, naming the place.
+    """
+    return [_plain(f"messages[{at}]", message, developer) for at, message in enumerate(messages)]
+
+
+def _plain(where: str, message: Message, developer: bool) -> dict[str, Any]:
+    if message.audio is not None:
+        raise bad(f"{where}.audio", MEDIA, "unsupported_parameter")
+    if message.function_call is not None:
+        raise bad(f"{where}.function_call", "send tool_calls", "unsupported_parameter")
+    role = message.role
+    if role == "developer" and not developer:
+        role = "system"
+    made: dict[str, Any] = {"role": role}
+    if message.content is not None:
+        made["content"] = _text(f"{where}.content", message.content)
+    elif role != "assistant" or not message.tool_calls:
+        raise bad(f"{where}.content", "missing; send text", "missing_required_parameter")
+    for name in ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning"):
+        value = getattr(message, name)
+        if value is not None:
+            made[name] = value
+    return made
+
+
+def _text(where: str, content: str | list[dict[str, Any]]) -> str:
+    """The text of a message; of several parts a line each."""
+    if isinstance(content, str):
+        return content
+    texts = []
+    for at, part in enumerate(content):
+        kind = part.get("type")
+        if kind not in TEXT_PARTS:
+            raise bad(f"{where}[{at}].type", f"{str(kind)[:32]!r}: {MEDIA}", "unsupported_content")
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise bad(f"{where}[{at}].text", "missing or no text; send a string", "invalid_value")
+        texts.append(text)
+    return "\n".join(texts)
+
+
+async def chat_prompt(
+    state: State,
+    served: Served,
+    messages: Sequence[Message],
+    add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
+    arguments: dict[str, Any] | None = None,
+    param: str = "messages",
+) -> tuple[str, list[int]]:
+    """The prompt of a chat and its ids. Raises OpenAIError.
+
+    A process renders the template, and a thread waits for it; `arguments`: the template's own.
+    """
+    plain = plain_messages(messages, served.knows_developer)
+
+    def work() -> tuple[str, list[int] | None]:
+        text = served.tokenizer.chat_prompt(
+            plain,
+            add_generation_prompt,
+            continue_final_message=continue_final_message,
+            arguments=arguments,
+        )
+        return text, encode(served, text, True, param) if served.thread_safe else None
+
+    loop = asyncio.get_running_loop()
+    try:
+        text, ids = await loop.run_in_executor(state.encoders, work)
+    except TokenizerError as error:
+        message, name = named(str(error), param)
+        raise OpenAIError(400, message, param=name or param) from None
+    return text, ids if ids is not None else encode(served, text, True, param)
+
+
+async def text_ids(state: State, served: Served, text: str, bare: bool, param: str) -> list[int]:
+    """The ids of a text; a long one is encoded by a thread. Raises OpenAIError."""
+    if len(text) <= INLINE_BYTES or not served.thread_safe:
+        return encode(served, text, bare, param)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(state.encoders, encode, served, text, bare, param)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GET /v1/models and /v1/models/{id}: the ensembles that are loaded, and their LoRA adapters."""
+
+import json
+from typing import Any
+
+from trellis.gateway.openai.endpoint import Endpoint, send_json
+from trellis.gateway.openai.served import no_model
+from trellis.gateway.refusals import unreachable
+from trellis.gateway.relays import INDEX_PATH, opening
+from trellis.gateway.sending import Client, Scope
+from trellis.gateway.state import State
+from trellis.gateway.triton import TritonLost
+
+READY = "READY"
+
+
+class ModelList(Endpoint):
+    """All of them."""
+
+    async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
+        """Answer one request. Raises Refusal."""
+        await send_json(client, {"object": "list", "data": await served_models(self.state)})
+
+
+class OneModel(Endpoint):
+    """One of them."""
+
+    async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
+        """Answer one request. Raises OpenAIError: 404 for one that is not there."""
+        name = scope["path_params"]["name"]
+        for model in await served_models(self.state):
+            if model["id"] == name:
+                await send_json(client, model)
+                return
+        raise no_model(name)
+
+
+async def served_models(state: State) -> list[dict[str, Any]]:
+    """What can be named as `model`. Raises Refusal where Triton cannot be asked."""
+    try:
+        reply = await state.triton.ask("POST", INDEX_PATH, b"{}", opening(state.settings))
+    except TritonLost:
+        raise unreachable() from None
+    ready = {each["name"] for each in json.loads(reply.body) if each.get("state") == READY}
+    found = []
+    for made in state.models.made().values():
+        if made.name in ready:
+            about = {"object": "model", "created": made.made_at, "owned_by": "trellis"}
+            found.append({"id": made.name, **about})
+            found += [
+                {"id": adapter, **about, "root": made.name, "parent": made.name}
+                for adapter in made.lora_adapters
+            ]
+    return found

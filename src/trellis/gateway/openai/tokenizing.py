@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""POST /tokenize and /detokenize: text to ids and back, as the model sees them."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from trellis.gateway.openai.choices import token_text
+from trellis.gateway.openai.completions import Ids
+from trellis.gateway.openai.endpoint import Endpoint, send_json
+from trellis.gateway.openai.errors import bad
+from trellis.gateway.openai.fields import Fields, read_fields
+from trellis.gateway.openai.messages import Messages, chat_prompt, text_ids
+from trellis.gateway.openai.served import find_served
+from trellis.gateway.sending import Client, Scope
+from trellis.panics import guarded
+
+
+class TokenizeRequest(Fields):
+    """A text, or the messages of a chat."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    prompt: str | None = None
+    messages: Messages | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    return_token_strs: bool | None = None
+
+
+class DetokenizeRequest(Fields):
+    """Ids."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    tokens: Ids
+    skip_special_tokens: bool | None = None
+
+
+class Tokenize(Endpoint):
+    """Text to ids."""
+
+    async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
+        """Answer one request. Raises Refusal."""
+        asked = read_fields(TokenizeRequest, body, self.state.limits)
+        if (asked.prompt is None) == (asked.messages is None):
+            raise bad("prompt", "send either prompt or messages")
+        served = await find_served(self.state, asked.model)
+        if asked.messages is not None:
+            continued = bool(asked.continue_final_message)
+            begins = asked.add_generation_prompt
+            _, ids = await chat_prompt(
+                self.state,
+                served,
+                asked.messages,
+                not continued if begins is None else begins,
+                continued,
+                asked.chat_template_kwargs,
+            )
+        else:
+            bare = asked.add_special_tokens is False
+            ids = await text_ids(self.state, served, asked.prompt or "", bare, "prompt")
+        made: dict[str, Any] = {"count": len(ids), "tokens": ids}
+        if served.route.bounds.max_seq_len:
+            made["max_model_len"] = served.route.bounds.max_seq_len
+        if asked.return_token_strs:
+            made["token_strs"] = [token_text(served.tokenizer, token)[0] for token in ids]
+        await send_json(client, made)
+
+
+class Detokenize(Endpoint):
+    """Ids to text, special tokens with it unless they are to be left out."""
+
+    async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
+        """Answer one request. Raises Refusal."""
+        asked = read_fields(DetokenizeRequest, body, self.state.limits)
+        served = await find_served(self.state, asked.model)
+        most = served.tokenizer.vocab_size - 1
+        if asked.tokens and max(asked.tokens) > most:
+            raise bad("tokens", f"{max(asked.tokens)} is not in the vocabulary; send 0 to {most}")
+        skip = bool(asked.skip_special_tokens)
+        await send_json(client, {"prompt": guarded(served.tokenizer.decode, asked.tokens, skip)})
