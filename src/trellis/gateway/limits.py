@@ -46,6 +46,7 @@ class Limits:
     parse_seconds: float = 2.0
     parse_memory_bytes: int = 512 << 20
     parse_queue: int = 64  # bodies that wait for that process
+    sequences: int = 256  # of one request to OpenAI's API: its prompts times n
 
     # What is asked, and what is answered.
     answer_bytes: int = 256 << 20  # of an answer that is read whole

@@ -84,7 +84,7 @@ def test_a_repository_as_it_is_made_is_asked_for_ids(repository: Path) -> None:
     assert way.requests is not None
     assert way.engine is not None
     assert (way.ensemble.model, way.engine.model) == ("ensemble_ids", "tensorrt_llm")
-    loaded = way.requests._preprocessor.tokenizer
+    loaded = way.requests.preprocessor.tokenizer
     assert loaded.decode == way.texts.decode  # one vocabulary, not two
 
 
@@ -196,9 +196,9 @@ def test_hooks_are_no_edit_and_are_run_here(
         assert plain is not None
         assert way is not None
         assert way.requests is not None
-        (ids,) = way.requests._preprocessor.encode(["hello"])
+        (ids,) = way.requests.preprocessor.encode(["hello"])
         assert isinstance(ids, list)
-        assert ids == plain.requests._preprocessor.encode(["HELLO"])[0]  # type: ignore[union-attr]
+        assert ids == plain.requests.preprocessor.encode(["HELLO"])[0]  # type: ignore[union-attr]
         assert way.texts.whole(ids) == "<HELLO>"
         assert way.texts.sequence().add(ids, ended=False) == "<HELLO>"
 
@@ -269,7 +269,7 @@ def test_two_tokenizers_are_two(repository: Path) -> None:
     way = way_of(repository)
     assert way is not None
     assert way.requests is not None
-    loaded = way.requests._preprocessor.tokenizer
+    loaded = way.requests.preprocessor.tokenizer
     assert loaded.decode != way.texts.decode
 
 

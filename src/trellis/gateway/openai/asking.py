@@ -6,6 +6,7 @@ from typing import Any
 
 from trellis.contract.client_inputs import EXCLUDE, LORA_NAME, MAX_TOKENS, SKIP, STREAM
 from trellis.errors import RequestError
+from trellis.gateway.engine_requests import Written
 from trellis.gateway.ids import new_id
 from trellis.gateway.openai.errors import OpenAIError, bad, named
 from trellis.gateway.openai.fields import Generating, Sampling
@@ -71,8 +72,7 @@ def read_inputs(
         values[EXCLUDE] = True
     if not served.is_cpp:
         values["return_finish_reason"] = True
-    seed = None if asked.seed is None else asked.seed
-    return Inputs(values, more, seed)
+    return Inputs(values, more, asked.seed)
 
 
 def _randomness(asked: Sampling) -> dict[str, Any]:
@@ -177,8 +177,8 @@ def check_ids(served: Served, ids: list[int], param: str) -> list[int]:
 
 def write(
     served: Served, inputs: Inputs, ids: list[int], number: int, more: dict[str, Any], param: str
-) -> tuple[str, Any]:
-    """The inner id and the engine's request (`Written`) for the sequence of that number.
+) -> tuple[str, Written]:
+    """The inner id and the engine's request for the sequence of that number.
 
     Each sequence has a seed of its own, so that they differ and can be had again.
     Raises OpenAIError.

@@ -144,8 +144,9 @@ def read_fields(kind: type[Asked], body: bytes, limits: Limits) -> Asked:
 
 
 def _wrong(kind: type[Fields], error: ValidationError, data: dict[str, Any]) -> OpenAIError:
-    """The first thing that is wrong with a body."""
-    first = error.errors(include_url=False, include_input=False)[0]
+    """What is wrong with a body: of a union's kinds, the one that fits it furthest."""
+    errors = error.errors(include_url=False, include_input=False)
+    first = max(errors, key=lambda each: len(_where(each["loc"], data)))
     where = _where(first["loc"], data)
     if first["type"] == "extra_forbidden":
         return bad(where, _unknown(where, kind), "unknown_parameter")

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from trellis.gateway.engine_requests import Written
 from trellis.gateway.openai.asking import Inputs, LogProbs, without_steps, write
 from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import EventReader, StepEvents, TritonEvents
-from trellis.gateway.openai.errors import OpenAIError, error_body, named
+from trellis.gateway.openai.errors import OpenAIError, bad, error_body, named
 from trellis.gateway.openai.served import Served
 from trellis.gateway.refusals import EVENTS, JSON, Headers, cut_off, one_line, unreachable
 from trellis.gateway.sending import Client, Receive, send_whole
@@ -24,6 +25,7 @@ from trellis.gateway.step_channel import STATUS
 from trellis.gateway.triton import ClientGone, CutOff, TritonLost
 from trellis.gateway.ways import StepWay, TritonWay, Upstream, Way
 
+INLINE_TOKENS = 4096  # of prompts that are written without a thread
 DONE = b"data: [DONE]\n\n"
 
 
@@ -94,29 +96,43 @@ class Generation:
         self, prompts: Sequence[Prompt], n: int, inputs: Inputs, log_probs: LogProbs, streams: bool
     ) -> None:
         """Make the requests for the engine. Raises OpenAIError."""
+        count, most = len(prompts) * n, self._state.limits.sequences
+        if count > most:
+            what = f"{count} sequences with {len(prompts)} prompts; send at most {most} (sequences)"
+            raise bad("n", what)
         served, route = self._served, self._served.route
         channel = await self._state.steps.find(served.engine.model) if route.has_steps else None
         if channel is None:
             more = without_steps(served, inputs)
         else:
             more = {**inputs.more, "return_usage": True}
+        self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         skip = inputs.values.get("skip_special_tokens")
-        for at, prompt in enumerate(prompts):
-            self._prompt_tokens += len(prompt.ids)
-            for number in range(n):
-                inner_id, made = write(served, inputs, prompt.ids, number, more, self._param)
-                index = at * n + number
-                choice = Choice(
-                    index, route.texts, served.tokenizer, prompt.ids, skip, log_probs.answer
-                )
-                if channel is not None:
-                    way: Way = StepWay(channel, made.body, JSON)
-                    reader: EventReader = StepEvents()
-                else:
-                    way = self._by_triton(made.body, inner_id, streams)
-                    ensemble = served.engine.ensemble
-                    reader = TritonEvents(ensemble, route.texts, inner_id, made.counted)
-                self._jobs.append(Job(way, reader, choice))
+
+        def work() -> list[tuple[str, Written]]:
+            return [
+                write(served, inputs, prompt.ids, number, more, self._param)
+                for prompt in prompts
+                for number in range(n)
+            ]
+
+        if self._prompt_tokens * n > INLINE_TOKENS:  # much JSON: others are served meanwhile
+            loop = asyncio.get_running_loop()
+            requests = await loop.run_in_executor(self._state.encoders, work)
+        else:
+            requests = work()
+        for index, (inner_id, made) in enumerate(requests):
+            prompt = prompts[index // n]
+            choice = Choice(
+                index, route.texts, served.tokenizer, prompt.ids, skip, log_probs.answer
+            )
+            if channel is not None:
+                way: Way = StepWay(channel, made.body, JSON)
+                reader: EventReader = StepEvents()
+            else:
+                way = self._by_triton(made.body, inner_id, streams)
+                reader = TritonEvents(served.engine.ensemble, route.texts, inner_id, made.counted)
+            self._jobs.append(Job(way, reader, choice))
 
     def _by_triton(self, body: bytes, inner_id: str, streams: bool) -> Way:
         model, state = self._served.model, self._state

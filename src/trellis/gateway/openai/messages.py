@@ -38,13 +38,18 @@ class Message(Fields):
 Messages = Annotated[list[Message], Field(min_length=1)]
 
 
-def plain_messages(messages: Sequence[Message], developer: bool) -> list[dict[str, Any]]:
+def plain_messages(
+    messages: Sequence[Message], developer: bool, param: str = "messages", before: int = 0
+) -> list[dict[str, Any]]:
     """Messages as a chat template gets them: their contents are text.
 
-    `developer`: whether the template knows this role; else it is `system`.
-    Raises OpenAIError, naming the place.
+    `developer`: whether the template knows this role; else it is `system`. `param`: the field
+    that they came by; `before`: how many of them came by another. Raises OpenAIError, naming the
+    place.
     """
-    return [_plain(f"messages[{at}]", message, developer) for at, message in enumerate(messages)]
+    return [
+        _plain(f"{param}[{at - before}]", message, developer) for at, message in enumerate(messages)
+    ]
 
 
 def _plain(where: str, message: Message, developer: bool) -> dict[str, Any]:
@@ -91,12 +96,14 @@ async def chat_prompt(
     continue_final_message: bool = False,
     arguments: dict[str, Any] | None = None,
     param: str = "messages",
+    before: int = 0,
 ) -> tuple[str, list[int]]:
     """The prompt of a chat and its ids. Raises OpenAIError.
 
     A process renders the template, and a thread waits for it; `arguments`: the template's own.
+    `param`, `before`: see plain_messages.
     """
-    plain = plain_messages(messages, served.knows_developer)
+    plain = plain_messages(messages, served.knows_developer, param, before)
 
     def work() -> tuple[str, list[int] | None]:
         text = served.tokenizer.chat_prompt(

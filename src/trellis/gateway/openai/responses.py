@@ -35,7 +35,7 @@ class InputMessage(Fields):
 
 
 class TextFormat(Fields):
-    """`text`."""
+    """`text`: what the answer's text is to be."""
 
     rejected: ClassVar[Mapping[str, str]] = {"format": LATER, "verbosity": "leave it out"}
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -119,7 +119,9 @@ class Responses(Endpoint):
             asked.text.check_rejected()
         log_probs, streams = asked.log_probs, bool(asked.stream)
         served = await find_served(self.state, asked.model)
-        text, ids = await chat_prompt(self.state, served, asked.messages(), param="input")
+        text, ids = await chat_prompt(
+            self.state, served, asked.messages(), param="input", before=bool(asked.instructions)
+        )
         most = asked.max_output_tokens or served.room(len(ids))
         inputs = read_inputs(served, asked, most, log_probs, streams)
         generation = Generation(self.state, served, "input")
