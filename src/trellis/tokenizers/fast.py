@@ -7,29 +7,20 @@ token's bytes: see `decoding.py`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import tokenizers
 from tokenizers import decoders, models
 
 from trellis.tokenizers.chat import ChatTemplate
+from trellis.tokenizers.cuts import cut_tokens
 from trellis.tokenizers.decoding import decoder_kinds, read_decoder
+from trellis.tokenizers.encoder import BackendEncoder, Encoder
 from trellis.tokenizers.errors import TokenizerError
 from trellis.tokenizers.files import AddedToken, guess, read_bytes, read_json
-from trellis.tokenizers.fragments import fragment_backend
 from trellis.tokenizers.stream import Leading
 from trellis.tokenizers.tokenizer import Tokenizer
-
-
-class Encoder(Protocol):
-    """Texts to ids, without BOS and EOS: another library than `tokenizers`."""
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-
-    def encode_fragment(self, text: str) -> list[int]:
-        """The ids of text in the middle of a sequence."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +41,8 @@ class FastTokenizer(Tokenizer):
     """`tokenizers.Tokenizer` behind this package's interface."""
 
     thread_safe = True
+    chat_tokens: tuple[str, ...] = ()
+    """Added tokens that the chat template names."""
 
     def __init__(
         self,
@@ -118,6 +111,16 @@ class FastTokenizer(Tokenizer):
         except (RuntimeError, TypeError, UnicodeEncodeError) as error:
             raise _unencodable([text], error) from error
 
+    @cached_property
+    def cut_tokens(self) -> tuple[str, ...]:
+        """See Tokenizer.cut_tokens."""
+        found = self._encoder.found_in_text()
+        if found is None:
+            return ()
+        ends = (self._added[token].decode() for token in self.end_ids if token in self._added)
+        preferred = (*self.chat_tokens, *ends)
+        return cut_tokens(found, not self.backend.encode_special_tokens, preferred)
+
     def _finish(self, ids: list[int]) -> list[int]:
         prefix = self._prefix
         if prefix and ids[: len(prefix)] != prefix:
@@ -146,31 +149,6 @@ class FastTokenizer(Tokenizer):
         if self.backend.model.id_to_token(token) == content:
             return self._decoding.piece_bytes(content)
         return self._decoding.added_bytes(content)
-
-
-class BackendEncoder:
-    """Encodes with `tokenizers`.
-
-    second_space: a text that begins with a space gets one more, as in sentencepiece.
-    """
-
-    def __init__(self, backend: tokenizers.Tokenizer, *, second_space: bool = False) -> None:
-        self._backend = backend
-        self._second_space = second_space
-        self._fragments: tokenizers.Tokenizer | None = None
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        if self._second_space:
-            texts = [" " + text if text[:1] in (" ", "▁") else text for text in texts]
-        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
-
-    def encode_fragment(self, text: str) -> list[int]:
-        """The ids of text in the middle of a sequence."""
-        if self._fragments is None:  # few servers need it
-            self._fragments = fragment_backend(self._backend)
-        return list(self._fragments.encode(text, add_special_tokens=False).ids)
 
 
 def open_tokenizer_json(path: Path) -> tokenizers.Tokenizer:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import tokenizers
 
 from trellis.tokenizers.chat import ChatTemplate
+from trellis.tokenizers.encoder import Encoder
 from trellis.tokenizers.errors import TokenizerError
 from trellis.tokenizers.fast import (
     Behaviour,
-    Encoder,
     FastTokenizer,
     add_roles,
     add_tokens,
@@ -115,6 +115,8 @@ def finish(
     )
     ids = {text.decode(errors="replace"): token for token, text in made.special_tokens.items()}
     made.more_end_ids = tuple(ids[end] for end in _ends_of_turns(config, kind) if end in ids)
+    sources = [template.source for template in config.templates.values()]
+    made.chat_tokens = tuple(text for text in ids if any(text in source for source in sources))
     return made
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import tokenizers
 
+from trellis.tokenizers.encoder import BackendEncoder, Encoder
 from trellis.tokenizers.errors import TokenizerError
-from trellis.tokenizers.fast import BackendEncoder, Encoder, FastTokenizer
+from trellis.tokenizers.fast import FastTokenizer
 from trellis.tokenizers.files import Config, read_bytes
 from trellis.tokenizers.opening import Kind, Options, finish, settle
 from trellis.tokenizers.spm import (
@@ -90,6 +91,7 @@ class _Finder:
     """Cuts a text at added tokens: 'a<s>b' -> [('a', 1), ('b', None)]."""
 
     def __init__(self, added: Sequence[Any], backend: tokenizers.Tokenizer) -> None:
+        self.added = added
         self._ids = {str(token.content): backend.token_to_id(token.content) for token in added}
         longest_first = sorted(added, key=lambda token: len(token.content), reverse=True)
         self.pattern = re.compile("|".join(map(_pattern, longest_first)) or "(?!)")
@@ -166,6 +168,10 @@ class PieceEncoder:
             ids += self._after(between) if self._spaces_lost else self._middle.encode(between)
             ids += () if token is None else (token,)
         return ids
+
+    def found_in_text(self) -> Sequence[tokenizers.AddedToken]:
+        """See Encoder.found_in_text: the library gets what stands between them, by itself."""
+        return self._parsed.added
 
     def _encode(self, text: str) -> list[int]:
         (first, token), *others = self._parsed(text)

@@ -58,6 +58,14 @@ class Tokenizer(ABC):
     _tables: Mapping[bool, TextTable] = MappingProxyType({})
 
     @property
+    def cut_tokens(self) -> tuple[str, ...]:
+        """Special tokens before which a text may be cut; () where nobody knows of any.
+
+        The ids of the parts, by `encode_bare` and joined, are those of the whole text.
+        """
+        return ()
+
+    @property
     def end_ids(self) -> tuple[int, ...]:
         """All ids that end an answer, `eos_id` first; () if none does."""
         first = () if self.eos_id is None else (self.eos_id,)
