@@ -43,9 +43,14 @@ class EngineRequests:
         types: Callable[[str], Any],
         steps: tuple[Step, Step],
         fields: Mapping[str, Field],
+        encode_bare: Callable[[str], list[int]] | None = None,
     ) -> None:
-        """`types`: numpy's for a data type of Triton's; `steps`: `preprocessing` and the engine."""
+        """`types`: numpy's for a data type of Triton's; `steps`: `preprocessing` and the engine.
+
+        `encode_bare`: what equals the tokenizer's, if anything.
+        """
         before, engine = steps
+        self._encode_bare = encode_bare or preprocessor.tokenizer.encode_bare
         self.preprocessor = preprocessor
         self._read = {
             name: (client, types(f"TYPE_{fields[client].kind}"))
@@ -78,7 +83,10 @@ class EngineRequests:
         """
         preprocessor = self.preprocessor
         text = preprocessor.limits.check_text(text.encode())
-        (row,) = [preprocessor.encode_bare(text)] if bare else preprocessor.encode([text])
+        if bare:
+            row = preprocessor.encode_bare(text, self._encode_bare)
+        else:
+            (row,) = preprocessor.encode([text])
         return preprocessor.limits.check_ids(row)
 
     def write(

@@ -46,6 +46,7 @@ class Limits:
     parse_seconds: float = 2.0
     parse_memory_bytes: int = 512 << 20
     parse_queue: int = 64  # bodies that wait for that process
+    prompt_cache_bytes: int = 64 << 20  # of a model: ids of beginnings of chats; 0: none are kept
     sequences: int = 256  # of one request to OpenAI's API: its prompts times n
 
     # What is asked, and what is answered.

@@ -122,11 +122,19 @@ def check_inner(model: Model) -> None:
 class Models:
     """The models of the server behind, asked for once and again when they may have changed."""
 
-    def __init__(self, triton_port: int, model_repo: str = "", short_way: bool = True) -> None:
+    def __init__(
+        self,
+        triton_port: int,
+        model_repo: str = "",
+        short_way: bool = True,
+        prompt_cache_bytes: int = 0,
+    ) -> None:
         """`model_repo`: the repository that ids are made text of; "": none.
 
-        `short_way`: whether engines may be asked by their step sockets.
+        `short_way`: whether engines may be asked by their step sockets. `prompt_cache_bytes`: what
+        each model's ids of beginnings of prompts may take.
         """
+        self._prompt_cache_bytes = prompt_cache_bytes
         self._short_way = short_way
         self._url = f"http://127.0.0.1:{triton_port}"
         self._repository = Path(model_repo) if model_repo else None
@@ -221,7 +229,8 @@ class Models:
                 return Plugins()
             loads, plugins = self._loads, self._plugins.get(key)
             if plugins is None:
-                plugins = _load_or_say(before, last, self._repository)
+                size = self._prompt_cache_bytes
+                plugins = _load_or_say(before, last, self._repository, size)
                 if loads == self._loads:
                     self._plugins[key] = plugins
             return plugins
@@ -240,11 +249,11 @@ def _reason(error: urllib.error.HTTPError) -> str:
         return f"the model cannot be asked (status {error.code})"
 
 
-def _load_or_say(before: Config, last: Config, repository: Path) -> Plugins:
+def _load_or_say(before: Config, last: Config, repository: Path, cache_bytes: int) -> Plugins:
     try:
         from trellis.gateway.plugin_loading import load_plugins
 
-        plugins = load_plugins(before, last, repository)
+        plugins = load_plugins(before, last, repository, cache_bytes)
     except Exception as error:  # of a tokenizer_type: the other way is still there
         plugins = Plugins(why_not=str(error))
     if plugins.why_not:

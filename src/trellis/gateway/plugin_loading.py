@@ -20,6 +20,7 @@ from trellis.pipeline.encode import Preprocessor
 from trellis.pipeline.hooks import load_hooks
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
 from trellis.repository.manifest import foreign_code
+from trellis.tokenizers.prefix_cache import PrefixEncoder
 from trellis.tokenizers.registry import type_module
 
 Config = Mapping[str, Any]
@@ -29,9 +30,12 @@ ENGINES = Path("trellis", "engine_host", "engines")
 CODE = frozenset({".py", ".pyc", ".so"})
 
 
-def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
+def load_plugins(
+    before: Config, last: Config, repository: Path, prompt_cache_bytes: int = 0
+) -> Plugins:
     """The plugins of `preprocessing` and `postprocessing`, by Triton's configurations of them.
 
+    `prompt_cache_bytes`: what the ids of beginnings of prompts may take.
     Raises what the tokenizer_type raises, ImportError where a package is missing.
     """
     reading, writing = (_settings(config, repository) for config in (before, last))
@@ -48,7 +52,8 @@ def load_plugins(before: Config, last: Config, repository: Path) -> Plugins:
     try:
         shared = tokenizer if _same_tokenizer(reading, writing) else None
         encoder = Preprocessor(reading, shared)
-        return Plugins(texts, encoder, numpy_type, RequestError)
+        memory = PrefixEncoder(encoder.tokenizer, prompt_cache_bytes)
+        return Plugins(texts, encoder, numpy_type, memory.encode_bare, RequestError)
     except Exception as error:  # whatever is raised there: texts can be made all the same
         return Plugins(texts, why_not=str(error))
 

@@ -17,5 +17,6 @@ class Plugins:
     texts: "Detokenizer | None" = None  # what `postprocessing` does
     preprocessor: "Preprocessor | None" = None  # what `preprocessing` does
     types: Callable[[str], Any] = str  # numpy's for a data type of Triton's
+    encode_bare: Callable[[str], list[int]] | None = None  # the tokenizer's, with a memory
     refusal: type[Exception] = ValueError  # what `preprocessor` raises for a bad request
     why_not: str = ""

@@ -122,7 +122,9 @@ def choose_route(
     )
     if plugins.preprocessor is None:
         return way
-    requests = EngineRequests(plugins.preprocessor, plugins.types, (steps[0], steps[1]), fields)
+    requests = EngineRequests(
+        plugins.preprocessor, plugins.types, (steps[0], steps[1]), fields, plugins.encode_bare
+    )
     asked = _source(config, engine, steps[1]["output_map"], shown, is_engine=True)
     return replace(
         way,

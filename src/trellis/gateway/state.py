@@ -29,7 +29,12 @@ class State:
         self.limits = limits
         self.draining = False  # this server was asked to stop
         self.triton = Triton(settings.triton_port, limits, loop)
-        self.models = Models(settings.triton_port, settings.model_repo, settings.short_way)
+        self.models = Models(
+            settings.triton_port,
+            settings.model_repo,
+            settings.short_way,
+            int(limits.prompt_cache_bytes),
+        )
         self.steps = StepChannels(settings.triton_pid)
         self.in_flight = RequestsInFlight()
         self.bodies = Bodies(limits.bodies_bytes)

@@ -97,12 +97,13 @@ class Preprocessor:
             self.engine_inputs.check_id(prompts.asked, self.tokenizer.skip_special_tokens)
         return prompts
 
-    def encode_bare(self, text: str) -> Row:
-        """A prompt that says itself whether it has a BOS, as a chat template's does."""
+    def encode_bare(self, text: str, encode: Callable[[str], list[int]]) -> Row:
+        """A prompt that says itself whether it has a BOS, as a chat template's does.
+
+        `encode`: the tokenizer's `encode_bare`, or what equals it.
+        """
         edited = text if self._prompt_hook is None else self._edit(text)
-        if not isinstance(edited, str):
-            return edited
-        return self._encode_one(edited, self.tokenizer.encode_bare)
+        return self._encode_one(edited, encode) if isinstance(edited, str) else edited
 
     def encode(self, texts: Sequence[str]) -> list[Row]:
         """All texts in one call; one by one only if one of them makes that call fail."""
