@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from trellis.ipc.disconnect_sender import PARAMETER
+from trellis.ipc.disconnect_sender import PARAMETER, PURPOSE
+from trellis.ipc.sockets import model_address
 
 Json = dict[str, Any]
 TEXT_INPUT = {"name": "text_input", "data_type": "TYPE_STRING", "dims": [1]}
@@ -32,6 +33,7 @@ def ensemble(by_id: bool) -> dict[str, Json]:
         },
         "tensorrt_llm": {
             "name": "tensorrt_llm",
+            "model_transaction_policy": {"decoupled": True},
             "backend": "tensorrtllm" if by_id else "python",
             "input": [],
             "output": [],
@@ -180,11 +182,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Host:
-    """The engine host of this process: it hears which clients are gone, once it listens."""
+    """An engine host of this process: it hears which clients are gone, once it listens."""
 
-    def __init__(self) -> None:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-        self.address = f"\0trellis.gone.{namespace}.{os.getpid()}".encode()
+    def __init__(self, model: str = "tensorrt_llm") -> None:
+        self.address = model_address(PURPOSE, model, os.getpid())
         self.pid = os.getpid()
         self.heard: list[str] = []
 

@@ -144,7 +144,7 @@ def test_the_requests_of_a_gone_client_leave_at_once(
         lost = [pool.submit(ask_with, token, 6000) for _ in range(3)]
         kept = pool.submit(ask_with, other, 400)
         eventually(lambda: state(repo)["in_engine"] == 4)
-        assert gone.tell(token)
+        assert gone.tell("tensorrt_llm", [token])
         assert all("cancelled" in future.result().text for future in lost)
         assert kept.result().status_code == 200
         # A request that comes after the news of its client is not begun.
@@ -169,7 +169,7 @@ def tell_as_nobody(server_pid: int, token: str) -> None:
     child = os.fork()
     if child == 0:
         os.setuid(65534)
-        told = DisconnectSender(server_pid).tell(token)
+        told = DisconnectSender(server_pid).tell("tensorrt_llm", [token])
         os._exit(0 if told else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

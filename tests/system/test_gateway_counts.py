@@ -15,6 +15,7 @@ from support.gateway_wire import ENSEMBLE, Wire, post, stream, wait_for
 from support.standin import Script
 from support.standin_server import Served, serve
 from trellis.gateway.counts import TELL_SECONDS, Counts
+from trellis.ipc.sockets import HTTP_COUNTS, model_address
 from trellis.server.process import Server
 from trellis.tokenizers import load
 
@@ -58,15 +59,16 @@ def test_every_way_counts_once(running: Server) -> None:
     wait_for(lambda: answered(running) == before + 3)
 
 
-def test_what_nobody_takes_is_told_again() -> None:
+def test_what_nobody_takes_is_told_again_and_each_model_hears_its_own() -> None:
     async def run() -> None:
         counts = Counts(os.getpid(), asyncio.get_running_loop())
-        counts.add("a")
-        counts.add("a")
+        counts.add("first", "a")
+        counts.add("first", "a")
+        counts.add("other", "c")
         counts._tell()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-            listener.bind(counts._address)
-            counts.add("b")
+            listener.bind(model_address(HTTP_COUNTS, "first", os.getpid()))
+            counts.add("first", "b")
             counts._tell_again()
             assert json.loads(listener.recv(100)) == {"a": 2, "b": 1}
             counts.close()

@@ -43,6 +43,16 @@ def step_of(served: str) -> str:
     return next((step for step in STEPS if served == step or served.endswith(f"_{step}")), "")
 
 
+def model_of(served: str) -> str:
+    """Which model a Triton model is a step of; what is called otherwise counts as of `ensemble`.
+
+    >>> model_of("qwen_tensorrt_llm"), model_of("preprocessing")
+    ('qwen', 'ensemble')
+    """
+    step = step_of(served)
+    return served.removesuffix(step).removesuffix("_") or ENSEMBLE if step else ENSEMBLE
+
+
 def check_name(name: str) -> None:
     """Raise ValueError for what is no name of a model, or one of those that its parts have."""
     if not NAME.fullmatch(name):

@@ -15,8 +15,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from trellis.ipc.disconnect_sender import MAX_DATAGRAM_BYTES, PARAMETER
-from trellis.ipc.sockets import datagram_socket, receive, server_address
+from trellis.ipc.disconnect_sender import MAX_DATAGRAM_BYTES, PARAMETER, PURPOSE
+from trellis.ipc.sockets import datagram_socket, model_address, receive
 
 REMEMBERED = 16384  # tokens of clients that left, for requests that are still on their way
 
@@ -38,7 +38,9 @@ def client_token(request: Any) -> str:
 class DisconnectListener:
     """Listens on a thread; `cancel` is called with the tokens of clients that left."""
 
-    def __init__(self, cancel: Callable[[frozenset[str]], None]) -> None:
+    def __init__(self, model: str, cancel: Callable[[frozenset[str]], None]) -> None:
+        """`model`: whose requests they are."""
+        self._address = model_address(PURPOSE, model, os.getppid())
         self._cancel = cancel
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._closed = threading.Event()
@@ -62,7 +64,7 @@ class DisconnectListener:
     def _bind(self) -> bool:
         """Whether the address is ours; one that this model replaces has it until it is unloaded."""
         try:
-            self._socket.bind(server_address("gone", os.getppid()))
+            self._socket.bind(self._address)
         except OSError:
             return False
         return True
@@ -81,7 +83,7 @@ class DisconnectListener:
             while True:
                 data, _ = receive(self._socket, MAX_DATAGRAM_BYTES)
                 word, *names = data.decode("ascii", "replace").split(" ")
-                if word == "gone":
+                if word == PURPOSE:
                     tokens.update(filter(None, names))
         except BlockingIOError:
             return frozenset(tokens)

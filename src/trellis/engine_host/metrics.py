@@ -7,7 +7,8 @@ import triton_python_backend_utils as pb_utils
 class Metrics:
     """Two figures; one thread reports them, and only what changed goes to the server."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        """`model`: whose they are, as Triton's own figures have it."""
         self._in_flight, self._cancelled = 0, 0
         gauges = pb_utils.MetricFamily(
             name="trellis_requests_in_flight",
@@ -19,8 +20,8 @@ class Metrics:
             description="Requests that ended because their client left, cancelled or stopped them",
             kind=pb_utils.MetricFamily.COUNTER,
         )
-        self._gauge = gauges.Metric(labels={})
-        self._counter = counters.Metric(labels={})
+        self._gauge = gauges.Metric(labels={"model": model})
+        self._counter = counters.Metric(labels={"model": model})
         self._families = (gauges, counters)  # a metric of a family that is gone raises
 
     def report(self, in_flight: int, cancelled: int) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trellis.contract.model_names import ENSEMBLE
 from trellis.engine_host.answers import INTERNAL, INVALID, UNAVAILABLE, Answer, Outlet
 from trellis.engine_host.engines.engine import (
     MAX_FAILED_STEPS,
@@ -49,11 +50,16 @@ class Scheduler:
     """Runs an engine on a thread of its own. `submit` and `cancel` may come from any thread."""
 
     def __init__(
-        self, load: Callable[[], Engine], senders: Senders, line: RequestQueue[Admission]
+        self,
+        load: Callable[[], Engine],
+        senders: Senders,
+        line: RequestQueue[Admission],
+        model: str = ENSEMBLE,
     ) -> None:
+        """`model`: the ensemble's, whose streams these are."""
         self._senders = senders
         self._line = line
-        self._watch = StreamWatch()
+        self._watch = StreamWatch(model)
         # An answer to cancel, several to end, WAKE for something in the line, None for the end.
         self._inbox: queue.SimpleQueue[Answer | Ending | str | None] = queue.SimpleQueue()
         self._running: dict[int, Admission] = {}
@@ -131,7 +137,9 @@ class Scheduler:
                 self._send()
                 for answer in self._watch.after_step(self.answers):
                     self._cancel(engine, answer)
-            self._fail_all(engine, "the server is shutting down", UNAVAILABLE)
+            self._fail_all(
+                engine, "the model is unloaded or the server is shutting down", UNAVAILABLE
+            )
             self._send()
             engine.close()
         except BaseException:

@@ -28,9 +28,10 @@ log = logging.getLogger("trellis.stream_watch")
 class StreamWatch:
     """Finds the streams of an ensemble whose client is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        """`model`: the ensemble's, of which both ends are steps."""
         self._judge = AbandonedStreams()
-        self._asking, self._telling = CountsClient(), CountsClient()
+        self._asking, self._telling = CountsClient(model), CountsClient(model)
         self._asked: float | None = None  # when, if an answer is awaited
         self._next = 0.0
         self._cut: deque[tuple[float, int]] = deque()  # (when, key) of streams to be forgotten

@@ -8,7 +8,7 @@ EVENT, EVENT_END = b"data: ", b"\n\n"
 # Triton answers every error of a model with 400; these are not the client's fault.
 STATUSES = {
     b"', the server is overloaded: ": 503,
-    b"', the server is shutting down": 503,
+    b"', the model is unloaded or the server is shutting down": 503,
     b"', the engine failed": 500,
     b"', the engine refused the request: ": 500,
     b"', the answer failed: ": 500,

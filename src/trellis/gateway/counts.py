@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many requests each ensemble was answered past Triton's own count of it.
 
-`preprocessing` hears it, and shows it on Triton's metrics page: see its http_counts.py.
+Its first step, `preprocessing`, hears it, and shows it on Triton's metrics page: see its
+http_counts.py.
 """
 
 import asyncio
 import contextlib
 import json
-import os
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
+
+from trellis.ipc.sockets import HTTP_COUNTS, model_address
 
 TELL_SECONDS = 1.0
 
@@ -19,17 +21,16 @@ class Counts:
 
     def __init__(self, server_pid: int, loop: asyncio.AbstractEventLoop) -> None:
         """`server_pid`: of the process tritonserver."""
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-        self._address = f"\0trellis.http_counts.{namespace}.{server_pid}".encode()
+        self._server_pid = server_pid
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._loop = loop
-        self._counts: Counter[str] = Counter()
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by who hears them
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, ensemble: str) -> None:
-        """A request for this ensemble was answered."""
-        self._counts[ensemble] += 1
+    def add(self, listener: str, model: str) -> None:
+        """A request was answered past this model; `listener`: the first step of its ensemble."""
+        self._counts[listener][model] += 1
         if self._timer is None:
             self._timer = self._loop.call_later(TELL_SECONDS, self._tell_again)
 
@@ -46,7 +47,8 @@ class Counts:
         self._timer = self._loop.call_later(TELL_SECONDS, self._tell_again) if again else None
 
     def _tell(self) -> None:
-        if self._counts:
+        for listener, counts in list(self._counts.items()):
+            address = model_address(HTTP_COUNTS, listener, self._server_pid)
             with contextlib.suppress(OSError):  # nobody is there, or it is behind: next time
-                self._socket.sendto(json.dumps(self._counts).encode(), self._address)
-                self._counts.clear()
+                self._socket.sendto(json.dumps(counts).encode(), address)
+                del self._counts[listener]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from trellis.gateway.abandoned_requests import AbandonedClient
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.body import stop_body
 from trellis.gateway.ids import RequestId, check_stop_key, new_id
@@ -164,7 +165,7 @@ class Generate:
             self._state.upstreams.discard(upstream)
             way.close(upstream, complete)
         for name in answer.success_of:
-            self._state.counts.add(name)
+            self._state.counts.add(model.counted_by, name)
 
     def _way(self, target: Target, path: str, model: Model, asked: Prepared) -> Way:
         if target.channel is not None:
@@ -172,7 +173,8 @@ class Generate:
         stop_path = f"{path}/generate" if model.stops_by_id else ""
         asked_path, inner_id = f"{target.path}/{self._verb}", asked.request_id.inner
         triton, abandoned = self._state.triton, self._state.abandoned
-        return TritonWay(triton, abandoned, asked_path, target.body, inner_id, stop_path)
+        client = AbandonedClient(inner_id, model.engines, stop_path)
+        return TritonWay(triton, abandoned, asked_path, target.body, client)
 
     async def _route(self, path: str, model: Model, asked: Prepared) -> Target:
         """What is asked, with which body, and what becomes of its answer.

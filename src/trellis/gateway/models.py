@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -56,6 +56,8 @@ class Model:
     inputs: dict[str, Field] = field(default_factory=dict)  # also of a model that is not checked
     outputs: dict[str, Output] = field(default_factory=dict)
     context: int = 0  # tokens that its engine can hold for a request; 0: not known
+    engines: tuple[str, ...] = ()  # the models that are told of a client that is gone
+    counted_by: str = ""  # the model that hears how often it was answered past Triton
 
     @property
     def checked(self) -> bool:
@@ -86,20 +88,40 @@ def read_model(
     outputs = read_outputs(config)
     is_ensemble = config.get("platform") == "ensemble"
     known = Model(config["name"], is_ensemble=is_ensemble, inputs=inputs, outputs=outputs)
-    if not is_ensemble or PROMPT not in inputs:
+    if not is_ensemble:
+        return replace(known, engines=(known.name,))
+    steps = {name: config_of(name) for name in step_names(config)}
+    known = replace(known, engines=tuple(_engines(steps, config_of)))
+    if PROMPT not in inputs:
         return known
-    steps = [config_of(step["model_name"]) for step in config["ensemble_scheduling"]["step"]]
     return replace(
         known,
         fields=inputs,
-        known_by_id=any(step.get("backend") == "tensorrtllm" for step in steps),
+        known_by_id=any(step.get("backend") == "tensorrtllm" for step in steps.values()),
         route=choose_route(config, config_of, inputs, load, as_made, has_steps),
-        responses=Responses.of(steps),
-        context=_context(steps),
+        responses=Responses.of(steps.values()),
+        context=_context(steps.values()),
+        counted_by=next(iter(steps), ""),
     )
 
 
-def _context(steps: Sequence[Config]) -> int:
+def step_names(ensemble: Config) -> list[str]:
+    """The models that an ensemble runs, in order."""
+    steps = ensemble.get("ensemble_scheduling", {}).get("step", [])
+    return [step["model_name"] for step in steps]
+
+
+def _engines(steps: Mapping[str, Config], config_of: Callable[[str], Config]) -> Iterator[str]:
+    """Those that may run for long, of the models of an ensemble: they answer as they wish."""
+    for name, step in steps.items():
+        if step.get("platform") == "ensemble":
+            inner = {each: config_of(each) for each in step_names(step)}
+            yield from _engines(inner, config_of)
+        elif step.get("model_transaction_policy", {}).get("decoupled"):
+            yield name
+
+
+def _context(steps: Iterable[Config]) -> int:
     """The most tokens of a request, as the configurations of an ensemble's models say it."""
     said = [
         step.get("parameters", {}).get(name, {}).get("string_value", "")

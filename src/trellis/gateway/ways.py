@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from trellis.gateway.abandoned_requests import AbandonedRequests
+from trellis.gateway.abandoned_requests import AbandonedClient, AbandonedRequests
 from trellis.gateway.step_channel import StepChannel, StepExchange
 from trellis.gateway.triton import Exchange, Triton
 
@@ -47,8 +47,7 @@ class TritonWay:
     abandoned: AbandonedRequests
     path: str
     body: bytes
-    inner_id: str
-    stop_path: str  # of the ensemble that ends a request by its id; "": the engine is told
+    client: AbandonedClient  # who is told once nobody wants the answer
 
     async def open(self) -> Exchange:
         """Ask. Raises TritonLost."""
@@ -59,7 +58,7 @@ class TritonWay:
         if complete:
             self.triton.release(upstream)
         else:
-            self.abandoned.add(upstream, self.inner_id, self.stop_path)
+            self.abandoned.add(upstream, self.client)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from trellis.ipc.sockets import datagram_socket, receive, server_address
+from trellis.ipc.sockets import datagram_socket, model_address, receive
 
 PURPOSE = "chunks"
 MAX_KEYS = 8192  # in a question
@@ -51,14 +51,14 @@ class Table(Protocol):
 class CountsServer:
     """The side of `postprocessing`: a thread that answers."""
 
-    def __init__(self, table: Table) -> None:
-        """Raises OSError if the address is taken."""
+    def __init__(self, table: Table, model: str) -> None:
+        """`model`: whose streams they are. Raises OSError if the address is taken."""
         self._table = table
         self._epoch = secrets.randbits(64)
         self._closed = threading.Event()
         self._socket = datagram_socket()
         self._socket.setblocking(False)
-        self._socket.bind(server_address(PURPOSE, os.getppid()))
+        self._socket.bind(model_address(PURPOSE, model, os.getppid()))
         self._thread = threading.Thread(target=self._run, name="chunk-counts", daemon=True)
         self._thread.start()
 
@@ -92,10 +92,11 @@ class CountsServer:
 class CountsClient:
     """The side of the engine host; each thread has its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        """`model`: whose streams are asked for."""
         self._number = secrets.randbits(32)
         self._asked = 0
-        self._address = server_address(PURPOSE, os.getppid())
+        self._address = model_address(PURPOSE, model, os.getppid())
         self._socket = datagram_socket()
         self._socket.setblocking(False)
         self._socket.bind("")  # an address of the kernel's choice, for the answers

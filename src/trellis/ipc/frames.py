@@ -18,13 +18,12 @@ An event is of one request:
 number or a list of numbers or strings, as Triton's JSON has them.
 """
 
-import hashlib
 import json
 import struct
 from typing import Any
 
 from trellis.errors import TrellisError
-from trellis.ipc.sockets import server_address
+from trellis.ipc.sockets import model_address
 
 PROTOCOL = 1
 HELLO, ASK, LEAVE, EVENTS = "hello", "ask", "leave", "events"
@@ -41,8 +40,7 @@ class BadFrame(TrellisError, ValueError):
 
 def step_address(model: str, server_pid: int) -> bytes:
     """The address of a model's step socket, at the server of that process."""
-    name = hashlib.sha256(model.encode()).hexdigest()[:16]  # an address has 107 bytes at most
-    return server_address(f"steps.{name}", server_pid)
+    return model_address("steps", model, server_pid)
 
 
 def frame(*message: Any) -> bytes:

@@ -3,14 +3,16 @@
 
 Unix datagram sockets in Linux's abstract namespace, named after the server's process: nothing to
 clean up, and two servers never meet. The kernel tells who sent a datagram; what another user sent
-is dropped. `disconnect_sender.py` computes the same names from outside.
+is dropped. What concerns one model has an address with its name in it: models never meet, either.
 """
 
+import hashlib
 import os
 import socket
 import struct
 from typing import Any
 
+HTTP_COUNTS = "http_counts"  # the purpose of what the gateway counts
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
 
@@ -19,6 +21,12 @@ def server_address(purpose: str, server_pid: int) -> bytes:
     """The address for one purpose at the server of that process."""
     namespace = os.stat("/proc/self/ns/pid").st_ino  # a pid means something only within one
     return f"\0trellis.{purpose}.{namespace}.{server_pid}".encode()
+
+
+def model_address(purpose: str, model: str, server_pid: int) -> bytes:
+    """The address for one purpose of one model at the server of that process."""
+    name = hashlib.sha256(model.encode()).hexdigest()[:16]  # an address has 107 bytes at most
+    return server_address(f"{purpose}.{name}", server_pid)
 
 
 def datagram_socket() -> socket.socket:

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from trellis.contract.model_names import ENSEMBLE
 from trellis.ipc.sockets import datagram_socket, receive_into
 
 log = logging.getLogger("trellis.stream_announcements")
@@ -97,18 +98,18 @@ def id_digest(request_id: str) -> bytes:
     return hashlib.blake2b(request_id.encode(), digest_size=DIGEST_BYTES).digest()
 
 
-def socket_name(repository: Path) -> bytes:
-    """The address of one server's `postprocessing`: its process, its namespace, its repository."""
+def socket_name(repository: Path, model: str) -> bytes:
+    """The address of a model's `postprocessing`: its server, its namespace, its repository."""
     namespace = os.readlink("/proc/self/ns/pid")
-    place = f"{namespace} {os.getppid()} {repository.resolve()}"
+    place = f"{namespace} {os.getppid()} {model} {repository.resolve()}"
     return b"\0trellis." + hashlib.blake2b(place.encode(), digest_size=16).hexdigest().encode()
 
 
 class Announcer:
     """The side of `preprocessing`."""
 
-    def __init__(self, repository: Path) -> None:
-        self._address = socket_name(repository)
+    def __init__(self, repository: Path, model: str = ENSEMBLE) -> None:
+        self._address = socket_name(repository, model)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(SEND_SECONDS)
         self._failed = False
@@ -138,7 +139,7 @@ class Listener:
     `heard` is False until the first notice: then nobody announces, and ids are all there is.
     """
 
-    def __init__(self, repository: Path, most: int) -> None:
+    def __init__(self, repository: Path, most: int, model: str = ENSEMBLE) -> None:
         self.heard = False
         self._most = most
         self._counter = 0
@@ -149,7 +150,7 @@ class Listener:
         self._socket.setblocking(False)
         self._datagram = memoryview(bytearray(DATAGRAM_BYTES))
         try:
-            self._socket.bind(socket_name(repository))
+            self._socket.bind(socket_name(repository, model))
         except OSError as error:
             log.warning("no notices of new streams (%s): use no request id twice", error)
         # A thread, because the queue is short and a sender must not wait for the next token.

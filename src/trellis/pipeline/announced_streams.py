@@ -23,8 +23,8 @@ log = logging.getLogger("trellis.preprocessing")
 class IdStreams:
     """Settles which requests stream, and announces them to `postprocessing`."""
 
-    def __init__(self, repository: Path) -> None:
-        self._announcer = Announcer(repository)
+    def __init__(self, repository: Path, model: str) -> None:
+        self._announcer = Announcer(repository, model)
         self._warned = False
 
     def begin(

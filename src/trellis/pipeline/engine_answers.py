@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from trellis.contract.model_names import model_of
 from trellis.ipc.stream_announcements import UNKNOWN, Begun, Listener, id_digest
 from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.model_settings import ModelSettings
@@ -32,7 +33,7 @@ class EngineAnswers:
         quiet = settings.integer("stream_quiet_seconds") or 600
         self._detokenizer = detokenizer
         self._streams = StreamTable(detokenizer, most, quiet)
-        self._listener = Listener(settings.folder.parent.parent, most)
+        self._listener = Listener(settings.folder.parent.parent, most, model_of(settings.name))
         self._warned = False
 
     def begin_batch(self) -> None:

@@ -2,8 +2,8 @@
 """HTTP requests that the gateway answered past their ensemble, on Triton's metrics page.
 
 Triton counts a request for the models that it was asked, and the gateway asks the engine itself. So
-it tells here, by datagrams `{"ensemble": 3}`, how many answers more each ensemble has given. This
-model hears it because every ensemble has it, whatever its engine is.
+it tells here, by datagrams `{"ensemble": 3}`, how many answers more an ensemble and its engine have
+given. The first step of an ensemble hears it because each has one, whatever its engine is.
 """
 
 import contextlib
@@ -17,9 +17,8 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from trellis.ipc.sockets import datagram_socket, receive, server_address
+from trellis.ipc.sockets import HTTP_COUNTS, datagram_socket, model_address, receive
 
-PURPOSE = "http_counts"
 MAX_DATAGRAM_BYTES = 8192
 LOOK_SECONDS = 0.5
 log = logging.getLogger("trellis.preprocessing")
@@ -28,7 +27,9 @@ log = logging.getLogger("trellis.preprocessing")
 class HttpCounts:
     """Listens on a thread; of several instances of the model one at a time hears."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        """`model`: this one's name."""
+        self._address = model_address(HTTP_COUNTS, model, os.getppid())
         self._metrics: dict[str, Any] = {}
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -66,7 +67,7 @@ class HttpCounts:
     def _bind(self) -> bool:
         """Whether the address is ours; another instance has it for as long as it lives."""
         try:
-            self._socket.bind(server_address(PURPOSE, os.getppid()))
+            self._socket.bind(self._address)
         except OSError:
             return False
         return True

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from trellis.contract.model_names import model_of
 from trellis.errors import RequestError, one_line
 from trellis.ipc.chunk_counts import CountsServer
 from trellis.ipc.server_lifetime import end_with_server
@@ -41,7 +42,7 @@ class TritonPythonModel:
             quiet_seconds=settings.integer("stream_quiet_seconds") or 600,
         )
         self.engine_answers = EngineAnswers(self.detokenizer, settings) if own_engine else None
-        self.counts = None if own_engine else serve_counts(self.streams)
+        self.counts = None if own_engine else serve_counts(self.streams, model_of(settings.name))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order."""
@@ -111,10 +112,10 @@ class TritonPythonModel:
         return texts
 
 
-def serve_counts(streams: StreamTable) -> CountsServer | None:
+def serve_counts(streams: StreamTable, model: str) -> CountsServer | None:
     """Have the engine host learn which streams come through; None, with a warning, if it cannot."""
     try:
-        return CountsServer(streams)
+        return CountsServer(streams, model)
     except OSError as error:
         log.warning("streams that nobody reads will not be noticed (%s)", error)
         return None

@@ -12,6 +12,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from trellis.contract.model_names import model_of
 from trellis.errors import RequestError
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.pipeline.announced_streams import IdStreams
@@ -31,8 +32,9 @@ class TritonPythonModel:
         settings = ModelSettings.read(args)
         self.preprocessor = Preprocessor(settings)
         own_engine = self.preprocessor.engine_inputs is not None
-        self.id_streams = IdStreams(settings.folder.parent.parent) if own_engine else None
-        self.http_counts = HttpCounts()
+        repository, model = settings.folder.parent.parent, model_of(settings.name)
+        self.id_streams = IdStreams(repository, model) if own_engine else None
+        self.http_counts = HttpCounts(settings.name)
 
     def finalize(self) -> None:
         """End what listens."""

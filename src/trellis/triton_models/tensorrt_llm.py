@@ -13,6 +13,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from trellis.contract.model_names import model_of
 from trellis.engine_host.answers import INTERNAL, INVALID, UNAVAILABLE, Answer
 from trellis.engine_host.cancellation import CancellationWatch
 from trellis.engine_host.disconnect_listener import DisconnectListener, client_token
@@ -58,13 +59,16 @@ class TritonPythonModel:
         engine_type = settings.text("engine_type")
         sample = _sample(self.reader.tokenizer)
         self.loop = Scheduler(
-            lambda: load_engine(engine_type, settings, sample), self.senders, line
+            lambda: load_engine(engine_type, settings, sample),
+            self.senders,
+            line,
+            model_of(settings.name),
         )
-        self.watch = CancellationWatch(self.loop, Metrics().report)
-        self.gone = DisconnectListener(self._cancel_clients)
+        self.watch = CancellationWatch(self.loop, Metrics(settings.name).report)
+        self.gone = DisconnectListener(settings.name, self._cancel_clients)
         self.keys = itertools.count(1)
         self.tensors = StepTensors.of(args["model_config"])
-        self.steps = StepServer(args["model_name"], args["model_version"], os.getppid(), self)
+        self.steps = StepServer(settings.name, args["model_version"], os.getppid(), self)
 
     def execute(self, requests: list[Any]) -> None:
         """Hand every request to the scheduler; its answer leaves from a sender thread."""

@@ -5,11 +5,11 @@ import socket
 import threading
 
 from trellis.engine_host.disconnect_listener import DisconnectListener
-from trellis.ipc.sockets import datagram_socket, server_address
+from trellis.ipc.sockets import datagram_socket, model_address
 
 
 def test_a_model_that_replaces_another_listens_once_that_is_unloaded() -> None:
-    address = server_address("gone", os.getppid())
+    address = model_address("gone", "tensorrt_llm", os.getppid())
     heard = threading.Event()
     told: list[frozenset[str]] = []
 
@@ -19,7 +19,7 @@ def test_a_model_that_replaces_another_listens_once_that_is_unloaded() -> None:
 
     with datagram_socket() as replaced, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as front:
         replaced.bind(address)
-        gone = DisconnectListener(cancel)
+        gone = DisconnectListener("tensorrt_llm", cancel)
         try:
             front.sendto(b"gone before", address)
             replaced.close()

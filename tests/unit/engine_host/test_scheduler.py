@@ -247,4 +247,6 @@ def test_closing_ends_those_who_wait_too() -> None:
     time.sleep(0.05)
     host.loop.close()
     host.senders.close()
-    assert [error(sender) for sender in senders] == ["the server is shutting down"] * 3
+    assert [error(sender) for sender in senders] == [
+        "the model is unloaded or the server is shutting down"
+    ] * 3

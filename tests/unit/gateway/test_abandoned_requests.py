@@ -10,7 +10,7 @@ import pytest
 from support.fake_triton_http import Host
 from support.gateway_in_process import eventually
 from trellis.gateway import abandoned_requests as module
-from trellis.gateway.abandoned_requests import AbandonedRequests
+from trellis.gateway.abandoned_requests import AbandonedClient, AbandonedRequests
 from trellis.gateway.limits import Limits
 from trellis.gateway.triton import Exchange, Triton
 
@@ -18,6 +18,9 @@ LIMITS = Limits()
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"%x\r\n%s\r\n" % (1000, b"x" * 1000)
 END = b"0\r\n\r\n"
+
+ENGINE = "tensorrt_llm"
+NOBODY = AbandonedClient("x", ("nobody",))
 
 
 class Server:
@@ -68,7 +71,7 @@ def with_server(body: Body, limits: Limits = LIMITS, pid: int = 1, closes: bool 
 def test_an_answer_is_read_to_its_end_and_the_connection_closed_then() -> None:
     async def body(server: Server, ask: Open, abandoned: AbandonedRequests) -> None:
         exchange = await ask()
-        abandoned.add(exchange, "x")
+        abandoned.add(exchange, NOBODY)
         writer = server.writers[0]
         writer.write(HEAD)
         for _ in range(5000):  # more than any buffer holds: it is read
@@ -83,7 +86,7 @@ def test_an_answer_is_read_to_its_end_and_the_connection_closed_then() -> None:
 
 def test_an_error_of_400_ends_it_too() -> None:
     async def body(server: Server, ask: Open, abandoned: AbandonedRequests) -> None:
-        abandoned.add(await ask(), "x")
+        abandoned.add(await ask(), NOBODY)
         error = json.dumps({"error": "the client cancelled the request"}).encode()
         server.writers[0].write(
             b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(error), error)
@@ -96,7 +99,7 @@ def test_an_error_of_400_ends_it_too() -> None:
 @pytest.mark.parametrize("said", [b"", HEAD + CHUNK])
 def test_one_that_does_not_end_is_cut_off(said: bytes) -> None:
     async def body(server: Server, ask: Open, abandoned: AbandonedRequests) -> None:
-        abandoned.add(await ask(), "x")
+        abandoned.add(await ask(), NOBODY)
         server.writers[0].write(said)
         await asyncio.sleep(0.1)
         assert (len(abandoned), server.closed) == (1, 0)
@@ -109,7 +112,7 @@ def test_no_more_than_so_many_are_read_the_oldest_is_cut_off() -> None:
     async def body(server: Server, ask: Open, abandoned: AbandonedRequests) -> None:
         exchanges = [await ask() for _ in range(5)]
         for number, exchange in enumerate(exchanges):
-            abandoned.add(exchange, "x")
+            abandoned.add(exchange, NOBODY)
             assert len(abandoned) == min(number + 1, 3)
         await eventually(lambda: server.closed == 2)
         assert [one.transport.is_closing() for one in exchanges] == [
@@ -125,8 +128,8 @@ def test_no_more_than_so_many_are_read_the_oldest_is_cut_off() -> None:
 
 def test_a_server_that_closes_or_sends_what_is_no_http_ends_it() -> None:
     async def body(server: Server, ask: Open, abandoned: AbandonedRequests) -> None:
-        abandoned.add(await ask(), "x")
-        abandoned.add(await ask(), "x")
+        abandoned.add(await ask(), NOBODY)
+        abandoned.add(await ask(), NOBODY)
         server.writers[0].close()
         server.writers[1].write(b"what?\r\n\r\n")
         await eventually(lambda: len(abandoned) == 0)
@@ -141,9 +144,11 @@ def test_a_client_is_said_to_be_gone_for_as_long_as_its_answer_goes_on(
     host = Host()
 
     async def body(server: Server, ask: Open, abandoned: AbandonedRequests) -> None:
-        abandoned.add(await ask(), "ends")
-        abandoned.add(await ask(), "goes-on")
-        abandoned.add(await ask(), "by-id", "/v2/models/ensemble/generate")
+        abandoned.add(await ask(), AbandonedClient("ends", (ENGINE,)))
+        abandoned.add(await ask(), AbandonedClient("goes-on", (ENGINE,)))
+        abandoned.add(
+            await ask(), AbandonedClient("by-id", (ENGINE,), "/v2/models/ensemble/generate")
+        )
         with host.bound() as listener:
             await asyncio.sleep(0.25)
             assert set(_heard(listener)) == {"ends", "goes-on"}
@@ -156,7 +161,7 @@ def test_a_client_is_said_to_be_gone_for_as_long_as_its_answer_goes_on(
             _heard(listener)
             await asyncio.sleep(0.3)
             assert _heard(listener) == []
-            abandoned.add(await ask(), "last")
+            abandoned.add(await ask(), AbandonedClient("last", (ENGINE,)))
             await abandoned.close()
             assert set(_heard(listener)) == {"last"}
 
