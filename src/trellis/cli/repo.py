@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from trellis.contract.model_names import ENSEMBLE
 from trellis.engine_files.engine_folder import CHECKPOINT_ENGINES, EngineFolder, read_engine
 from trellis.errors import TrellisError
 from trellis.files import CopyMode
@@ -50,7 +51,11 @@ def main(
         str, typer.Option("--pp", help="pipeline parallel size (engines vllm and llmapi)")
     ] = "",
     replace: Annotated[
-        str, typer.Option("--replace", help="1: in the place of another engine's repository")
+        str, typer.Option("--replace", help="1: in the place of another engine's model")
+    ] = "",
+    name: Annotated[
+        str,
+        typer.Option("--name", help="of the model, to have several in a repository"),
     ] = "",
 ) -> None:
     """Assemble a repository that any Triton serves."""
@@ -68,6 +73,7 @@ def main(
             copy=copy_mode(engine_copy),
             mount=Path(mount) if mount else None,
             replace=replace not in ("", "0"),
+            name=name or ENSEMBLE,
         )
         assembly = assemble(plan, model_repo)
     except (OSError, TrellisError) as error:
@@ -76,9 +82,10 @@ def main(
     for note in assembly.notes:
         print(f"assemble: {note}", file=sys.stderr)
     state = "ready" if assembly.changed else "unchanged"
+    about = f"{name} " if name else ""
     what = plan.engine.trtllm or plan.engine.engine_type
     print(
-        f"{model_repo}: {state} (engine {engine}: {what}; tokenizer {tokenizer_type} from"
+        f"{model_repo}: {about}{state} (engine {engine}: {what}; tokenizer {tokenizer_type} from"
         f" {plan.tokenizer_dir})"
     )
 

@@ -57,8 +57,6 @@ def check_name(name: str) -> None:
     """Raise ValueError for what is no name of a model, or one of those that its parts have."""
     if not NAME.fullmatch(name):
         raise ValueError("use a-z, 0-9, _ and -, a letter or digit first, at most 64 characters")
-    if name == ENSEMBLE:
-        raise ValueError("this is the model without a name; leave NAME= out")
     if name in RESERVED:
         raise ValueError(f"Triton has a path of its own at /v2/models/{name}; choose another")
     for part in (*_PARTS, IDS_SUFFIX.removeprefix("_")):

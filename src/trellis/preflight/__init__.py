@@ -40,6 +40,7 @@ from trellis.preflight.repository import (
 )
 from trellis.ranks.options import RankOptions
 from trellis.ranks.placement import ranks_here
+from trellis.repository.manifest import model_names
 from trellis.server.triton import serving_python
 
 __all__ = ["Check", "Listening", "run_checks"]
@@ -75,8 +76,23 @@ def _checks(
     tritonserver: str,
     thorough: bool,
 ) -> Iterator[Check]:
+    names = model_names(model_repo)
+    several = len(names) > 1
+    for name in names:
+        checks = _model(model_repo, name, world_size, here, tritonserver, thorough)
+        yield from (check.of(name) if several else check for check in checks)
+    yield check_shared_memory(here(world_size))
+    yield check_open_files()
+    if listening is not None:
+        yield from check_listening(listening)
+
+
+def _model(
+    model_repo: Path, name: str, world_size: int, here: Here, tritonserver: str, thorough: bool
+) -> Iterator[Check]:
+    """What is looked at for one model of a repository."""
     try:
-        repository = read_repository(model_repo, serving_python(tritonserver))
+        repository = read_repository(model_repo, serving_python(tritonserver), name)
     except RepositoryError as error:
         yield Check("repository", str(error), "a repository of `make repo`", False, error.remedy)
         return
@@ -93,10 +109,6 @@ def _checks(
     else:
         yield check_server(tritonserver)
         yield from _python_engine(repository, world_size, here, thorough)
-    yield check_shared_memory(here(world_size))
-    yield check_open_files()
-    if listening is not None:
-        yield from check_listening(listening)
 
 
 def _trtllm(repository: Repository, world_size: int, here: Here) -> Iterator[Check]:

@@ -2,7 +2,7 @@
 """What a check found out: one line of a table, and the whole table for people."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +24,10 @@ class Check:
     def warns(self) -> bool:
         """Whether it will run, but less well than it could."""
         return self.ok and bool(self.remedy)
+
+    def of(self, model: str) -> "Check":
+        """The same, saying which model of several it is about."""
+        return replace(self, what=f"{model}: {self.what}")
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""

@@ -26,7 +26,7 @@ except Exception as error:
 
 def check_hooks(repository: Repository) -> Iterator[Check]:
     """One check where there are hooks; each model has the file."""
-    folders = [repository.path / model / "1" for model in MODELS]
+    folders = [repository.version(model) for model in MODELS]
     folders = [folder for folder in folders if (folder / FILE).is_file()]
     if not folders:
         return

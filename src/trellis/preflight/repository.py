@@ -18,12 +18,12 @@ from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from trellis.contract.model_names import ENSEMBLE, MODELS, served_as
 from trellis.engine_files.engine_config import EngineConfig, EngineConfigError, read_engine_config
 from trellis.errors import TrellisError
 from trellis.preflight.check import Check
-from trellis.repository.manifest import MANIFEST, read_manifest
+from trellis.repository.manifest import manifest_name, read_manifest
 from trellis.repository.model_config import ConfigTextError, parameters, parse_config
-from trellis.repository.model_configs import MODELS
 
 TOKENIZER_SECONDS = 120
 QUESTION = "What is the capital of France?"
@@ -67,20 +67,28 @@ class RepositoryError(TrellisError, ValueError):
 
 @dataclass(frozen=True)
 class Repository:
-    """The configurations of a repository, and its engine's if it is TensorRT-LLM's own."""
+    """The configurations of a repository's model, and its engine's if it is TensorRT-LLM's own.
+
+    They are known by the parts of the model, whatever its name is.
+    """
 
     path: Path
     configs: dict[str, ModelConfig]
     engine: EngineConfig | None
     python: str = sys.executable  # whose packages the models will import
+    name: str = ENSEMBLE  # of the model
 
     @property
     def engine_folder(self) -> Path:
         """Where `make repo` put the engine."""
-        return self.path / "tensorrt_llm" / "1"
+        return self.version("tensorrt_llm")
+
+    def version(self, model: str) -> Path:
+        """The version folder of a part."""
+        return self.path / served_as(model, self.name) / "1"
 
     def parameter(self, model: str, name: str) -> str:
-        """A parameter of a model, '' where it has none."""
+        """A parameter of a part, '' where it has none."""
         return parameters(self.configs[model]).get(name, "")
 
     @cached_property
@@ -90,7 +98,7 @@ class Repository:
         And `chat`: QUESTION in the chat form that the tokenizer's files give, if they give one.
         Or `error`, and `missing` if that is a module that the serving interpreter does not have.
         """
-        folder = self.path / "preprocessing" / "1"
+        folder = self.version("preprocessing")
         texts = json.dumps(parameters(self.configs["preprocessing"]))
         try:
             done = subprocess.run(
@@ -109,11 +117,14 @@ class Repository:
         return facts
 
 
-def read_repository(path: Path, python: str = sys.executable) -> Repository:
-    """Raises RepositoryError if a model or its configuration is missing or cannot be read."""
+def read_repository(path: Path, python: str = sys.executable, name: str = ENSEMBLE) -> Repository:
+    """A model of a repository.
+
+    Raises RepositoryError if a part or its configuration is missing or cannot be read.
+    """
     configs = {}
     for model in MODELS:
-        file = path / model / "config.pbtxt"
+        file = path / served_as(model, name) / "config.pbtxt"
         if not file.is_file():
             raise RepositoryError(f"{file} is missing", "make it with `make repo`")
         try:
@@ -122,8 +133,9 @@ def read_repository(path: Path, python: str = sys.executable) -> Repository:
             raise RepositoryError(str(error), "correct that line, or make it again") from error
     engine = None
     if configs["tensorrt_llm"].backend == "tensorrtllm":
-        engine = _engine(path / "tensorrt_llm" / "1" / "config.json", configs["preprocessing"])
-    return Repository(path, configs, engine, python)
+        file = path / served_as("tensorrt_llm", name) / "1" / "config.json"
+        engine = _engine(file, configs["preprocessing"])
+    return Repository(path, configs, engine, python, name)
 
 
 def _engine(file: Path, preprocessing: ModelConfig) -> EngineConfig:
@@ -185,11 +197,11 @@ def check_configuration(repository: Repository) -> Check:
 
 def check_large_files(repository: Repository) -> Iterator[Check]:
     """One failing check for each that has another size, or one good one for all."""
-    if not (repository.path / MANIFEST).is_file():
+    if not (repository.path / manifest_name(repository.name)).is_file():
         return  # filled by hand: nothing is known of its files
     sizes = {
         name: int(match[1])
-        for name, noted in read_manifest(repository.path).items()
+        for name, noted in read_manifest(repository.path, repository.name).items()
         if (match := SIZE.fullmatch(noted))
     }
     wrong = False

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Putting a model repository together: sources, tokenizer, engine, filled configuration.
 
-The result is self-contained: every Python model's version folder carries the part of this
+A repository holds one model or several, each with a manifest of its own. The result is
+self-contained: every Python model's version folder carries the part of this
 package that it runs, and the files of tokenizer and engine lie inside. It is built beside its
 place and moved there whole; building it again changes nothing, and what Trellis did not make is
 never touched.
@@ -11,13 +12,14 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 
 from trellis.contract.lora_adapters import PARAMETER
+from trellis.contract.model_names import ENSEMBLE, MODELS, check_name, served_as
 from trellis.data_folders import data_folder
 from trellis.engine_files.checkpoint import WEIGHTS
 from trellis.engine_files.engine_folder import EngineFolder
@@ -27,17 +29,18 @@ from trellis.pipeline.hooks import FILE, check_file
 from trellis.repository.folder_swap import recover, staging_folder, swap
 from trellis.repository.lora_adapters import FOLDER, Adapters, adapters_setting, read_adapters
 from trellis.repository.manifest import (
-    MANIFEST,
     PACKAGE,
     Wiring,
     digest,
     digests,
+    made_names,
+    manifest_name,
     read_manifest,
     wiring,
     write_manifest,
 )
 from trellis.repository.model_config import parse_config
-from trellis.repository.model_configs import MODELS, SOURCES, model_configs
+from trellis.repository.model_configs import SOURCES, model_configs
 
 TYPES = data_folder("tokenizers")
 # The parts of the package that an assembled model runs; `tensorrt_llm` runs `engine_host` too.
@@ -54,6 +57,7 @@ CARRIED = (
     "triton_models",
 )
 HOST = "engine_host"
+ENGINE = "tensorrt_llm"
 ENGINE_NAME = ".trellis_engine"  # the engine's folder, relative to where the repository lies
 END_IDS = "generation_config.json"
 TEMPLATES = "additional_chat_templates"
@@ -75,7 +79,8 @@ class Plan:
     settings: Mapping[str, str] = field(default_factory=dict)  # placeholders set by hand
     copy: CopyMode = "link"  # how the engine's files come into the repository
     mount: Path | None = None  # where it will be served from, if not where it is made
-    replace: bool = False  # whether a repository of another engine may be replaced
+    replace: bool = False  # whether a model of another engine may be replaced
+    name: str = ENSEMBLE  # of the model, beside others of the repository
 
     @functools.cached_property
     def adapters(self) -> Adapters:
@@ -84,9 +89,19 @@ class Plan:
 
     @property
     def python_models(self) -> tuple[str, ...]:
-        """The models that carry Python code: not TensorRT-LLM's own engine, not the ensemble."""
-        own = ("tensorrt_llm",) if self.engine.trtllm is not None else ()
-        return tuple(model for model in MODELS if model not in (*own, "ensemble"))
+        """The parts that carry Python code: not TensorRT-LLM's own engine, not the ensemble."""
+        own = (ENGINE,) if self.engine.trtllm is not None else ()
+        return tuple(model for model in MODELS if model not in (*own, ENSEMBLE))
+
+    @property
+    def version(self) -> Path:
+        """Where the engine's files lie in the repository."""
+        return Path(served_as(ENGINE, self.name), "1")
+
+    @property
+    def engine_name_file(self) -> str:
+        """The file that says which engine the model is of."""
+        return ENGINE_NAME if self.name == ENSEMBLE else f"{ENGINE_NAME}.{self.name}"
 
 
 def find_tokenizer_dir(tokenizer_type: str, engine: Path, given: Path | None) -> Path:
@@ -119,11 +134,17 @@ class Assembly:
 
 
 def assemble(plan: Plan, target: Path) -> Assembly:
-    """Make `target`, or bring it up to date; false if nothing had to change.
+    """Make the model of a plan in `target`, or bring it up to date; false if nothing had to change.
 
-    Raises AssemblyError if `target` holds something that Trellis did not make, or that was
-    edited since; TemplateError for settings that no model has; HookError for a file without hooks.
+    Other models there stay as they are. Raises AssemblyError if `target` holds something that
+    Trellis did not make, or that was edited since, or if the model's name cannot be;
+    TemplateError for settings that no part has; HookError for a file without hooks.
     """
+    if plan.name != ENSEMBLE:
+        try:
+            check_name(plan.name)
+        except ValueError as error:
+            raise AssemblyError(f"NAME={plan.name}: {error}") from None
     folder = target.resolve()  # a link to a repository stays a link
     for name, source in (("ENGINE", plan.engine.path), ("TOKENIZER_DIR", plan.tokenizer_dir)):
         if source.resolve().is_relative_to(folder):
@@ -132,13 +153,14 @@ def assemble(plan: Plan, target: Path) -> Assembly:
         check_file(plan.hooks)
     recover(folder)
     _check_engine(plan, target, folder)
-    made = _made_before(folder, _sources(plan))
+    made = _made_before(folder, plan)
     if plan.mount is not None and not plan.mount.is_absolute():
         raise AssemblyError(f"MOUNT={plan.mount}: give an absolute path, such as /{plan.mount}")
     settings = {**plan.settings, **adapters_setting(plan.adapters)}
     texts, notes = model_configs(
-        plan.engine, plan.tokenizer_type, settings, plan.mount or target.absolute()
+        plan.engine, plan.tokenizer_type, settings, plan.mount or target.absolute(), plan.name
     )
+    _check_clash(plan, target, texts, made or {})
     return Assembly(_make(plan, folder, texts, made), (*plan.engine.notes, *notes))
 
 
@@ -147,16 +169,30 @@ def _engine_name(plan: Plan, folder: Path) -> str:
 
 
 def _check_engine(plan: Plan, target: Path, folder: Path) -> None:
-    """Raise AssemblyError for a repository of another engine, unless it may be replaced."""
-    named = folder / ENGINE_NAME
+    """Raise AssemblyError for a model of another engine, unless it may be replaced."""
+    named = folder / plan.engine_name_file
     if plan.replace or not named.is_file():
         return
     there = named.read_text(encoding="utf-8", errors="surrogateescape").strip()
     if there != _engine_name(plan, folder):
         raise AssemblyError(
-            f"REPO={target}: was made for another engine, ENGINE={there}; choose another REPO=, or"
-            " say REPLACE=1 to replace it"
+            f"REPO={target}: {plan.name} was made for another engine, ENGINE={there}; choose"
+            " another REPO=, or another NAME= to have both, or say REPLACE=1 to replace it"
         )
+
+
+def _check_clash(
+    plan: Plan, target: Path, texts: Mapping[str, str], made: Mapping[str, str]
+) -> None:
+    """Raise AssemblyError where a folder of somebody else's has the name of a named model's."""
+    for part in texts if plan.name != ENSEMBLE else ():
+        served = served_as(part, plan.name)
+        own = any(name.startswith(f"{served}/") for name in made)
+        if not own and any((target / served).glob("*")):
+            raise AssemblyError(
+                f"NAME={plan.name}: REPO={target} has a folder {served} that `make repo` did not"
+                " make; choose another NAME=, or move the folder away"
+            )
 
 
 def _make(
@@ -165,15 +201,16 @@ def _make(
     target.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(target) as staging:
         _build(plan, staging, target, texts)
-        name = _engine_name(plan, target)
-        (staging / ENGINE_NAME).write_text(f"{name}\n", encoding="utf-8", errors="surrogateescape")
+        name = f"{_engine_name(plan, target)}\n"
+        file = staging / plan.engine_name_file
+        file.write_text(name, encoding="utf-8", errors="surrogateescape")
         hashes = digests(staging)
         if made == hashes:
             return False
-        write_manifest(staging, hashes, _wirings(texts), lora_adapters=tuple(plan.adapters))
+        write_manifest(staging, hashes, _wirings(texts), plan.name, tuple(plan.adapters))
         staging.chmod(0o755)
         try:
-            swap(staging, target, {*(made or ()), MANIFEST})
+            swap(staging, target, {*(made or ()), manifest_name(plan.name)})
         except FileExistsError as error:
             raise AssemblyError(f"REPO={target}: {error}") from error
         return True
@@ -183,36 +220,36 @@ def _wirings(texts: Mapping[str, str]) -> dict[str, Wiring]:
     """The wiring of each ensemble."""
     configs = {model: parse_config(text, model) for model, text in texts.items()}
     return {
-        model: wiring(MessageToDict(config, preserving_proto_field_name=True))
-        for model, config in configs.items()
+        config.name: wiring(MessageToDict(config, preserving_proto_field_name=True))
+        for config in configs.values()
         if config.platform == "ensemble"
     }
 
 
 def _build(plan: Plan, staging: Path, target: Path, texts: Mapping[str, str]) -> None:
     for model, text in texts.items():
-        version = staging / model / "1"
+        version = staging / served_as(model, plan.name) / "1"
         version.mkdir(parents=True)
-        (staging / model / "config.pbtxt").write_text(text, encoding="utf-8")
+        (version.parent / "config.pbtxt").write_text(text, encoding="utf-8")
         if model in plan.python_models:
             _add_python(model, version, plan)
     for file in plan.engine.files:
-        name = Path("tensorrt_llm", "1", file.name)
+        name = plan.version / file.name
         place(file, staging / name, plan.copy, target / name)
     for adapter, files in plan.adapters.items():
-        folder = Path("tensorrt_llm", "1", FOLDER, adapter)
+        folder = plan.version / FOLDER / adapter
         (staging / folder).mkdir(parents=True)
         for file in files:
             place(file, staging / folder / file.name, plan.copy, target / folder / file.name)
 
 
 def _add_python(model: str, version: Path, plan: Plan) -> None:
-    """Code, the tokenizer_types and the tokenizer's files of one Python model."""
+    """Code, the tokenizer_types and the tokenizer's files of one Python part."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.json")
     shutil.copytree(SOURCES / model / "1", version, dirs_exist_ok=True, ignore=ignore)
     package = version / "trellis"
     package.mkdir()
-    for name in (*CARRIED, HOST) if model == "tensorrt_llm" else CARRIED:
+    for name in (*CARRIED, HOST) if model == ENGINE else CARRIED:
         source = PACKAGE / name
         if source.is_dir():
             shutil.copytree(source, package / name, ignore=ignore)
@@ -285,19 +322,23 @@ def _sources(plan: Plan) -> set[tuple[int, int]]:
     return {_identity(file) for file in files if file.exists()}
 
 
-def _made_before(target: Path, sources: Collection[tuple[int, int]]) -> dict[str, str] | None:
-    """The manifest of an earlier assembly, or None where there is nothing yet.
+def _made_before(target: Path, plan: Plan) -> dict[str, str] | None:
+    """The manifest of an earlier assembly of this model, or None where there is nothing yet.
 
-    A link to one of `sources` that has another content by now was not edited in the repository:
-    the engine was built again.
+    A link to a file of the engine's or the tokenizer's that has another content by now was not
+    edited in the repository: the engine was built again.
     """
+    sources = _sources(plan)
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
-    if not (target / MANIFEST).is_file():
+    names = made_names(target)
+    if not names:
         raise AssemblyError(
             f"REPO={target}: exists and was not made by `make repo`; name another folder"
         )
-    made = read_manifest(target)
+    if plan.name not in names:
+        return None
+    made = read_manifest(target, plan.name)
     edited = [
         name
         for name, value in made.items()

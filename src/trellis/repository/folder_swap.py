@@ -2,6 +2,7 @@
 """A folder replaced by a new one in one step, keeping in it what somebody else put there."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -9,6 +10,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import psutil
+
+OWN = ".replaced.json"  # in a folder that is replaced: which of its files are not carried over
 
 
 @contextlib.contextmanager
@@ -36,13 +39,15 @@ def swap(staging: Path, target: Path, own: Collection[str]) -> None:
     if target.exists():
         os.rename(target, old)
     try:
+        if old.exists():
+            (old / OWN).write_text(json.dumps(sorted(own)))
         os.rename(staging, target)
         _carry(foreign, old, target)
     except BaseException:
         if target.exists():
             _carry(foreign, old, target)  # renames only: what was begun is finished
         else:
-            os.rename(old, target)
+            _put_back(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -82,10 +87,29 @@ def recover(target: Path) -> None:
     """Put back, or remove, what a run that was killed left beside `target`."""
     for old in target.parent.glob(f".{target.name}.old.*"):
         if _abandoned(old) and not target.exists():
-            os.rename(old, target)
+            _put_back(old, target)
+        elif _abandoned(old):
+            _finish(old, target)
     for staging in target.parent.glob(f".{target.name}.new.*"):
         if _abandoned(staging):
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put_back(old: Path, target: Path) -> None:
+    (old / OWN).unlink(missing_ok=True)
+    os.rename(old, target)
+
+
+def _finish(old: Path, target: Path) -> None:
+    """Carry over what a run that was killed in the midst of it had not yet; other models, say."""
+    try:
+        own = json.loads((old / OWN).read_text())
+    except (OSError, ValueError):
+        return
+    foreign = _foreign(old, {*own, OWN})
+    if not any(os.path.lexists(target / name) and not (target / name).is_dir() for name in foreign):
+        _carry(foreign, old, target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _abandoned(folder: Path) -> bool:

@@ -94,6 +94,13 @@ def made_names(repository: Path) -> list[str]:
     return [ENSEMBLE, *named] if (repository / MANIFEST).is_file() else named
 
 
+def model_names(repository: Path) -> list[str]:
+    """The models of a repository, by the names of their ensembles; one filled by hand, too."""
+    names = made_names(repository)
+    by_hand = ENSEMBLE not in names and (repository / ENSEMBLE / "config.pbtxt").is_file()
+    return [ENSEMBLE, *names] if by_hand or not names else names
+
+
 def made_models(repository: Path) -> list[MadeModel]:
     """The models that `make repo` made of a repository; `ensemble` first, then by name.
 

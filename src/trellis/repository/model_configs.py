@@ -6,11 +6,13 @@ TensorRT-LLM itself `tensorrt_llm` is written from the contract of its release, 
 the templates wired to it.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from trellis.contract.model_names import BLS, ENSEMBLE, MODELS, served_as
 from trellis.contract.placeholder import PlaceholderError, known_placeholders, translate
 from trellis.contract.release import Contract, read_contract, release_for
 from trellis.data_folders import data_folder
@@ -35,9 +37,9 @@ from trellis.repository.wiring import (
 )
 
 SOURCES = data_folder("model_repo_src")
-MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble")
+ENGINE = "tensorrt_llm"  # the part that the engine runs in
 GENERATED = "Written by `make repo` for an engine of TensorRT-LLM {version} (contract {release})."
-BLS, BLS_ALIAS = "tensorrt_llm_bls", "bls_alias"
+BLS_ALIAS = "bls_alias"
 BLS_ABOUT = "`ensemble` under the name that NVIDIA's tools use. Written by `make repo`."
 IDS_ABOUT = "`ensemble` without `postprocessing`, for the HTTP gateway. Written by `make repo`."
 
@@ -49,16 +51,29 @@ MIN_CPU_CACHE_TOKENS = 16384  # 64 requests of 256 tokens
 
 
 def model_configs(
-    engine: EngineFolder, tokenizer_type: str, settings: Mapping[str, str], mount: Path
+    engine: EngineFolder,
+    tokenizer_type: str,
+    settings: Mapping[str, str],
+    mount: Path,
+    name: str = ENSEMBLE,
 ) -> tuple[Texts, list[str]]:
-    """The text of each model's config.pbtxt, and notes on settings that were not simply used.
+    """The text of each config.pbtxt, by the part of the model that it is of, and notes.
 
-    `mount` is where the repository will be served from, absolute. Raises TemplateError for a
-    setting that no model has or a value of the wrong type.
+    The notes are on settings that were not simply used. `mount` is where the repository will be
+    served from, absolute; `name` is the model's. Raises TemplateError for a setting that no part
+    has or a value of the wrong type.
     """
+    texts, notes = _configs(engine, tokenizer_type, settings, mount / served_as(ENGINE, name))
+    return _named(texts, name), notes
+
+
+def _configs(
+    engine: EngineFolder, tokenizer_type: str, settings: Mapping[str, str], place: Path
+) -> tuple[Texts, list[str]]:
+    """The texts of the plain model; `place`: of the engine's own part."""
     values = _found(engine, tokenizer_type)
     if engine.trtllm is not None:
-        return _trtllm(engine.trtllm, values, settings, mount)
+        return _trtllm(engine.trtllm, values, settings, place)
     templates = {model: read_template(SOURCES, model) for model in MODELS}
     present = [name for text in templates.values() for name in placeholders_in(text)] + [BLS_ALIAS]
     chosen, notes = translate(settings, present)
@@ -69,14 +84,14 @@ def model_configs(
 
 
 def _trtllm(
-    engine: EngineConfig, values: dict[str, str], settings: Mapping[str, str], mount: Path
+    engine: EngineConfig, values: dict[str, str], settings: Mapping[str, str], place: Path
 ) -> tuple[Texts, list[str]]:
     contract = read_contract(release_for(engine.version))
     around = {model: read_template(SOURCES, model) for model in MODELS if model != "tensorrt_llm"}
     present = settable(contract).union([BLS_ALIAS], *map(placeholders_in, around.values()))
     chosen, notes = translate(settings, present, contract.release)
     _check_known(chosen, present)
-    values |= engine_values(engine, str(mount / "tensorrt_llm" / "1")) | chosen
+    values |= engine_values(engine, str(place / "1")) | chosen
     for name in ("decoupled_mode", "exclude_input_in_output", "max_beam_width"):
         values[name] = _filled(name, values)
     if int(values["max_beam_width"]) > engine.max_beam_width:
@@ -129,6 +144,22 @@ def _with_ids(texts: Texts, values: Mapping[str, str]) -> Texts:
         made[ids.name] = config_text(ids, IDS_ABOUT)
     config = ids_ensemble(ensemble, last)
     return {**made, config.name: config_text(config, IDS_ABOUT)}
+
+
+def _named(texts: Texts, name: str) -> Texts:
+    """The texts with the names of the Triton models that they are for, in themselves and in steps.
+
+    Raises TemplateError for a template that does not say its name.
+    """
+    named = re.compile(rf'\b(name|model_name)(\s*:\s*)"({"|".join(texts)})"')
+    made = {
+        part: named.sub(lambda found: f'{found[1]}{found[2]}"{served_as(found[3], name)}"', text)
+        for part, text in texts.items()
+    }
+    for part, text in made.items():
+        if parse_config(text, part).name != served_as(part, name):
+            raise TemplateError(f'{part}/config.pbtxt: its name is not "{part}"; restore the line')
+    return made
 
 
 def _found(engine: EngineFolder, tokenizer_type: str) -> dict[str, str]:

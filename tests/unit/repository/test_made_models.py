@@ -103,7 +103,6 @@ def test_names_of_models(name: str) -> None:
         ("qwén", "use a-z"),
         ("a\n", "use a-z"),
         ("a" * 65, "use a-z"),
-        ("ensemble", "leave NAME= out"),
         ("stats", "/v2/models/stats"),
         ("tensorrt_llm", "called tensorrt_llm"),
         ("qwen_preprocessing", "called preprocessing"),
