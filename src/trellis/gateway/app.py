@@ -94,7 +94,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     allow = (error.headers or {}).get("Allow", "").replace("HEAD, ", "").replace(", HEAD", "")
     refusal = Refusal(
         404,
-        f"{path}: there is no such path; ask /v1/chat/completions or /v2/models/ensemble/generate",
+        f"{path}: there is no such path; ask /v2/models/ensemble/generate",
     )
     if error.status_code == 405:
         refusal = Refusal(

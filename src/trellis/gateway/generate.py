@@ -199,6 +199,8 @@ class Generate:
                         "", body, _step_text(route.engine, channel, route, asked), channel
                     )
             source = route.ensemble if body is None or route.engine is None else route.engine
+            if source is None:
+                return Target(path, asked.body, Answer(asked.request_id))
             request_id, skip = asked.request_id, asked.skip_special_tokens
             answer = TextAnswer(source, route.texts, request_id, skip, asked.streams)
         except Exception as error:  # of a tokenizer_type: this request's alone

@@ -4,7 +4,9 @@
 Each request is written anew, and each answer is read whole under a limit before it goes on.
 """
 
+import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 from trellis.gateway.body import read
@@ -15,6 +17,7 @@ from trellis.gateway.request_body import check_content_type, read_body
 from trellis.gateway.sending import Receive, Scope, Send, send_whole
 from trellis.gateway.state import State
 from trellis.gateway.triton import TritonLost
+from trellis.repository.manifest import ensembles_of
 from trellis.server.admin_endpoints import HEADER
 from trellis.server.gateway_settings import GatewaySettings
 
@@ -112,7 +115,10 @@ class Admin:
         body = b""
         if scope["method"] == "POST":
             most = self._state.limits.body_limit(0)
-            body = json.dumps(await read_object(self._state, scope, receive, most)).encode()
+            asked = await read_object(self._state, scope, receive, most)
+            if scope["path_params"].get("verb") == "unload":
+                asked = await self._with_steps(scope["path_params"].get("name", ""), asked)
+            body = json.dumps(asked).encode()
         loads = scope["path"].startswith("/v2/repository/")
         seconds = self._state.limits.request_seconds if loads else 0.0
         status = await relay(
@@ -120,6 +126,23 @@ class Admin:
         )
         if loads and status == 200:
             self._state.models.forget()
+
+    async def _with_steps(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """What unloads a model that `make repo` made with its steps, where Triton keeps them.
+
+        The other ensembles of these steps go first: Triton would load the steps anew for them.
+        """
+        repository = self._state.settings.model_repo
+        ensembles = ensembles_of(Path(repository), name) if repository else []
+        parameters = asked.get("parameters", {})
+        if name not in ensembles or not isinstance(parameters, dict):
+            return asked
+        for other in ensembles:
+            if other != name:
+                path = f"/v2/repository/models/{other}/unload"
+                with contextlib.suppress(TritonLost):
+                    await self._state.triton.ask("POST", path, b"{}")
+        return {**asked, "parameters": {"unload_dependents": True, **parameters}}
 
 
 async def read_object(state: State, scope: Scope, receive: Receive, most: int) -> dict[str, Any]:

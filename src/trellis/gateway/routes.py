@@ -52,8 +52,9 @@ class Bounds:
 class Route:
     """The models that are asked, and what makes text of their answers."""
 
+    name: str  # of the ensemble that clients ask
     texts: "Detokenizer"
-    ensemble: Source
+    ensemble: Source | None  # `ensemble_ids`; None: it is not loaded, and `ensemble` is asked
     engine: Source | None = None
     requests: EngineRequests | None = None  # to the engine
     refusal: type[Exception] = ValueError  # what those raise
@@ -80,7 +81,7 @@ class Route:
         try:
             return self.requests.body(asked.values, asked.request_id.inner, asked.size)
         except self.refusal as bad:  # what `preprocessing` would have said
-            message = f"in ensemble '{self.ensemble.ensemble}', {bad}"
+            message = f"in ensemble '{self.name}', {bad}"
             return Refusal(400, message, content_type=answer_type)
         except Exception as error:  # the models are still there
             log.error("a request could not be made for the engine: %s", error)
@@ -102,11 +103,8 @@ def choose_route(
     `has_steps` whether a model may be asked by its step socket.
     """
     steps = config["ensemble_scheduling"]["step"]
-    try:
-        ids = config_of(config["name"] + IDS_SUFFIX)
-    except OSError:
-        return None
-    if not (as_made(config) and as_made(ids)):
+    ids = _ids_config(config["name"], config_of)
+    if not as_made(config) or (ids is not None and not as_made(ids)):
         return None
     before, engine, last = models = [config_of(step["model_name"]) for step in steps]
     if not all(map(_only_the_latest, models)):
@@ -115,13 +113,14 @@ def choose_route(
     if plugins.texts is None:
         return None
     shown = {tensor["name"] for tensor in config["output"]}
-    same = {tensor["name"]: tensor["name"] for tensor in ids["output"]}
+    source = None
+    if ids is not None:
+        same = {tensor["name"]: tensor["name"] for tensor in ids["output"]}
+        source = _source(config, ids, same, shown)
     told = frozenset(f"return_{name}" for name in _given(steps[2]) - {TEXT})
-    way = Route(
-        plugins.texts, _source(config, ids, same, shown), told=told, bounds=Bounds.of(models)
-    )
+    way = Route(config["name"], plugins.texts, source, told=told, bounds=Bounds.of(models))
     if plugins.preprocessor is None:
-        return way
+        return None if ids is None else way
     requests = EngineRequests(
         plugins.preprocessor, plugins.types, (steps[0], steps[1]), fields, plugins.encode_bare
     )
@@ -133,6 +132,14 @@ def choose_route(
         refusal=plugins.refusal,
         has_steps=has_steps(engine),
     )
+
+
+def _ids_config(ensemble: str, config_of: Callable[[str], Config]) -> Config | None:
+    """The configuration of `ensemble_ids`; None where it is not loaded, as in explicit mode."""
+    try:
+        return config_of(ensemble + IDS_SUFFIX)
+    except OSError:
+        return None
 
 
 def _source(

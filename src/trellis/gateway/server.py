@@ -29,6 +29,7 @@ from trellis.server.gateway_settings import GatewaySettings
 
 BACKLOG = 1024
 PREPARE_SECONDS = 0.2  # between looks for a model that is loading
+PREPARE_SECONDS_MOST = 5.0  # where others are there already, and it may never be loaded
 DRAIN_LOOK_SECONDS = 0.02
 LAST_SECONDS = 1.0  # for what is stopped as the gateway ends
 TICKS = 10  # of uvicorn's main loop in a second
@@ -76,12 +77,24 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     async def _prepare(self, state: State) -> None:
-        """Load the tokenizers before the first request wants them, once their models are there."""
+        """Load the tokenizers before the first request wants them, once their models are there.
+
+        One that is not loaded does not keep the others waiting.
+        """
         repository = self._settings.model_repo
-        for folder in sorted(Path(repository).glob(f"*{IDS_SUFFIX}")) if repository else ():
-            while not await _found(state, model_path(folder.name.removesuffix(IDS_SUFFIX))):
-                await asyncio.sleep(PREPARE_SECONDS)
-        gc.freeze()  # a vocabulary stays, too
+        found = sorted(Path(repository).glob(f"*{IDS_SUFFIX}")) if repository else []
+        left = [folder.name.removesuffix(IDS_SUFFIX) for folder in found]
+        seconds = PREPARE_SECONDS
+        while left:
+            missing = [name for name in left if not await _found(state, model_path(name))]
+            if len(missing) < len(left):
+                gc.freeze()  # a vocabulary stays, too
+                seconds = PREPARE_SECONDS
+            elif len(left) < len(found):
+                seconds = min(seconds * 2, PREPARE_SECONDS_MOST)
+            left = missing
+            if left:
+                await asyncio.sleep(seconds)
 
     async def on_tick(self, counter: int) -> bool:
         """Look after times, once a second."""

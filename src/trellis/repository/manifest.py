@@ -111,6 +111,14 @@ def made_models(repository: Path) -> list[MadeModel]:
     return [model for model in found if model is not None]
 
 
+def ensembles_of(repository: Path, name: str) -> list[str]:
+    """The ensembles that `make repo` made for a model: its own, and those that share its steps."""
+    try:
+        return sorted(_read(repository / manifest_name(name)).get("wirings", {}))
+    except (OSError, ValueError, AttributeError):
+        return []
+
+
 def _made(repository: Path, name: str) -> MadeModel | None:
     file = repository / manifest_name(name)
     try:

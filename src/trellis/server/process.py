@@ -39,6 +39,7 @@ from trellis.server.wakeup_sockets import give_room
 
 # The server is on this machine: no proxy of the environment stands between.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+MODEL_CONTROL = "model-control-mode"  # Triton's option by which models come and go
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 
@@ -256,19 +257,39 @@ class Server:
     def watch(self, stopping: Callable[[], bool]) -> str | None:
         """Wait until `stopping()`, or until something dies; then say what (None if asked to)."""
         loading = Loading(self.process.pid, self.stubs, limit=0)  # nobody else waits for a rank
+        models: dict[str, str] = {}  # by what their processes are called
         with _Watched() as watched:
             watched.add(self.process.pid, "tritonserver")
             if self.gateway is not None:
                 watched.add(self.gateway.pid, "the HTTP gateway")
             while not stopping():
                 for pid, model in self.stubs().items():
-                    watched.add(pid, f"the process of {model}")
+                    watched.add(pid, name := f"the process of {model}")
+                    models[name] = model
                 died = watched.wait(0.5)
-                if died and not stopping():
+                if died and died[1] in models and self._unloaded(models[died[1]]):
+                    watched.forget(died[0])
+                elif died and not stopping():
                     return self._describe(*died)
                 if not self.settings.serves and (failure := loading.failure()):
                     return failure
         return None
+
+    def _unloaded(self, model: str) -> bool:
+        """Whether a model's process ended because the model was unloaded, or loaded anew.
+
+        Triton goes on saying that a model is ready whose process died by itself. Where it was
+        loaded anew, there are as many processes as it has instances.
+        """
+        if not self.settings.serves or not any(MODEL_CONTROL in one for one in self.settings.extra):
+            return False
+        url = f"http://127.0.0.1:{self.triton_port}/v2/models/{model}"
+        if _get(f"{url}/ready") is None:
+            return self.process.poll() is None
+        config = _get(f"{url}/config")
+        groups = config.get("instance_group", []) if isinstance(config, dict) else []
+        instances = sum(max(group.get("count", 1), 1) for group in groups)
+        return list(self.stubs().values()).count(model) >= max(int(instances), 1)
 
     def _describe(self, pid: int, name: str) -> str:
         status = ""
@@ -353,6 +374,14 @@ class _Watched:
             return
         self._pids[descriptor] = (pid, name)
         self._poll.register(descriptor, select.POLLIN)
+
+    def forget(self, pid: int) -> None:
+        """It ended as it should."""
+        self._unpolled.pop(pid, None)
+        for descriptor in [each for each, (known, _) in self._pids.items() if known == pid]:
+            self._poll.unregister(descriptor)
+            os.close(descriptor)
+            del self._pids[descriptor]
 
     def wait(self, seconds: float) -> tuple[int, str] | None:
         """The first that ended, if any did within `seconds`."""
