@@ -18,7 +18,8 @@ from trellis.ranks.launch import run_ranks
 from trellis.ranks.llm_api import needs_mpi, run_by_mpi
 from trellis.ranks.options import RankOptions, check_options
 from trellis.ranks.peers import Peers
-from trellis.ranks.workers import Workers, read_workers
+from trellis.ranks.workers import Workers, cpp_engines, read_workers
+from trellis.repository.manifest import model_names
 from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
@@ -76,9 +77,9 @@ def main(
         typer.Option(
             "--tensorrt_llm_model_name",
             "--tensorrt-llm-model-name",
-            help="what ranks above 0 load; several with commas",
+            help="what ranks above 0 load; several with commas; default: each C++ engine",
         ),
-    ] = "tensorrt_llm",
+    ] = "",
     multi_model: Annotated[
         bool, typer.Option("--multi-model", help="several TensorRT-LLM models in one server")
     ] = False,
@@ -166,7 +167,7 @@ def main(
     limits = _limits(gateway_limit or [])
     options = RankOptions(
         world_size=world_size,
-        models=tuple(name.strip() for name in models.split(",") if name.strip()),
+        models=_loaded_by_ranks(models, model_repo),
         oversubscribe=oversubscribe,
         hostfile=hostfile,
         nodes=nodes,
@@ -264,9 +265,8 @@ def run(settings: ServerSettings, peers: Peers | None = None) -> None:
         log.url = settings.url if server.gateway is not None else ""
         seconds = wait_quietly(server, stopping)
         if seconds is not None:
-            console.print(
-                f"[green]ready[/] after {seconds:.1f} s: {settings.url}/v2/models/ensemble"
-            )
+            urls = (f"{settings.url}/v2/models/{name}" for name in model_names(settings.model_repo))
+            console.print(f"[green]ready[/] after {seconds:.1f} s: {' '.join(urls)}")
         died = server.watch(stopping)
         if peers and peers.why and not peers.orderly:
             died = died or peers.why
@@ -276,6 +276,12 @@ def run(settings: ServerSettings, peers: Peers | None = None) -> None:
                 f"{died}; stopped the server, so that no client waits for an answer that"
                 " cannot come"
             )
+
+
+def _loaded_by_ranks(given: str, model_repo: Path) -> tuple[str, ...]:
+    """What ranks above 0 load: as given, or every engine of the C++ backend."""
+    named = tuple(name.strip() for name in given.split(",") if name.strip())
+    return named or cpp_engines(model_repo) or ("tensorrt_llm",)
 
 
 def _limits(changed: list[str]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from trellis.cli.options import (
     ModelRepo,
 )
 from trellis.contract.containers import vllm_image
+from trellis.contract.model_names import ENSEMBLE, served_as
 from trellis.data_folders import data_folder
 from trellis.docker.commands import (
     DockerError,
@@ -30,6 +31,7 @@ from trellis.engine_files.engine_folder import CHECKPOINT_ENGINES
 from trellis.errors import TrellisError
 from trellis.preflight.repository import Repository, read_repository
 from trellis.preflight.served_checkpoint import engine_values
+from trellis.repository.manifest import model_names
 
 ANYWHERE = Path("/triton_model_repo")  # a Python engine finds its files wherever they are
 
@@ -52,7 +54,7 @@ def main(
 ) -> None:
     """The launcher in the container of the engine's release, of the LLM API or of vLLM."""
     try:
-        base, mount, ranks = _what(read_repository(model_repo), world_size, image)
+        base, mount, ranks = _of_all(model_repo, world_size, image)
         serving = Serving(
             model_repo,
             mount,
@@ -71,6 +73,23 @@ def main(
     raise typer.Exit(run_or_print(commands, run))
 
 
+def _of_all(model_repo: Path, asked: int, given: str) -> tuple[str, Path, int]:
+    """What serves every model of a repository. Raises DockerError if no container can."""
+    found = {
+        name: _what(read_repository(model_repo, name=name), asked, given)
+        for name in model_names(model_repo)
+    }
+    base, mount, _ = next(iter(found.values()))
+    mounts = {each[1] for each in found.values()} - {ANYWHERE}
+    if any(each[0] != base for each in found.values()) or len(mounts) > 1:
+        needs = "; ".join(f"{name}: {each[0]} at {each[1]}" for name, each in found.items())
+        raise DockerError(
+            f"{model_repo}: its models do not fit into one container ({needs}); give IMAGE= if one"
+            " has all, or make repositories of their own"
+        )
+    return base, next(iter(mounts), mount), max(each[2] for each in found.values())
+
+
 def _what(repository: Repository, asked: int, given: str) -> tuple[str, Path, int]:
     """Container, mount and ranks. Raises DockerError for a repository that needs no container."""
     engine = repository.engine
@@ -83,7 +102,7 @@ def _what(repository: Repository, asked: int, given: str) -> tuple[str, Path, in
             " container; `make repo ENGINE_COPY=link`"
         )
     if engine is not None:
-        mount = mount_of(repository.parameter("tensorrt_llm", "gpt_model_path"))
+        mount = mount_of(repository.parameter("tensorrt_llm", "gpt_model_path"), repository.name)
         return find_image(engine.version, given), mount, engine.world_size
     values = engine_values(repository)
     tensor = values.get("tensor_parallel_size") or 1
@@ -93,10 +112,10 @@ def _what(repository: Repository, asked: int, given: str) -> tuple[str, Path, in
     return find_image(newest_release(), given), ANYWHERE, ranks
 
 
-def mount_of(engine_dir: str) -> Path:
+def mount_of(engine_dir: str, name: str = ENSEMBLE) -> Path:
     """Where the repository has to be mounted for the engine to be found there."""
     path = Path(engine_dir)
-    if path.parts[-2:] != ("tensorrt_llm", "1"):
+    if path.parts[-2:] != (served_as("tensorrt_llm", name), "1"):
         raise DockerError(
             f"engine_dir is {engine_dir}, which is not in the repository; `make repo` without"
             " SET=engine_dir"

@@ -14,7 +14,8 @@ ENSEMBLE = "ensemble"
 STEPS = ("preprocessing", "tensorrt_llm", "postprocessing")
 MODELS = (*STEPS, ENSEMBLE)
 BLS = "tensorrt_llm_bls"  # the ensemble under the name that NVIDIA's tools use
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+# With what its parts add it has to fit into the 64 bytes that a path takes.
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 RESERVED = ("stats",)
 _PARTS = (*STEPS, BLS, BLS + IDS_SUFFIX)
 
@@ -56,7 +57,7 @@ def model_of(served: str) -> str:
 def check_name(name: str) -> None:
     """Raise ValueError for what is no name of a model, or one of those that its parts have."""
     if not NAME.fullmatch(name):
-        raise ValueError("use a-z, 0-9, _ and -, a letter or digit first, at most 64 characters")
+        raise ValueError("use a-z, 0-9, _ and -, a letter or digit first, at most 40 characters")
     if name in RESERVED:
         raise ValueError(f"Triton has a path of its own at /v2/models/{name}; choose another")
     for part in (*_PARTS, IDS_SUFFIX.removeprefix("_")):

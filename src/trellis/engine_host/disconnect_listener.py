@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trellis.ipc.disconnect_sender import MAX_DATAGRAM_BYTES, PARAMETER, PURPOSE
-from trellis.ipc.sockets import datagram_socket, model_address, receive
+from trellis.ipc.sockets import datagram_socket, model_address, receive, try_bind
 
 REMEMBERED = 16384  # tokens of clients that left, for requests that are still on their way
 
@@ -46,7 +46,7 @@ class DisconnectListener:
         self._closed = threading.Event()
         self._socket = datagram_socket()
         self._socket.setblocking(False)
-        self._bound = self._bind()
+        self._bound = try_bind(self._socket, self._address)
         if not self._bound:
             log.warning("clients that hang up on HTTP are not noticed yet: the address is taken")
         self._thread = threading.Thread(target=self._run, name="gone-clients", daemon=True)
@@ -61,17 +61,9 @@ class DisconnectListener:
         self._thread.join(timeout=2)
         self._socket.close()
 
-    def _bind(self) -> bool:
-        """Whether the address is ours; one that this model replaces has it until it is unloaded."""
-        try:
-            self._socket.bind(self._address)
-        except OSError:
-            return False
-        return True
-
     def _run(self) -> None:
         while not self._closed.is_set():
-            self._bound = self._bound or self._bind()
+            self._bound = self._bound or try_bind(self._socket, self._address)
             readable, _, _ = select.select([self._socket], [], [], 0.5)
             if readable:
                 self._take(self._tokens())

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from trellis.ipc.sockets import datagram_socket, model_address, receive
+from trellis.ipc.sockets import datagram_socket, model_address, receive, try_bind
 
 PURPOSE = "chunks"
 MAX_KEYS = 8192  # in a question
@@ -52,13 +52,14 @@ class CountsServer:
     """The side of `postprocessing`: a thread that answers."""
 
     def __init__(self, table: Table, model: str) -> None:
-        """`model`: whose streams they are. Raises OSError if the address is taken."""
+        """`model`: whose streams they are."""
         self._table = table
         self._epoch = secrets.randbits(64)
         self._closed = threading.Event()
         self._socket = datagram_socket()
         self._socket.setblocking(False)
-        self._socket.bind(model_address(PURPOSE, model, os.getppid()))
+        self._address = model_address(PURPOSE, model, os.getppid())
+        self._bound = try_bind(self._socket, self._address)
         self._thread = threading.Thread(target=self._run, name="chunk-counts", daemon=True)
         self._thread.start()
 
@@ -70,6 +71,7 @@ class CountsServer:
 
     def _run(self) -> None:
         while not self._closed.is_set():
+            self._bound = self._bound or try_bind(self._socket, self._address)
             select.select([self._socket], [], [], 0.5)
             try:
                 question, sender = receive(self._socket, _MOST_BYTES)

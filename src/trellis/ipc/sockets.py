@@ -36,6 +36,15 @@ def datagram_socket() -> socket.socket:
     return made
 
 
+def try_bind(unbound: socket.socket, address: bytes) -> bool:
+    """Whether the address is this socket's now; what is replaced has it until it is gone."""
+    try:
+        unbound.bind(address)
+    except OSError:
+        return False
+    return True
+
+
 def receive(from_socket: socket.socket, size: int) -> tuple[bytes, Any]:
     """A datagram and its sender's address; b"" for one of another user, or longer than `size`.
 

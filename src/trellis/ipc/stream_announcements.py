@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trellis.contract.model_names import ENSEMBLE
-from trellis.ipc.sockets import datagram_socket, receive_into
+from trellis.ipc.sockets import datagram_socket, receive_into, try_bind
 
 log = logging.getLogger("trellis.stream_announcements")
 
@@ -149,10 +149,10 @@ class Listener:
         self._socket = datagram_socket()
         self._socket.setblocking(False)
         self._datagram = memoryview(bytearray(DATAGRAM_BYTES))
-        try:
-            self._socket.bind(socket_name(repository, model))
-        except OSError as error:
-            log.warning("no notices of new streams (%s): use no request id twice", error)
+        self._address = socket_name(repository, model)
+        self._bound = try_bind(self._socket, self._address)
+        if not self._bound:
+            log.warning("no notices of new streams yet (taken): use no request id twice")
         # A thread, because the queue is short and a sender must not wait for the next token.
         self._thread = threading.Thread(target=self._run, name="stream-notices", daemon=True)
         self._thread.start()
@@ -206,6 +206,7 @@ class Listener:
 
     def _run(self) -> None:
         while not self._closed.is_set():
+            self._bound = self._bound or try_bind(self._socket, self._address)
             readable, _, _ = select.select([self._socket], [], [], 0.5)
             if readable:
                 self.drain()

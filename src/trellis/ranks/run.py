@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from trellis.repository.manifest import model_names
 from trellis.server.process import Server, ServerFailed, ServerSettings
 from trellis.server.signals import stop_signals
 
@@ -90,7 +91,9 @@ def _wait_ready(server: Server, log: PrefixedLog, stopped: Callable[[], bool]) -
         seconds = server.wait_ready(look)
     except _Stopped:
         return False
-    log.say(f"all ranks ready after {seconds:.1f} s: {server.settings.url}/v2/models/ensemble")
+    names = model_names(server.settings.model_repo)
+    urls = " ".join(f"{server.settings.url}/v2/models/{name}" for name in names)
+    log.say(f"all ranks ready after {seconds:.1f} s: {urls}")
     return True
 
 

@@ -15,18 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from trellis.contract.model_names import served_as
 from trellis.engine_files.parallel import check_parallel
 from trellis.engine_host.engines.engine_arguments import given_arguments
 from trellis.engine_host.engines.kinds import WITH_WORKERS
 from trellis.engine_host.engines.topology import DEFAULT_PORT, Topology
 from trellis.files import read_json
-from trellis.ranks.llm_api import check_hosts
+from trellis.ranks.llm_api import check_hosts, needs_mpi
 from trellis.ranks.options import Host, RankOptions, RanksError, find_host, share
 from trellis.ranks.placement import host_slots, is_here
+from trellis.repository.manifest import model_names
 from trellis.repository.model_config import parameters, parse_config
 
-VERSION_FOLDER = Path("tensorrt_llm", "1")
+CPP_BACKEND = "tensorrtllm"
+ENGINE = "tensorrt_llm"  # the part of a model that its engine runs in
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,57 @@ class Workers:
 def read_workers(
     model_repo: Path, options: RankOptions, environ: Mapping[str, str] = os.environ
 ) -> Workers | None:
-    """The workers of a repository; None if its engine has none, or the repository is broken.
+    """The workers of a repository; None if its engines have none, or the repository is broken.
 
-    Raises RanksError for a world size or hosts that cannot be.
+    Of several models on one host, which share its GPUs, those of the first. Raises RanksError for
+    a world size or hosts that cannot be.
     """
+    names = model_names(model_repo)
+    found = {name: _read_workers(model_repo, name, options, environ) for name in names}
+    having = {name: workers for name, workers in found.items() if workers is not None}
+    if not having:
+        return None
+    first = next(iter(having.values()))
+    if len(having) > 1 and (first.topology.hosts > 1 or needs_mpi(options, environ)):
+        raise RanksError(
+            f"{', '.join(having)}: on several hosts one model has workers, which meet at one port;"
+            " serve each from a repository of its own"
+        )
+    ranked = cpp_engines(model_repo) if options.world_size > 1 else ()
+    if ranked:
+        raise RanksError(
+            f"--world_size {options.world_size}: {', '.join(ranked)} would have ranks under mpirun,"
+            f" {', '.join(having)} workers of its library; serve them from two repositories"
+        )
+    return first
+
+
+def cpp_engines(model_repo: Path) -> tuple[str, ...]:
+    """The Triton models of a repository that the C++ backend runs: what each rank loads."""
+    engines = (served_as(ENGINE, name) for name in model_names(model_repo))
+    configs = {engine: _config(model_repo, engine) for engine in engines}
+    return tuple(
+        engine
+        for engine, config in configs.items()
+        if config is not None and config.backend == CPP_BACKEND
+    )
+
+
+def _config(model_repo: Path, model: str) -> ModelConfig | None:
     try:
-        config = parse_config((model_repo / "tensorrt_llm" / "config.pbtxt").read_text())
+        return parse_config((model_repo / model / "config.pbtxt").read_text())
     except (OSError, ValueError):
         return None  # preflight says what is wrong with it, else Triton
+
+
+def _read_workers(
+    model_repo: Path, name: str, options: RankOptions, environ: Mapping[str, str]
+) -> Workers | None:
+    """The workers of one model; see `read_workers`."""
+    engine = served_as(ENGINE, name)
+    config = _config(model_repo, engine)
+    if config is None:
+        return None
     named = parameters(config)
     engine_type = named.get("engine_type", "")
     if engine_type not in WITH_WORKERS:
@@ -83,7 +130,7 @@ def read_workers(
             host.leader,
             int(environ.get("MASTER_PORT") or DEFAULT_PORT),
         ),
-        (model_repo / VERSION_FOLDER).resolve(),
+        (model_repo / engine / "1").resolve(),
         named,
         max(config.max_batch_size, 1),
     )

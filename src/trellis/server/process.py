@@ -81,6 +81,11 @@ class ServerSettings:
         host = "127.0.0.1" if self.address == "0.0.0.0" else self.address
         return f"http://{host}:{self.http_port}"
 
+    @property
+    def loads_at_run_time(self) -> bool:
+        """Whether models come and go, by Triton's own option."""
+        return any(MODEL_CONTROL in option for option in self.extra)
+
     def arguments(self, prefix: str, behind: int = 0, models: Path | None = None) -> list[str]:
         """The command line of tritonserver, but for the backends.
 
@@ -107,6 +112,8 @@ class ServerSettings:
         ]
         if self.log_file is not None:
             arguments.append(f"--log-file={self.log_file.resolve()}")
+        if self.loads_at_run_time and not any("strict-readiness" in one for one in self.extra):
+            arguments.append("--strict-readiness=false")  # an unloaded model is no fault
         return [*arguments, *self.extra]
 
     def _place(self, name: str) -> tuple[str, int]:
@@ -281,7 +288,7 @@ class Server:
         Triton goes on saying that a model is ready whose process died by itself. Where it was
         loaded anew, there are as many processes as it has instances.
         """
-        if not self.settings.serves or not any(MODEL_CONTROL in one for one in self.settings.extra):
+        if not (self.settings.serves and self.settings.loads_at_run_time):
             return False
         url = f"http://127.0.0.1:{self.triton_port}/v2/models/{model}"
         if _get(f"{url}/ready") is None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from trellis.ipc.sockets import HTTP_COUNTS, datagram_socket, model_address, receive
+from trellis.ipc.sockets import HTTP_COUNTS, datagram_socket, model_address, receive, try_bind
 
 MAX_DATAGRAM_BYTES = 8192
 LOOK_SECONDS = 0.5
@@ -59,18 +59,10 @@ class HttpCounts:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            self._bound = self._bound or self._bind()
+            self._bound = self._bound or try_bind(self._socket, self._address)
             readable, _, _ = select.select([self._socket], [], [], LOOK_SECONDS)
             if readable and not self._closed.is_set():
                 self._take(receive(self._socket, MAX_DATAGRAM_BYTES)[0])
-
-    def _bind(self) -> bool:
-        """Whether the address is ours; another instance has it for as long as it lives."""
-        try:
-            self._socket.bind(self._address)
-        except OSError:
-            return False
-        return True
 
     def _take(self, data: bytes) -> None:
         try:

@@ -42,7 +42,7 @@ class TritonPythonModel:
             quiet_seconds=settings.integer("stream_quiet_seconds") or 600,
         )
         self.engine_answers = EngineAnswers(self.detokenizer, settings) if own_engine else None
-        self.counts = None if own_engine else serve_counts(self.streams, model_of(settings.name))
+        self.counts = None if own_engine else CountsServer(self.streams, model_of(settings.name))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order."""
@@ -110,15 +110,6 @@ class TritonPythonModel:
             cut = 0 if cuts is None else int(cuts[at])
             texts.append(self.detokenizer.whole(tokens[at][: lengths[at]].tolist(), skip, cut))
         return texts
-
-
-def serve_counts(streams: StreamTable, model: str) -> CountsServer | None:
-    """Have the engine host learn which streams come through; None, with a warning, if it cannot."""
-    try:
-        return CountsServer(streams, model)
-    except OSError as error:
-        log.warning("streams that nobody reads will not be noticed (%s)", error)
-        return None
 
 
 def _lengths(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:

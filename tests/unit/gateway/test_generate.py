@@ -53,7 +53,7 @@ def run(body: Callable[[InProcess, State, Way, FakeTriton], Awaitable[None]]) ->
     async def main() -> None:
         tensors: list[dict[str, Any]] = [{"name": n, "data_type": t, "dims": [1]} for n, t in KINDS]
         fields = {tensor["name"]: Field.of(tensor, True) for tensor in tensors}
-        way = Way(Detokenizer(lambda _: "", lambda: None), SOURCE)  # type: ignore[arg-type, return-value]
+        way = Way("ensemble", Detokenizer(lambda _: "", lambda: None), SOURCE)  # type: ignore[arg-type, return-value]
         way.__dict__.update(begun=threading.Event(), go_on=threading.Event())
         model = Model("ensemble", fields=fields, known_by_id=True, route=way, is_ensemble=True)
         with FakeTriton() as triton:

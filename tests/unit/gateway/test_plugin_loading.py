@@ -83,9 +83,21 @@ def test_a_repository_as_it_is_made_is_asked_for_ids(repository: Path) -> None:
     assert way is not None
     assert way.requests is not None
     assert way.engine is not None
+    assert way.ensemble is not None
     assert (way.ensemble.model, way.engine.model) == ("ensemble_ids", "tensorrt_llm")
     loaded = way.requests.preprocessor.tokenizer
     assert loaded.decode == way.texts.decode  # one vocabulary, not two
+
+
+def test_a_model_whose_ensemble_for_ids_is_not_loaded_has_its_engine_asked(
+    repository: Path,
+) -> None:
+    shutil.rmtree(repository / "ensemble_ids")
+    way = way_of(repository)
+    assert way is not None
+    assert way.ensemble is None
+    assert way.engine is not None
+    assert way.engine.model == "tensorrt_llm"
 
 
 def test_a_tokenizer_of_the_type_auto_is_read_as_the_type_that_owns_its_files(
