@@ -152,6 +152,27 @@ def test_a_second_listener_hears_nothing_and_says_so(
     second.close()
 
 
+def test_a_listener_takes_over_from_the_one_before_it(tmp_path: Path) -> None:
+    first = Listener(tmp_path, most=4)
+    second = Listener(tmp_path, most=4)
+    first.close()
+    end = time.monotonic() + 10
+    while not Announcer(tmp_path).announce([Notice("a", True)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    second.drain()
+    assert second.heard
+    second.close()
+
+
+def test_the_models_of_a_server_hear_their_own_alone(tmp_path: Path, listener: Listener) -> None:
+    named = Listener(tmp_path, 4, "qwen")
+    assert Announcer(tmp_path, "qwen").announce([Notice("a", True)])
+    named.drain()
+    listener.drain()
+    assert (named.heard, listener.heard) == (True, False)
+    named.close()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can send as another user")
 def test_what_another_user_announces_is_dropped(tmp_path: Path, listener: Listener) -> None:
