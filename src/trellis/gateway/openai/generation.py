@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from trellis.gateway.abandoned_requests import AbandonedClient
 from trellis.gateway.engine_requests import Written
 from trellis.gateway.openai.asking import Inputs, LogProbs, without_steps, write
 from trellis.gateway.openai.choices import Choice, Piece, Usage
@@ -139,7 +140,8 @@ class Generation:
         verb = "generate_stream" if streams else "generate"
         path = f"/v2/models/{self._served.engine.model}/{verb}"
         stop_path = f"/v2/models/{model.name}/generate" if model.stops_by_id else ""
-        return TritonWay(state.triton, state.abandoned, path, body, inner_id, stop_path)
+        client = AbandonedClient(inner_id, model.engines, stop_path)
+        return TritonWay(state.triton, state.abandoned, path, body, client)
 
     def usage(self) -> Usage:
         """The tokens so far."""
@@ -173,8 +175,8 @@ class Generation:
                 self._state.upstreams.discard(job.upstream)
                 job.way.close(job.upstream, job.complete)
             if job.complete and job.choice.finish is not None:
-                self._state.counts.add(self._served.engine.ensemble)
-                self._state.counts.add(self._served.engine.model)
+                for name in (self._served.engine.ensemble, self._served.engine.model):
+                    self._state.counts.add(self._served.model.counted_by, name)
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
