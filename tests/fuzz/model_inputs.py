@@ -45,6 +45,7 @@ TEXT = st.one_of(st.sampled_from(TEXTS), st.text(st.characters(exclude_categorie
 SENSIBLE: dict[str, st.SearchStrategy[Any]] = {
     "top_k": st.integers(0, 50),
     "top_p": st.floats(0, 1, width=32),
+    "min_p": st.floats(0, 1, width=32),
     "temperature": st.floats(0, 2, width=32),
     "num_return_sequences": st.integers(1, 3),
     "repetition_penalty": st.floats(0.5, 2, width=32),

@@ -50,6 +50,7 @@ ASKED: dict[str, Any] = {
     "temperature": np.array([[0.7]], np.float32),
     "runtime_top_k": np.array([[40]], np.int32),
     "runtime_top_p": np.array([[0.9]], np.float32),
+    "min_p": np.array([[0.1]], np.float32),
     "len_penalty": np.array([[0.5]], np.float32),
     "repetition_penalty": np.array([[1.2]], np.float32),
     "min_tokens": np.array([[3]], np.int32),

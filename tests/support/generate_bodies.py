@@ -11,6 +11,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "sampling": {
         "top_k": 5,
         "top_p": 0.95,
+        "min_p": 0.05,
         "temperature": 0.7,
         "repetition_penalty": 1.1,
         "presence_penalty": -0.25,

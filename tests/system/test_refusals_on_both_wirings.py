@@ -59,6 +59,7 @@ CASES: dict[str, tuple[list[bytes], dict[str, Any], str | tuple[str, ...]]] = {
     ),
     "top_k": ([b"Hi"], {"top_k": -1}, "top_k: -1 is not allowed; send 0 (all) or more"),
     "top_p": ([b"Hi"], {"top_p": 7.0}, "top_p: 7.0 is not allowed; send 0 to 1"),
+    "min_p": ([b"Hi"], {"min_p": 1.5}, "min_p: 1.5 is not allowed; send 0 (all) to 1"),
     "temperature": ([b"Hi"], {"temperature": -1.0}, "temperature: -1.0 is not allowed; send 0 (gr"),
     "nan": ([b"Hi"], {"temperature": float("nan")}, "temperature: nan is not allowed; send 0 (gr"),
     "repetition": (

@@ -79,6 +79,7 @@ CASES = {
     ),
     "top_k": Case({"top_k": 20, "seed": 7}, SAMPLED | {"top_k": 20}),
     "top_p": Case({"top_p": 0.9, "seed": 7}, SAMPLED | {"top_p": 0.9}),
+    "min_p": Case({"min_p": 0.2, "seed": 7}, SAMPLED | {"min_p": 0.2}),
     "random_seed": Case(
         {"top_p": 0.9, "random_seed": 2**40 + 1},
         SAMPLED | {"top_p": 0.9, "rng_seed": 2**40 + 1},

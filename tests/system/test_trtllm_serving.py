@@ -287,6 +287,8 @@ def test_what_the_release_lacks_is_refused_by_name_unless_it_is_neutral(
         assert served.text(PROMPT, max_tokens=100, frequency_penalty=0) == [whole(served)]
     else:
         assert served.text(PROMPT, max_tokens=100, frequency_penalty=1) == [whole(served)]
+    assert refused(served, min_p=0.5) == f"min_p: {tail}"
+    assert served.text(PROMPT, max_tokens=100, min_p=0) == [whole(served)]
 
 
 def engine_version(served: Served) -> str:

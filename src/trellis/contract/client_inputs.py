@@ -41,6 +41,7 @@ CLIENT_INPUTS = (
     ClientInput("stop_token_ids", "INT32", text="STOP_TOKEN_IDS", many=True),
     ClientInput("top_k", "INT32"),
     ClientInput("top_p", "FP32"),
+    ClientInput("min_p", "FP32"),
     ClientInput("temperature", "FP32"),
     ClientInput("length_penalty", "FP32"),
     ClientInput("repetition_penalty", "FP32"),

@@ -50,6 +50,7 @@ FIELDS = {
     "temperature": Field("temperature", "temperature", _between(0, 1e6), "0 (greedy) or more", 1),
     "runtime_top_k": Field("top_k", "top_k", _between(0, INT32_MAX), "0 (all) or more"),
     "runtime_top_p": Field("top_p", "top_p", _between(0, 1), "0 to 1"),
+    "min_p": Field("min_p", "min_p", _between(0, 1), "0 (all) to 1"),
     "repetition_penalty": Field(
         "repetition_penalty", "repetition_penalty", _between(0.01, 100), "0.01 to 100; 1 is none", 1
     ),

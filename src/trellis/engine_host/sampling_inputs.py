@@ -132,12 +132,12 @@ def _settle(sampling: Sampling, seeded: bool) -> None:
     """
     asked = sampling.top_k > 1 or sampling.temperature != 1.0
     if sampling.top_k != 1:
-        asked = asked or sampling.top_p > 0
+        asked = asked or sampling.top_p > 0 or sampling.min_p > 0
     sampling.sample = asked and sampling.top_k != 1 and sampling.temperature > 0
     if sampling.num_return_sequences > 1 and sampling.beam_width == 1 and not sampling.sample:
         raise RequestError(
-            "num_return_sequences: more than 1 needs sampling; send top_k above 1, top_p, or a"
-            " temperature other than 1"
+            "num_return_sequences: more than 1 needs sampling; send top_k above 1, top_p, min_p, or"
+            " a temperature other than 1"
         )
     if sampling.sample and not seeded:
         sampling.seed = secrets.randbits(SEED_BITS)

@@ -98,6 +98,13 @@ def test_a_seed_decides_whatever_else_runs(loaded: Loaded) -> None:
     assert ids_of(events, keys[0]) != alone != ids_of(events, keys[2])
 
 
+def test_min_p_leaves_the_likeliest_alone(loaded: Loaded) -> None:
+    warm = {"sample": True, "temperature": 3.0, "max_tokens": 10, "end_id": -1}
+    greedy = loaded.ask(PROMPTS[1], max_tokens=10, end_id=-1)
+    assert loaded.ask(PROMPTS[1], seed=7, min_p=1.0, **warm) == greedy
+    assert loaded.ask(PROMPTS[1], seed=7, **warm) != greedy
+
+
 def test_penalties_and_min_tokens_are_heeded(loaded: Loaded) -> None:
     ending = next(
         [100, number]

@@ -29,7 +29,7 @@ WARM = {"sample": True, "temperature": 0.7, "seed": 3}
         (PLAIN, {"beam_width": 2}, "beam_width: 2 is not 1, .* max_beam_width: 2 in engine.yaml"),
         (BEAMS, {"beam_width": 1}, "beam_width: 1 is not 4, .* send 4"),
         (BEAMS, {"beam_width": 5}, "beam_width: 5 is not 4, .* send 4"),
-        (BEAMS, {"beam_width": 4, **WARM}, "beam_width: .* no temperature, top_k or top_p"),
+        (BEAMS, {"beam_width": 4, **WARM}, "beam_width: .* no temperature, top_k, top_p or min_p"),
         (BEAMS, {"beam_width": 4, "repetition_penalty": 1.1}, "beam_width: .* repetition_penalty"),
         (BEAMS, {"beam_width": 4, "presence_penalty": 0.1}, "beam_width: .* presence_penalty"),
         (BEAMS, {"beam_width": 4, "frequency_penalty": 0.1}, "beam_width: .* frequency_penalty"),

@@ -16,7 +16,7 @@ def refuse_beside_beams(
     `more`: what this engine does not do beside them either, and whether it was asked.
     """
     others = {
-        "temperature, top_k or top_p": sampling.sample,
+        "temperature, top_k, top_p or min_p": sampling.sample,
         "num_return_sequences": sampling.num_return_sequences > 1,
         "repetition_penalty": sampling.repetition_penalty != 1.0,
         "presence_penalty": sampling.presence_penalty != 0.0,

@@ -30,6 +30,7 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0  # 0: all
     top_p: float = 0.0  # 0 or 1: all
+    min_p: float = 0.0  # of the likeliest id's probability; 0: all
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0

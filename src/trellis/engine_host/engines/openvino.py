@@ -23,6 +23,7 @@ from trellis.engine_host.engines.openvino_limits import OpenVinoLimits
 
 KV_BLOCK_TOKENS = 32  # what the CPU plugin pages the cache in
 DEFAULT_CACHE_GIB = 1
+MOST_MIN_P = 1 - 2**-24  # the library takes no 1; the largest 32-bit float below it
 KV_CACHE_FULL = (
     "max_tokens: the KV cache has no room for this prompt and its completion; send a shorter"
     " prompt or a smaller max_tokens, or raise max_tokens_in_paged_kv_cache"
@@ -155,6 +156,8 @@ def generation_config(sampling: Sampling) -> Any:
             config.top_p = sampling.top_p
         if sampling.top_k > 0:
             config.top_k = sampling.top_k
+        if sampling.min_p > 0:
+            config.min_p = min(sampling.min_p, MOST_MIN_P)
     return config
 
 

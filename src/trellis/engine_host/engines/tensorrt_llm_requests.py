@@ -104,12 +104,13 @@ def _choice(sampling: Sampling) -> dict[str, Any]:
     """How a token is chosen."""
     if sampling.beam_width > 1:
         beams = {"use_beam_search": True, "length_penalty": sampling.length_penalty}
-        return {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **beams}
+        return {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **beams}
     if not sampling.sample:
-        return {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
+        return {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "min_p": 0.0}
     return {
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p if sampling.top_p > 0 else 1.0,
+        "min_p": sampling.min_p,
         "seed": sampling.seed,
     }

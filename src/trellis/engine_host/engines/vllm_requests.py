@@ -55,6 +55,7 @@ def sampling_params(sampling: Sampling, guide_end: int = -1) -> SamplingParams:
         temperature=sampling.temperature if drawn else 0.0,
         top_k=sampling.top_k if drawn else 0,
         top_p=sampling.top_p if drawn and sampling.top_p > 0 else 1.0,
+        min_p=sampling.min_p if drawn else 0.0,
         seed=sampling.seed if drawn else None,
         repetition_penalty=sampling.repetition_penalty,
         presence_penalty=sampling.presence_penalty,

@@ -63,7 +63,8 @@ class Sampler:
         chance = seeded if self.heeds else self._shared
         top_p = 1.0 if params["top_p"] is None else params["top_p"]
         warmth = 1.0 if temperature is None else temperature
-        drawn: int = toy_model.draw(scores, warmth, top_k or 0, top_p, chance)
+        min_p = params["min_p"] or 0.0
+        drawn: int = toy_model.draw(scores, warmth, top_k or 0, top_p, chance, min_p)
         return drawn
 
 

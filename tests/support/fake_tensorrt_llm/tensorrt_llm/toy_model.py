@@ -64,7 +64,12 @@ def penalised(
 
 
 def draw(
-    scores: dict[int, float], temperature: float, top_k: int, top_p: float, random_: random.Random
+    scores: dict[int, float],
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    random_: random.Random,
+    min_p: float = 0.0,
 ) -> int:
     """An id by chance, of the likeliest."""
     order = sorted(scores, key=lambda token: -scores[token])
@@ -74,5 +79,7 @@ def draw(
     while count < len(kept) and so_far < top_p * total:
         so_far += weights[count]
         count += 1
+    while count and weights[count - 1] < min_p * weights[0]:
+        count -= 1
     count = max(count, 1)
     return random_.choices(kept[:count], weights[:count])[0]
