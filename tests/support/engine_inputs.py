@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from support.paths import ROOT
+from trellis.contract.client_inputs import BIAS_WORDS
 from trellis.contract.sampling_fields import FIELDS
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.sampling_inputs import REFUSED, read_sampling
+from trellis.engine_host.step_inputs import read_step_inputs, with_step_inputs
 from trellis.errors import RequestError
 
 VOCAB_SIZE = 100
@@ -87,6 +89,22 @@ BESIDE: dict[str, Mapping[str, Any]] = {  # what an input means nothing without
 }
 
 
+# The step socket's own inputs.
+STEP_ASKED: dict[str, Any] = {
+    "top_log_probs": 3,
+    "prompt_log_probs": True,
+    "return_cached_tokens": True,  # told where the library tells it, and never rejected
+    "priority": -1,
+    "bias_ids": [7],
+    "bias_weights": [1.5],
+}
+STEP_BESIDE: dict[str, Mapping[str, Any]] = {
+    "bias_ids": {"bias_weights": [1.5]},
+    "bias_weights": {"bias_ids": [7]},
+}
+NOT_TOLD = frozenset(("return_cached_tokens",))  # to the library: it says them unasked
+
+
 def engine_inputs() -> list[str]:
     """The inputs in the template."""
     text = (ROOT / "model_repo_src" / "tensorrt_llm" / "config.pbtxt").read_text()
@@ -99,10 +117,16 @@ def asked(name: str) -> Sampling:
     return read_sampling(sent, 0, "engine")
 
 
+def step_asked(name: str) -> Sampling:
+    """What a request with this input of the step socket's own asks."""
+    sent = dict(STEP_BESIDE.get(name, {})) | {name: STEP_ASKED[name]}
+    return with_step_inputs(read_sampling(NEUTRAL, 0, "engine"), read_step_inputs(sent))
+
+
 def answer(name: str, refuse: Callable[[Sampling], None]) -> Sampling | RequestError:
     """What an engine with these limits is asked, or how it rejects that."""
     try:
-        sampling = asked(name)
+        sampling = step_asked(name) if name in STEP_ASKED else asked(name)
         refuse(sampling)
     except RequestError as error:
         return error
@@ -118,10 +142,11 @@ def without(name: str) -> Sampling:
 def client_name(name: str) -> str:
     """What a client calls an input."""
     field = FIELDS.get(name)
-    named = {"embedding_bias": "embedding_bias_words", **REFUSED}
+    named = {"embedding_bias": BIAS_WORDS, "bias_ids": BIAS_WORDS, **REFUSED}
     return field.client if field else named.get(name, name)
 
 
 def names_it(error: RequestError, name: str) -> bool:
     """Whether a rejection is of this input, or of the one that it comes with."""
-    return error.field in {client_name(each) for each in (name, *BESIDE.get(name, {}))}
+    beside = BESIDE | STEP_BESIDE
+    return error.field in {client_name(each) for each in (name, *beside.get(name, {}))}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import asdict
 
-from support.engine_inputs import ASKED, VOCAB_SIZE, answer, names_it, without
+from support.engine_inputs import ASKED, NOT_TOLD, STEP_ASKED, VOCAB_SIZE, answer, names_it, without
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.kinds import limits
 from trellis.engine_host.engines.vllm_requests import sampling_params
@@ -24,7 +24,7 @@ def told(sampling: Sampling) -> dict[str, Any]:
     return dict(asdict(sampling_params(sampling, 2)))
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", [*ASKED, *(STEP_ASKED.keys() - NOT_TOLD)])
 def test_an_input_reaches_vllm_or_is_rejected_by_name(name: str) -> None:
     made = answer(name, limits("vllm", FACTS).refuse)
     if isinstance(made, RequestError):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads what a request asks of a Python engine: tensors in, checked prompts and settings out."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from trellis.engine_host.answers import RETURNS
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.sampling_inputs import read_sampling, read_words
 from trellis.engine_host.sequences import Row
+from trellis.engine_host.step_inputs import with_step_inputs
 from trellis.errors import RequestError
 from trellis.pipeline.hooks import WHOLE_ONLY, needs_whole_answers
 from trellis.pipeline.limits import RequestLimits
@@ -18,6 +20,8 @@ from trellis.pipeline.stop_strings import StopMatcher
 
 CLIENT_NAMES = {"streaming": "stream"}  # of flags, where the client's name is another
 NEEDED = ("input_ids", "input_lengths", "request_output_len")
+
+NO_STEP_INPUTS: Mapping[str, Any] = {}
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,9 +58,12 @@ class RequestReader:
         self.no_streams = whole if settings.decoupled else NOT_DECOUPLED
         self.tokenizer = load_tokenizer(settings)
 
-    def read(self, arrays: Arrays, engine: Engine) -> Asked:
+    def read(
+        self, arrays: Arrays, engine: Engine, step_inputs: Mapping[str, Any] = NO_STEP_INPUTS
+    ) -> Asked:
         """What the tensors of a request ask for, [rows, ...] each, of the model's dtypes.
 
+        `step_inputs`: what it asks besides, by the step socket, as `read_step_inputs` has it.
         Raises RequestError with the client's name of what is wrong.
         """
         streaming = flag(arrays, "streaming", False)
@@ -65,7 +72,9 @@ class RequestReader:
         prompts = read_prompts(arrays, self.vocab_size)
         _check_decoder(arrays, len(prompts))
         indices = range(len(prompts))
-        samplings = [self._sampling(arrays, row, len(prompts[row]), engine) for row in indices]
+        samplings = [
+            self._sampling(arrays, row, len(prompts[row]), engine, step_inputs) for row in indices
+        ]
         if len({sampling.sequences for sampling in samplings}) > 1:
             raise RequestError("num_return_sequences: the prompts of one request must share it")
         skip = _choice(arrays, "skip_special_tokens")
@@ -75,8 +84,15 @@ class RequestReader:
         returns = frozenset(name for name in RETURNS if flag(arrays, f"return_{name}", False))
         return Asked(prompts, rows, streaming, returns, skip)
 
-    def _sampling(self, arrays: Arrays, row: int, length: int, engine: Engine) -> Sampling:
-        sampling = read_sampling(arrays, row, self.engine_type)
+    def _sampling(
+        self,
+        arrays: Arrays,
+        row: int,
+        length: int,
+        engine: Engine,
+        step_inputs: Mapping[str, Any],
+    ) -> Sampling:
+        sampling = with_step_inputs(read_sampling(arrays, row, self.engine_type), step_inputs)
         self.limits.check_max_tokens(sampling.max_tokens)
         several = "num_return_sequences" if sampling.beam_width == 1 else "beam_width"
         self.limits.check_sequences(several, sampling.sequences)
@@ -94,18 +110,22 @@ class RequestReader:
             raise RequestError(
                 f"stop_token_ids: {most} is not in the vocabulary; use 0 to {known - 1}"
             )
-        if self.max_seq_len and length + sampling.max_tokens > self.max_seq_len:
+        self._check_fit(length, sampling.max_tokens)
+        return sampling
+
+    def _check_fit(self, length: int, max_tokens: int) -> None:
+        """Raise RequestError for a prompt of `length` tokens and its answer that have no room."""
+        if self.max_seq_len and length + max_tokens > self.max_seq_len:
             raise RequestError(
-                f"max_tokens: {sampling.max_tokens} and a prompt of {length} tokens do not fit in"
+                f"max_tokens: {max_tokens} and a prompt of {length} tokens do not fit in"
                 f" the {self.max_seq_len} tokens of this engine's context; send at most"
                 f" {max(self.max_seq_len - length, 0)}"
             )
-        if self.kv_cache_tokens and length + sampling.max_tokens > self.kv_cache_tokens:
+        if self.kv_cache_tokens and length + max_tokens > self.kv_cache_tokens:
             raise RequestError(
-                f"max_tokens: {sampling.max_tokens} and a prompt of {length} tokens do not fit in"
+                f"max_tokens: {max_tokens} and a prompt of {length} tokens do not fit in"
                 f" the KV cache, {self.kv_cache_tokens} tokens (max_tokens_in_paged_kv_cache)"
             )
-        return sampling
 
     def _row(
         self,

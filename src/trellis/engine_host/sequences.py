@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from trellis.engine_host.engines.engine import FinishReason, Progress, Sampling
+from trellis.engine_host.engines.engine import Extras, FinishReason, Progress, Sampling
 from trellis.pipeline.stop_strings import StopMatcher
 
 
@@ -15,6 +15,7 @@ class Sequence:
         "counted",
         "cum_log_prob",
         "cut",
+        "extras",
         "finish",
         "ids",
         "log_probs",
@@ -29,6 +30,7 @@ class Sequence:
         self.matcher = matcher
         self.log_probs: list[float] = []
         self.cum_log_prob = 0.0
+        self.extras: Extras | None = None  # not yet sent
         self.total = 0
         self.counted = 0  # of those, told in the responses so far
         self.cut = 0
@@ -54,7 +56,18 @@ class Sequence:
         self.total += len(ids)
         self.cum_log_prob = progress.cum_log_prob
         self.log_probs.extend(progress.log_probs[: len(ids)])
+        if progress.extras is not None:
+            self._take_extras(progress.extras, len(ids))
         self.ids.extend(ids if self.matcher is None else self._watched(self.matcher, ids, end))
+
+    def _take_extras(self, new: Extras, count: int) -> None:
+        """Keep what came beside the first `count` ids of a step."""
+        before = self.extras or Extras()
+        self.extras = Extras(
+            [*before.top_log_probs, *new.top_log_probs[:count]],
+            before.prompt_log_probs or new.prompt_log_probs,
+            before.cached_tokens if new.cached_tokens is None else new.cached_tokens,
+        )
 
     def _watched(self, matcher: StopMatcher, ids: list[int], end: list[int]) -> list[int]:
         """What may leave of the new ids; a stop word may end with the id that ends the answer."""

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from trellis.engine_host.answers import Answer, Outlet
+from trellis.engine_host.engines.engine import Extras
 from trellis.engine_host.request_reader import Asked
+from trellis.engine_host.sequences import Row, Sequence
 from trellis.errors import RequestError
 
 
@@ -43,6 +45,8 @@ class StepAnswer(Answer):
             outputs["cum_log_probs"] = np.float32(sequence.cum_log_prob).item()
             outputs["output_log_probs"] = np.array(sequence.log_probs, np.float32).tolist()
             sequence.log_probs = []
+        if sequence.extras is not None:
+            outputs |= self._extras(row, sequence)
         if self._counts:
             outputs |= self.counted(row, row.sequences)
         self.ended = sequence.done
@@ -51,3 +55,16 @@ class StepAnswer(Answer):
         if not (outputs or sequence.done):
             return [self.number, ids]
         return [self.number, ids, sequence.done, sequence.cut, outputs]
+
+    def _extras(self, row: Row, sequence: Sequence) -> dict[str, Any]:
+        """What few ask for, told once; the cached tokens with the last event alone."""
+        extras = sequence.extras or Extras()
+        told: dict[str, Any] = {}
+        if row.sampling.top_log_probs:
+            told["top_log_probs"] = extras.top_log_probs
+        if extras.prompt_log_probs is not None:
+            told["prompt_log_probs"] = extras.prompt_log_probs
+        if sequence.done and extras.cached_tokens is not None:
+            told["cached_tokens"] = extras.cached_tokens
+        sequence.extras = None if sequence.done else Extras(cached_tokens=extras.cached_tokens)
+        return told

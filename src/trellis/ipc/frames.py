@@ -16,6 +16,13 @@ An event is of one request:
 
 `cut`: how many characters a stop word takes at the text's end. `outputs`: by the tensor's name, a
 number or a list of numbers or strings, as Triton's JSON has them.
+
+Beside the tensors a body may have inputs of the socket's own (engine_host/step_inputs.py), which
+have outputs of their own:
+
+    top_log_probs      [[[id, log_prob], ...], ...]   of each new token, the likeliest first
+    prompt_log_probs   [null, [log_prob, [[id, log_prob], ...]], ...]   with the first event
+    cached_tokens      of the prompt, from the prefix cache, where the engine says it; with the last
 """
 
 import json

@@ -28,6 +28,7 @@ from trellis.engine_host.request_reader import Asked, RequestReader, flag
 from trellis.engine_host.scheduler import Admission, Scheduler
 from trellis.engine_host.senders import Senders
 from trellis.engine_host.step_answers import StepAnswer
+from trellis.engine_host.step_inputs import read_step_inputs
 from trellis.engine_host.step_server import StepConnection, StepServer
 from trellis.engine_host.step_tensors import StepTensors
 from trellis.engine_host.triton_answers import TritonAnswer, empty_response, final_flag
@@ -93,7 +94,9 @@ class TritonPythonModel:
     def ask(self, connection: StepConnection, number: int, body: dict[str, Any]) -> None:
         """Take a request that came by a socket; what is wrong with it is its answer."""
         try:
-            asked = self.reader.read(self.tensors.read(body), self.loop.engine)
+            asked = self.reader.read(
+                self.tensors.read(body), self.loop.engine, read_step_inputs(body)
+            )
             answer = StepAnswer(number, connection, asked, body.get("id", ""))
             connection.answers[number] = answer
             self._submit(asked, answer)

@@ -14,13 +14,20 @@ import pytest
 
 from support.waiting import wait_for
 from trellis.engine_host.answers import Answer
-from trellis.engine_host.engines.engine import Failure, Progress, Sampling
+from trellis.engine_host.engines.engine import (
+    Extras,
+    Failure,
+    FinishReason,
+    Progress,
+    Sampling,
+)
 from trellis.engine_host.queue import Overloaded, RequestQueue
 from trellis.engine_host.request_reader import Asked
 from trellis.engine_host.scheduler import Admission, Scheduler
 from trellis.engine_host.senders import Senders
 from trellis.engine_host.sequences import Row
 from trellis.engine_host.step_answers import StepAnswer
+from trellis.engine_host.step_inputs import read_step_inputs, with_step_inputs
 from trellis.engine_host.step_server import StepConnection, StepServer
 from trellis.errors import RequestError
 from trellis.ipc.frames import Frames, frame, step_address
@@ -33,6 +40,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.running: dict[int, list[int]] = {}
+        self.asked: dict[int, Sampling] = {}
         self.cancelled: list[int] = []
         self.pause = threading.Event()
 
@@ -40,6 +48,7 @@ class Engine:
         pass
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
+        self.asked[key] = sampling
         self.running[key] = [0, sampling.max_tokens, int(ids[0])]
 
     def step(self) -> Any:
@@ -55,7 +64,18 @@ class Engine:
             state[0] += 1
             if state[0] == wanted:
                 del self.running[key]
-            yield Progress(key, 0, [made], "length" if state[0] == wanted else None, [-1.5], -3.0)
+            finish: FinishReason | None = "length" if state[0] == wanted else None
+            yield Progress(key, 0, [made], finish, [-1.5], -3.0, self.extras(key, made))
+
+    def extras(self, key: int, made: int) -> Extras | None:
+        """The id itself as the likeliest; a prompt of two; five of it were cached."""
+        if not self.asked[key].extras:
+            return None
+        tops = [[(made, -1.5)]]
+        if made:
+            return Extras(tops)
+        asked = self.asked[key].prompt_log_probs
+        return Extras(tops, [None, (-2.0, [(9, -0.5)])] if asked else None, 5)
 
     def cancel(self, key: int) -> None:
         if self.running.pop(key, None):
@@ -82,6 +102,7 @@ class Host:
 
     def ask(self, connection: StepConnection, number: int, body: dict[str, Any]) -> None:
         sampling = Sampling(max_tokens=body["tokens"], log_probs=body.get("log_probs", False))
+        sampling = with_step_inputs(sampling, read_step_inputs(body))
         row = Row(0, sampling, 1, [], lambda: None)
         prompt = np.array([body.get("first", 1)])
         asked = Asked([prompt], [row], body.get("stream", True), frozenset(), None)
@@ -179,6 +200,50 @@ def test_whole_answers_come_in_one_event_with_what_was_asked_for(client: Client)
     client.read_until_ended(7)
     outputs = {"cum_log_probs": -3.0, "output_log_probs": [-1.5, -1.5, -1.5]}
     assert client.events == [[7, [0, 1, 2], True, 0, outputs]]
+
+
+ASKED = {"top_log_probs": 1, "prompt_log_probs": True, "return_cached_tokens": True}
+PROMPT = [None, [-2.0, [[9, -0.5]]]]
+
+
+def test_log_probs_of_a_whole_answer_come_with_its_one_event(client: Client) -> None:
+    client.ask(7, tokens=3, stream=False, **ASKED)
+    client.read_until_ended(7)
+    outputs = {
+        "cum_log_probs": -3.0,
+        "output_log_probs": [-1.5] * 3,
+        "top_log_probs": [[[number, -1.5]] for number in range(3)],
+        "prompt_log_probs": PROMPT,
+        "cached_tokens": 5,
+    }
+    assert client.events == [[7, [0, 1, 2], True, 0, outputs]]
+
+
+def test_a_stream_tells_each_token_s_once_the_prompt_s_first_and_the_cache_last(
+    client: Client,
+) -> None:
+    client.ask(7, tokens=40, **ASKED)
+    client.ask(8, tokens=40)
+    client.read_until_ended(7, 8)
+    mine = [event for event in client.events if event[0] == 7]
+    outputs = [event[4] for event in mine]
+    for event, told in zip(mine, outputs, strict=True):
+        assert told["top_log_probs"] == [[[token, -1.5]] for token in event[1]]
+        assert len(told["output_log_probs"]) == len(event[1])
+    assert [told.get("prompt_log_probs") for told in outputs] == [PROMPT] + [None] * (
+        len(outputs) - 1
+    )
+    assert [told.get("cached_tokens") for told in outputs] == [None] * (len(outputs) - 1) + [5]
+    others = [event for event in client.events if event[0] == 8]
+    assert all(len(event) == 2 for event in others[:-1])
+    assert others[-1][4] == {}
+
+
+def test_what_is_asked_alone_leaves_the_other_events_plain(client: Client) -> None:
+    client.ask(7, tokens=40, return_cached_tokens=True)
+    client.read_until_ended(7)
+    assert all(len(event) == 2 for event in client.events[:-1])
+    assert client.events[-1][4] == {"cached_tokens": 5}
 
 
 def test_errors_are_of_one_request(client: Client) -> None:

@@ -159,6 +159,56 @@ def test_log_probabilities_are_the_chosen_tokens(loaded: Loaded) -> None:
     assert events[-1].cum_log_prob == pytest.approx(sum(expected))
 
 
+def extras(events: Any) -> tuple[list[Any], list[int]]:
+    """The likeliest of all tokens, and the counts of cached tokens."""
+    told = [event.extras for event in events if event.extras is not None]
+    tops = [list(map(tuple, top)) for each in told for top in each.top_log_probs]
+    return tops, [each.cached_tokens for each in told if each.cached_tokens is not None]
+
+
+@ALL
+def test_the_likeliest_are_told_without_the_chosen_one(llm_api: Load, version: str) -> None:
+    """From the release on that tells them; before, the chosen one where it is the likeliest."""
+    loaded = llm_api(version)
+    late = loaded.library.facts["top_log_probs"]
+    assert late == (version == "1.4.0rc1")
+    count = 3 if late else 1
+    more = {"sample": True, "temperature": 3.0, "seed": 3} if late else {}
+    key = loaded.add(
+        PROMPTS[2], log_probs=True, top_log_probs=count, end_id=-1, max_tokens=8, **more
+    )
+    events = of(loaded.run(), key)
+    made, expected = list(PROMPTS[2]), []
+    for token in (token for event in events for token in event.ids):
+        values = toy_model().log_probs(toy_model().logits(made, VOCAB_SIZE, EOS))
+        if late:  # in the others an end id cannot come, and is no candidate
+            expected.append(sorted(values.items(), key=lambda item: -item[1])[:count])
+        made.append(token)
+    tops, cached = extras(events)
+    assert cached == []
+    assert len(tops) == 8
+    assert {len(top) for top in tops} == {count}
+    if late:
+        chosen = made[len(PROMPTS[2]) :]
+        assert any(token not in dict(top) for token, top in zip(chosen, tops, strict=True))
+        for top, likeliest in zip(tops, expected, strict=True):
+            assert [token for token, _ in top] == [token for token, _ in likeliest]
+            assert [v for _, v in top] == pytest.approx([v for _, v in likeliest])
+    else:
+        assert [token for ((token, _),) in tops] == made[len(PROMPTS[2]) :]
+
+
+@ALL
+def test_cached_tokens_are_told_once_where_the_release_says_them(
+    llm_api: Load, version: str
+) -> None:
+    loaded = llm_api(version)
+    keys = [loaded.add([100] * 200, return_cached_tokens=asked) for asked in (True, False)]
+    events = loaded.run()
+    told = [extras(of(events, key))[1] for key in keys]
+    assert told == [[] if version == "1.0.0" else [96], []]
+
+
 def test_a_log_probability_that_the_release_does_not_tell_is_no_zero(llm_api: Load) -> None:
     loaded = llm_api("1.2.1", without_log_probs=True)
     given = {"sample": True, "temperature": 3.0, "max_tokens": 12, "end_id": -1}

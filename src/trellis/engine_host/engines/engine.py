@@ -5,7 +5,7 @@ An engine knows nothing of Triton: it takes token ids and sampling settings unde
 `step` yields what is new under those keys. One thread owns it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -46,12 +46,22 @@ class Sampling:
     bias_ids: tuple[int, ...] = ()  # ids whose logits are changed, each once
     bias_weights: tuple[float, ...] = ()  # by how much, one an id
     sample: bool = False
+    # Asked by the step socket alone (step_inputs.py).
+    top_log_probs: int = 0  # how many of the likeliest ids are told for each token
+    prompt_log_probs: bool = False
+    return_cached_tokens: bool = False
+    priority: int = 0  # lower runs first
 
     @property
     def end_ids(self) -> tuple[int, ...]:
         """All ids that end an answer, each once; () if it never ends on a token."""
         first = (self.end_id,) if self.end_id >= 0 else ()
         return tuple(dict.fromkeys((*first, *self.stop_token_ids)))
+
+    @property
+    def extras(self) -> bool:
+        """Whether anything of Extras is asked for."""
+        return bool(self.top_log_probs or self.prompt_log_probs or self.return_cached_tokens)
 
     @property
     def sequences(self) -> int:
@@ -78,6 +88,18 @@ class EngineSettings:
     tokenizer_sample: tuple[int, ...] = ()  # what TOKENIZER_SAMPLE is encoded to
 
 
+TopLogProbs = list[tuple[int, float]]  # ids and log probabilities, the likeliest first
+
+
+class Extras(NamedTuple):
+    """What few requests ask for, beside a step's ids."""
+
+    top_log_probs: Sequence[TopLogProbs] = ()  # of each id
+    # Of the prompt's tokens, once, with the first ids; None for the first token.
+    prompt_log_probs: list[tuple[float, TopLogProbs] | None] | None = None
+    cached_tokens: int | None = None  # of the prompt, from the prefix cache; with the first ids
+
+
 class Progress(NamedTuple):
     """What one step made for one sequence; `finish` is set with the last of it."""
 
@@ -87,6 +109,7 @@ class Progress(NamedTuple):
     finish: FinishReason | None
     log_probs: list[float]
     cum_log_prob: float
+    extras: Extras | None = None
 
 
 class Failure(NamedTuple):

@@ -49,7 +49,7 @@ def limits(engine_type: str, facts: dict[str, Any]) -> Limits:
     if engine_type == "openvino":
         from trellis.engine_host.engines.openvino_limits import OpenVinoLimits
 
-        return OpenVinoLimits()
+        return OpenVinoLimits(**facts)
     if engine_type == "vllm":
         from trellis.engine_host.engines.vllm_limits import VllmLimits
 

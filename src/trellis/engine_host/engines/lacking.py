@@ -11,12 +11,15 @@ from trellis.errors import RequestError
 
 WORDS_BACKEND = "xgrammar"  # which alone reads our grammars of bad words
 SHOWN = 64  # characters of a name
+PROMPT_LOG_PROBS, PRIORITY = "prompt_log_probs", "priority"
 # The client's name -> the field of Sampling that says whether it was asked.
 FIELDS = {
     "bad_words": "bad_words",
     GUIDE_TYPE: "guide_type",
     BIAS_WORDS: "bias_ids",
     LORA_NAME: "lora_name",
+    PROMPT_LOG_PROBS: "prompt_log_probs",
+    PRIORITY: "priority",
 }
 
 
@@ -25,6 +28,24 @@ def refuse_lacking(sampling: Sampling, engine: str, *clients: str) -> None:
     for client in clients:
         if getattr(sampling, FIELDS[client]):
             raise cannot(client, engine)
+
+
+def refuse_log_probs(sampling: Sampling, engine: str) -> None:
+    """Raise RequestError for log probabilities that a library tells of chosen tokens alone.
+
+    Without sampling the chosen token is the likeliest, so that one is known.
+    """
+    most = 0 if sampling.sample else 1
+    if sampling.top_log_probs > most:
+        raise RequestError(
+            f"top_log_probs: this engine ({engine}) tells the likeliest token alone, and not where"
+            f" tokens are drawn; send {most}"
+        )
+    if sampling.prompt_log_probs and sampling.top_log_probs:
+        raise RequestError(
+            f"top_log_probs: this engine ({engine}) does not tell the likeliest tokens of a"
+            " prompt; send 0 beside prompt_log_probs"
+        )
 
 
 def refuse_guide(sampling: Sampling, engine: str, no_guides: str) -> None:

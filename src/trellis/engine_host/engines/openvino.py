@@ -6,7 +6,8 @@ do (logit bias) or not together (beams and penalties) is refused by the input's 
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import openvino
@@ -14,10 +15,12 @@ import openvino_genai as genai
 
 from trellis.engine_host.engines.engine import (
     EngineSettings,
+    Extras,
     Failure,
     FinishReason,
     Progress,
     Sampling,
+    TopLogProbs,
 )
 from trellis.engine_host.engines.openvino_limits import OpenVinoLimits
 
@@ -51,8 +54,8 @@ class OpenVinoEngine:
             reason = str(error).strip().splitlines()[-1]
             raise RuntimeError(f"gpt_model_path: OpenVINO cannot load {file}: {reason}") from error
         self._running: dict[int, _Running] = {}
-        self._limits = OpenVinoLimits()
-        self.facts: dict[str, Any] = {}
+        self._limits = OpenVinoLimits(settings.enable_kv_cache_reuse)
+        self.facts: dict[str, Any] = {"kv_cache_reuse": settings.enable_kv_cache_reuse}
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -76,31 +79,29 @@ class OpenVinoEngine:
                 )
             )
         handle = self._pipeline.add_request(key, tensor, config)
-        self._running[key] = _Running(handle, sampling.beam_width > 1)
+        echoed = len(ids) if sampling.prompt_log_probs else 0
+        self._running[key] = _Running(handle, sampling, echoed)
 
     def step(self) -> Iterable[Progress | Failure]:
         """One forward pass of the batch, then what each request made of it."""
         self._pipeline.step()
         for key, running in list(self._running.items()):
             if key in self._running:  # not cancelled by what an earlier one yielded
-                yield from self._drain(key, *running)
+                yield from self._drain(key, running)
 
-    def _drain(self, key: int, handle: Any, beams: bool) -> Iterable[Progress | Failure]:
+    def _drain(self, key: int, running: "_Running") -> Iterable[Progress | Failure]:
+        handle, beams = running.handle, running.sampling.beam_width > 1
         finished = handle.get_status() != genai.GenerationStatus.RUNNING
         while handle.can_read():
             outputs = [output for _, output in sorted(handle.read().items())]
             if beams:  # all at once, at the end: the best first
                 outputs.sort(key=lambda output: -output.score)
             for index, output in enumerate(outputs):
-                log_probs = list(output.generated_log_probs)
-                yield Progress(
-                    key,
-                    index,
-                    list(output.generated_ids),
-                    _finish_reason(output.finish_reason),
-                    log_probs,
-                    sum(log_probs) if beams else output.score,
-                )
+                ids, log_probs = list(output.generated_ids), list(output.generated_log_probs)
+                finish = _finish_reason(output.finish_reason)
+                cum_log_prob = sum(log_probs) if beams else output.score
+                made = Progress(key, index, ids, finish, log_probs, cum_log_prob)
+                yield running.with_extras(made) if running.sampling.extras else made
         if finished:
             self._running.pop(key, None)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
@@ -123,11 +124,24 @@ class OpenVinoEngine:
             self.cancel(key)
 
 
-class _Running(NamedTuple):
+@dataclass(slots=True)
+class _Running:
     """One request in the pipeline."""
 
     handle: Any
-    beams: bool
+    sampling: Sampling
+    echoed: int  # the prompt's tokens in front of the next ids
+
+    def with_extras(self, made: Progress) -> Progress:
+        """The same without the prompt in front, and with what is asked for besides."""
+        count, self.echoed = self.echoed, 0
+        ids, log_probs = made.ids[count:], made.log_probs[count:]
+        tops = [[pair] for pair in zip(ids, log_probs, strict=True)]  # the likeliest was chosen
+        prompt: list[tuple[float, TopLogProbs] | None] | None = None
+        if count:  # the first token's log probability is none
+            prompt = [None, *((value, []) for value in made.log_probs[1:count])]
+        extras = Extras(tops if self.sampling.top_log_probs else [], prompt)
+        return made._replace(ids=ids, log_probs=log_probs, extras=extras)
 
 
 def generation_config(sampling: Sampling) -> Any:
@@ -144,7 +158,8 @@ def generation_config(sampling: Sampling) -> Any:
     config.presence_penalty = sampling.presence_penalty
     config.frequency_penalty = sampling.frequency_penalty
     config.num_return_sequences = sampling.num_return_sequences
-    config.logprobs = 1 if sampling.log_probs else 0
+    config.logprobs = 1 if sampling.log_probs or sampling.prompt_log_probs else 0
+    config.echo = sampling.prompt_log_probs
     if sampling.beam_width > 1:
         config.num_beams = config.num_return_sequences = sampling.beam_width
         config.length_penalty = sampling.length_penalty

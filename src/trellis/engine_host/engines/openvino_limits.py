@@ -4,7 +4,7 @@
 from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE, LORA_NAME
 from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
-from trellis.engine_host.engines.lacking import refuse_lacking
+from trellis.engine_host.engines.lacking import PRIORITY, refuse_lacking, refuse_log_probs
 from trellis.engine_host.engines.openvino_words import BadWords
 from trellis.errors import RequestError
 
@@ -15,12 +15,16 @@ MAX_PENALTY = 2
 class OpenVinoLimits:
     """Refuses by the input's name; knows which lists of bad words the engine was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, kv_cache_reuse: bool = False) -> None:
+        """`kv_cache_reuse`: whether the library keeps prefixes of prompts."""
         self.bad_words = BadWords()
+        self._kv_cache_reuse = kv_cache_reuse
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise RequestError for what the pipeline does not have, by the input's name."""
-        refuse_lacking(sampling, "openvino", GUIDE_TYPE, BIAS_WORDS, LORA_NAME)
+        refuse_lacking(sampling, "openvino", GUIDE_TYPE, BIAS_WORDS, LORA_NAME, PRIORITY)
+        refuse_log_probs(sampling, "openvino")
+        self._refuse_prompt_log_probs(sampling)
         for name in ("presence_penalty", "frequency_penalty"):
             if abs(getattr(sampling, name)) > MAX_PENALTY:
                 raise RequestError(
@@ -36,6 +40,13 @@ class OpenVinoLimits:
                 )
             self.bad_words.refuse(sampling.bad_words)
 
+    def _refuse_prompt_log_probs(self, sampling: Sampling) -> None:
+        if sampling.prompt_log_probs and self._kv_cache_reuse:  # it has none of a cached prefix
+            raise RequestError(
+                "prompt_log_probs: this engine (openvino) has them without its prefix cache alone;"
+                " make the repository with SET=enable_kv_cache_reuse:false"
+            )
+
     def given(self, sampling: Sampling) -> None:
         """Note what the engine was given."""
         if sampling.bad_words:
@@ -49,5 +60,7 @@ def _refuse_beams(sampling: Sampling) -> None:
     more = {
         "bad_words": bool(sampling.bad_words),
         "min_tokens above 1": sampling.min_tokens > 1,
+        "prompt_log_probs": sampling.prompt_log_probs,
+        "top_log_probs": sampling.top_log_probs > 0,
     }
     refuse_beside_beams(sampling, "openvino", more)

@@ -5,8 +5,10 @@
     engine -> host   [READY, facts]   [FAILED, message]   [EVENTS, [event, ...]]
 
 JSON writes named tuples as arrays by itself: an event whose second member is a text is a Failure;
-of the others one of six members is a Progress, one of three the beginning of a Progress that says
-no more, as nearly all do. Messages travel as `multiprocessing.connection.Connection` frames them.
+of the others one of six members is a Progress, one of seven a Progress with Extras, one of three
+the beginning of a Progress that says no more, as nearly all do.
+
+Messages travel as `multiprocessing.connection.Connection` frames them.
 """
 
 import json
@@ -14,12 +16,13 @@ from dataclasses import fields
 from multiprocessing.connection import Connection
 from typing import Any
 
-from trellis.engine_host.engines.engine import Failure, Progress, Sampling
+from trellis.engine_host.engines.engine import Extras, Failure, Progress, Sampling
 
 ADD, CANCEL, CLOSE = "add", "cancel", "close"
 READY, FAILED, EVENTS = "ready", "failed", "events"
 
 PLAIN_MEMBERS = 3
+FULL_MEMBERS = 6  # of a Progress without extras
 SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -50,9 +53,9 @@ def read_sampling(values: list[Any]) -> Sampling:
 
 def event_values(event: Progress | Failure) -> Any:
     """An event without what goes without saying."""
-    if isinstance(event, Failure) or event.finish or event.log_probs:
+    if isinstance(event, Failure) or event.extras is not None:
         return event
-    return event[:PLAIN_MEMBERS]
+    return event[: FULL_MEMBERS if event.finish or event.log_probs else PLAIN_MEMBERS]
 
 
 def read_event(values: list[Any]) -> Progress | Failure:
@@ -61,4 +64,6 @@ def read_event(values: list[Any]) -> Progress | Failure:
         return Failure(*values)
     if len(values) == PLAIN_MEMBERS:
         return Progress(values[0], values[1], values[2], None, [], 0.0)
+    if len(values) > FULL_MEMBERS:
+        values[FULL_MEMBERS] = Extras(*values[FULL_MEMBERS])
     return Progress(*values)

@@ -119,6 +119,7 @@ class TensorRtLlmLibrary:
             "no_guides": tokenizer.missing,
             "guides_backend": arguments.get("guided_decoding_backend", ""),
             "adapters": list(self._adapters),
+            "top_log_probs": one_sampler(),
         }
 
     async def prepare(self) -> None:

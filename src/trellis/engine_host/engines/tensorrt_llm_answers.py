@@ -8,7 +8,14 @@ The library hands out one object a request and changes it: ids so far, of every 
 from typing import Any
 
 from trellis.engine_host.engines.async_engine import Events
-from trellis.engine_host.engines.engine import Failure, FinishReason, Progress, Sampling
+from trellis.engine_host.engines.engine import (
+    Extras,
+    Failure,
+    FinishReason,
+    Progress,
+    Sampling,
+    TopLogProbs,
+)
 from trellis.errors import RequestError
 
 FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "cancelled": "cancelled"}
@@ -24,6 +31,8 @@ class NewTokens:
         self._max_tokens = sampling.max_tokens
         self._beams = sampling.beam_width > 1
         self._log_probs = sampling.log_probs
+        self._top_log_probs = sampling.top_log_probs
+        self._return_cached_tokens = sampling.return_cached_tokens
         # Of the guide and not of the text, unless the client named it.
         self._guide_end = guide_end if guide_end not in sampling.end_ids else -1
         self._taken = [0] * sampling.sequences  # ids, of each sequence
@@ -43,12 +52,12 @@ class NewTokens:
         for output in answer.outputs:
             if output.index in self._ended:
                 continue
-            event = self._event(output, bool(answer.finished))
+            event = self._event(output, answer)
             if event is not None:
                 events.append(event)
         return events
 
-    def _event(self, output: Any, last: bool) -> Progress | Failure | None:
+    def _event(self, output: Any, answer: Any) -> Progress | Failure | None:
         if output.finish_reason == "timeout":
             self._ended.add(output.index)
             return Failure(self._key, TIMED_OUT)
@@ -56,7 +65,7 @@ class NewTokens:
         ids = output.token_ids[begin:]  # empty if the library cut off an id that ended the answer
         self._taken[output.index] = begin + len(ids)
         log_probs = self._logged(output, begin, ids) if self._log_probs else []
-        finish = self._finish(output, last)
+        finish = self._finish(output, bool(answer.finished))
         if finish == "stop" and ids[-1:] == [self._guide_end]:
             ids, log_probs = ids[:-1], log_probs[:-1]
         if finish is None and not ids:
@@ -64,7 +73,20 @@ class NewTokens:
         if finish is not None:
             self._ended.add(output.index)
         cum_log_prob = self._cum_log_probs[output.index]
-        return Progress(self._key, output.index, ids, finish, log_probs, cum_log_prob)
+        extras = None
+        if self._top_log_probs or (self._return_cached_tokens and not begin):
+            extras = self._extras(output, begin, len(ids), answer)
+        return Progress(self._key, output.index, ids, finish, log_probs, cum_log_prob, extras)
+
+    def _extras(self, output: Any, begin: int, count: int, answer: Any) -> Extras:
+        """What is asked for beside `count` ids from `begin` on."""
+        tops: list[TopLogProbs] = []
+        if self._top_log_probs:
+            entries = output.logprobs[begin : begin + count]
+            tops = [_likeliest(entry, self._top_log_probs) for entry in entries]
+        # Releases before 1.2 do not say it.
+        cached = getattr(answer, "cached_tokens", None) if self._return_cached_tokens else None
+        return Extras(tops, None, cached)
 
     def _finish(self, output: Any, last: bool) -> FinishReason | None:
         """Why a sequence ended. Of several the library tells only the last one's reason."""
@@ -84,6 +106,12 @@ class NewTokens:
         so_far = self._cum_log_probs[output.index] + sum(values)
         self._cum_log_probs[output.index] = so_far if told is None else float(told)
         return values
+
+
+def _likeliest(entry: Any, most: int) -> TopLogProbs:
+    """Of one token, without the chosen one where that is none of them: the library has it too."""
+    ranked = sorted(entry.items(), key=lambda item: -item[1].logprob)[:most]
+    return [(token, float(value.logprob)) for token, value in ranked]
 
 
 def _log_prob(entry: Any, token: int) -> float:

@@ -6,9 +6,13 @@ from collections.abc import Collection
 from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.lacking import (
+    PRIORITY,
+    PROMPT_LOG_PROBS,
     refuse_adapter,
     refuse_bad_words,
     refuse_guide,
+    refuse_lacking,
+    refuse_log_probs,
 )
 from trellis.engine_host.engines.vocabulary import check_ids
 from trellis.errors import RequestError
@@ -24,12 +28,15 @@ class TensorRtLlmLimits:
         no_guides: str,
         guides_backend: str,
         adapters: Collection[str],
+        top_log_probs: bool = False,
     ) -> None:
         """`beam_width`: what the engine was loaded with; the library takes no other.
 
         `no_guides`: why the library has no tokenizer for them; '': it has. `guides_backend`:
         what follows them. `adapters`: names of LoRA adapters.
+        `top_log_probs`: whether the release tells those of tokens that were not chosen.
         """
+        self._top_log_probs = top_log_probs
         self._adapters = adapters
         self._backend = guides_backend
         self._no_guides = no_guides
@@ -49,6 +56,9 @@ class TensorRtLlmLimits:
                 f" request ends at {len(sampling.end_ids)}; send the one end_id, or leave"
                 " min_tokens out"
             )
+        refuse_lacking(sampling, "llmapi", PROMPT_LOG_PROBS, PRIORITY)
+        if not self._top_log_probs:
+            refuse_log_probs(sampling, "llmapi")
         refuse_guide(sampling, "llmapi", self._no_guides)
         refuse_bad_words(sampling, "llmapi", self._no_guides, self._backend)
         refuse_adapter(sampling, "llmapi", self._adapters)

@@ -97,6 +97,7 @@ class VllmLibrary:
             "no_guides": tokenizer.missing,
             "guides_backend": arguments.structured_outputs_config.backend,
             "adapters": list(self._adapters),
+            "priority": config.scheduler_config.policy == "priority",
         }
 
     async def prepare(self) -> None:
@@ -123,10 +124,13 @@ class VllmLibrary:
                 params,
                 request_id=str(key),
                 lora_request=self._adapters.get(sampling.lora_name),
+                priority=sampling.priority,
             )
             async with contextlib.aclosing(answer):
                 async for output in answer:
-                    yield [event(key, each, sampling, end, begun) for each in output.outputs]
+                    yield [
+                        event(key, each, sampling, end, begun, output) for each in output.outputs
+                    ]
                     begun = True
         except EngineDeadError as error:
             raise LibraryDied(f"vLLM's engine process is gone: {error}") from error

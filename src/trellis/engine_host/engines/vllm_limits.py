@@ -20,12 +20,19 @@ class VllmLimits:
     """Rejects by the input's name."""
 
     def __init__(
-        self, vocab_size: int, no_guides: str, guides_backend: str, adapters: Collection[str]
+        self,
+        vocab_size: int,
+        no_guides: str,
+        guides_backend: str,
+        adapters: Collection[str],
+        priority: bool = False,
     ) -> None:
         """`no_guides`: why the library has no tokenizer for them; '': it has.
 
         `guides_backend`: what follows them. `adapters`: names of LoRA adapters.
+        `priority`: whether its scheduler heeds priorities.
         """
+        self._priority = priority
         self._adapters = adapters
         self._backend = guides_backend
         self._vocab_size = vocab_size
@@ -40,6 +47,11 @@ class VllmLimits:
         for name in ("presence_penalty", "frequency_penalty"):
             if abs(getattr(sampling, name)) > MAX_PENALTY:
                 raise RequestError(f"{name}: this engine (vllm) takes -2 to 2")
+        if sampling.priority and not self._priority:
+            raise RequestError(
+                "priority: this engine (vllm) heeds none; leave it out, or load it with"
+                " scheduling_policy: priority in engine.yaml"
+            )
         refuse_guide(sampling, "vllm", self._no_guides)
         refuse_bad_words(sampling, "vllm", self._no_guides, self._backend)
         refuse_adapter(sampling, "vllm", self._adapters)

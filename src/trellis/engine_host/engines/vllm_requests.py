@@ -9,7 +9,14 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from trellis.contract.client_inputs import BIAS_WORDS, GUIDE, PROMPT
 from trellis.contract.sampling_fields import FIELDS
-from trellis.engine_host.engines.engine import Failure, FinishReason, Progress, Sampling
+from trellis.engine_host.engines.engine import (
+    Extras,
+    Failure,
+    FinishReason,
+    Progress,
+    Sampling,
+    TopLogProbs,
+)
 from trellis.engine_host.engines.words_grammar import words_grammar
 from trellis.errors import RequestError
 
@@ -21,10 +28,11 @@ CLIENT_ERRORS: tuple[type[Exception], ...] = (
 # The library's name of what is wrong -> the client's, where they differ.
 CLIENT_NAMES = {
     "n": "num_return_sequences",
-    "logprobs": "return_log_probs",
+    "logprobs": "top_log_probs",  # none but the chosen token's is never too many
+    "prompt_logprobs": "top_log_probs",
     "logit_bias": BIAS_WORDS,
 }
-CLIENTS = frozenset({BIAS_WORDS, *(field.client for field in FIELDS.values())})
+CLIENTS = frozenset({BIAS_WORDS, "top_log_probs", *(field.client for field in FIELDS.values())})
 # The client's type of a guide -> the library's.
 GUIDES = {
     "json_schema": "json",
@@ -62,7 +70,9 @@ def sampling_params(sampling: Sampling, guide_end: int = -1) -> SamplingParams:
         frequency_penalty=sampling.frequency_penalty,
         stop_token_ids=list(ends),
         ignore_eos=True,  # the model's own ends count if they were sent
-        logprobs=0 if sampling.log_probs else None,  # of the chosen token
+        # Of the chosen token, and of so many likeliest.
+        logprobs=sampling.top_log_probs if sampling.log_probs else None,
+        prompt_logprobs=sampling.top_log_probs if sampling.prompt_log_probs else None,
         logit_bias=dict(zip(sampling.bias_ids, sampling.bias_weights, strict=True)) or None,
         structured_outputs=_guide(sampling),
         detokenize=False,
@@ -82,11 +92,11 @@ def _guide(sampling: Sampling) -> StructuredOutputsParams | None:
 
 
 def event(
-    key: int, completion: Any, sampling: Sampling, guide_end: int, begun: bool
+    key: int, completion: Any, sampling: Sampling, guide_end: int, begun: bool, answer: Any = None
 ) -> Progress | Failure:
     """What one sequence got; its ids end with the one that ended it, if the client named that.
 
-    `begun`: whether anything came of this request before.
+    `begun`: whether anything came of this request before. `answer`: what the sequence is of.
     """
     ids = list(completion.token_ids)
     if completion.finish_reason == "error":
@@ -99,9 +109,37 @@ def event(
     log_probs = [
         float(at[token].logprob) for token, at in zip(ids, completion.logprobs or (), strict=False)
     ]
-    return Progress(
-        key, completion.index, ids, finish, log_probs, completion.cumulative_logprob or 0.0
-    )
+    cum_log_prob = completion.cumulative_logprob or 0.0
+    extras = None
+    if sampling.extras:
+        extras = _extras(answer, completion, sampling, len(ids), begun)
+    return Progress(key, completion.index, ids, finish, log_probs, cum_log_prob, extras)
+
+
+def _extras(
+    answer: Any, completion: Any, sampling: Sampling, count: int, begun: bool
+) -> Extras | None:
+    """What is asked for beside the first `count` ids of a step."""
+    most = sampling.top_log_probs
+    entries = (completion.logprobs or ())[:count] if most else ()
+    tops = [_likeliest(entry, most) for entry in entries]
+    if begun:
+        return Extras(tops) if tops else None
+    prompt: list[tuple[float, TopLogProbs] | None] | None = None
+    if sampling.prompt_log_probs:
+        pairs = zip(answer.prompt_token_ids, answer.prompt_logprobs, strict=True)
+        prompt = [
+            entry and (float(entry[token].logprob), _likeliest(entry, most))
+            for token, entry in pairs
+        ]
+    cached = answer.num_cached_tokens if sampling.return_cached_tokens else None
+    return Extras(tops, prompt, cached)
+
+
+def _likeliest(entry: Any, most: int) -> TopLogProbs:
+    """Of one token, without the chosen one where that is none of them: the library has it too."""
+    ranked = sorted(entry.items(), key=lambda item: item[1].rank)[:most]
+    return [(token, float(value.logprob)) for token, value in ranked]
 
 
 def rejection(error: Exception, sampling: Sampling) -> RequestError:

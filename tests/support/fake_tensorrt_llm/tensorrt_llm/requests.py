@@ -10,6 +10,7 @@ from tensorrt_llm import toy_model
 from tensorrt_llm.behaviour import BEHAVIOUR, Script
 
 Message = dict[str, Any]
+BLOCK = 32  # tokens of the cache
 
 
 class Finished(Exception):
@@ -202,7 +203,7 @@ class Request:
             "stop_reason": sequence.stop_reason if told else None,
         }
         sequence.unsent, sequence.log_probs = [], []
-        return {"id": self.id, "final": final, "whole": False, "beams": [part]}
+        return self._message([part], final, whole=False)
 
     def _search(self) -> Message:
         """A search over beams, all at once: the best first."""
@@ -228,7 +229,13 @@ class Request:
             }
             for index, (score, made, ended) in enumerate(beams)
         ]
-        return {"id": self.id, "final": True, "whole": True, "beams": parts}
+        return self._message(parts, final=True, whole=True)
+
+    def _message(self, parts: list[Message], final: bool, whole: bool) -> Message:
+        """The cache: half of each prompt, in whole blocks, as if it had come before."""
+        cached = len(self._ids) // 2 // BLOCK * BLOCK
+        shown = {"beams": parts, "cached_tokens": cached}
+        return {"id": self.id, "final": final, "whole": whole, **shown}
 
     def _rank(self, beam: tuple[float, list[int], bool]) -> float:
         return float(-beam[0] / max(len(beam[1]), 1) ** (self._params["length_penalty"] or 0.0))

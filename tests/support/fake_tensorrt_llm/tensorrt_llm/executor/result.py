@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tensorrt_llm.behaviour import BEHAVIOUR
 from tensorrt_llm.executor.utils import RequestError
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class RequestOutput:
         self.prompt: str | None = None
         self.prompt_token_ids = prompt_token_ids
         self.context_logits = None
+        if BEHAVIOUR.numbers >= (1, 2):
+            self.cached_tokens = 0
         self._queue: Any = queue.Queue()
         # What kind of queue is decided here, once.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,6 +116,8 @@ class RequestOutput:
         for part in response["beams"]:
             self._extend(self._outputs[part["sequence"]], part, bool(response["whole"]))
         self._done = response["final"]
+        if BEHAVIOUR.numbers >= (1, 2):
+            self.cached_tokens = response["cached_tokens"]
 
     def _extend(self, output: CompletionOutput, part: dict[str, Any], whole: bool) -> None:
         output._last_token_ids_len = 0 if whole else len(output.token_ids)
