@@ -113,6 +113,10 @@ def main(
             " fraction of the CPU a chunk",
         ),
     ] = True,
+    page: Annotated[
+        bool,
+        typer.Option("--page/--no-page", help="whether / is a page to try the server in a browser"),
+    ] = True,
     allocator: Annotated[
         Allocator, typer.Option(help="malloc of the server's processes, if it is installed")
     ] = Allocator.glibc,
@@ -191,6 +195,7 @@ def main(
         http_gateway=http_gateway,
         gateway_decoding=gateway_decoding,
         short_way=short_way,
+        page=page,
         allocator=allocator.value,
         allow_admin_endpoints=allow_admin_endpoints,
         expose_inner_models=expose_inner_models,
@@ -267,6 +272,8 @@ def run(settings: ServerSettings, peers: Peers | None = None) -> None:
         if seconds is not None:
             urls = (f"{settings.url}/v2/models/{name}" for name in model_names(settings.model_repo))
             console.print(f"[green]ready[/] after {seconds:.1f} s: {' '.join(urls)}")
+            if settings.page and server.gateway is not None:
+                console.print(f"a page to try it: {settings.url}/")
         died = server.watch(stopping)
         if peers and peers.why and not peers.orderly:
             died = died or peers.why

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from trellis.gateway.generate import Generate, Infer
 from trellis.gateway.openai.errors import as_openai
 from trellis.gateway.openai.routes import is_openai, openai_routes
+from trellis.gateway.page import Page
 from trellis.gateway.refusals import Refusal, shown, stopping
 from trellis.gateway.relays import Admin, Index, ModelRelay, Ready, Relay
 from trellis.gateway.sending import send_refusal
@@ -51,6 +52,8 @@ def make_app(state: State) -> Starlette:
 
 
 def _open_routes(state: State) -> Iterable[BaseRoute]:
+    if state.settings.page:
+        yield _get("/", Page())
     yield _get("/v2/health/live", Relay(state, "/v2/health/live"))
     yield _get("/v2/health/ready", Ready(state, "/v2/health/ready"))
     yield _get("/v2", Relay(state, "/v2"))

@@ -27,6 +27,7 @@ class GatewaySettings:
     admin_key: str = ""  # opens what Triton shuts to clients, see admin_endpoints.py; "": nothing
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)  # changed ones, by name
     short_way: bool = True  # whether Python engines are asked by their step sockets
+    page: bool = True  # whether / is a page to try the server
 
     def command(self) -> list[str]:
         """The command of a gateway, to be run in IMPORTED_FROM."""

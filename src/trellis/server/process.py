@@ -71,6 +71,7 @@ class ServerSettings:
     allocator: str = "glibc"  # or jemalloc, tcmalloc: see trellis.server.allocator
     gateway_decoding: bool = True  # whether the gateway makes text of ids, or `postprocessing`
     short_way: bool = True  # whether the gateway asks Python engines past Triton
+    page: bool = True  # whether the gateway has a page at /
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
     expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
     gateway_limits: Mapping[str, float] = field(default_factory=dict)  # changed ones, by name
@@ -185,6 +186,7 @@ class Server:
             "" if settings.allow_admin_endpoints else self._admin_key,
             settings.gateway_limits,
             settings.short_way,
+            settings.page,
         )
         return self._spawn(gateway.command(), output, IMPORTED_FROM, {})
 
