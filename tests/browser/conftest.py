@@ -14,6 +14,11 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 PHONE = {"width": 360, "height": 640}
 
 
+def arguments() -> list[str]:
+    """Of Chromium's command line: root has no sandbox."""
+    return ["--no-sandbox"] if os.geteuid() == 0 else []
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """The browser."""
@@ -22,9 +27,8 @@ def chromium() -> Iterator[Any]:
     )
     if CHROMIUM is None:
         pytest.skip("needs Chromium: sudo apt-get install -y chromium, or CHROMIUM=its path")
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments())
         yield browser
         browser.close()
 

@@ -51,7 +51,7 @@ def asked(front: Running, request: bytes) -> tuple[int, str]:
 
 
 NO_PATHS = [
-    "//", "/nothing", "/v2x", "/v1", "/metrics", "/v2/health", "/v2/health/ready/x",
+    "/nothing", "/v2x", "/v1", "/metrics", "/v2/health", "/v2/health/ready/x",
     "/v2/models", "/v2/models/ensemble/infers", "/V2/Models/ensemble/generate",
     "/v2/models/ensemble/GENERATE", "/v2/models/ensemble/generate;x",
     "/v2/models/ensemble/versions/x/generate", "/v2/models/ensemble/versions/1/x/generate",
