@@ -55,7 +55,8 @@ def _open_routes(state: State) -> Iterable[BaseRoute]:
     if state.settings.page:
         yield _get("/", Page())
     yield _get("/v2/health/live", Relay(state, "/v2/health/live"))
-    yield _get("/v2/health/ready", Ready(state, "/v2/health/ready"))
+    for path in ("/v2/health/ready", "/health"):  # the second is what clients of OpenAI's API ask
+        yield _get(path, Ready(state, "/v2/health/ready"))
     yield _get("/v2", Relay(state, "/v2"))
     yield _get("/v2/models/stats", Relay(state, "/v2/models/stats"))
     yield Route("/v2/repository/index", Index(state), methods=["POST"])

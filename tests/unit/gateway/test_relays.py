@@ -28,10 +28,12 @@ def test_answers_of_triton_come_back_with_their_status() -> None:
     async def body(gateway: InProcess, triton: FakeTriton) -> None:
         status, config = await asked(gateway, get(f"{ENSEMBLE}/config"))
         assert (status, config["name"]) == (200, "ensemble")
-        for path in ("/v2/health/live", "/v2/health/ready", "/v2", "/v2/models/stats"):
+        paths = ("/v2/health/live", "/v2/health/ready", "/health", "/v2", "/v2/models/stats")
+        for path in paths:
             assert await asked(gateway, get(path)) == (404, {"error": "none"})
-        assert [one.path for one in triton.requests[-4:]] == [
+        assert [one.path for one in triton.requests[-len(paths) :]] == [
             "/v2/health/live",
+            "/v2/health/ready",
             "/v2/health/ready",
             "/v2",
             "/v2/models/stats",
