@@ -194,3 +194,14 @@ def test_a_stream_of_a_model_that_is_unloaded_ends_with_its_reason(
         client.post(f"/v2/repository/models/{NAMED}/unload")
         *_, last = filter(None, lines)
         assert "unloaded" in last
+
+
+def test_a_process_that_dies_ends_the_server_also_where_models_come_and_go(
+    repo: Path, tmp_path: Path
+) -> None:
+    launched: Launched
+    with serve(repo, tmp_path, *EXPLICIT, f"--load-model={NAMED}", launcher=True) as launched:
+        launched.stub(ENGINES[NAMED]).kill()
+        status, said = launched.ended()
+        assert status == 1
+        assert f"the process of {ENGINES[NAMED]}" in said
