@@ -199,6 +199,18 @@ def test_options_of_tritonserver_itself_are_passed_on(demo_repo: Path, tmp_path:
     assert "Started HTTPService" not in launcher.log()
 
 
+@pytest.mark.parametrize("page", [True, False])
+def test_the_page_is_at_the_address_that_is_printed_unless_it_is_left_out(
+    demo_repo: Path, tmp_path: Path, page: bool
+) -> None:
+    options = () if page else ("--no-page",)
+    with serve(demo_repo, tmp_path, *options, launcher=True) as launcher:
+        answer = httpx.get(f"{launcher.url}/")
+        assert launcher.stop() == 0
+    assert answer.status_code == (200 if page else 404)
+    assert (f"a page to try it: {launcher.url}/" in launcher.log()) == page
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
