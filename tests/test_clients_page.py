@@ -7,11 +7,11 @@ from support.paths import ROOT
 def test_the_table_has_the_versions_that_are_pinned() -> None:
     pinned = read_versions()
     rows = read_page(PAGE.read_text())
-    assert len(rows) == 12
+    assert len(rows) == 20
     assert {row.client: row.version for row in rows} == {
         row.client: pinned[row.client] for row in rows
     }
-    assert {row.client for row in rows} == set(pinned) - {"openai"}
+    assert {row.client for row in rows} == set(pinned)
 
 
 def test_the_readme_links_the_page() -> None:

@@ -50,9 +50,17 @@ def run(
     return done.stdout
 
 
-def ask(python: str, program: str, *arguments: str) -> dict[str, Any]:
+def node_modules() -> Path:
+    """Where npm's packages are; the test is not run where they could not be installed."""
+    _needs(CLIENTS / "node.missing")
+    return CLIENTS / "node" / "node_modules"
+
+
+def ask(
+    python: str, program: str, *arguments: str, more: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The JSON that one of `programs/` prints last."""
-    printed = run([python, str(PROGRAMS / program), *arguments])
+    printed = run([python, str(PROGRAMS / program), *arguments], more)
     answer: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return answer
 
@@ -63,6 +71,14 @@ def curl(settings: ServerSettings, text: str, **parameters: Any) -> str:
     url = f"{settings.url}/v2/models/ensemble/generate"
     printed = run(["curl", "-sS", "--fail", "-X", "POST", url, "-d", json.dumps(body)])
     answer: str = json.loads(printed)["text_output"]
+    return answer
+
+
+def curl_openai(settings: ServerSettings, path: str, **body: Any) -> dict[str, Any]:
+    """The answer that curl gets of a path of OpenAI's API, greedy."""
+    data = json.dumps({"model": "ensemble", "temperature": 0, **body})
+    printed = run(["curl", "-sS", "--fail", "-X", "POST", f"{settings.url}{path}", "-d", data])
+    answer: dict[str, Any] = json.loads(printed)
     return answer
 
 

@@ -8,13 +8,19 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "clients.md"
+# Client -> the file that pins its package, and the package.
 PACKAGES = {
-    "aiperf": "aiperf",
-    "LiteLLM": "litellm",
-    "LlamaIndex": "llama-index-llms-nvidia-triton",
-    "tritonclient": "tritonclient",
-    "LangChain": "langchain-nvidia-trt",
-    "openai": "openai",
+    "aiperf": ("requirements.txt", "aiperf"),
+    "LiteLLM": ("requirements.txt", "litellm"),
+    "LlamaIndex": ("requirements.txt", "llama-index-llms-nvidia-triton"),
+    "tritonclient": ("requirements.txt", "tritonclient"),
+    "LangChain": ("requirements-langchain.txt", "langchain-nvidia-trt"),
+    "openai": ("requirements.txt", "openai"),
+    "openai (npm)": ("package.json", "openai"),
+    "LangChain ChatOpenAI": ("requirements-api.txt", "langchain-openai"),
+    "LlamaIndex OpenAILike": ("requirements-api.txt", "llama-index-llms-openai-like"),
+    "guidellm": ("requirements-api.txt", "guidellm"),
+    "lm-eval": ("requirements-api.txt", "lm-eval"),
 }
 SCRIPTS = (
     "end_to_end_grpc_client.py",
@@ -42,18 +48,22 @@ class Row:
 
 def read_versions() -> dict[str, str]:
     """Client -> the version that is pinned: of its package, or of its repository."""
-    lines = [
-        line
-        for path in sorted(HERE.glob("requirements*.txt"))
-        for line in path.read_text().splitlines()
-    ]
-    pins = {match[1]: match[2] for line in lines if (match := re.match(r"([\w-]+).*==(\S+)", line))}
     refs = {
         entry["name"]: entry["ref"] for entry in json.loads((HERE / "sources.json").read_text())
     }
-    versions = {client: pins[package] for client, package in PACKAGES.items()}
+    versions = {client: _pins(file)[package] for client, (file, package) in PACKAGES.items()}
     versions |= dict.fromkeys(SCRIPTS, refs["tensorrtllm_backend"])
     return versions | {FRONTEND: refs["server"]}
+
+
+def _pins(file: str) -> dict[str, str]:
+    """Package -> version, of pip's file or of npm's."""
+    text = (HERE / file).read_text()
+    if file == "package.json":
+        dependencies: dict[str, str] = json.loads(text)["dependencies"]
+        return dependencies
+    lines = text.splitlines()
+    return {match[1]: match[2] for line in lines if (match := re.match(r"([\w-]+).*==(\S+)", line))}
 
 
 def read_page(text: str) -> list[Row]:
