@@ -1,14 +1,13 @@
 """What all tests share: the demo engine, a repository made from it, a real server on it."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from support.engines import lay_out_engine
 from support.serving import assemble_demo, serve
-from trellis.demo.engine import find_demo_model, lay_out
 from trellis.server.process import Server
 
 pytest_plugins = [
@@ -21,20 +20,8 @@ pytest_plugins = [
 
 @pytest.fixture(scope="session")
 def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The folders of the demo engine and of its tokenizer.
-
-    With TEST_ENGINE=vllm the same weights as a checkpoint, which the engine `vllm` serves.
-    """
-    folder = tmp_path_factory.mktemp("demo")
-    engine, tokenizer = folder / "smollm2-out", folder / "smollm2-tokenizer"
-    lay_out(find_demo_model(), engine, tokenizer)
-    if os.environ.get("TEST_ENGINE") == "vllm":
-        from ranks.checkpoints import dequantise
-
-        engine = folder / "smollm2-checkpoint"
-        dequantise(find_demo_model(), engine)
-        (engine / "engine.yaml").write_text("enforce_eager: true\n")  # compiling takes minutes
-    return engine, tokenizer
+    """The folders of the demo engine, as TEST_ENGINE has it, and of its tokenizer."""
+    return lay_out_engine(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
+from support.engines import read_demo_engine
 from support.launched import Launched
 from support.load import ENSEMBLE
 from support.probes import add_probes, settled
 from support.serving import serve
-from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 
 RAISING_STEPS = '''
@@ -115,7 +115,7 @@ def stream(client: Client, asked: dict[str, Any]) -> tuple[str, str]:
 
 def make(engine: tuple[Path, Path], folder: Path, tokenizer: str, type_file: Path | None) -> Path:
     repo = folder / "repo"
-    assemble(Plan(read_engine(engine[0]), tokenizer, engine[1], type_file), repo)
+    assemble(Plan(read_demo_engine(engine[0]), tokenizer, engine[1], type_file), repo)
     add_probes(repo)
     return repo
 

@@ -18,8 +18,8 @@ from fuzz.fuzzed_server import FuzzedServer
 from fuzz.grpc_tensors import STREAM_KEYS, requests
 from fuzz.json_bodies import no_json, right_types, wrong_types
 from fuzz.judged import Judge
+from support.engines import read_demo_engine
 from support.probes import add_probes
-from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "500"))
@@ -49,7 +49,7 @@ def judge(
 ) -> Iterator[Judge]:
     engine, tokenizer = demo_engine
     folder = tmp_path_factory.mktemp("fuzz")
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer), folder / "repo")
+    assemble(Plan(read_demo_engine(engine), "gpt2", tokenizer), folder / "repo")
     add_probes(folder / "repo")
     server = FuzzedServer(folder / "repo", folder)
     judging = Judge(server)

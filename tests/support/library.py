@@ -1,60 +1,59 @@
-"""The engine library driven directly, on the demo engine's file, with the engine's properties."""
+"""The engine library driven directly, on the demo engine's files, with the engine's properties."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-import openvino
-import openvino_genai as genai
-
+from support.engines import END, ENGINE
 from trellis.tokenizers import Tokenizer, load
 
-END = 2  # the demo model's end token
-NEUTRAL = {"max_new_tokens": 24, "min_new_tokens": 1, "do_sample": False}
-ENDING = {"eos_token_id": END, "stop_token_ids": {END}}
+MAX_TOKENS = {"openvino": "max_new_tokens", "vllm": "max_tokens"}  # the library's own name
+ENDINGS: dict[str, dict[str, Any]] = {
+    "openvino": {"eos_token_id": END, "stop_token_ids": {END}},
+    "vllm": {"stop_token_ids": [END]},
+}
+ENDING = ENDINGS.get(ENGINE, {})  # a request that the model's own end ends
 
 
-class Library:
-    """openvino-genai's continuous batching pipeline, asked in texts."""
+class Output(NamedTuple):
+    """One sequence: its ids, their log probabilities where asked for, and what ranks it."""
 
-    def __init__(self, model: Path, tokenizer: Tokenizer) -> None:
-        scheduler = genai.SchedulerConfig()
-        scheduler.max_num_seqs = 64
-        scheduler.enable_prefix_caching = False
-        scheduler.cache_size = 1
-        self.pipeline = genai.ContinuousBatchingPipeline(
-            str(model), scheduler, "CPU", {"PERFORMANCE_HINT": "LATENCY"}
-        )
-        self.tokenizer = tokenizer
-        self.next = 0
+    ids: list[int]
+    log_probs: list[float]
+    score: float
 
-    def ask(self, prompts: list[str], **fields: Any) -> list[list[Any]]:
-        """Each prompt's outputs, as many as it has sequences: ids, score and log probabilities.
 
-        All prompts are in the pipeline before its first step. `fields`: those of GenerationConfig.
+class Library(Protocol):
+    """A library asked in texts."""
+
+    tokenizer: Tokenizer
+
+    def ask(self, prompts: list[str], **fields: Any) -> list[list[Output]]:
+        """Each prompt's outputs, as many as it has sequences, all prompts asked at once.
+
+        `fields`: those of the library's own settings of a request.
         """
-        handles = []
-        for prompt in prompts:
-            config = genai.GenerationConfig()
-            for name, value in (NEUTRAL | fields).items():
-                setattr(config, name, value)
-            ids = np.array([self.tokenizer.encode(prompt)], np.int64)
-            self.next += 1
-            handles.append(self.pipeline.add_request(self.next, openvino.Tensor(ids), config))
-        while self.pipeline.has_non_finished_requests():
-            self.pipeline.step()
-        return [handle.read_all() for handle in handles]
 
-    def texts(self, prompts: list[str], **fields: Any) -> list[list[str]]:
-        """The texts of `ask`."""
-        return [[self.text(output) for output in row] for row in self.ask(prompts, **fields)]
+    def close(self) -> None:
+        """End its processes."""
 
-    def text(self, output: Any) -> str:
-        """The text of one output; its end token has none."""
-        return self.tokenizer.decode(output.generated_ids)
+
+def texts(library: Library, prompts: list[str], **fields: Any) -> list[list[str]]:
+    """The texts of `ask`."""
+    return [[text(library, output) for output in row] for row in library.ask(prompts, **fields)]
+
+
+def text(library: Library, output: Output) -> str:
+    """The text of one output; its end token has none."""
+    return library.tokenizer.decode(output.ids)
 
 
 def open_library(engine: Path, tokenizer: Path) -> Library:
-    """The library on the GGUF file of an engine folder."""
+    """The library of TEST_ENGINE on the demo engine's folder."""
+    if ENGINE == "vllm":
+        from support.vllm_library import VllmLibrary
+
+        return VllmLibrary(engine, tokenizer)
+    from support.openvino_library import OpenVinoLibrary
+
     (model,) = engine.glob("*.gguf")
-    return Library(model, load("gpt2", tokenizer))
+    return OpenVinoLibrary(model, load("gpt2", tokenizer))

@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from support.engines import read_demo_engine
 from support.launched import Launched
-from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerSettings
@@ -95,7 +95,7 @@ def assemble_demo(
     """A repository in `folder`, of the demo's folders of engine and tokenizer."""
     engine, tokenizer = demo
     repo = folder / "triton_model_repo"
-    plan = Plan(read_engine(engine), "gpt2", tokenizer, hooks=hooks, settings=settings or {})
+    plan = Plan(read_demo_engine(engine), "gpt2", tokenizer, hooks=hooks, settings=settings or {})
     assemble(plan, repo)
     return repo
 

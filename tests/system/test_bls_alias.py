@@ -8,7 +8,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from support.asking import ask
-from trellis.engine_files.engine_folder import read_engine
+from support.engines import read_demo_engine
 from trellis.grpc_client import generate, texts
 from trellis.repository.assemble import Plan, assemble
 from trellis.server.process import Server
@@ -45,7 +45,9 @@ def test_the_name_can_be_left_out(demo_engine: tuple[Path, Path], tmp_path: Path
     engine, tokenizer = demo_engine
     for value in ("true", "false"):
         repo = tmp_path / value
-        assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings={"bls_alias": value}), repo)
+        assemble(
+            Plan(read_demo_engine(engine), "gpt2", tokenizer, settings={"bls_alias": value}), repo
+        )
         found = {folder.name for folder in repo.iterdir() if folder.is_dir()}
         assert ("tensorrt_llm_bls" in found) == (value == "true")
         assert "ensemble" in found

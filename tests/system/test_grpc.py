@@ -11,6 +11,7 @@ import psutil
 import tritonclient.grpc as triton
 
 from support.asking import tensor
+from support.engines import ENGINE
 from trellis.grpc_client import generate, texts
 from trellis.server.process import Server
 
@@ -24,6 +25,7 @@ THINGS = [
 ]  # fmt: skip
 CLIENTS = 64
 REQUESTS = 2000
+LEAST_WORK = 0.05 if ENGINE == "llmapi" else 0.3  # of a second on a CPU; the fake mostly sleeps
 
 
 def client_of(server: Server) -> triton.InferenceServerClient:
@@ -78,10 +80,11 @@ def test_a_full_batch_in_one_request(server: Server) -> None:
 
 
 def seconds_of_work(process: psutil.Process, wall: float) -> float:
-    """CPU time that a process uses while `wall` seconds pass."""
-    before = sum(process.cpu_times()[:2])
+    """CPU time that a process and those that it started use while `wall` seconds pass."""
+    processes = [process, *process.children(recursive=True)]
+    before = sum(sum(each.cpu_times()[:2]) for each in processes)
     time.sleep(wall)
-    return float(sum(process.cpu_times()[:2]) - before)
+    return float(sum(sum(each.cpu_times()[:2]) for each in processes) - before)
 
 
 def test_a_cancelled_request_to_the_engine_leaves_it(server: Server) -> None:
@@ -100,7 +103,8 @@ def test_a_cancelled_request_to_the_engine_leaves_it(server: Server) -> None:
         client.start_stream(lambda result, error: chunks.put(error))
         client.async_stream_infer("tensorrt_llm", inputs)
         assert chunks.get(timeout=20) is None
-        assert seconds_of_work(engine, 1) > 0.3
+        busy = seconds_of_work(engine, 1)
+        assert busy > LEAST_WORK
         client.stop_stream(cancel_requests=True)
     time.sleep(0.5)
-    assert seconds_of_work(engine, 1) < 0.1
+    assert seconds_of_work(engine, 1) < busy / 3

@@ -6,7 +6,6 @@ tests/support/fake_tensorrt_llm, whose greedy text is known without it.
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +23,9 @@ from ranks.asked import ENSEMBLE, PROMPTS, ask, ask_all, chunks
 from support.fake_engines import write_checkpoint
 from support.fake_gpus import fake_gpus
 from support.fake_library import FAKE, VARIABLE, VERSIONS
+from support.fake_venv import make_venv
 from support.launched import Launched
 from support.lora_adapters import write_adapter
-from support.paths import ROOT
 from support.two_ways import joined, two_ways
 from support.waiting import wait_for
 from trellis.engine_files.engine_folder import read_engine
@@ -79,14 +78,8 @@ def scripts(tokenizer: Tokenizer) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A venv with this one's packages and the fake: Triton's stub heeds no PYTHONPATH."""
-    folder = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    (packages,) = folder.glob("lib/python3.*/site-packages")
-    ours = [path for path in sys.path if path.endswith("site-packages")]
-    lines = [str(FAKE), str(ROOT / "src"), *(f"import site; site.addsitedir({p!r})" for p in ours)]
-    (packages / "fake_tensorrt_llm.pth").write_text("\n".join(lines) + "\n")
-    return str(folder / "bin" / "python")
+    """Of a venv with the fake."""
+    return make_venv(tmp_path_factory.mktemp("venv"))
 
 
 Serve = Callable[[Path, str], Launched]

@@ -2,36 +2,59 @@
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from _pytest.mark import ParameterSet
 
 from support.asking import ask, chat, refused, stream
-from support.library import ENDING, Library, open_library
+from support.engines import END, ENGINE, needs
+from support.library import ENDING, MAX_TOKENS, Library
 from trellis.grpc_client import generate
 from trellis.server.process import Server
 
 STORY = "Once upon a time, in a village by the sea,"
 FACTS = "The capital of France is"
-SAMPLED = {"do_sample": True, "rng_seed": 7}
+SAMPLED = {"do_sample": True, "rng_seed": 7}  # OpenVINO's
+DRAWN = {"temperature": 1.0, "seed": 7}  # vLLM's
+UNENDING: dict[str, dict[str, Any]] = {
+    "openvino": {"logprobs": 1, "ignore_eos": True},
+    "vllm": {"logprobs": 0, "ignore_eos": True},
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a client sends, and the fields of the library's GenerationConfig that mean the same."""
+    """What a client sends, and the fields of the libraries' own settings that mean the same."""
 
     client: dict[str, Any]
-    fields: dict[str, Any]
+    openvino: dict[str, Any]  # of GenerationConfig
+    vllm: dict[str, Any] | None  # of SamplingParams; None: it does not have this
     prompt: str = STORY
     changes: bool = True  # whether the text differs from the greedy one
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of the engine that is tested."""
+        return {"openvino": self.openvino, "vllm": self.vllm}[ENGINE] or {}
+
+
+def cases(of: dict[str, Case]) -> list[ParameterSet]:
+    """Parameters of a test: those that an engine does not have are skipped where it is tested."""
+    beams = needs("search over beams")
+    return [
+        pytest.param(case, id=name, marks=(beams,) if case.vllm is None else ())
+        for name, case in of.items()
+    ]
 
 
 def without(*words: str) -> Any:
     """The library's structured output that keeps out these words."""
+    if ENGINE != "openvino":
+        return None
     import openvino_genai as genai
 
     quoted = ",".join(f'"{word}"' for word in words)
@@ -41,89 +64,100 @@ def without(*words: str) -> Any:
     )
 
 
-@pytest.fixture(scope="module")
-def library(demo_engine: tuple[Path, Path]) -> Library:
-    return open_library(*demo_engine)
-
-
+PENALTIES = {"repetition_penalty": 1.1, "presence_penalty": -0.5, "frequency_penalty": 0.75}
+WARM = {"temperature": 1.2, "top_k": 40, "top_p": 0.8, "repetition_penalty": 1.2}
 CASES = {
-    "nothing": Case({}, {}, changes=False),
-    "top_k 1": Case({"top_k": 1, "seed": 9}, {}, changes=False),
-    "temperature 0": Case({"temperature": 0, "seed": 9}, {}, changes=False),
-    "max_tokens": Case({"max_tokens": 5}, {"max_new_tokens": 5}),
-    "end_id": Case({"end_id": 28}, {"eos_token_id": 28, "stop_token_ids": {28}}),
+    "nothing": Case({}, {}, {}, changes=False),
+    "top_k 1": Case({"top_k": 1, "seed": 9}, {}, {}, changes=False),
+    "temperature 0": Case({"temperature": 0, "seed": 9}, {}, {}, changes=False),
+    "max_tokens": Case({"max_tokens": 5}, {"max_new_tokens": 5}, {"max_tokens": 5}),
+    "end_id": Case(
+        {"end_id": 28},
+        {"eos_token_id": 28, "stop_token_ids": {28}},
+        {"stop_token_ids": [28]},
+    ),
     "end_id none": Case(
         {"end_id": -1, "max_tokens": 40},
         {"ignore_eos": True, "eos_token_id": -1, "stop_token_ids": set(), "max_new_tokens": 40},
+        {"stop_token_ids": [], "max_tokens": 40},
         chat("What is the capital of France?"),
     ),
     "min_tokens": Case(
         {"min_tokens": 40, "max_tokens": 60},
         {"min_new_tokens": 40, "max_new_tokens": 60},
+        {"min_tokens": 40, "max_tokens": 60},
         chat("What is the capital of France?"),
     ),
     "min_length": Case(
         {"min_length": 40, "max_tokens": 60},
         {"min_new_tokens": 40, "max_new_tokens": 60},
+        {"min_tokens": 40, "max_tokens": 60},
         chat("What is the capital of France?"),
     ),
-    "repetition_penalty": Case({"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
-    "presence_penalty": Case({"presence_penalty": 1.5}, {"presence_penalty": 1.5}),
-    "frequency_penalty": Case({"frequency_penalty": 1.25}, {"frequency_penalty": 1.25}),
-    "all penalties": Case(
-        {"repetition_penalty": 1.1, "presence_penalty": -0.5, "frequency_penalty": 0.75},
-        {"repetition_penalty": 1.1, "presence_penalty": -0.5, "frequency_penalty": 0.75},
-    ),
+    **{
+        f"{name} {value}": Case({name: value}, {name: value}, {name: value})
+        for name, value in (
+            ("repetition_penalty", 1.3),
+            ("presence_penalty", 1.5),
+            ("frequency_penalty", 1.25),
+        )
+    },
+    "all penalties": Case(PENALTIES, PENALTIES, PENALTIES),
     "temperature": Case(
-        {"temperature": 0.7, "seed": 7}, SAMPLED | {"temperature": 0.7}
+        {"temperature": 0.7, "seed": 7},
+        SAMPLED | {"temperature": 0.7},
+        {"temperature": 0.7, "seed": 7},
     ),
-    "top_k": Case({"top_k": 20, "seed": 7}, SAMPLED | {"top_k": 20}),
-    "top_p": Case({"top_p": 0.9, "seed": 7}, SAMPLED | {"top_p": 0.9}),
-    "min_p": Case({"min_p": 0.2, "seed": 7}, SAMPLED | {"min_p": 0.2}),
+    "top_k": Case({"top_k": 20, "seed": 7}, SAMPLED | {"top_k": 20}, DRAWN | {"top_k": 20}),
+    "top_p": Case({"top_p": 0.9, "seed": 7}, SAMPLED | {"top_p": 0.9}, DRAWN | {"top_p": 0.9}),
+    "min_p": Case({"min_p": 0.2, "seed": 7}, SAMPLED | {"min_p": 0.2}, DRAWN | {"min_p": 0.2}),
     "random_seed": Case(
         {"top_p": 0.9, "random_seed": 2**40 + 1},
         SAMPLED | {"top_p": 0.9, "rng_seed": 2**40 + 1},
+        DRAWN | {"top_p": 0.9, "seed": 2**40 + 1},
     ),
-    "all of sampling": Case(
-        {"temperature": 1.2, "top_k": 40, "top_p": 0.8, "seed": 7, "repetition_penalty": 1.2},
-        SAMPLED | {"temperature": 1.2, "top_k": 40, "top_p": 0.8, "repetition_penalty": 1.2},
-    ),
+    "all of sampling": Case(WARM | {"seed": 7}, SAMPLED | WARM, DRAWN | WARM),
     "num_return_sequences": Case(
         {"num_return_sequences": 3, "temperature": 0.9, "seed": 7},
         SAMPLED | {"num_return_sequences": 3, "temperature": 0.9},
+        DRAWN | {"n": 3, "temperature": 0.9},
     ),
     "bad_words": Case(
         {"bad_words": ["Paris", "located"]},
         {"structured_output_config": without("Paris", "located")},
+        {"bad_words": ["Paris", "located"]},
         FACTS,
     ),
     "beam_width": Case(
         {"beam_width": 4},
         {"num_beams": 4, "num_return_sequences": 4},
+        None,
     ),
     "length_penalty": Case(
         {"beam_width": 3, "length_penalty": -2.0, "max_tokens": 40},
         {"num_beams": 3, "num_return_sequences": 3, "length_penalty": -2.0, "max_new_tokens": 40},
+        None,
         chat("What is the capital of France?"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.promise("sampling")
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", cases(CASES))
 def test_the_text_is_the_library_s(http: httpx.Client, library: Library, case: Case) -> None:
-    fields = {"max_new_tokens": 32} | ENDING | case.fields
+    most = MAX_TOKENS[ENGINE]
+    fields = {most: 32} | ENDING | case.fields
     expected = texts_of(library, case.prompt, fields)
     answer = ask(http, case.prompt, **case.client)["text_output"]
     found = answer if len(expected) > 1 else [answer]
-    if "num_return_sequences" in case.client:  # the library has them in another order
+    if "num_return_sequences" in case.client:  # OpenVINO has them in another order
         assert len(set(found)) == 3
         found, expected = sorted(found), sorted(expected)
     assert found == expected
     if case.changes:
-        plain = ENDING | {"max_new_tokens": fields["max_new_tokens"]}
+        plain = ENDING | {most: fields[most]}
         if case.client.keys() & {"max_tokens", "end_id"} and len(case.client) == 1:
-            plain["max_new_tokens"] = 32
+            plain[most] = 32
         assert expected[0] != texts_of(library, case.prompt, plain)[0]
 
 
@@ -132,53 +166,58 @@ def texts_of(library: Library, prompt: str, fields: dict[str, Any]) -> list[str]
     (outputs,) = library.ask([prompt], **fields)
     if "num_beams" in fields:
         outputs.sort(key=lambda output: -output.score)
-    for output in outputs:  # an end token that has a text is no part of the answer
-        if output.generated_ids[-1] in fields["stop_token_ids"]:
-            output.generated_ids = output.generated_ids[:-1]
-    return [library.text(output) for output in outputs]
+    ended = fields["stop_token_ids"]  # an end token that has a text is no part of the answer
+    ids = [each.ids[:-1] if each.ids[-1] in ended else each.ids for each in outputs]
+    return [library.tokenizer.decode(each) for each in ids]
 
 
-LOG_PROBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "greedy": ({}, {}),
-    "penalty": ({"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
-    "sampled": ({"temperature": 0.7, "seed": 7}, SAMPLED | {"temperature": 0.7}),
-    "top_k": ({"top_k": 5, "seed": 7}, SAMPLED | {"top_k": 5}),
-    "sequences": (
+LOG_PROBS = {
+    "greedy": Case({}, {}, {}),
+    "penalty": Case(
+        {"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}
+    ),
+    "sampled": Case(
+        {"temperature": 0.7, "seed": 7},
+        SAMPLED | {"temperature": 0.7},
+        DRAWN | {"temperature": 0.7},
+    ),
+    "top_k": Case({"top_k": 5, "seed": 7}, SAMPLED | {"top_k": 5}, DRAWN | {"top_k": 5}),
+    "sequences": Case(
         {"num_return_sequences": 3, "temperature": 0.9, "seed": 7},
         SAMPLED | {"num_return_sequences": 3, "temperature": 0.9},
+        DRAWN | {"n": 3, "temperature": 0.9},
     ),
-    "bad_words": (
+    "bad_words": Case(
         {"bad_words": ["Paris", "there"]},
         {"structured_output_config": without("Paris", "there")},
+        {"bad_words": ["Paris", "there"]},
     ),
-    "beams": ({"beam_width": 3}, {"num_beams": 3, "num_return_sequences": 3}),
+    "beams": Case({"beam_width": 3}, {"num_beams": 3, "num_return_sequences": 3}, None),
 }
 
 
-@pytest.mark.parametrize("name", LOG_PROBS)
+@pytest.mark.parametrize("case", cases(LOG_PROBS))
 def test_log_probabilities_are_the_library_s(
-    http: httpx.Client, library: Library, name: str
+    http: httpx.Client, library: Library, case: Case
 ) -> None:
-    sent, fields = LOG_PROBS[name]
-    fields = {"max_new_tokens": 12, "logprobs": 1, "ignore_eos": True} | fields
-    if "structured_output_config" in fields:
-        fields |= ENDING | {"ignore_eos": False}
-        sent = sent | {"end_id": 2}
-    else:
-        sent = sent | {"end_id": -1}
+    fields, end_id = {MAX_TOKENS[ENGINE]: 12} | UNENDING[ENGINE] | case.fields, -1
+    if "bad_words" in case.client:
+        fields, end_id = fields | ENDING, END
+        fields["ignore_eos"] = ENGINE == "vllm"  # whose stop ids are others than the model's own
     (outputs,) = library.ask([STORY], **fields)
     if "num_beams" in fields:
         outputs.sort(key=lambda output: -output.score)
-    answer = ask(http, STORY, max_tokens=12, return_log_probs=True, **sent)
+    asked = case.client | {"max_tokens": 12, "return_log_probs": True, "end_id": end_id}
+    answer = ask(http, STORY, **asked)
     each = np.asarray(answer["output_log_probs"], np.float32).reshape(len(outputs), 12)
     cumulative = np.asarray(answer["cum_log_probs"], np.float32).reshape(len(outputs))
     found = list(zip(cumulative.tolist(), each.tolist(), strict=True))
     expected = []
     for output in outputs:
-        log_probs = list(output.generated_log_probs)
-        total = sum(log_probs) if "num_beams" in fields else output.score
-        expected.append((float(np.float32(total)), np.asarray(log_probs, np.float32).tolist()))
-    if name == "sequences":  # the library has them in another order
+        total = sum(output.log_probs) if "num_beams" in fields else output.score
+        of_tokens = np.asarray(output.log_probs, np.float32).tolist()
+        expected.append((float(np.float32(total)), of_tokens))
+    if "num_return_sequences" in case.client:  # OpenVINO has them in another order
         found, expected = sorted(found), sorted(expected)
     assert found == expected
 
@@ -205,8 +244,10 @@ def test_a_stream_of_one_sequence_is_the_same_text_and_the_same_log_probabilitie
 
 @pytest.mark.parametrize(
     "asked",
-    [{"num_return_sequences": 3, "temperature": 0.9, "seed": 7}, {"beam_width": 3}],
-    ids=["sequences", "beams"],
+    [
+        pytest.param({"num_return_sequences": 3, "temperature": 0.9, "seed": 7}, id="sequences"),
+        pytest.param({"beam_width": 3}, id="beams", marks=needs("search over beams")),
+    ],
 )
 def test_a_stream_of_several_sequences_is_each_under_its_index(
     server: Server, http: httpx.Client, asked: dict[str, Any]

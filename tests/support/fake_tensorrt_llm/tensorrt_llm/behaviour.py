@@ -29,6 +29,7 @@ class Behaviour:
     shutdown_blocks: bool = False
     orphans: bool = False  # workers stay when the process that started them is gone
     without_log_probs: bool = False  # tell the likeliest id's alone
+    repeats: bool = False  # go on with what was said before
     scripts: tuple[Script, ...] = field(default=())
 
     @property

@@ -39,6 +39,8 @@ class Sampler:
         scores: dict[int, float] = toy_model.logits(
             [*ids, *made], self.vocab_size, self.eos, params["adapter"]
         )
+        if BEHAVIOUR.repeats:
+            scores |= toy_model.repeated([*ids, *made])
         for token, weight in params["embedding_bias"] or ():
             scores[token] = scores.get(token, 0.0) + weight
         if self.heeds:

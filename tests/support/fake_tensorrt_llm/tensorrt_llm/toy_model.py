@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 FIRST = 32  # below are special tokens
 CANDIDATES = 8
+LONGEST_RUN = 16  # of ids that are looked for, when what was said before is repeated
+SURE = 40.0
 
 
 def logits(ids: Sequence[int], vocab_size: int, eos: int, adapter: int = 0) -> dict[int, float]:
@@ -18,9 +20,28 @@ def logits(ids: Sequence[int], vocab_size: int, eos: int, adapter: int = 0) -> d
     return scores | {eos: draw.uniform(-4, 6)}
 
 
+def repeated(ids: Sequence[int]) -> dict[int, float]:
+    """The id that followed these last ones before, as long a run of them as there is, and how sure.
+
+    >>> repeated([5, 6, 7, 5, 6])
+    {7: 40.0}
+    """
+    found, longest = {}, 1
+    for at in range(len(ids) - 1, 1, -1):  # ids[at] may come next
+        run = 0
+        while run < min(at, LONGEST_RUN) and ids[at - 1 - run] == ids[-1 - run]:
+            run += 1
+        if run > longest:
+            found, longest = {int(ids[at]): SURE}, run
+        if run == LONGEST_RUN:
+            break
+    return found
+
+
 def log_probs(scores: dict[int, float]) -> dict[int, float]:
     """Of all candidates; what is not among them has none."""
-    total = math.log(sum(math.exp(score) for score in scores.values()))
+    best = max(scores.values())
+    total = best + math.log(sum(math.exp(score - best) for score in scores.values()))
     return {token: score - total for token, score in scores.items()}
 
 
@@ -74,7 +95,8 @@ def draw(
     """An id by chance, of the likeliest."""
     order = sorted(scores, key=lambda token: -scores[token])
     kept = order[: top_k or len(order)]
-    weights = [math.exp(scores[token] / temperature) for token in kept]
+    best = scores[order[0]]  # taken off all: a low temperature would make them too large
+    weights = [math.exp((scores[token] - best) / temperature) for token in kept]
     total, so_far, count = sum(weights), 0.0, 0
     while count < len(kept) and so_far < top_p * total:
         so_far += weights[count]
