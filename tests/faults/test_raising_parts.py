@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.engines import read_demo_engine
+from support.engines import ENGINE, read_demo_engine
 from support.launched import Launched
 from support.load import ENSEMBLE
 from support.probes import add_probes, settled
@@ -22,7 +22,7 @@ from trellis.repository.assemble import Plan, assemble
 
 RAISING_STEPS = '''
 
-_step = OpenVinoEngine.step
+_step = {engine}.step
 
 
 def _raising(self):
@@ -30,15 +30,20 @@ def _raising(self):
     from pathlib import Path
 
     left = Path(__file__).with_name("raise")
-    if left.exists() and self._running:
+    if left.exists() and self.busy:
         count = left.stat().st_size
         left.write_bytes(b"x" * (count - 1)) if count > 1 else left.unlink()
         raise RuntimeError("the step was told to raise")
     yield from _step(self)
 
 
-OpenVinoEngine.step = _raising
+{engine}.step = _raising
 '''
+STEPS = (
+    ("openvino.py", "OpenVinoEngine")
+    if ENGINE == "openvino"
+    else ("async_engine.py", "AsyncEngine")
+)
 # A tokenizer_type of an outsider's: GPT-2's, with three faults.
 RAISING_TYPE = '''"""raising: gpt2, but for three words."""
 
@@ -128,8 +133,9 @@ class TestRaisingSteps:
     ) -> Iterator[tuple[Launched, Path]]:
         folder = tmp_path_factory.mktemp("steps")
         repo = make(demo_engine, folder, "gpt2", None)
-        source = repo / "tensorrt_llm" / "1" / "trellis" / "engine_host" / "engines" / "openvino.py"
-        text = source.read_text() + RAISING_STEPS
+        file, engine = STEPS
+        source = source_of(repo) / file
+        text = source.read_text() + RAISING_STEPS.replace("{engine}", engine)
         source.unlink()
         source.write_text(text)
         with serve(repo, folder, launcher=True, ready=False) as launched:

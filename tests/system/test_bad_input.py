@@ -11,6 +11,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from support.asking import ask, refused, tensor
+from support.engines import ENGINE
 from trellis.grpc_client import generate
 from trellis.server.process import Server
 
@@ -29,7 +30,6 @@ BAD_HTTP: dict[str, tuple[str, dict[str, Any]]] = {
     "a stop word too long": ("stop_words", {"stop_words": ["a" * 1025]}),
     "too many sequences": ("num_return_sequences", {"num_return_sequences": 65}),
     "repetition_penalty zero": ("repetition_penalty", {"repetition_penalty": 0}),
-    "presence_penalty out of range": ("presence_penalty", {"presence_penalty": 3}),
     "min_tokens above max_tokens": ("min_tokens", {"min_tokens": 99}),
     "two seeds": ("random_seed", {"seed": 1, "random_seed": 2}),
     "prompt longer than the context": ("text_input", {"text_input": "word " * 9000}),
@@ -39,10 +39,6 @@ BAD_HTTP: dict[str, tuple[str, dict[str, Any]]] = {
     "end_id below -1": ("end_id", {"end_id": -2}),
     "pad_id not in the vocabulary": ("pad_id", {"pad_id": 10**6}),
     "too many bad words": ("bad_words", {"bad_words": ["a"] * 65}),
-    "embedding bias": (
-        "embedding_bias_words",
-        {"embedding_bias_words": ["yes"], "embedding_bias_weights": [1.0]},
-    ),
     "bias without weights": ("embedding_bias_weights", {"embedding_bias_words": ["yes"]}),
     "too many beams": ("beam_width", {"beam_width": 17}),
     "several greedy sequences": ("num_return_sequences", {"num_return_sequences": 2}),
@@ -50,13 +46,22 @@ BAD_HTTP: dict[str, tuple[str, dict[str, Any]]] = {
     "perf metrics": ("return_perf_metrics", {"return_perf_metrics": True}),
     "lora": ("lora_task_id", {"lora_task_id": 1}),
     "an adapter": ("lora_name", {"lora_name": "polite"}),
-    "guided decoding": ("guided_decoding_guide_type", {"guided_decoding_guide_type": "json"}),
     "a guide of no type": ("guided_decoding_guide_type", {"guided_decoding_guide": "{}"}),
     "an unknown guide": ("guided_decoding_guide_type", {"guided_decoding_guide_type": "yaml"}),
     "decoder prompt": ("decoder_text_input", {"decoder_text_input": "x"}),
     "stop without an id": ("stop", {"stop": True}),
     "prompt table": ("prompt_vocab_size", {"prompt_vocab_size": 5}),
 }
+if ENGINE != "llmapi":  # which takes any
+    BAD_HTTP["presence_penalty out of range"] = ("presence_penalty", {"presence_penalty": 3})
+if ENGINE == "openvino":  # which has neither
+    BAD_HTTP |= {
+        "embedding bias": (
+            "embedding_bias_words",
+            {"embedding_bias_words": ["yes"], "embedding_bias_weights": [1.0]},
+        ),
+        "guided decoding": ("guided_decoding_guide_type", {"guided_decoding_guide_type": "json"}),
+    }
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
+from support.engines import needs
 from trellis.grpc_client import generate
 from trellis.server.process import Server
 
@@ -42,13 +43,17 @@ def test_several_sequences_stand_row_after_row(client: triton.InferenceServerCli
     values = {"max_tokens": 8, "num_return_sequences": 2, "top_p": 0.9, "seed": 3}
     alone = [next(iter(generate(client, [prompt], values))) for prompt in PROMPTS]
     assert [answer["text_output"].shape for answer in alone] == [(2,)] * 3
-    (response,) = generate(client, PROMPTS, {"max_tokens": 4, "beam_width": 2})
-    assert response["text_output"].shape == (6,)
     (prompted,) = generate(
         client, PROMPTS, values | {"exclude_input_in_output": False, "max_tokens": 2}
     )
     texts = prompted["text_output"].tolist()
     assert [text.startswith(PROMPTS[at // 2]) for at, text in enumerate(texts)] == [True] * 6
+
+
+@needs("search over beams")
+def test_beams_stand_row_after_row(client: triton.InferenceServerClient) -> None:
+    (response,) = generate(client, PROMPTS, {"max_tokens": 4, "beam_width": 2})
+    assert response["text_output"].shape == (6,)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
