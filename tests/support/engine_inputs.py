@@ -97,12 +97,15 @@ STEP_ASKED: dict[str, Any] = {
     "priority": -1,
     "bias_ids": [7],
     "bias_weights": [1.5],
+    "return_total_tokens": True,
+    "include_stop_words": True,
 }
 STEP_BESIDE: dict[str, Mapping[str, Any]] = {
     "bias_ids": {"bias_weights": [1.5]},
     "bias_weights": {"bias_ids": [7]},
 }
-NOT_TOLD = frozenset(("return_cached_tokens",))  # to the library: it says them unasked
+# Not to the library: it says them unasked, or the engine host does them.
+NOT_TOLD = frozenset(("return_cached_tokens", "return_total_tokens", "include_stop_words"))
 
 
 def engine_inputs() -> list[str]:

@@ -46,6 +46,8 @@ CHATS: dict[str, dict[str, Any]] = {
     "penalties": {"presence_penalty": 0.5, "frequency_penalty": 0.5, "repetition_penalty": 1.2},
     "min_tokens": {"min_tokens": 10, "ignore_eos": True},
     "special tokens kept": {"skip_special_tokens": False, "max_tokens": 60},
+    "a stop string with log probabilities": {"stop": ["elp", "zzz"], "logprobs": True},
+    "min_p": {"temperature": 1.0, "min_p": 0.2, "seed": 3},
     "an end by id": {"stop_token_ids": [28, 30]},
     "max_completion_tokens": {"max_tokens": None, "max_completion_tokens": 3},
     "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]},
@@ -69,6 +71,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "the prompt alone": {"echo": True, "max_tokens": 0},
     "ids shown": {"prompt": [[19556, 905]], "echo": True},
     "a stop string": {"stop": "."},
+    "a stop string with log probabilities": {"stop": [" a", "."], "logprobs": 0},
 }
 # A field that is at fault -> what is sent; the error names it.
 WRONG: dict[str, Any] = {
@@ -222,7 +225,7 @@ def test_a_field_at_fault_is_named(http: httpx.Client, name: str) -> None:
         ({"prompt": []}, "prompt"),
         ({"prompt": [[]]}, "prompt[0]"),
         ({"prompt": [1, 10**6]}, "prompt"),
-        ({"prompt": [1, "a"]}, "prompt"),
+        ({"prompt": [1, "a"]}, "prompt[1]"),
         ({"prompt": ["a"] * 300}, "n"),
         ({"prompt": "a " * 9000}, "prompt"),
         ({"prompt": "a", "max_tokens": 8192}, "max_tokens"),
@@ -337,6 +340,55 @@ def test_a_response_is_the_chat_s_text(http: httpx.Client) -> None:
 def test_a_response_at_fault_is_named(http: httpx.Client, body: Any, param: str) -> None:
     found = error(http, RESPONSES, {"model": MODEL, "input": "Hi", **body})
     assert found["param"] == param, found
+
+
+def test_log_probabilities_are_those_of_the_tokens_of_the_text(http: httpx.Client) -> None:
+    body = {"messages": user(QUESTION), **GREEDY, "logprobs": True}
+    whole = post(http, CHAT, **body)["choices"][0]
+    stop = whole["message"]["content"][6:12]
+    stopped = post(http, CHAT, **body, stop=[stop])["choices"][0]
+    assert stopped["finish_reason"] == "stop"
+    found = stopped["logprobs"]["content"]
+    assert 0 < len(found) < len(whole["logprobs"]["content"])
+    assert found == whole["logprobs"]["content"][: len(found)]
+
+
+def test_a_stop_string_is_left_out_or_kept(http: httpx.Client) -> None:
+    body = {"messages": user(QUESTION), **GREEDY}
+    whole = post(http, CHAT, **body)["choices"][0]["message"]["content"]
+    word = whole[5:9]
+    without, kept = (
+        post(http, CHAT, **body, stop=[word], include_stop_str_in_output=include)
+        for include in (False, True)
+    )
+    start = whole.index(word)
+    assert without["choices"][0]["message"]["content"] == whole[:start]
+    assert kept["choices"][0]["message"]["content"] == whole[: start + len(word)]
+    assert kept["choices"][0]["finish_reason"] == "stop"
+    made = joined(events(http, CHAT, **body, stop=[word], include_stop_str_in_output=True))
+    assert made["choices"][0]["text"] == whole[: start + len(word)]
+    assert without["usage"] == kept["usage"]
+
+
+def test_the_likeliest_token_and_the_prompt_s_log_probabilities(http: httpx.Client) -> None:
+    body = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 3}
+    found = post(http, COMPLETIONS, **body, logprobs=1)["choices"][0]["logprobs"]
+    assert [max(each.values()) for each in found["top_logprobs"]] == found["token_logprobs"]
+    echoed = post(http, COMPLETIONS, **body, echo=True, logprobs=0)["choices"][0]
+    made = echoed["logprobs"]
+    assert made["token_logprobs"][0] is None
+    assert all(each <= 0 for each in made["token_logprobs"][1:])
+    assert made["tokens"][-3:] == found["tokens"]
+    assert "".join(made["tokens"]) == echoed["text"]
+    assert (
+        made["text_offset"][1:]
+        == [at + len(token) for at, token in zip(made["text_offset"], made["tokens"], strict=True)][
+            :-1
+        ]
+    )
+    alone = post(http, COMPLETIONS, **body | {"max_tokens": 0}, echo=True, logprobs=0)
+    assert alone["choices"][0]["logprobs"]["tokens"] == made["tokens"][:-3]
+    assert alone["usage"]["completion_tokens"] == 0
 
 
 def test_usage_comes_with_every_chunk_where_it_is_asked(http: httpx.Client) -> None:

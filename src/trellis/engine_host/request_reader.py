@@ -148,7 +148,13 @@ class RequestReader:
             prefix=prefix,
             matcher=lambda: (
                 StopMatcher(
-                    self.tokenizer, words, sampling.min_tokens, prefix, sampling.bad_words, skip
+                    self.tokenizer,
+                    words,
+                    sampling.min_tokens,
+                    prefix,
+                    sampling.bad_words,
+                    skip,
+                    sampling.include_stop_words,
                 )
                 if words or sampling.bad_words
                 else None

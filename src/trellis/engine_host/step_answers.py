@@ -52,6 +52,8 @@ class StepAnswer(Answer):
         self.ended = sequence.done
         if sequence.done and self._reasons:
             outputs["finish_reason"] = sequence.finish
+        if sequence.done and row.sampling.return_total_tokens:
+            outputs["total_tokens"] = sequence.total
         if not (outputs or sequence.done):
             return [self.number, ids]
         return [self.number, ids, sequence.done, sequence.cut, outputs]

@@ -57,6 +57,8 @@ STEP_INPUTS = {
     ),
     "prompt_log_probs": StepInput(_flag, "true or false"),
     "return_cached_tokens": StepInput(_flag, "true or false"),
+    "return_total_tokens": StepInput(_flag, "true or false"),
+    "include_stop_words": StepInput(_flag, "true or false"),
     "priority": StepInput(
         _integer(-INT32_MAX, INT32_MAX), "an integer of 32 bits; lower runs first"
     ),

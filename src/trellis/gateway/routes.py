@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 log = logging.getLogger("trellis.gateway")
 TEXT = "text_output"  # of the ensemble
+STEPS = 3  # preprocessing, the engine, postprocessing
 ONE_VERSION = {"latest": {"num_versions": 1}}
 
 
@@ -105,6 +106,8 @@ def choose_route(
     steps = config["ensemble_scheduling"]["step"]
     ids = _ids_config(config["name"], config_of)
     if not as_made(config) or (ids is not None and not as_made(ids)):
+        return None
+    if len(steps) != STEPS:  # `ensemble_ids` itself
         return None
     before, engine, last = models = [config_of(step["model_name"]) for step in steps]
     if not all(map(_only_the_latest, models)):

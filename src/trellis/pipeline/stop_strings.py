@@ -60,13 +60,25 @@ class _Text:
 
     def match(self) -> int | None:
         """Where the first stop string begins in the tail, if one ends in it late enough."""
-        starts = [
-            self.tail.find(
-                word, 0 if word in self._bad_words else max(self._passed - len(word) + 1, 0)
-            )
-            for word in self._words
-        ]
+        starts = [self.tail.find(word, self._from(word)) for word in self._words]
         return min((start for start in starts if start >= 0), default=None)
+
+    def included(self) -> int | None:
+        """How much of the tail an answer keeps that ends behind its first stop string.
+
+        None where a bad word begins first, which no answer holds.
+        """
+        found = [
+            (start, word in self._bad_words, start + len(word))
+            for word in self._words
+            if (start := self.tail.find(word, self._from(word))) >= 0
+        ]
+        _, bad, end = min(found, default=(0, True, 0))
+        return None if bad else end
+
+    def _from(self, word: str) -> int:
+        """Where in the tail a word may begin: a stop string not too early."""
+        return 0 if word in self._bad_words else max(self._passed - len(word) + 1, 0)
 
     def safe(self) -> int:
         """How much of the tail can no longer be part of a stop string."""
@@ -92,7 +104,7 @@ class StopMatcher:
     are set once a stop string is complete.
     """
 
-    __slots__ = ("_early", "_held", "_shown", "_visible", "cut", "stopped")
+    __slots__ = ("_early", "_held", "_include", "_shown", "_visible", "cut", "stopped")
 
     def __init__(
         self,
@@ -102,11 +114,13 @@ class StopMatcher:
         prompt: list[int] | None = None,
         bad_words: tuple[str, ...] = (),
         skip_special_tokens: bool | None = None,
+        include: bool = False,
     ) -> None:
         """`prompt`: the ids that stand before the answer in the client's text, if any do.
 
         `bad_words` count from the first id on, whatever `min_tokens` is. `skip_special_tokens`:
         whether the client's text leaves special tokens out; None: as the tokenizer was loaded.
+        `include`: whether the text ends behind its stop string.
         """
         every, bad = [*words, *bad_words], frozenset(bad_words)
         skip = tokenizer.skip_special_tokens if skip_special_tokens is None else skip_special_tokens
@@ -115,6 +129,7 @@ class StopMatcher:
         special = [word for word in every if _holds_special(tokenizer, word)] if skip else []
         if special:
             self._shown = _Text(_decoder(tokenizer, False, prompt), special, bad)
+        self._include = include
         self._early = min_tokens  # ids still to come before a stop string counts
         self._held: deque[_Held] = deque()
         self.stopped = False
@@ -131,7 +146,12 @@ class StopMatcher:
             self._held.append((token, visible, shown))
             place = self._match()
             if place is not None:
-                self._stop(place, out)
+                kept = self._kept() if self._include else None
+                if kept is None:
+                    self._stop(place, out)
+                else:
+                    self.stopped, self.cut = True, len(self._visible.tail) - kept
+                    out += self.end()
                 return out
             self._release(out)
         return out
@@ -141,6 +161,14 @@ class StopMatcher:
         ids = [token for token, _, _ in self._held]
         self._held.clear()
         return ids
+
+    def _kept(self) -> int | None:
+        """How many visible characters of the tail are kept with the stop string; None: without."""
+        if self._visible.match() is not None:
+            return self._visible.included()
+        # It is complete with special tokens alone: the text that leaves them out ends here, too.
+        whole = self._shown is not None and self._shown.included() is not None
+        return len(self._visible.tail) if whole else None
 
     def _match(self) -> _Place | None:
         """Where the first stop string begins, if one is complete."""

@@ -51,10 +51,11 @@ def answer(
     min_tokens: int = 0,
     bad_words: tuple[str, ...] = (),
     skip: bool | None = None,
+    include: bool = False,
 ) -> list[str]:
     """The growing text that a client sees, one entry for each push, the cut applied."""
     vocabulary: Any = Pieces(pieces)
-    matcher = StopMatcher(vocabulary, words, min_tokens, None, bad_words, skip)
+    matcher = StopMatcher(vocabulary, words, min_tokens, None, bad_words, skip, include)
     decoder = vocabulary.stream_decoder(skip)
     seen, text = [], ""
     for index in range(0, len(pieces), step):
@@ -91,6 +92,28 @@ def test_without_a_match_everything_arrives(pieces: list[str], words: list[str])
     whole = "".join(pieces)
     if not any(word in whole for word in words):
         assert answer(pieces, words, 1)[-1] == whole
+
+
+@given(PIECES, WORDS, st.integers(1, 4))
+def test_a_text_may_end_behind_its_stop_string(
+    pieces: list[str], words: list[str], step: int
+) -> None:
+    *_, text = answer(pieces, words, step, include=True) or [""]
+    *_, without = answer(pieces, words, step) or [""]
+    assert "".join(pieces).startswith(text)
+    assert text.startswith(without)
+    begun = [word for word in words if text[len(without) :].startswith(word)]
+    stopped = any(word in "".join(pieces) for word in words)
+    assert (text[len(without) :] in begun) if stopped else (text == without)
+
+
+def test_a_bad_word_is_no_part_of_a_text_that_keeps_its_stop_string() -> None:
+    seen = answer(["a", "bad", "word"], ["zz"], 1, bad_words=("adw",), include=True)
+    assert seen[-1] == "ab"
+
+
+def test_a_stop_string_with_a_special_token_ends_the_text_that_leaves_it_out() -> None:
+    assert answer(["Hi ", "Bye", "<|e|>", "x"], ["Bye<|e|>"], 1, include=True)[-1] == "Hi Bye"
 
 
 def test_the_part_of_a_token_before_the_stop_string_is_kept() -> None:

@@ -51,6 +51,9 @@ class Sampling:
     prompt_log_probs: bool = False
     return_cached_tokens: bool = False
     priority: int = 0  # lower runs first
+    # What the engine host does of those.
+    return_total_tokens: bool = False
+    include_stop_words: bool = False  # whether a text ends behind its stop word
 
     @property
     def end_ids(self) -> tuple[int, ...]:

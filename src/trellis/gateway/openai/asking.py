@@ -20,6 +20,7 @@ STEP_ONLY = {
     "top_log_probs": "top_logprobs",
     "prompt_log_probs": "echo",
     "bias_ids": "logit_bias",
+    "bias_weights": "logit_bias",
     "include_stop_words": "include_stop_str_in_output",
     "priority": "priority",
 }
@@ -140,7 +141,7 @@ def without_steps(served: Served, inputs: Inputs) -> dict[str, Any]:
     Raises OpenAIError for what has no place there.
     """
     more = dict(inputs.more)
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {} if served.is_cpp else {"return_num_output_tokens": True}
     bias = served.requests.bias_input
     if bias and "bias_ids" in more:
         weights = [0.0] * served.preprocessor.vocab_size

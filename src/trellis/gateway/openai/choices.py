@@ -5,6 +5,7 @@ A chunk and a whole answer are made of the same pieces, so that joined chunks ar
 """
 
 import logging
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,8 @@ class Choice:
         self.characters = 0  # of its text so far; counted for log probabilities alone
         self._text: SequenceText = texts.sequence(skip_special_tokens)
         self._log_probs = log_probs
+        # Those of tokens that wait for their text: a stop string may begin in them.
+        self._waiting: deque[tuple[float, list[list[Any]]]] = deque()
 
     def read(self, event: Event) -> Piece:
         """What an event adds. An event after the last adds nothing."""
@@ -99,12 +102,11 @@ class Choice:
         except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
             log.error("tokens could not be decoded: %s", error)
             return Piece(error=(failure(error), FAILED))
-        self.completion += len(ids)
+        self.completion += outputs.get("num_output_tokens", len(ids))
         if ended:
             self.completion = outputs.get("total_tokens", self.completion)
             self.cached = outputs.get("cached_tokens")
             reason = outputs.get("finish_reason", "stop")
-            reason = reason[0] if isinstance(reason, list) else reason
             self.finish = piece.finish = REASONS.get(reason, "stop")
         return piece
 
@@ -115,14 +117,15 @@ class Choice:
         if "prompt_log_probs" in outputs:
             self.prompt_log_probs = _of_prompt(self.prompt, outputs["prompt_log_probs"])
         made = outputs.get("output_log_probs", [])
-        made = made if isinstance(made, list) else [made]
-        top = outputs.get("top_log_probs") or [[]] * len(ids)
+        top = outputs.get("top_log_probs") or [[]] * len(made)
+        self._waiting.extend(zip(made, top, strict=True))
         text, found = "", []
         for at, token in enumerate(ids):
-            if at < len(made):
-                pairs = [(each[0], each[1]) for each in top[at]]
+            if self._waiting:
+                log_prob, likeliest = self._waiting.popleft()
+                pairs = [(each[0], each[1]) for each in likeliest]
                 offset = self.characters + len(text)
-                found.append(TokenLogProb(token, made[at], pairs, offset))
+                found.append(TokenLogProb(token, log_prob, pairs, offset))
             last = ended and at == len(ids) - 1  # the one that a stop string takes a part of
             text += self._text.add([token], last, cut if last else 0)
         if ended and not ids:

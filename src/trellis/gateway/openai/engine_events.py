@@ -106,10 +106,13 @@ class TritonEvents:
                 ids = ids[self._counted.in_front :]
             self._made += ids
         outputs: dict[str, Any] = {
-            name: found[name] for name in ("finish_reason", "num_output_tokens") if name in found
+            name: _list(found[name])[0]
+            for name in ("finish_reason", "num_output_tokens")
+            if name in found
         }
-        if "output_log_probs" in found and ids:
-            outputs["output_log_probs"] = _list(found["output_log_probs"])[-len(ids) :]
+        if "output_log_probs" in found:
+            made = _list(found["output_log_probs"])
+            outputs["output_log_probs"] = made if self._counted is None else made[-len(ids) :]
         self._ended = whole or found.get("stream_end") is True
         if self._ended:
             outputs = self._finish() | outputs

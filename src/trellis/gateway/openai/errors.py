@@ -100,4 +100,6 @@ def named(message: str, prompt: str = "prompt") -> tuple[str, str | None]:
         return message, None
     if param == "prompt":
         param = prompt
+    if param == "top_logprobs" and prompt == "prompt":  # completions have one field for both
+        param = "logprobs"
     return f"{param}: {message[field.end() :]}", param

@@ -26,6 +26,7 @@ from trellis.gateway.step_channel import STATUS
 from trellis.gateway.triton import ClientGone, CutOff, TritonLost
 from trellis.gateway.ways import StepWay, TritonWay, Upstream, Way
 
+USAGE = {"return_total_tokens": True, "return_cached_tokens": True}
 INLINE_TOKENS = 4096  # of prompts that are written without a thread
 DONE = b"data: [DONE]\n\n"
 
@@ -103,10 +104,7 @@ class Generation:
             raise bad("n", what)
         served, route = self._served, self._served.route
         channel = await self._state.steps.find(served.engine.model) if route.has_steps else None
-        if channel is None:
-            more = without_steps(served, inputs)
-        else:
-            more = {**inputs.more, "return_usage": True}
+        more = without_steps(served, inputs) if channel is None else {**inputs.more, **USAGE}
         self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         skip = inputs.values.get("skip_special_tokens")
 

@@ -14,7 +14,7 @@ from trellis.gateway.openai.tokenizing import Detokenize, Tokenize
 from trellis.gateway.state import State
 
 PREFIX = "/v1/"
-OTHERS = ("/v1", "/tokenize", "/detokenize")
+OTHERS = ("/tokenize", "/detokenize")
 
 
 def openai_routes(state: State) -> Iterator[BaseRoute]:

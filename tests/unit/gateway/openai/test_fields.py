@@ -1,0 +1,153 @@
+"""From a body to a checked object: the field at fault is named, null asks for nothing."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import to_json
+
+from trellis.gateway.limits import Limits
+from trellis.gateway.openai.chat import ChatRequest
+from trellis.gateway.openai.completions import CompletionRequest
+from trellis.gateway.openai.errors import OpenAIError, as_openai, named
+from trellis.gateway.openai.fields import Fields, read_fields
+from trellis.gateway.openai.responses import ResponsesRequest
+from trellis.gateway.openai.tokenizing import DetokenizeRequest, TokenizeRequest
+from trellis.gateway.refusals import Refusal
+
+HI = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+KINDS: list[type[Fields]] = [
+    ChatRequest,
+    CompletionRequest,
+    ResponsesRequest,
+    TokenizeRequest,
+    DetokenizeRequest,
+]
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+def chat(**more: Any) -> ChatRequest:
+    return read_fields(ChatRequest, to_json({**HI, **more}), Limits())
+
+
+def rejected(**more: Any) -> OpenAIError:
+    def ask() -> None:
+        asked = chat(**more)
+        _ = (asked.most_tokens, asked.log_probs)
+
+    with pytest.raises(OpenAIError) as caught:
+        ask()
+    return caught.value
+
+
+def test_null_is_a_field_that_was_not_sent() -> None:
+    nulls = dict.fromkeys(ChatRequest.model_fields.keys() - HI.keys())
+    assert chat(**nulls).model_dump(exclude_unset=False) == chat().model_dump()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_of_ours_takes_null_or_is_needed(kind: type[Fields]) -> None:
+    for name, about in kind.model_fields.items():
+        assert about.is_required() or about.default is None, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_rejected_is_a_field_with_a_reason(kind: type[Fields]) -> None:
+    assert kind.rejected.keys() <= kind.model_fields.keys()
+    assert kind.neutral.keys() <= kind.rejected.keys()
+    assert all(kind.rejected.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tools", []),
+        ("tool_choice", "none"),
+        ("response_format", {"type": "text"}),
+        ("modalities", ["text"]),
+        ("store", False),
+        ("best_of", 1),
+    ],
+)
+def test_what_asks_for_nothing_is_taken(name: str, value: Any) -> None:
+    assert chat(**{name: value})
+
+
+@pytest.mark.parametrize("name", sorted(ChatRequest.rejected))
+def test_what_is_not_served_is_rejected_by_its_name(name: str) -> None:
+    error = rejected(**{name: {"something": 1}})
+    assert (error.status, error.param, error.code) == (400, name, "unsupported_parameter")
+
+
+def test_a_mistyped_field_has_its_hint() -> None:
+    assert "did you mean temperature?" in rejected(temperatur=1).message
+    assert rejected(zzz=1).message == "zzz: not known; leave it out"
+
+
+def test_of_a_union_the_kind_that_fits_furthest_is_named() -> None:
+    error = rejected(stop=["a", 5])
+    assert error.param == "stop[1]"
+    parts = [{"role": "user", "content": [{"type": "text"}, 5]}]
+    assert rejected(messages=parts).param == "messages[0].content[1]"
+
+
+def test_two_fields_of_one_meaning_must_agree() -> None:
+    assert chat(max_tokens=5, max_completion_tokens=5).most_tokens == 5
+    assert rejected(max_tokens=5, max_completion_tokens=6).param == "max_tokens"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_whatever_is_sent_is_taken_or_rejected(kind: type[Fields], data: st.DataObject) -> None:
+    names = st.sampled_from(sorted(kind.model_fields)) | st.text(max_size=8)
+    body = data.draw(st.dictionaries(names, JUNK, max_size=6))
+    error = None
+    try:
+        read_fields(kind, to_json(body), Limits())
+    except OpenAIError as caught:
+        error = caught
+    if error is not None:
+        assert error.status == 400
+        assert error.param
+        assert error.message.startswith(f"{error.param}: ")
+
+
+@given(st.binary(max_size=40))
+def test_whatever_bytes_are_sent_are_rejected(body: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        read_fields(ChatRequest, body, Limits())
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("message", "told", "param"),
+    [
+        ("in ensemble 'e', stop_words: 9 words", "stop: 9 words", "stop"),
+        ("text_input: the prompt is empty", "messages: the prompt is empty", "messages"),
+        ("bias_ids: x", "logit_bias: x", "logit_bias"),
+        ("embedding_bias_words: x", "logit_bias: x", "logit_bias"),
+        ("the engine failed: y", "the engine failed: y", None),
+        ("nothing: z", "nothing: z", None),
+    ],
+)
+def test_what_a_model_says_is_told_by_openai_s_names(
+    message: str, told: str, param: str | None
+) -> None:
+    assert named(message, "messages") == (told, param)
+
+
+def test_a_refusal_of_the_gateway_s_keeps_its_status_and_headers() -> None:
+    error = as_openai(Refusal(405, "use POST", allow="POST"))
+    assert (b"allow", b"POST") in error.headers(3)
+    assert as_openai(error) is error
+    assert b'"type":"server_error"' in as_openai(Refusal(503, "wait")).body()
+    assert (b"www-authenticate", b"Bearer") in OpenAIError(401, "send a key").headers(0)
