@@ -7,12 +7,14 @@ The streams get a token each in every step, 3,200 in all a second. What is count
 of a server but the library's engine core and the launcher:
 
     python, python-triton  a Python engine that replays ids, as launched, and with --no-short-way
+    python-chat            the same as launched, asked by /v1/chat/completions
     cpp                    the wiring of the C++ backend, the stand-in of tests/support/standin
     vllm, vllm-triton      vLLM with a small Llama of random weights whose steps are drawn out to
                            the pace, as launched, and with --no-short-way
+    vllm-completions       the same as launched, asked by /v1/completions as the next is
     api                    vLLM's own API server over the same
 
-The three of vLLM need it (`make setup-vllm`, and that Python), and are left out where it is not
+Those of vLLM need it (`make setup-vllm`, and that Python), and are left out where it is not
 there. Of a launcher that does not know --no-short-way only `python-triton` and `vllm-triton` are
 asked, without it. Needs gcc.
 """
@@ -47,6 +49,7 @@ from engine_servers import (  # noqa: E402
     vllm_api,
     vllm_request,
 )
+from http_stream import post  # noqa: E402
 from jobs import Job, Load  # noqa: E402
 from llama_folder import MOST_TOKENS, prompt, write_llama  # noqa: E402
 from measure import generate  # noqa: E402
@@ -58,8 +61,9 @@ from trellis.engine_files.engine_folder import read_engine  # noqa: E402
 from trellis.repository.assemble import Plan, assemble  # noqa: E402
 from trellis.tokenizers import load  # noqa: E402
 
-WAYS = ("python", "python-triton", "cpp", "vllm", "vllm-triton", "api")
-OF_VLLM = ("vllm", "vllm-triton", "api")
+CHAT, COMPLETIONS, TRITON = "-chat", "-completions", "-triton"  # how a server is asked
+OF_VLLM = ("vllm", "vllm-triton", "vllm-completions", "api")
+WAYS = ("python", "python-chat", "python-triton", "cpp", *OF_VLLM)
 PACE = ROOT / "benchmarks" / "engine" / "pace_logits.py"
 PROMPT_TOKENS = 45
 MOST_STREAMS = 256
@@ -91,7 +95,7 @@ class Ways:
         if importlib.util.find_spec("vllm") is None:
             found = [name for name in found if name not in OF_VLLM]
         if not self._short_way:
-            found = [name for name in found if f"{name}-triton" not in WAYS]
+            found = [name for name in found if name + TRITON not in WAYS]
         return found
 
     @contextlib.contextmanager
@@ -105,13 +109,19 @@ class Ways:
             with vllm_api(checkpoint, tokenizer, log, arguments) as running:
                 yield Way(running, self._of_vllm(str(checkpoint)))
             return
-        kind = name.removesuffix("-triton")
+        kind = name.partition("-")[0]
         repository = self._folder / f"{kind}-repository"
         if not repository.exists():
             self._make(kind, repository)
-        off = kind != name and self._short_way
+        off = name.endswith(TRITON) and self._short_way
         with trellis(repository, log, "--no-check", *([NO_SHORT_WAY] if off else [])) as running:
-            yield Way(running, self._of_vllm("") if kind == "vllm" else self._of_pipeline(kind))
+            if name.endswith(COMPLETIONS):
+                yield Way(running, self._of_vllm("ensemble"))
+            elif kind == "vllm":
+                yield Way(running, self._of_vllm(""))
+            else:
+                asked = self._of_pipeline(kind)
+                yield Way(running, _as_chat(asked) if name.endswith(CHAT) else asked)
 
     def _make(self, kind: str, repository: Path) -> None:
         if kind != "vllm":
@@ -142,7 +152,7 @@ class Ways:
         return lambda case: bench_requests.requests(case, pipeline, self._setting.texts)
 
     def _of_vllm(self, model: str) -> Requests:
-        """Of its API server if a model is named."""
+        """By OpenAI's API if a model is named."""
         tokenizer = load("gpt2", self._checkpoint()[1])
 
         def requests(case: Case) -> list[bytes]:
@@ -160,6 +170,27 @@ class Ways:
 
 def _pipeline(kind: str) -> str:
     return {"python": "ours-python", "cpp": "ours-front"}[kind]
+
+
+def _as_chat(requests: Requests) -> Requests:
+    """The same prompts as chats; the pace goes where the engine finds it, in the seed."""
+
+    def asked(case: Case) -> list[bytes]:
+        made = []
+        for request in requests(case):
+            values = json.loads(request.partition(b"\r\n\r\n")[2])
+            body = {
+                "model": "ensemble",
+                "messages": [{"role": "user", "content": values["text_input"]}],
+                "max_tokens": values["max_tokens"],
+                "seed": values.get("random_seed", 0),
+                "stream": True,
+                "user": values["id"],
+            }
+            made.append(post("/v1/chat/completions", json.dumps(body).encode()))
+        return made
+
+    return asked
 
 
 def measure(way: Way, case: Case) -> Numbers:
