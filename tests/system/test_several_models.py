@@ -87,6 +87,25 @@ def test_both_answer_and_each_is_counted_for_itself(server: Server, http: httpx.
     )
 
 
+def test_openai_s_api_lists_both_and_asks_the_one_that_is_named(
+    server: Server, http: httpx.Client
+) -> None:
+    assert [model["id"] for model in http.get("/v1/models").json()["data"]] == [PLAIN, NAMED]
+    before = {model: figure(server, "trellis_http_requests_total", model) for model in ENGINES}
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 6800, "stream": True}
+    assert http.post("/v1/chat/completions", json={**body, "model": NAMED}).status_code == 400
+    body |= {"max_tokens": 4, "stream": False}
+    for model in (PLAIN, NAMED, NAMED):
+        answer = http.post("/v1/chat/completions", json={**body, "model": model}).json()
+        assert answer["model"] == model
+    wait_for(
+        lambda: (
+            {m: figure(server, "trellis_http_requests_total", m) - before[m] for m in ENGINES}
+            == {PLAIN: 1, NAMED: 2}
+        )
+    )
+
+
 def test_each_has_its_own_limits(http: httpx.Client) -> None:
     asked = {**ASKED, "max_tokens": 7000}
     assert http.post(path(NAMED), json=asked).status_code == 400

@@ -24,7 +24,7 @@ def told(sampling: Sampling) -> dict[str, Any]:
     return dict(asdict(sampling_params(sampling, 2)))
 
 
-@pytest.mark.parametrize("name", [*ASKED, *(STEP_ASKED.keys() - NOT_TOLD)])
+@pytest.mark.parametrize("name", [*ASKED, *sorted(STEP_ASKED.keys() - NOT_TOLD)])
 def test_an_input_reaches_vllm_or_is_rejected_by_name(name: str) -> None:
     made = answer(name, limits("vllm", FACTS).refuse)
     if isinstance(made, RequestError):

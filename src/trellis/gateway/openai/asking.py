@@ -9,7 +9,7 @@ from trellis.errors import RequestError
 from trellis.gateway.engine_requests import Written
 from trellis.gateway.ids import new_id
 from trellis.gateway.openai.errors import OpenAIError, bad, named
-from trellis.gateway.openai.fields import Generating, Sampling
+from trellis.gateway.openai.fields import Sampling
 from trellis.gateway.openai.served import Served
 
 SEED_BITS = 63  # what every engine's library takes
@@ -50,7 +50,7 @@ def read_inputs(
     """What an engine is asked. Raises OpenAIError for a field that it does not have."""
     values: dict[str, Any] = {MAX_TOKENS: max_tokens}
     for name in SAME:
-        value = getattr(asked, name, None)
+        value = getattr(asked, name)
         if value is not None:
             values[name] = value
     values |= _randomness(asked)
@@ -63,9 +63,8 @@ def read_inputs(
         more["top_log_probs"] = log_probs.top
     if log_probs.prompt:
         more["prompt_log_probs"] = True
-    if isinstance(asked, Generating):
-        values |= _words(asked)
-        more |= _step_inputs(served, asked)
+    values |= _words(asked)
+    more |= _step_inputs(served, asked)
     _check_known(served, values)
     if streams:
         values[STREAM] = True
@@ -87,7 +86,7 @@ def _randomness(asked: Sampling) -> dict[str, Any]:
     return values
 
 
-def _words(asked: Generating) -> dict[str, Any]:
+def _words(asked: Sampling) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, words in (("stop_words", asked.stops), ("bad_words", asked.bad_words)):
         if words:  # one alone may be read as several with commas between; with "" it is not
@@ -101,7 +100,7 @@ def _words(asked: Generating) -> dict[str, Any]:
     return values
 
 
-def _step_inputs(served: Served, asked: Generating) -> dict[str, Any]:
+def _step_inputs(served: Served, asked: Sampling) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if asked.include_stop_str_in_output and asked.stops:
         more["include_stop_words"] = True

@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -71,8 +71,6 @@ class ChatRequest(Generating):
     documents: Any = None
     reasoning_effort: Any = None
     verbosity: Any = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    service_tier: Literal["auto", "default"] | None = None
 
     @property
     def most_tokens(self) -> int | None:

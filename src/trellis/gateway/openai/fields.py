@@ -67,6 +67,15 @@ class Sampling(Fields):
     presence_penalty: Number | None = None
     frequency_penalty: Number | None = None
     repetition_penalty: Annotated[Number, Field(ge=0.01, le=100)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Count | None = None
+    skip_special_tokens: bool | None = None
+    stop_token_ids: Annotated[list[Count], Field(max_length=MOST_STOPS)] | None = None
+    include_stop_str_in_output: bool | None = None
+    bad_words: Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    priority: int | None = None
     # Harmless: nothing is kept, and all requests are served alike.
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -75,6 +84,12 @@ class Sampling(Fields):
     prompt_cache_retention: str | None = None
     service_tier: Literal["auto", "default"] | None = None
     store: Any = None
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings; "" is none."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [word for word in stop if word]
 
 
 class Generating(Sampling):
@@ -98,16 +113,7 @@ class Generating(Sampling):
 
     max_tokens: Positive | None = None
     n: Choices | None = None
-    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
     stream_options: StreamOptions | None = None
-    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
-    ignore_eos: bool | None = None
-    min_tokens: Count | None = None
-    skip_special_tokens: bool | None = None
-    stop_token_ids: Annotated[list[Count], Field(max_length=MOST_STOPS)] | None = None
-    include_stop_str_in_output: bool | None = None
-    bad_words: Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
-    priority: int | None = None
     response_format: Any = None
     structured_outputs: Any = None
     guided_json: Any = None
@@ -116,12 +122,6 @@ class Generating(Sampling):
     guided_grammar: Any = None
     use_beam_search: Any = None
     best_of: Any = None
-
-    @property
-    def stops(self) -> list[str]:
-        """The stop strings; "" is none."""
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [word for word in stop if word]
 
 
 def read_fields(kind: type[Asked], body: bytes, limits: Limits) -> Asked:

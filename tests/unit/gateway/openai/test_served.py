@@ -1,0 +1,106 @@
+"""Which model a request's `model` names, and how many tokens may follow a prompt."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from trellis.gateway.openai.errors import OpenAIError
+from trellis.gateway.openai.models import served_models
+from trellis.gateway.openai.served import DEFAULT_TOKENS, Served, find_served
+from trellis.gateway.refusals import Refusal
+from trellis.gateway.routes import Bounds
+from trellis.gateway.triton import Reply, TritonLost
+from trellis.repository.manifest import MadeModel
+
+MADE = {
+    "ensemble": MadeModel("ensemble", 7, ("pirate", "team/legal")),
+    "qwen": MadeModel("qwen", 8),
+}
+INDEX = b'[{"name":"ensemble","state":"READY"},{"name":"qwen","state":"UNAVAILABLE"},{"name":"x"}]'
+
+
+class Models:
+    """Two ensembles, one of which is edited."""
+
+    def made(self) -> dict[str, MadeModel]:
+        return MADE
+
+    async def find(self, path: str) -> Any:
+        name = path.removeprefix("/v2/models/")
+        if name not in MADE:
+            raise Refusal(404, "no such model")
+        whole = SimpleNamespace(engine="engine", requests="requests", bounds=Bounds())
+        route = whole if name == "ensemble" else None
+        return SimpleNamespace(name=name, is_ensemble=True, route=route)
+
+
+class Triton:
+    """Its index, or nobody."""
+
+    lost = False
+
+    async def ask(self, *_: Any) -> Reply:
+        if self.lost:
+            raise TritonLost("gone")
+        return Reply(200, b"application/json", INDEX)
+
+
+def state() -> Any:
+    settings = SimpleNamespace(admin_key="")
+    return SimpleNamespace(models=Models(), triton=Triton(), settings=settings)
+
+
+def find(name: str) -> Served:
+    return asyncio.run(find_served(cast(Any, state()), name))
+
+
+def test_a_model_or_an_adapter_of_one_is_found() -> None:
+    assert (find("ensemble").model.name, find("ensemble").adapter) == ("ensemble", "")
+    for adapter in ("pirate", "team/legal"):
+        found = find(adapter)
+        assert (found.name, found.model.name, found.adapter) == (adapter, "ensemble", adapter)
+
+
+@pytest.mark.parametrize("name", ["nobody", "a/b", "..", "x?y", "x" * 65, "한국어", "a\nb"])
+def test_what_is_not_there_is_a_404(name: str) -> None:
+    with pytest.raises(OpenAIError) as caught:
+        find(name)
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+
+
+def test_a_model_whose_plugins_are_edited_is_not_served() -> None:
+    with pytest.raises(OpenAIError) as caught:
+        find("qwen")
+    assert (caught.value.status, caught.value.param) == (501, "model")
+
+
+def test_the_models_that_are_loaded_are_listed_with_their_adapters() -> None:
+    listed = asyncio.run(served_models(state()))
+    assert [model["id"] for model in listed] == ["ensemble", "pirate", "team/legal"]
+    assert listed[1]["parent"] == "ensemble"
+    assert listed[0]["created"] == 7
+
+
+def test_no_models_are_listed_where_triton_is_not_there() -> None:
+    gone = state()
+    gone.triton.lost = True
+    with pytest.raises(Refusal) as caught:
+        asyncio.run(served_models(gone))
+    assert caught.value.status == 503
+
+
+@pytest.mark.parametrize(
+    ("bounds", "room"),
+    [
+        (Bounds(), DEFAULT_TOKENS),
+        (Bounds(max_seq_len=100), 90),
+        (Bounds(100, 50), 40),
+        (Bounds(100, 50, 20), 20),
+        (Bounds(5), 1),
+    ],
+)
+def test_an_answer_has_the_room_that_the_prompt_leaves(bounds: Bounds, room: int) -> None:
+    served = Served("m", cast(Any, None), cast(Any, SimpleNamespace(bounds=bounds)), *[None] * 2)  # type: ignore[arg-type]
+    assert served.room(10) == room
