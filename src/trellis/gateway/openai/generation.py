@@ -7,6 +7,7 @@ engine. If one fails, or the client leaves, the others are ended, too.
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -28,6 +29,7 @@ from trellis.gateway.ways import StepWay, TritonWay, Upstream, Way
 
 USAGE = {"return_total_tokens": True, "return_cached_tokens": True}
 INLINE_TOKENS = 4096  # of prompts that are written without a thread
+log = logging.getLogger("trellis.gateway")
 DONE = b"data: [DONE]\n\n"
 
 
@@ -50,6 +52,7 @@ class Job:
         self.choice = choice
         self.complete = False
         self.opened = False
+        self.begun = False  # its answer's head was read
 
     async def open(self) -> None:
         """Ask. Raises Refusal."""
@@ -62,6 +65,7 @@ class Job:
     async def head(self) -> None:
         """Wait for the answer to begin. Raises TritonLost, or an interruption."""
         await self.upstream.head()
+        self.begun = True
         self.reader.begin(self.upstream.status, self.upstream.content_type)
 
 
@@ -196,7 +200,8 @@ class Generation:
 
     async def _whole(self, job: Job) -> Piece:
         """All of a sequence. Raises Refusal for an error of the engine's."""
-        await job.head()
+        if not job.begun:
+            await job.head()
         piece = await job.upstream.whole(self._state.limits.answer_bytes)
         joined = Piece()
         for event in [*job.reader.read(piece), *job.reader.end()]:
@@ -237,6 +242,11 @@ class Generation:
             last = _error_event(_lost(error))
         except OpenAIError as error:
             last = _error_event(error)
+        except ClientGone:
+            raise
+        except Exception as error:  # of ours: the client still sees that the answer is cut
+            log.error("an answer could not be written: %s: %s", type(error).__name__, error)
+            last = _error_event(OpenAIError(500, "the gateway failed; its log says why"))
         await client.send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _first_heads(self) -> None:
@@ -259,7 +269,7 @@ class Generation:
 
     async def _follow(self, job: Job, client: Client, writer: Writer) -> None:
         """One sequence to its end. Raises OpenAIError for an error of the engine's."""
-        if job.upstream.status == 0:
+        if not job.begun:
             await self._head(job)
         flow = Flow(job, writer, client.write, self.refusal)
         while not await job.upstream.pass_to(flow.take):

@@ -1,0 +1,208 @@
+"""Several sequences of one request: none loses a piece, and the failure of one is that of all."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.byte_tokenizer import ByteTokenizer
+from support.openai_api import joined
+from trellis.gateway.awaited import Awaited, Sink
+from trellis.gateway.limits import Limits
+from trellis.gateway.openai.chat import ChatRequest, ChatWriter
+from trellis.gateway.openai.choices import Choice
+from trellis.gateway.openai.engine_events import TritonEvents
+from trellis.gateway.openai.errors import OpenAIError
+from trellis.gateway.openai.generation import Generation, Job
+from trellis.gateway.sending import Client, Message
+from trellis.gateway.triton import ClientGone, CutOff, TritonLost
+from trellis.gateway.ways import Upstream
+from trellis.pipeline.decode import Detokenizer
+
+TOKENIZER = ByteTokenizer()
+TEXTS = Detokenizer.of(TOKENIZER)
+TEXT = "안녕 🙂"
+OVERLOADED = {"error": "the server is overloaded: wait"}
+
+
+class Scripted(Awaited):
+    """An answer of Triton's whose head and pieces come after so many turns of the loop."""
+
+    def __init__(self, turns: list[int], pieces: list[bytes], status: int = 200) -> None:
+        super().__init__()
+        self.status = 0
+        self.content_type = b"text/event-stream" if status == 200 else b"application/json"
+        self._script = (turns, pieces, status)
+        self._pending: list[bytes] = []
+        self._ended = False
+        self.closed: bool | None = None
+        self._task = asyncio.get_running_loop().create_task(self._play())
+
+    async def _play(self) -> None:
+        turns, pieces, status = self._script
+        for turn, piece in zip(turns, [b"", *pieces], strict=False):
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            self.status = status
+            if piece and not (self._sink is not None and self._sink(piece)):
+                if self._sink is not None:
+                    self._sink = None
+                else:
+                    self._pending.append(piece)
+            self._wake()
+        self._ended = True
+        self._wake()
+
+    async def head(self) -> None:
+        while not self.status:
+            await self._more()
+
+    async def whole(self, _most: int) -> bytes:
+        while not self._ended:
+            await self._more()
+        return b"".join(self._pending)
+
+    async def pass_to(self, sink: Sink) -> bool:
+        while True:
+            while self._pending:
+                if not sink(self._pending.pop(0)):
+                    return False
+            if self._ended:
+                return True
+            if await self._left_to(sink):
+                return False
+
+
+class Scripts:
+    """A way to ask that answers by a script."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = script
+        self.complete: bool | None = None
+
+    async def open(self) -> Upstream:
+        return Scripted(*self.script)
+
+    def close(self, upstream: Any, complete: bool) -> None:
+        self.complete = complete
+
+
+def event(**members: Any) -> bytes:
+    return b"data: " + json.dumps(members).encode() + b"\n\n"
+
+
+def pieces() -> list[bytes]:
+    """An answer's, two bytes of text each."""
+    data = list(TEXT.encode())
+    made = [event(output_ids=data[at : at + 2]) for at in range(0, len(data), 2)]
+    return [*made, event(output_ids=[], stream_end=True, finish_reason="stop")]
+
+
+def generation(ways: list[Scripts]) -> Generation:
+    counts = SimpleNamespace(add=lambda *_: None)
+    state = SimpleNamespace(upstreams=set(), limits=Limits(), counts=counts)
+    engine = SimpleNamespace(ensemble="ensemble", model="tensorrt_llm")
+    served = SimpleNamespace(engine=engine, model=SimpleNamespace(counted_by="preprocessing"))
+    made = Generation(cast(Any, state), cast(Any, served), "messages")
+    for index, way in enumerate(ways):
+        reader = TritonEvents("ensemble", TEXTS, "1f", None)
+        choice = Choice(index, TEXTS, TOKENIZER, [1])
+        made._jobs.append(Job(cast(Any, way), reader, choice))
+    return made
+
+
+def run(ways: list[Scripts], behind: bool = False, leaves: bool = False) -> list[Message]:
+    """What the client is sent. Raises what the request is refused with."""
+
+    async def main() -> list[Message]:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            await asyncio.sleep(0)
+            sent.append(message)
+
+        async def receive() -> Message:
+            await asyncio.sleep(0 if leaves else 1000)
+            return {"type": "http.disconnect"}
+
+        def write(data: bytes) -> bool:
+            if not behind:
+                sent.append({"type": "http.response.body", "body": data})
+            return not behind
+
+        made = generation(ways)
+        messages = [{"role": "user", "content": "Hi"}]
+        asked = ChatRequest.model_validate({"model": "m", "messages": messages, "stream": True})
+        writer = ChatWriter("chatcmpl-1", asked, made)
+        await made.run(Client(receive, send, write), [], writer, streams=True)
+        return sent
+
+    return asyncio.run(main())
+
+
+def body(sent: list[Message]) -> list[str]:
+    """The data of all events."""
+    text = b"".join(message.get("body", b"") for message in sent).decode()
+    return [line.removeprefix("data: ") for line in text.splitlines() if line]
+
+
+TURNS = st.lists(st.integers(0, 6), min_size=20, max_size=20)
+
+
+@settings(deadline=None)
+@given(st.lists(TURNS, min_size=1, max_size=4), st.booleans())
+def test_no_sequence_loses_a_piece_whatever_comes_when(
+    turns: list[list[int]], behind: bool
+) -> None:
+    ways = [Scripts(each, pieces()) for each in turns]
+    *chunks, done = body(run(ways, behind))
+    assert done == "[DONE]"
+    made = joined([json.loads(chunk) for chunk in chunks])
+    assert [each["text"] for each in made["choices"]] == [TEXT] * len(turns)
+    assert {each["finish_reason"] for each in made["choices"]} == {"stop"}
+    assert all(way.complete for way in ways)
+
+
+@settings(deadline=None)
+@given(TURNS, st.integers(0, 40))
+def test_a_sequence_that_fails_ends_all(turns: list[int], late: int) -> None:
+    failing = Scripts([late, 0], [json.dumps(OVERLOADED).encode()], 400)
+    going = Scripts(turns, pieces())
+    try:
+        *_, last = body(run([going, failing]))
+    except OpenAIError as error:
+        assert error.status == 503  # noqa: PT017
+    else:
+        assert "overloaded" in json.loads(last)["error"]["message"]
+    assert failing.complete
+
+
+@pytest.mark.parametrize("late", [0, 5])
+def test_a_failure_of_the_one_sequence_is_the_answer_s_status(late: int) -> None:
+    with pytest.raises(OpenAIError) as caught:
+        run([Scripts([late, 0], [json.dumps(OVERLOADED).encode()], 400)])
+    assert caught.value.status == 503
+
+
+def test_a_client_that_leaves_ends_all_sequences() -> None:
+    ways = [Scripts([1, 10_000], pieces()) for _ in range(3)]
+    with pytest.raises(ClientGone):
+        run(ways, leaves=True)
+    assert [way.complete for way in ways] == [False] * 3
+
+
+@pytest.mark.parametrize(("error", "status"), [(TritonLost("x"), 502), (CutOff("stopped"), 503)])
+def test_a_server_that_goes_away_is_said(error: Exception, status: int) -> None:
+    class Lost(Scripts):
+        async def open(self) -> Upstream:
+            upstream = Scripted([10_000], [])
+            upstream.interrupt(error)
+            return upstream
+
+    with pytest.raises(OpenAIError) as caught:
+        run([Lost()])
+    assert caught.value.status == status
