@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -42,7 +43,7 @@ class Judge:
         bodies = [body if isinstance(body, bytes) else encoded(body) for body in batch]
         self.server.ensure()
         with httpx.Client(base_url=self.server.url, timeout=SECONDS) as client:
-            self._all(bodies, lambda body: self._post(client, body))
+            send_all(self.server, bodies, lambda body: self._post(client, body))
         self.server.check(bodies)
 
     def grpc(self, batch: list[Any], after: list[Any]) -> None:
@@ -50,23 +51,10 @@ class Judge:
         self.server.ensure()
         with grpc.insecure_channel(self.server.grpc) as channel:
             stub = rpc.GRPCInferenceServiceStub(channel)
-            self._all(batch, lambda request: self._infer(stub, request))
+            send_all(self.server, batch, lambda request: self._infer(stub, request))
             for request in after:
                 self._infer(stub, request)
         self.server.check(batch)
-
-    def _all(self, batch: list[Any], send: Any) -> None:
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            sent = {pool.submit(send, item): item for item in batch}
-            wait(sent)
-        problems = [
-            f"{future.exception()!r}\n  sent {item!r}"
-            for future, item in sent.items()
-            if future.exception()
-        ]
-        if problems:
-            self.server.check(batch)  # if it died, that is the news
-        assert not problems, "\n".join(problems)
 
     def _post(self, client: httpx.Client, body: bytes) -> None:
         streams = b'"stream": true' in body
@@ -120,6 +108,23 @@ class Judge:
             if error.code() != grpc.StatusCode.INVALID_ARGUMENT:
                 raise AssertionError(message) from error
             self._judge_error(message)
+
+
+def send_all(
+    server: FuzzedServer, batch: list[Any], send: Callable[[Any], None], clients: int = CLIENTS
+) -> None:
+    """Send a batch, so many at once; fails with all that `send` raised and what it was sent."""
+    with ThreadPoolExecutor(clients) as pool:
+        sent = {pool.submit(send, item): item for item in batch}
+        wait(sent)
+    problems = [
+        f"{future.exception()!r}\n  sent {item!r}"
+        for future, item in sent.items()
+        if future.exception()
+    ]
+    if problems:
+        server.check(batch)  # if it died, that is the news
+    assert not problems, "\n".join(problems)
 
 
 def _events(content: bytes, errors: str = "strict") -> list[dict[str, Any]]:

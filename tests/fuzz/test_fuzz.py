@@ -4,60 +4,24 @@ No crash, no hang, no 5xx but for overload, no fault in the log; after every bat
 has its exact text, and no stream, request or task is left. FUZZ_REQUESTS is how many in all.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
+from fuzz.batches import batches
 from fuzz.fuzzed_server import FuzzedServer
 from fuzz.grpc_tensors import STREAM_KEYS, requests
 from fuzz.json_bodies import no_json, right_types, wrong_types
 from fuzz.judged import Judge
-from support.engines import read_demo_engine
-from support.probes import add_probes
-from trellis.repository.assemble import Plan, assemble
-
-REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "500"))
-SEED = int(os.environ.get("FUZZ_SEED", "1"))
-BATCH = 20
-
-
-def batches(of: st.SearchStrategy[Any], share: float) -> Callable[[Any], Any]:
-    """Run a test on batches that hold this share of all the requests.
-
-    Not shrunk: what one request leaves behind would be found in the next one's batch.
-    """
-    chosen = settings(
-        max_examples=max(round(REQUESTS * share / BATCH), 1),
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    made = given(batch=st.lists(of, min_size=BATCH, max_size=BATCH))
-    return lambda test: seed(SEED)(chosen(made(test)))
 
 
 @pytest.fixture(scope="module")
-def judge(
-    demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Judge]:
-    engine, tokenizer = demo_engine
-    folder = tmp_path_factory.mktemp("fuzz")
-    assemble(Plan(read_demo_engine(engine), "gpt2", tokenizer), folder / "repo")
-    add_probes(folder / "repo")
-    server = FuzzedServer(folder / "repo", folder)
-    judging = Judge(server)
-    try:
-        yield judging
-    finally:
-        server.stop()
-        print(f"\nfuzz: seed {SEED}, {server.starts - 1} restarts;", dict(judging.kinds))
+def judge(fuzzed: FuzzedServer) -> Iterator[Judge]:
+    judging = Judge(fuzzed)
+    yield judging
+    print("\nfuzz:", dict(judging.kinds))
 
 
 @batches(right_types(), 0.35)
