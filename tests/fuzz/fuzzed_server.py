@@ -1,19 +1,25 @@
 """A server under fuzz: started, watched, started anew should a request have ended it."""
 
+import re
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from support.probes import settled
+from fuzz.batches import SEED
+from support.engines import read_demo_engine
+from support.probes import add_probes, settled
 from support.serving import LOG, serve
+from trellis.repository.assemble import Plan, assemble
 from trellis.server.process import Server
 
 KNOWN = {"text_input": "The capital of France is", "max_tokens": 8}
+GAUGE = re.compile(r"^trellis_requests_in_flight\{.*\} (.+)$", re.MULTILINE)
 # What the models log, or answer, about faults of their own: no input may bring that about.
 OWN_FAULTS = (
     "Traceback",
@@ -53,8 +59,10 @@ class Running:
 class FuzzedServer:
     """The demo engine's server; after every batch of requests it has to be as before."""
 
-    def __init__(self, repo: Path, folder: Path) -> None:
+    def __init__(self, repo: Path, folder: Path, probed: bool) -> None:
+        """`probed`: whether the models have windows, see support.probes."""
         self.repo = repo
+        self.probed = probed
         self.folder = folder
         self.starts = 0
         self.servers = ExitStack()
@@ -102,7 +110,7 @@ class FuzzedServer:
         time.sleep(0.05)  # the watch notices a death by itself, but not at once
         assert not self.running.died, f"{self.running.died} by one of:\n{told}"
         assert self._known_text() == self.expected, f"another text after:\n{told}"
-        left = settled(self.repo)
+        left = settled(self.repo) if self.probed else self._in_flight()
         assert not left, f"{left} left by one of:\n{told}"
         faults = self._faults()
         assert not faults, f"logged: {faults}\nby one of:\n{told}"
@@ -114,6 +122,18 @@ class FuzzedServer:
         text: str = response.json()["text_output"]
         return text
 
+    def _in_flight(self, seconds: float = 10) -> float:
+        """What the gauge of requests says when nothing should be left; waits for them to end."""
+        url = f"http://127.0.0.1:{self.running.server.settings.metrics_port}/metrics"
+        end = time.monotonic() + seconds
+        while True:
+            found = GAUGE.findall(httpx.get(url).text)
+            assert found, "no gauge of requests"
+            left = sum(map(float, found))
+            if not left or time.monotonic() > end:
+                return left
+            time.sleep(0.1)
+
     def _faults(self) -> str:
         """What the log says of faults since it was last looked at."""
         with self.running.log.open("rb") as log:
@@ -122,3 +142,20 @@ class FuzzedServer:
         self.running.seen += len(new)
         lines = new.decode(errors="replace").splitlines()
         return "\n".join(line for line in lines if any(fault in line for fault in OWN_FAULTS))
+
+
+@contextmanager
+def fuzzed_server(
+    demo: tuple[Path, Path], folder: Path, probed: bool = True
+) -> Iterator[FuzzedServer]:
+    """A server of the demo engine; one that is probed is asked by Triton's HTTP port alone."""
+    engine, tokenizer = demo
+    assemble(Plan(read_demo_engine(engine), "gpt2", tokenizer), folder / "repo")
+    if probed:
+        add_probes(folder / "repo")
+    server = FuzzedServer(folder / "repo", folder, probed)
+    try:
+        yield server
+    finally:
+        server.stop()
+        print(f"\nfuzz: seed {SEED}, {server.starts - 1} restarts")

@@ -5,22 +5,26 @@ has its exact text, and no stream, request or task is left. FUZZ_REQUESTS is how
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from fuzz.batches import batches
-from fuzz.fuzzed_server import FuzzedServer
+from fuzz.fuzzed_server import fuzzed_server
 from fuzz.grpc_tensors import STREAM_KEYS, requests
 from fuzz.json_bodies import no_json, right_types, wrong_types
 from fuzz.judged import Judge
 
 
 @pytest.fixture(scope="module")
-def judge(fuzzed: FuzzedServer) -> Iterator[Judge]:
-    judging = Judge(fuzzed)
-    yield judging
+def judge(
+    demo_engine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Judge]:
+    with fuzzed_server(demo_engine, tmp_path_factory.mktemp("fuzz")) as server:
+        judging = Judge(server)
+        yield judging
     print("\nfuzz:", dict(judging.kinds))
 
 
