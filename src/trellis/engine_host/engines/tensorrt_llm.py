@@ -170,10 +170,12 @@ class TensorRtLlmLibrary:
 
     def _submit(self, ids: list[int], sampling: Sampling) -> Any:
         """Hand a request over, on the event loop that will read its answer."""
+        # Ours: what fails in it is no death of the library.
+        params = sampling_params(sampling, self._vocab_size, self._guide_end)
         try:
             return self._llm.generate_async(
                 inputs={"prompt_token_ids": ids},
-                sampling_params=sampling_params(sampling, self._vocab_size, self._guide_end),
+                sampling_params=params,
                 lora_request=self._adapters.get(sampling.lora_name),
                 streaming=sampling.beam_width == 1,
             )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """POST /v1/completions."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,13 +9,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from trellis.gateway.openai.asking import LogProbs, check_ids, read_inputs
+from trellis.gateway.openai.asking import LogProbs, check_ids, encode, read_inputs
 from trellis.gateway.openai.choices import Choice, Piece, TokenLogProb, Usage, token_text
 from trellis.gateway.openai.endpoint import Endpoint, request_headers
 from trellis.gateway.openai.errors import bad
-from trellis.gateway.openai.fields import Count, Generating, read_fields
+from trellis.gateway.openai.fields import FAIL_FAST, Count, Generating, read_fields
 from trellis.gateway.openai.generation import DONE, Generation, Prompt, written
-from trellis.gateway.openai.messages import text_ids
+from trellis.gateway.openai.messages import INLINE_BYTES
 from trellis.gateway.openai.served import Served, find_served
 from trellis.gateway.refusals import EVENTS, quoted
 from trellis.gateway.sending import Client, Scope
@@ -24,8 +25,9 @@ DEFAULT_TOKENS = 16  # OpenAI's own
 MOST_TOP = 20
 MOST_PROMPTS = 1024
 
-Ids = list[Count]
-Prompts = str | Ids | Annotated[list[str] | list[Ids], Field(max_length=MOST_PROMPTS)]
+Ids = Annotated[list[Count], FAIL_FAST]
+Many = Field(fail_fast=True, max_length=MOST_PROMPTS)
+Prompts = str | Ids | Annotated[list[str], Many] | Annotated[list[Ids], Many]
 
 
 class CompletionRequest(Generating):
@@ -87,16 +89,22 @@ async def _prompts(state: State, served: Served, asked: CompletionRequest) -> li
     if not each:
         raise bad("prompt", "the list is empty; send at least one prompt")
     bare = asked.add_special_tokens is False
-    prompts = []
-    for at, prompt in enumerate(each):
-        where = "prompt" if single else f"prompt[{at}]"
-        if isinstance(prompt, str):
-            prompts.append(Prompt(await text_ids(state, served, prompt, bare, where), prompt))
-        else:
-            prompts.append(Prompt(check_ids(served, prompt, where)))
-    if asked.echo:
-        return [_with_text(served, prompt, asked.skip_special_tokens) for prompt in prompts]
-    return prompts
+
+    def work() -> list[Prompt]:
+        prompts = []
+        for at, prompt in enumerate(each):
+            where = "prompt" if single else f"prompt[{at}]"
+            if isinstance(prompt, str):
+                prompts.append(Prompt(encode(served, prompt, bare, where), prompt))
+            else:
+                prompts.append(Prompt(check_ids(served, prompt, where)))
+        if asked.echo:
+            return [_with_text(served, prompt, asked.skip_special_tokens) for prompt in prompts]
+        return prompts
+
+    if sum(map(len, each)) <= INLINE_BYTES or not served.thread_safe:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(state.encoders, work)
 
 
 def _with_text(served: Served, prompt: Prompt, skip: bool | None) -> Prompt:

@@ -5,6 +5,7 @@ A field works, or is rejected by its name when it asks for something. null count
 """
 
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -18,6 +19,7 @@ from trellis.gateway.openai.errors import OpenAIError, bad
 from trellis.gateway.refusals import shown
 
 SEEDS = 2**63
+MOST_METADATA = 16  # keys, as OpenAI has it; answers repeat them
 MOST_STOPS = 1024  # beyond, a list is not looked at; the repository's own limits are smaller
 LATER = "structured output and tools are not served yet; leave it out"
 NO_MEDIA = "only text is made; leave it out"
@@ -26,6 +28,9 @@ Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
 Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]
 Choices = Annotated[int, Field(ge=1, le=128)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+FAIL_FAST = Field(
+    fail_fast=True
+)  # of long lists: one error of 100,000 is enough, and takes no time
 Asked = TypeVar("Asked", bound="Fields")
 
 
@@ -42,8 +47,14 @@ class Fields(BaseModel):
         for name in self.model_fields_set:
             why = self.rejected.get(name)
             value = getattr(self, name)
-            if why and value not in (None, False, *self.neutral.get(name, ())):
+            neutral = (None, False, *self.neutral.get(name, ()))
+            if why and not any(_same(value, each) for each in neutral):
                 raise bad(name, why, "unsupported_parameter")
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Equal, and of one type: 0 is not false, and true is not 1."""
+    return type(value) is type(other) and bool(value == other)
 
 
 class StreamOptions(Fields):
@@ -67,18 +78,20 @@ class Sampling(Fields):
     presence_penalty: Number | None = None
     frequency_penalty: Number | None = None
     repetition_penalty: Annotated[Number, Field(ge=0.01, le=100)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    stop: str | Annotated[list[str], Field(fail_fast=True, max_length=MOST_STOPS)] | None = None
     logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
     ignore_eos: bool | None = None
     min_tokens: Count | None = None
     skip_special_tokens: bool | None = None
-    stop_token_ids: Annotated[list[Count], Field(max_length=MOST_STOPS)] | None = None
+    stop_token_ids: Annotated[list[Count], Field(fail_fast=True, max_length=MOST_STOPS)] | None = (
+        None
+    )
     include_stop_str_in_output: bool | None = None
-    bad_words: Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
-    priority: int | None = None
+    bad_words: Annotated[list[str], Field(fail_fast=True, max_length=MOST_STOPS)] | None = None
+    priority: Annotated[int, Field(ge=-INT32_MAX, le=INT32_MAX)] | None = None
     # Harmless: nothing is kept, and all requests are served alike.
     user: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=MOST_METADATA)] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
@@ -131,6 +144,7 @@ def read_fields(kind: type[Asked], body: bytes, limits: Limits) -> Asked:
         raise OpenAIError(400, "the body is empty; send a JSON object")
     try:
         data = from_json(body, allow_inf_nan=False)
+        json.loads(body.decode(), object_pairs_hook=_once)
     except ValueError as error:
         raise OpenAIError(400, f"the body is no JSON: {error}") from None
     if not isinstance(data, dict):
@@ -143,36 +157,69 @@ def read_fields(kind: type[Asked], body: bytes, limits: Limits) -> Asked:
     return asked
 
 
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Raise OpenAIError for a key that stands twice: others may read the other value."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise bad(shown(key), "sent twice; send it once", "invalid_value")
+        seen.add(key)
+
+
 def _wrong(kind: type[Fields], error: ValidationError, data: dict[str, Any]) -> OpenAIError:
     """What is wrong with a body: of a union's kinds, the one that fits it furthest."""
     errors = error.errors(include_url=False, include_input=False)
-    first = max(errors, key=lambda each: len(_where(each["loc"], data)))
+    field = errors[0]["loc"][:1]
+    first = max((each for each in errors if each["loc"][:1] == field), key=lambda e: _fit(e, data))
     where = _where(first["loc"], data)
     if first["type"] == "extra_forbidden":
         return bad(where, _unknown(where, kind), "unknown_parameter")
     if first["type"] == "missing":
         return bad(where, "missing; send it", "missing_required_parameter")
+    if first["type"] == "too_long":
+        most = first["ctx"]["max_length"]
+        return bad(where, f"too many items; send at most {most}", "invalid_value")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return bad(where, f"{message[:1].lower()}{message[1:]}", "invalid_value")
 
 
+def _fit(error: Any, data: Any) -> tuple[bool, int, list[int], bool]:
+    """How far a value fits before an error: all but its length, how deep, past how many items."""
+    place = _place(error["loc"], data)
+    items = [part for part in place if isinstance(part, int)]
+    kind = error["type"]
+    return kind == "too_long", len(place), items, not kind.endswith("_type")
+
+
 def _where(loc: tuple[int | str, ...], data: Any) -> str:
-    """A place in a body, without what pydantic puts in between for the kinds of a union.
+    """A place in a body as text.
 
     >>> _where(("stop", "list[str]", 0), {"stop": [1]})
     'stop[0]'
     """
     path = ""
+    for part in _place(loc, data):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += f".{shown(part)}" if path else shown(part)
+    return path or "body"
+
+
+def _place(loc: tuple[int | str, ...], data: Any) -> list[int | str]:
+    """A place in a body, without what pydantic puts in between for the kinds of a union."""
+    place: list[int | str] = []
     for part in loc:
         if isinstance(data, dict):
-            if not isinstance(part, str) or (part not in data and path and part != loc[-1]):
+            if not isinstance(part, str) or (part not in data and place and part != loc[-1]):
                 continue
-            path += f".{shown(part)}" if path else shown(part)
             data = data.get(part)
         elif isinstance(data, list) and isinstance(part, int):
-            path += f"[{part}]"
             data = data[part] if part < len(data) else None
-    return path or "body"
+        else:
+            continue
+        place.append(part)
+    return place
 
 
 def _unknown(where: str, kind: type[Fields]) -> str:

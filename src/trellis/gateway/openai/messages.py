@@ -2,6 +2,7 @@
 """The messages of a chat, checked, and the prompt that the model's own template makes of them."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -9,23 +10,27 @@ from pydantic import Field
 
 from trellis.gateway.openai.asking import encode
 from trellis.gateway.openai.errors import OpenAIError, bad, named
-from trellis.gateway.openai.fields import Fields
+from trellis.gateway.openai.fields import FAIL_FAST, Fields
 from trellis.gateway.openai.served import Served
 from trellis.gateway.state import State
 from trellis.tokenizers import TokenizerError
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 MEDIA = "only text is read here; send parts of the type text"
+TEMPLATE = "chat_template: "
+_FILE = re.compile(r"^.*?: (?=chat_template: |continue_final_message: |has (?:no|several) chat)")
 INLINE_BYTES = 2048  # of text: shorter prompts are encoded at once, others by a thread
+
+Parts = Annotated[list[dict[str, Any]], FAIL_FAST]
 
 
 class Message(Fields):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Parts | None = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: Parts | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -35,7 +40,7 @@ class Message(Fields):
     function_call: Any = None
 
 
-Messages = Annotated[list[Message], Field(min_length=1)]
+Messages = Annotated[list[Message], Field(fail_fast=True, min_length=1)]
 
 
 def plain_messages(
@@ -118,9 +123,22 @@ async def chat_prompt(
     try:
         text, ids = await loop.run_in_executor(state.encoders, work)
     except TokenizerError as error:
-        message, name = named(str(error), param)
-        raise OpenAIError(400, message, param=name or param) from None
+        raise _rejected(str(error), param) from None
     return text, ids if ids is not None else encode(served, text, True, param)
+
+
+def _rejected(message: str, param: str) -> OpenAIError:
+    """What a template complains of, without where on this machine it lies.
+
+    >>> _rejected("/x/tokenizer_config.json: chat_template: no system role", "messages").message
+    'messages: the chat template says: no system role'
+    """
+    message = _FILE.sub("", message)
+    if message.startswith(TEMPLATE):
+        what = f"the chat template says: {message.removeprefix(TEMPLATE)}"
+        return bad(param, what, "invalid_value")
+    message, name = named(message, param)
+    return OpenAIError(400, message if name else f"{param}: {message}", param=name or param)
 
 
 async def text_ids(state: State, served: Served, text: str, bare: bool, param: str) -> list[int]:

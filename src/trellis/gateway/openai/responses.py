@@ -12,9 +12,9 @@ from trellis.gateway.openai.chat import MOST_TOP
 from trellis.gateway.openai.choices import Choice, Piece, Usage, as_json
 from trellis.gateway.openai.endpoint import Endpoint, request_headers
 from trellis.gateway.openai.errors import bad
-from trellis.gateway.openai.fields import LATER, Fields, Positive, Sampling, read_fields
+from trellis.gateway.openai.fields import FAIL_FAST, LATER, Fields, Positive, Sampling, read_fields
 from trellis.gateway.openai.generation import Generation, Prompt, written
-from trellis.gateway.openai.messages import Message, chat_prompt
+from trellis.gateway.openai.messages import Message, Parts, chat_prompt
 from trellis.gateway.openai.served import find_served
 from trellis.gateway.refusals import EVENTS
 from trellis.gateway.sending import Client, Scope
@@ -28,7 +28,7 @@ class InputMessage(Fields):
 
     type: Literal["message"] | None = None
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[dict[str, Any]]
+    content: str | Parts
     id: str | None = None
     status: str | None = None
     phase: str | None = None
@@ -69,11 +69,11 @@ class ResponsesRequest(Sampling):
         "reasoning": ({},),
     }
 
-    input: str | Annotated[list[InputMessage], Field(min_length=1)]
+    input: str | Annotated[list[InputMessage], Field(fail_fast=True, min_length=1)]
     instructions: str | None = None
     max_output_tokens: Positive | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
-    include: list[str] | None = None
+    include: Annotated[list[str], FAIL_FAST] | None = None
     text: TextFormat | None = None
     stream_options: dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
