@@ -25,6 +25,7 @@ PARAMS = {
     "bias_weights": "logit_bias",
     "embedding_bias_words": "logit_bias",
     "include_stop_words": "include_stop_str_in_output",
+    "arguments": "chat_template_kwargs",  # of a chat template
 }
 SAME = (
     "max_tokens min_tokens temperature top_p top_k min_p seed repetition_penalty presence_penalty"

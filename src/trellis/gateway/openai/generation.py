@@ -29,6 +29,7 @@ from trellis.gateway.ways import StepWay, TritonWay, Upstream, Way
 
 USAGE = {"return_total_tokens": True, "return_cached_tokens": True}
 INLINE_TOKENS = 4096  # of prompts that are written without a thread
+OPENED_AT_ONCE = 16  # sequences of a request
 log = logging.getLogger("trellis.gateway")
 DONE = b"data: [DONE]\n\n"
 
@@ -155,9 +156,11 @@ class Generation:
         """Ask, and answer. Raises Refusal, ClientGone."""
         watch: asyncio.Task[None] | None = None
         try:
-            for job in self._jobs:
+            for number, job in enumerate(self._jobs, 1):
                 await job.open()
                 self._state.upstreams.add(job.upstream)
+                if number % OPENED_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # others are served meanwhile
             watch = asyncio.create_task(self._watch(client.receive))
             if streams:
                 await self._stream(client, headers, writer)
