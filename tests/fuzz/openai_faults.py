@@ -49,6 +49,8 @@ SAMPLES: list[tuple[Any, set[str]]] = [
     ([[[]]], {"array"}),
     ({"x": {}}, {"object"}),
 ]
+WRONG_PROMPTS: list[Any] = [None, True, 1.5, {}, [], [[]], [True], [1, "a"], ["a", 1], [[1], "a"]]
+WRONG_PROMPTS += [[-1], [2**31], [[1.5]], [None], [{}], ["a"] * 1025]
 NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 5000, "0x1", "01", "+1"]
 PATHS = st.sampled_from(sorted(KINDS))
 
@@ -104,13 +106,12 @@ def _wrong_values() -> Iterator[tuple[str, str, Any]]:
         for name, schema in kind.model_json_schema()["properties"].items():
             taken = _types(schema)
             if not taken:
-                yield from ((path, name, value) for value in (True, "x", 7, {"type": "x"}))
-                continue
-            for value, of in SAMPLES:
-                if not of & taken and not (path == COMPLETIONS and name == "prompt"):
-                    yield path, name, value
-            for value in _beyond(schema):
-                yield path, name, value
+                yield from ((path, name, value) for value in (True, "x", 7, 0, {"type": "x"}))
+            elif (path, name) == (COMPLETIONS, "prompt"):  # lists of several kinds
+                yield from ((path, name, value) for value in WRONG_PROMPTS)
+            else:
+                wrong = [value for value, of in SAMPLES if not of & taken]
+                yield from ((path, name, value) for value in (*wrong, *_beyond(schema)))
 
 
 WRONG = list(_wrong_values())
