@@ -104,14 +104,17 @@ def messages(draw: st.DrawFn) -> list[Body]:
 @st.composite
 def chats(draw: st.DrawFn) -> Asked:
     """A chat."""
-    body = {"model": MODEL, "messages": draw(messages()), **draw(RANDOMNESS)}
+    body: Body = {"model": MODEL, "messages": draw(messages()), **draw(RANDOMNESS)}
     body[draw(st.sampled_from(["max_tokens", "max_completion_tokens"]))] = draw(LENGTH)
     if draw(st.booleans()):
         body |= {"logprobs": True, "top_logprobs": draw(st.sampled_from([0, None]))}
     if not draw(st.integers(0, 4)):
         body["messages"] += [{"role": "assistant", "content": "So I say: one, t"}]
         body["continue_final_message"] = True
-    more = {"chat_template_kwargs": st.just({"tone": "kind"}), "parallel_tool_calls": BOOLEANS}
+    more: Body = {
+        "chat_template_kwargs": st.just({"tone": "kind"}),
+        "parallel_tool_calls": BOOLEANS,
+    }
     more |= {"tools": st.just([]), "tool_choice": st.sampled_from(["none", "auto"])}
     return Asked(CHAT, body | draw(_fields(GENERATING | HARMLESS | PENALTIES | more, 6)))
 
@@ -122,14 +125,19 @@ def completions(draw: st.DrawFn) -> Asked:
     prompts = st.one_of(
         TEXT, IDS, st.lists(TEXT, min_size=1, max_size=3), st.lists(IDS, min_size=1, max_size=3)
     )
-    body = {"model": MODEL, "prompt": draw(prompts), "max_tokens": draw(LENGTH), **draw(RANDOMNESS)}
+    body: Body = {
+        "model": MODEL,
+        "prompt": draw(prompts),
+        "max_tokens": draw(LENGTH),
+        **draw(RANDOMNESS),
+    }
     extra = draw(st.sampled_from(["", "", "echo", "echo alone", "logprobs"]))
     if extra.startswith("echo"):
         body["echo"] = True
         body |= {"max_tokens": 0} if extra == "echo alone" else {}
     elif extra:
         body["logprobs"] = 0
-    more = {"add_special_tokens": BOOLEANS, "suffix": st.sampled_from(["", None])}
+    more: Body = {"add_special_tokens": BOOLEANS, "suffix": st.sampled_from(["", None])}
     if body["max_tokens"] == 0:
         more |= {"min_tokens": st.just(0)}
     return Asked(COMPLETIONS, body | draw(_fields(GENERATING | HARMLESS | PENALTIES | more, 6)))
@@ -144,10 +152,15 @@ def responses(draw: st.DrawFn) -> Asked:
         if not draw(st.integers(0, 2)):
             turn["type"] = "message"
     sent = draw(st.one_of(TEXT, st.just(turns)))
-    body = {"model": MODEL, "input": sent, "max_output_tokens": draw(LENGTH), **draw(RANDOMNESS)}
+    body: Body = {
+        "model": MODEL,
+        "input": sent,
+        "max_output_tokens": draw(LENGTH),
+        **draw(RANDOMNESS),
+    }
     if draw(st.booleans()):
         body["include"] = [LOG_PROBS]
-    more = {"instructions": TEXT, "parallel_tool_calls": BOOLEANS, "tools": st.just([])}
+    more: Body = {"instructions": TEXT, "parallel_tool_calls": BOOLEANS, "tools": st.just([])}
     more |= {"text": st.just({"format": {"type": "text"}}), "truncation": st.just("disabled")}
     return Asked(RESPONSES, body | draw(_fields(HARMLESS | PENALTIES | more, 5)))
 

@@ -194,7 +194,7 @@ def surrogates(draw: st.DrawFn) -> Faulty:
     """Half a character, in a text or in a name."""
     asked = draw(VALID)
     half = draw(st.sampled_from(["\ud800", "a\udfff", "\udc00\ud800"]))
-    more = draw(st.sampled_from([{"user": half}, {"stop": [half]}, {half: 1}]))
+    more: dict[str, Any] = draw(st.sampled_from([{"user": half}, {"stop": [half]}, {half: 1}]))
     return Faulty("surrogate", asked.path, json.dumps({**asked.body, **more}).encode())
 
 

@@ -71,7 +71,7 @@ class OpenAIJudge:
         whole = client.post(asked.path, json=asked.body)
         assert whole.status_code == 200, whole.text
         answer = _read(WHOLE[asked.path], whole.content)
-        options = {"stream": True}
+        options: dict[str, Any] = {"stream": True}
         if asked.path != RESPONSES:
             usage = {"include_usage": True, "continuous_usage_stats": len(whole.content) % 2 == 0}
             options |= {"stream_options": usage}
