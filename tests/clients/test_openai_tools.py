@@ -39,7 +39,7 @@ def test_aiperf_gets_the_tokens_that_it_asked_for(
 
 
 @pytest.mark.client("guidellm", OVER)
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
 def test_guidellm_gets_the_tokens_that_it_asked_for(
     streams: ServerSettings, demo_engine: tuple[Path, Path], tmp_path: Path, path: str
 ) -> None:
