@@ -12,7 +12,8 @@ from trellis.gateway.openai.choices import Choice, Piece, TokenLogProb, Usage, a
 from trellis.gateway.openai.endpoint import Endpoint, request_headers
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import LATER, NO_MEDIA, Generating, Positive, read_fields
-from trellis.gateway.openai.generation import DONE, Generation, Prompt, written
+from trellis.gateway.openai.generation import Generation
+from trellis.gateway.openai.jobs import DONE, Prompt, written
 from trellis.gateway.openai.messages import Messages, chat_prompt
 from trellis.gateway.openai.served import find_served
 from trellis.gateway.refusals import EVENTS, quoted

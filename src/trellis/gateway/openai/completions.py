@@ -14,7 +14,8 @@ from trellis.gateway.openai.choices import Choice, Piece, TokenLogProb, Usage, t
 from trellis.gateway.openai.endpoint import Endpoint, request_headers
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import FAIL_FAST, Count, Generating, read_fields
-from trellis.gateway.openai.generation import DONE, Generation, Prompt, written
+from trellis.gateway.openai.generation import Generation
+from trellis.gateway.openai.jobs import DONE, Prompt, written
 from trellis.gateway.openai.messages import INLINE_BYTES
 from trellis.gateway.openai.served import Served, find_served
 from trellis.gateway.refusals import EVENTS, quoted

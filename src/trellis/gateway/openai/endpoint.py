@@ -5,7 +5,7 @@ from typing import Any
 
 from trellis.gateway.ids import new_id
 from trellis.gateway.openai.errors import as_openai
-from trellis.gateway.openai.generation import written
+from trellis.gateway.openai.jobs import written
 from trellis.gateway.refusals import JSON, Headers, Refusal
 from trellis.gateway.request_body import check_content_type, read_body
 from trellis.gateway.sending import Client, Receive, Scope, Send, send_whole, write_now

@@ -13,7 +13,8 @@ from trellis.gateway.openai.choices import Choice, Piece, Usage, as_json
 from trellis.gateway.openai.endpoint import Endpoint, request_headers
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import FAIL_FAST, LATER, Fields, Positive, Sampling, read_fields
-from trellis.gateway.openai.generation import Generation, Prompt, written
+from trellis.gateway.openai.generation import Generation
+from trellis.gateway.openai.jobs import Prompt, written
 from trellis.gateway.openai.messages import Message, Parts, chat_prompt
 from trellis.gateway.openai.served import find_served
 from trellis.gateway.refusals import EVENTS

@@ -17,7 +17,8 @@ from trellis.gateway.openai.chat import ChatRequest, ChatWriter
 from trellis.gateway.openai.choices import Choice
 from trellis.gateway.openai.engine_events import TritonEvents
 from trellis.gateway.openai.errors import OpenAIError
-from trellis.gateway.openai.generation import Generation, Job
+from trellis.gateway.openai.generation import Generation
+from trellis.gateway.openai.jobs import Job
 from trellis.gateway.sending import Client, Message
 from trellis.gateway.triton import ClientGone, CutOff, TritonLost
 from trellis.gateway.ways import Upstream

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One sequence that is made for a request: asked, read, written as its pieces come."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trellis.gateway.openai.choices import Choice, Piece, Usage
+from trellis.gateway.openai.engine_events import EventReader
+from trellis.gateway.openai.errors import OpenAIError
+from trellis.gateway.refusals import one_line, unreachable
+from trellis.gateway.triton import TritonLost
+from trellis.gateway.ways import Upstream, Way
+
+DONE = b"data: [DONE]\n\n"  # the end of a stream of chats or completions
+
+
+@dataclass
+class Prompt:
+    """A prompt of a request."""
+
+    ids: list[int]
+    text: str | None = None  # None: it was sent as ids
+
+
+class Job:
+    """One sequence that is made."""
+
+    upstream: Upstream
+
+    def __init__(self, way: Way, reader: EventReader, choice: Choice) -> None:
+        self.way = way
+        self.reader = reader
+        self.choice = choice
+        self.complete = False
+        self.opened = False
+        self.begun = False  # its answer's head was read
+
+    async def open(self) -> None:
+        """Ask. Raises Refusal."""
+        try:
+            self.upstream = await self.way.open()
+        except TritonLost:
+            raise unreachable() from None
+        self.opened = True
+
+    async def head(self) -> None:
+        """Wait for the answer to begin. Raises TritonLost, or an interruption."""
+        await self.upstream.head()
+        self.begun = True
+        self.reader.begin(self.upstream.status, self.upstream.content_type)
+
+
+class Writer(Protocol):
+    """Writes an endpoint's answer."""
+
+    content_type: bytes
+
+    def begin(self) -> bytes:
+        """What a stream begins with."""
+
+    def piece(self, choice: Choice, piece: Piece) -> bytes:
+        """What a stream's client gets of a piece; b"" for nothing."""
+
+    def end(self, usage: Usage) -> bytes:
+        """What a stream ends with."""
+
+    def whole(self, choices: Sequence[Choice], pieces: Sequence[Piece], usage: Usage) -> bytes:
+        """A whole answer."""
+
+
+class Flow:
+    """A sequence's pieces, written as they come where the client keeps up."""
+
+    def __init__(
+        self,
+        job: Job,
+        writer: Writer,
+        write: Callable[[bytes], bool],
+        refusal: Callable[[str, str], OpenAIError],
+    ) -> None:
+        self._read = job.reader.read
+        self._choice = job.choice
+        self._piece = writer.piece
+        self._write = write
+        self._refusal = refusal
+        self.left = b""  # to be sent with patience
+        self.error: OpenAIError | None = None  # that ended it
+
+    def take(self, data: Any) -> bool:
+        """Take a piece of the engine's answer; False if something is left, or it has failed."""
+        out = b""
+        for event in self._read(data):
+            out += self.made(event)
+        if self.error is not None or (out and not self._write(out)):
+            self.left = out
+            return False
+        return True
+
+    def made(self, event: list[Any]) -> bytes:
+        """What the client gets of an event."""
+        piece = self._choice.read(event)
+        if piece.error is not None:
+            self.error = self.error or self._refusal(*piece.error)
+            return b""
+        return one_line(self._piece(self._choice, piece))
+
+
+def written(data: Any) -> bytes:
+    """JSON, UTF-8, without blanks."""
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
