@@ -11,6 +11,17 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from support.asking import ENSEMBLE, ask, chat
+from support.openai_api import (
+    CHAT,
+    COMPLETIONS,
+    MODEL,
+    error,
+    events,
+    joined,
+    plain,
+    post,
+    user,
+)
 from support.paths import ROOT
 from support.serving import serve_demo
 from trellis.grpc_client import generate, texts
@@ -155,3 +166,27 @@ def test_a_hook_that_raises_is_that_requests_error_alone(
         over_grpc(whole_only, prompt)
     assert str(caught.value.message()).endswith(message)
     assert over_grpc(whole_only, "The capital of France is")
+
+
+def test_openai_s_api_runs_the_hooks(hooked: Server, http: httpx.Client) -> None:
+    wanted = ask(http, chat(QUESTION), **VALUES)["text_output"].replace("Paris", "*****")
+    with httpx.Client(base_url=hooked.settings.url, timeout=120) as client:
+        body = {"prompt": QUESTION, **VALUES}
+        whole = plain(post(client, COMPLETIONS, **body))
+        assert whole["choices"][0]["text"] == wanted
+        streamed = joined(events(client, COMPLETIONS, **body))
+        assert streamed["choices"] == whole["choices"]
+
+
+def test_openai_s_api_says_what_a_hook_rejects(whole_only: Server) -> None:
+    with httpx.Client(base_url=whole_only.settings.url, timeout=120) as client:
+        body = {"model": MODEL, "messages": user("Hi"), **VALUES}
+        text = post(client, CHAT, **body)["choices"][0]["message"]["content"]
+        assert text == text.upper() != text.lower()
+        assert error(client, CHAT, {**body, "stream": True})["param"] == "stream"
+        found = error(client, CHAT, {**body, "messages": user("boom")})
+        assert found["param"] == "messages"
+        assert "told to" in found["message"]
+        nines = {"model": MODEL, "prompt": "9 9 9 9 9 9", "echo": False, **VALUES}
+        found = error(client, COMPLETIONS, nines, status=500)
+        assert "a nine" in found["message"]
