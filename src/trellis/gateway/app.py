@@ -16,8 +16,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trellis.gateway.generate import Generate, Infer
-from trellis.gateway.openai.errors import as_openai
-from trellis.gateway.openai.routes import is_openai, openai_routes
+from trellis.gateway.openai.errors import as_openai, is_openai
+from trellis.gateway.openai.routes import openai_routes
 from trellis.gateway.page import Page
 from trellis.gateway.refusals import Refusal, shown, stopping
 from trellis.gateway.relays import Admin, Index, ModelRelay, Ready, Relay

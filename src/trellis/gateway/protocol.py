@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from trellis.gateway.heads import check_head, head_too_large
+from trellis.gateway.openai.errors import as_openai, is_openai
 from trellis.gateway.refusals import Refusal, half_closed
 from trellis.gateway.sending import WRITE_NOW
 from trellis.gateway.server_state import GatewayServerState
@@ -100,6 +101,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.address = ""
         self.running: Cycle | None = None  # what is answered, or was answered last
         self.ahead = bytearray()  # sent before it is its turn
+        self.url = b""  # of the request that was read last
         self.refusal: Refusal | None = None  # the last answer, once it is its turn
         self.closes = False  # once the present answer is complete
         self.half_closed = False  # the client sends no more
@@ -236,8 +238,11 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _refuse(self) -> None:
         """Write the refusal as the last answer."""
-        if self.refusal is not None and not self.deaf and not self.transport.is_closing():
-            self.transport.write(self.refusal.written(self.is_head))
+        refusal = self.refusal
+        if refusal is not None and not self.deaf and not self.transport.is_closing():
+            if is_openai(self.url.partition(b"?")[0].decode("latin-1")):
+                refusal = as_openai(refusal)
+            self.transport.write(refusal.written(self.is_head))
             self._linger()
 
     def _linger(self) -> None:

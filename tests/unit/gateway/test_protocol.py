@@ -291,3 +291,25 @@ def test_http_1_0_gets_streams_without_chunks() -> None:
         assert data.endswith(b"\n\n") or not data
 
     run(body)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("PUT /v1/models HTTP/1.1", 405),
+        ("GET /v1/ HTTP/1.1", 400),
+        ("GET /v1/models?x=1 HTTP/1.1\r\nUpgrade: h2c", 400),
+        ("POST /tokenize HTTP/1.1\r\nTransfer-Encoding: gzip", 400),
+    ],
+)
+def test_a_head_that_is_not_let_in_is_an_error_of_its_path_s_api(head: str, status: int) -> None:
+    async def body(gateway: InProcess, triton: FakeTriton) -> None:
+        client = await gateway.connect()
+        await client.send(f"{head}\r\nHost: x\r\n\r\n".encode())
+        answer = await client.read(lambda data: data.endswith(b"}"))
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert error["type"] == "invalid_request_error"
+
+    run(body)

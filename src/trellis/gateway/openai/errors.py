@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors in OpenAI's form: {"error": {"message", "type", "param", "code"}}."""
+"""Errors in OpenAI's form, and whose: {"error": {"message", "type", "param", "code"}}."""
 
 import json
 import re
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from trellis.gateway.refusals import Headers, Refusal
 
+PREFIX = "/v1/"  # of paths whose errors have that form
+OTHERS = ("/tokenize", "/detokenize")
 INVALID, NOT_FOUND = "invalid_request_error", "not_found_error"
 TYPES = {401: "authentication_error", 403: "permission_error", 404: NOT_FOUND}
 TYPES |= {408: "timeout_error", 429: "rate_limit_error"}
@@ -68,6 +70,11 @@ def error_body(
     kind = TYPES.get(status, INVALID if status < 500 else "server_error")
     error = {"message": message, "type": kind, "param": param, "code": code}
     return json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+def is_openai(path: str) -> bool:
+    """Whether a path's errors have OpenAI's form."""
+    return path.startswith(PREFIX) or path in OTHERS
 
 
 def bad(param: str, what: str, code: str | None = None) -> OpenAIError:

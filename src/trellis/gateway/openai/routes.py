@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paths of OpenAI's API, and which of the gateway's paths have errors in its form."""
+"""The paths of OpenAI's API."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,6 @@ from trellis.gateway.openai.models import ModelList, OneModel
 from trellis.gateway.openai.responses import Responses
 from trellis.gateway.openai.tokenizing import Detokenize, Tokenize
 from trellis.gateway.state import State
-
-PREFIX = "/v1/"
-OTHERS = ("/tokenize", "/detokenize")
 
 
 def openai_routes(state: State) -> Iterator[BaseRoute]:
@@ -31,8 +28,3 @@ def openai_routes(state: State) -> Iterator[BaseRoute]:
         yield Route(path, endpoint(state), methods=["POST"])
     yield Route("/v1/models", ModelList(state), methods=["GET"])
     yield Route("/v1/models/{name:path}", OneModel(state), methods=["GET"])
-
-
-def is_openai(path: str) -> bool:
-    """Whether a path's errors have OpenAI's form."""
-    return path.startswith(PREFIX) or path in OTHERS
