@@ -139,6 +139,13 @@ class ChatWriter:
         """The role is in the first chunk that has something."""
         return b""
 
+    def plain(self, choice: Choice, text: str) -> bytes:
+        """A chunk of text."""
+        head = self._heads.get(choice.index)
+        if head is None or self._usage_always:
+            return self.piece(choice, Piece(text))
+        return head + b'"content":' + quoted(text) + self._tail
+
     def piece(self, choice: Choice, piece: Piece) -> bytes:
         """A chunk, if there is something in it."""
         if not (piece.text or piece.log_probs or piece.finish):

@@ -83,7 +83,7 @@ class Choice:
         self.prompt_log_probs: list[TokenLogProb] = []
         self.characters = 0  # of its text so far; counted for log probabilities alone
         self._text: SequenceText = texts.sequence(skip_special_tokens)
-        self._log_probs = log_probs
+        self.log_probs = log_probs
         # Those of tokens that wait for their text: a stop string may begin in them.
         self._waiting: deque[tuple[float, list[list[Any]]]] = deque()
 
@@ -95,7 +95,7 @@ class Choice:
         plain = len(event) == PLAIN
         ended, cut, outputs = (False, 0, {}) if plain else event[2:]
         try:
-            if self._log_probs:
+            if self.log_probs:
                 piece = self._with_log_probs(ids, ended, cut, outputs)
             else:
                 piece = Piece(self._text.add(ids, ended, cut))
@@ -109,6 +109,11 @@ class Choice:
             reason = outputs.get("finish_reason", "stop")
             self.finish = piece.finish = REASONS.get(reason, "stop")
         return piece
+
+    def add(self, ids: list[int]) -> str:
+        """The text that ids add where nothing else is told. Raises what a tokenizer_type does."""
+        self.completion += len(ids)
+        return self._text.add(ids, False)
 
     def _with_log_probs(
         self, ids: list[int], ended: bool, cut: int, outputs: dict[str, Any]

@@ -149,6 +149,13 @@ class CompletionWriter:
         """Nothing: an echo is in the first chunk of its choice."""
         return b""
 
+    def plain(self, choice: Choice, text: str) -> bytes:
+        """A chunk of text."""
+        head = self._heads.get(choice.index)
+        if head is None or self._usage_always or self._none:
+            return self.piece(choice, Piece(text))
+        return head + quoted(text) + self._tail
+
     def piece(self, choice: Choice, piece: Piece) -> bytes:
         """A chunk, if there is something in it."""
         head = self._heads.get(choice.index)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trellis.gateway.openai.choices import Choice, Piece, Usage
-from trellis.gateway.openai.engine_events import EventReader
+from trellis.gateway.openai.engine_events import FAILED, EventReader, StepEvents
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.refusals import one_line, unreachable
+from trellis.gateway.step_channel import PLAIN
 from trellis.gateway.triton import TritonLost
 from trellis.gateway.ways import Upstream, Way
+from trellis.pipeline.decode import failure
 
 DONE = b"data: [DONE]\n\n"  # the end of a stream of chats or completions
 
@@ -60,6 +62,9 @@ class Writer(Protocol):
     def begin(self) -> bytes:
         """What a stream begins with."""
 
+    def plain(self, choice: Choice, text: str) -> bytes:
+        """What a stream's client gets of some text alone: nearly all pieces are that."""
+
     def piece(self, choice: Choice, piece: Piece) -> bytes:
         """What a stream's client gets of a piece; b"" for nothing."""
 
@@ -83,6 +88,8 @@ class Flow:
         self._read = job.reader.read
         self._choice = job.choice
         self._piece = writer.piece
+        self._plain = writer.plain
+        self._is_plain = isinstance(job.reader, StepEvents) and not job.choice.log_probs
         self._write = write
         self._refusal = refusal
         self.left = b""  # to be sent with patience
@@ -90,6 +97,8 @@ class Flow:
 
     def take(self, data: Any) -> bool:
         """Take a piece of the engine's answer; False if something is left, or it has failed."""
+        if self._is_plain and len(data) == PLAIN:
+            return self._take_plain(data[1])
         out = b""
         for event in self._read(data):
             out += self.made(event)
@@ -97,6 +106,21 @@ class Flow:
             self.left = out
             return False
         return True
+
+    def _take_plain(self, ids: list[int]) -> bool:
+        """The short way of a step's new ids to the client."""
+        try:
+            text = self._choice.add(ids)
+        except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
+            self.error = self._refusal(failure(error), FAILED)
+            return False
+        if not text:
+            return True
+        out = one_line(self._plain(self._choice, text))
+        if self._write(out):
+            return True
+        self.left = out
+        return False
 
     def made(self, event: list[Any]) -> bytes:
         """What the client gets of an event."""

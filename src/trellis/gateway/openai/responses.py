@@ -159,6 +159,10 @@ class ResponseWriter:
             + self._event("response.content_part.added", **self._place(), part=_part("", []))
         )
 
+    def plain(self, choice: Choice, text: str) -> bytes:
+        """What the message grows by."""
+        return self.piece(choice, Piece(text))
+
     def piece(self, choice: Choice, piece: Piece) -> bytes:
         """What the message grows by."""
         self._finish = piece.finish or self._finish

@@ -15,10 +15,10 @@ from trellis.gateway.awaited import Awaited, Sink
 from trellis.gateway.limits import Limits
 from trellis.gateway.openai.chat import ChatRequest, ChatWriter
 from trellis.gateway.openai.choices import Choice
-from trellis.gateway.openai.engine_events import TritonEvents
+from trellis.gateway.openai.engine_events import StepEvents, TritonEvents
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.generation import Generation
-from trellis.gateway.openai.jobs import Job
+from trellis.gateway.openai.jobs import Flow, Job
 from trellis.gateway.sending import Client, Message
 from trellis.gateway.triton import ClientGone, CutOff, TritonLost
 from trellis.gateway.ways import Upstream
@@ -207,3 +207,62 @@ def test_a_server_that_goes_away_is_said(error: Exception, status: int) -> None:
     with pytest.raises(OpenAIError) as caught:
         run([Lost()])
     assert caught.value.status == status
+
+
+class Failing(ByteTokenizer):
+    """Knows one token."""
+
+    def token_bytes(self, token: int) -> bytes:
+        if token == ord("!"):
+            raise ValueError("no such token")
+        return super().token_bytes(token)
+
+
+@given(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=3), max_size=8), st.booleans())
+def test_a_step_s_ids_are_written_as_any_other_piece(steps: list[list[int]], always: bool) -> None:
+    """The short way of plain events, and that of all others."""
+    made = []
+    for more in ([], [False, 0, {}]):
+        events: list[Any] = [[1, ids, *more] for ids in steps]
+        flow, written = new_flow(TOKENIZER, always)
+        for event in [*events, [1, [65], True, 0, {"finish_reason": "length"}]]:
+            assert flow.take(event)
+        made.append(b"".join(written))
+    assert made[0] == made[1]
+
+
+def test_a_token_that_cannot_be_decoded_ends_the_answer() -> None:
+    flow, _ = new_flow(Failing(), False)
+    assert flow.take([1, [65]])
+    assert not flow.take([1, [ord("!")]])
+    assert flow.error is not None
+    assert "no such token" in flow.error.message
+
+
+def test_what_a_client_does_not_take_at_once_is_kept() -> None:
+    flow, written = new_flow(TOKENIZER, False, behind=True)
+    assert not flow.take([1, [65]])
+    assert b'"content":"A"' in flow.left
+    assert written == []
+
+
+def new_flow(
+    tokenizer: ByteTokenizer, always: bool, behind: bool = False
+) -> tuple[Flow, list[bytes]]:
+    """One by the step socket, and what it writes. `always`: whether each chunk has the usage."""
+    made = generation([])
+    choice = Choice(0, Detokenizer.of(tokenizer), tokenizer, [1])
+    options = {"include_usage": True, "continuous_usage_stats": always}
+    messages = [{"role": "user", "content": "x"}]
+    chat = {"model": "m", "messages": messages, "stream": True, "stream_options": options}
+    writer = ChatWriter("chatcmpl-1", ChatRequest.model_validate(chat), made)
+    job = Job(cast(Any, None), StepEvents(), choice)
+    made._jobs.append(job)
+    written: list[bytes] = []
+
+    def write(data: bytes) -> bool:
+        if not behind:
+            written.append(data)
+        return not behind
+
+    return Flow(job, writer, write, made.refusal), written
