@@ -11,7 +11,10 @@ from support.openai_api import CHAT, COMPLETIONS, MODEL, RESPONSES
 Body = dict[str, Any]
 MOST_TOKENS = 8
 LOG_PROBS = "message.output_text.logprobs"
+# What ends a line, or an event, to some reader of events.
+LINE_ENDS = "a\n\ndata: [DONE]\n\n\r\u2028\u2029\u0085data: b"
 TEXT = st.one_of(
+    st.just(LINE_ENDS),
     st.sampled_from([text for text in TEXTS if len(text) < 400]),
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40),
 )

@@ -460,3 +460,10 @@ def test_an_id_is_in_the_header(http: httpx.Client) -> None:
     body = {"model": MODEL, "messages": user("Hi"), "max_tokens": 1}
     response = http.post(CHAT, json=body)
     assert json.loads(response.text)["id"] == f"chatcmpl-{response.headers['x-request-id']}"
+
+
+def test_events_are_a_line_each_whatever_of_a_request_they_repeat(http: httpx.Client) -> None:
+    ends = "a\n\ndata: [DONE]\n\n\r\u2028\u2029\u0085"
+    more = {"instructions": ends, "user": ends, "metadata": {ends: ends}}
+    made = events(http, RESPONSES, input=ends, max_output_tokens=1, **more)
+    assert made[0]["response"]["metadata"] == made[-1]["response"]["metadata"] == {ends: ends}

@@ -176,7 +176,7 @@ class Generation:
         await self._first_heads()
         start = [*headers, (b"content-type", EVENTS), (b"cache-control", b"no-store")]
         await client.send({"type": "http.response.start", "status": 200, "headers": start})
-        begun = writer.begin()
+        begun = one_line(writer.begin())
         if begun:
             await client.send({"type": "http.response.body", "body": begun, "more_body": True})
         try:
@@ -184,7 +184,7 @@ class Generation:
                 await self._follow(self._jobs[0], client, writer)
             else:
                 await self._gather([self._follow(job, client, writer) for job in self._jobs])
-            last = writer.end(self.usage())
+            last = one_line(writer.end(self.usage()))
         except TritonLost as error:
             last = _error_event(_lost(error))
         except OpenAIError as error:
