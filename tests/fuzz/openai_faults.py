@@ -230,7 +230,8 @@ def wrong_http(draw: st.DrawFn) -> Faulty:
         return Faulty("method", asked.path, b"", None, 405, method)
     if kind == "path":
         name = draw(st.sampled_from(["/v1/x", "/v1/", "/v1/models/x", "/v1/chat", "/v1/files/1"]))
-        return Faulty("path", name, b"", None, 404, "GET")
+        status = 400 if name.endswith("/") else 404  # no path is written so
+        return Faulty("path", name, b"", None, status, "GET")
     name = draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80))
     return Faulty(
         "model", asked.path, json.dumps({**asked.body, "model": name}).encode(), "model", 404
