@@ -64,6 +64,7 @@ from trellis.tokenizers import load  # noqa: E402
 CHAT, COMPLETIONS, TRITON = "-chat", "-completions", "-triton"  # how a server is asked
 OF_VLLM = ("vllm", "vllm-triton", "vllm-completions", "api")
 WAYS = ("python", "python-chat", "python-triton", "cpp", *OF_VLLM)
+ENGINES = Path("trellis", "engine_host", "engines")  # of a model's version folder
 PACE = ROOT / "benchmarks" / "engine" / "pace_logits.py"
 PROMPT_TOKENS = 45
 MOST_STREAMS = 256
@@ -104,7 +105,7 @@ class Ways:
         log = self._folder / f"{name}.log"
         if name == "api":
             checkpoint, tokenizer = self._checkpoint()
-            arguments = {**self._arguments(), "max_num_seqs": MOST_STREAMS}
+            arguments = {**self._arguments(PACE.stem), "max_num_seqs": MOST_STREAMS}
             arguments |= {"dtype": "bfloat16", "enable_prefix_caching": False}
             with vllm_api(checkpoint, tokenizer, log, arguments) as running:
                 yield Way(running, self._of_vllm(str(checkpoint)))
@@ -131,20 +132,22 @@ class Ways:
         settings = {"triton_max_batch_size": str(MOST_STREAMS), "enable_kv_cache_reuse": "false"}
         plan = Plan(read_engine(checkpoint, "vllm"), "gpt2", tokenizer, settings=settings)
         assemble(plan, repository)
-        # Triton's stub takes no PYTHONPATH, but has this folder on its path.
-        shutil.copy(PACE, repository / "tensorrt_llm" / "1")
+        # A file of the engine's is no edit of what serves its steps: see is_own_engine.
+        shutil.copy(PACE, repository / "tensorrt_llm" / "1" / ENGINES)
 
     def _checkpoint(self) -> tuple[Path, Path]:
         if self._llama is None:
-            self._llama = write_llama(self._folder / "llama", "tiny", **self._arguments())
+            module = ".".join((*ENGINES.parts, PACE.stem))
+            self._llama = write_llama(self._folder / "llama", "tiny", **self._arguments(module))
         return self._llama
 
-    def _arguments(self) -> Numbers:
+    def _arguments(self, module: str) -> Numbers:
+        """vLLM's; `module`: where it finds the processor that draws its steps out."""
         return {
             "load_format": "dummy",
             "max_model_len": MOST_TOKENS,
             "enforce_eager": True,
-            "logits_processors": ["pace_logits:Pace"],
+            "logits_processors": [f"{module}:Pace"],
         }
 
     def _of_pipeline(self, kind: str) -> Requests:
