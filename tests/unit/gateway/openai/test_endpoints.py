@@ -1,0 +1,203 @@
+"""The endpoints on a repository as it is made; a script answers in the place of its engine."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from support.openai_api import user
+from trellis.engine_files.engine_folder import EngineFolder
+from trellis.gateway.limits import Limits
+from trellis.gateway.models import Model, read_model
+from trellis.gateway.openai.chat import ChatCompletions
+from trellis.gateway.openai.completions import Completions
+from trellis.gateway.openai.embeddings import Embeddings
+from trellis.gateway.openai.endpoint import Endpoint
+from trellis.gateway.openai.errors import OpenAIError
+from trellis.gateway.openai.responses import Responses
+from trellis.gateway.openai.tokenizing import Detokenize, Tokenize
+from trellis.gateway.plugin_loading import load_plugins
+from trellis.gateway.refusals import JSON
+from trellis.gateway.request_body import Bodies
+from trellis.gateway.step_channel import StepExchange
+from trellis.repository.assemble import Plan, assemble
+from trellis.repository.manifest import wired_as_made
+from unit.gateway.test_plugin_loading import config_of
+
+MODEL = "ensemble"
+WORDS = [22557, 1526, 28808]  # "Hello world!"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Model:
+    """A Python engine's, whose step socket may be asked."""
+    folder = tmp_path_factory.mktemp("endpoints")
+    (folder / "out").mkdir()
+    engine = EngineFolder(folder / "out", "openvino", (), max_seq_len=99, vocab_size=32_000)
+    target = folder / "repository"
+    assemble(Plan(engine, "llama", llama_folder), target)
+    return read_model(
+        config_of(target, MODEL),
+        lambda name: config_of(target, name),
+        lambda before, last: load_plugins(before, last, target),
+        lambda config: wired_as_made(target, config),
+        lambda _: True,
+    )
+
+
+class Channel:
+    """Answers each request with WORDS, with log probabilities where those are asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def open(self, body: bytes, content_type: bytes) -> StepExchange:
+        asked = json.loads(body)
+        self.asked.append(asked)
+        exchange = StepExchange(len(self.asked), content_type)
+        loop = asyncio.get_running_loop()
+        outputs: dict[str, Any] = {"finish_reason": "length", "total_tokens": len(WORDS)}
+        if asked.get("return_log_probs"):
+            outputs["output_log_probs"] = [-0.5] * len(WORDS)
+        if asked.get("prompt_log_probs"):
+            ids = asked["input_ids"]
+            outputs["prompt_log_probs"] = [None, *[[-1.0, []]] * (len(ids) - 1)]
+        if asked.get("streaming") and not asked.get("return_log_probs"):
+            loop.call_soon(exchange.take, [1, WORDS[:2]])
+            loop.call_soon(exchange.take, [1, WORDS[2:], True, 0, outputs])
+        else:
+            loop.call_soon(exchange.take, [1, WORDS, True, 0, outputs])
+        return exchange
+
+    def close(self, exchange: StepExchange, complete: bool) -> None:
+        assert complete
+
+
+class Asked:
+    """The state of a gateway with that model, and what an endpoint answers."""
+
+    def __init__(self, model: Model) -> None:
+        self.channel = Channel()
+        self._model = model
+        self._encoders = ThreadPoolExecutor(1)
+
+    def __call__(self, endpoint: type[Endpoint], **body: Any) -> Any:
+        """JSON, or of a stream the data of its events. Raises OpenAIError."""
+        return asyncio.run(self._ask(endpoint, json.dumps({"model": MODEL, **body}).encode()))
+
+    async def _ask(self, endpoint: type[Endpoint], body: bytes) -> Any:
+        async def channel(_: str) -> Channel:
+            return self.channel
+
+        async def find(_: str) -> Model:
+            return self._model
+
+        state: Any = SimpleNamespace(
+            bodies=Bodies(1 << 20),
+            limits=Limits(),
+            encoders=self._encoders,
+            upstreams=set(),
+            counts=SimpleNamespace(add=lambda *_: None),
+            steps=SimpleNamespace(find=channel),
+            models=SimpleNamespace(made=dict, find=find),
+        )
+        sent: list[Any] = []
+        messages: Iterator[Any] = iter([{"type": "http.request", "body": body}])
+
+        async def receive() -> Any:
+            for message in messages:
+                return message
+            await asyncio.sleep(60)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"method": "POST", "headers": [(b"content-type", JSON)], "path_params": {}}
+        await endpoint(state)(scope, receive, send)
+        assert sent[0]["status"] == 200
+        text = b"".join(each.get("body", b"") for each in sent[1:]).decode()
+        if text.startswith("{"):
+            return json.loads(text)
+        lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+        return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+@pytest.fixture
+def ask(model: Model) -> Asked:
+    return Asked(model)
+
+
+def test_a_chat_whole_and_streamed(ask: Asked) -> None:
+    whole = ask(ChatCompletions, messages=user("Hi"), max_tokens=3, n=2, seed=5, stop="x")
+    assert [each["message"]["content"] for each in whole["choices"]] == ["Hello world!"] * 2
+    assert whole["usage"]["completion_tokens"] == 6
+    assert [asked["seed"] for asked in ask.channel.asked] == [5, 6]
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = ask(ChatCompletions, messages=user("Hi"), stream=True, stream_options=options)
+    deltas = [each["choices"][0]["delta"] for each in chunks if each["choices"]]
+    assert "".join(delta.get("content", "") for delta in deltas) == "Hello world!"
+    assert chunks[-1]["usage"]["completion_tokens"] == 3
+
+
+def test_log_probabilities_and_biases(ask: Asked) -> None:
+    more = {"logprobs": True, "top_logprobs": 2, "logit_bias": {"7": 1.5}, "priority": 3}
+    for stream in (False, True):
+        made = ask(ChatCompletions, messages=user("Hi"), stream=stream, **more)
+        found = (made[-1] if stream else made)["choices"][0]["logprobs"]["content"]
+        assert [each["logprob"] for each in found] == [-0.5] * 3
+    asked = ask.channel.asked[0]
+    assert (asked["bias_ids"], asked["top_log_probs"], asked["priority"]) == ([7], 2, 3)
+    with pytest.raises(OpenAIError, match="logit_bias"):
+        ask(ChatCompletions, messages=user("Hi"), logit_bias={"x": 1})
+
+
+@pytest.mark.parametrize("prompt", ["Hi", [1, 5], ["Hi", "you"], [[1, 5], [1, 6]]])
+def test_completions_of_each_kind_of_prompt(ask: Asked, prompt: Any) -> None:
+    for stream in (False, True):
+        more = {"echo": True, "logprobs": 0} if not stream else {"ignore_eos": True}
+        made = ask(Completions, prompt=prompt, max_tokens=3, stream=stream, **more)
+        choices = [each for chunk in made for each in chunk["choices"]] if stream else []
+        texts = "".join(each["text"] for each in choices or made["choices"])
+        assert texts.count("Hello world!") == len(ask.channel.asked) / (2 if stream else 1)
+
+
+def test_the_echo_alone_makes_no_tokens(ask: Asked) -> None:
+    made = ask(Completions, prompt="Hi", max_tokens=0, echo=True, logprobs=0)
+    assert made["choices"][0]["text"] == "Hi"
+    assert made["usage"]["completion_tokens"] == 0
+    for body in ({"max_tokens": 0}, {"prompt": []}, {"stream_options": {}}, {"prompt": [10**6]}):
+        with pytest.raises(OpenAIError):
+            ask(Completions, **{"prompt": "Hi", **body})
+
+
+def test_a_response_whole_and_streamed(ask: Asked) -> None:
+    body = {"input": "Hi", "include": ["message.output_text.logprobs"]}
+    whole = ask(Responses, **body)
+    assert whole["output"][0]["content"][0]["text"] == "Hello world!"
+    events = ask(Responses, **body, stream=True)
+    assert events[-1]["response"]["output"] == whole["output"] or events[-1]["response"]["output"]
+    assert "".join(each.get("delta", "") for each in events) == "Hello world!"
+
+
+def test_texts_are_tokenized_and_back(ask: Asked) -> None:
+    made = ask(Tokenize, prompt="Hello world!", return_token_strs=True)
+    assert made["tokens"][1:] == WORDS
+    assert ask(Detokenize, tokens=WORDS)["prompt"] == "Hello world!"
+    assert ask(Tokenize, messages=user("Hi"))["count"] > 3
+    with pytest.raises(OpenAIError, match="prompt"):
+        ask(Tokenize)
+    with pytest.raises(OpenAIError, match="tokens"):
+        ask(Detokenize, tokens=[10**6])
+
+
+def test_a_prompt_that_is_too_long_and_embeddings_are_rejected(ask: Asked) -> None:
+    with pytest.raises(OpenAIError) as caught:
+        ask(Completions, prompt="word " * 300)
+    assert caught.value.param == "prompt"
+    with pytest.raises(OpenAIError, match="embeddings"):
+        ask(Embeddings, input="x")
