@@ -8,7 +8,7 @@ from trellis.contract.client_inputs import EXCLUDE, LORA_NAME, MAX_TOKENS, SKIP,
 from trellis.errors import RequestError
 from trellis.gateway.engine_requests import Written
 from trellis.gateway.ids import new_id
-from trellis.gateway.openai.errors import OpenAIError, bad, named
+from trellis.gateway.openai.errors import OpenAIError, bad, named, rejected
 from trellis.gateway.openai.fields import Sampling
 from trellis.gateway.openai.served import Served
 
@@ -161,7 +161,7 @@ def encode(served: Served, text: str, bare: bool, param: str) -> list[int]:
     try:
         return served.requests.encode(text, bare)
     except RequestError as error:
-        raise _rejected(error, param) from None
+        raise rejected(str(error), param) from None
 
 
 def check_ids(served: Served, ids: list[int], param: str) -> list[int]:
@@ -172,7 +172,7 @@ def check_ids(served: Served, ids: list[int], param: str) -> list[int]:
     try:
         return served.preprocessor.limits.check_ids(ids)
     except RequestError as error:
-        raise _rejected(error, param) from None
+        raise rejected(str(error), param) from None
 
 
 def write(
@@ -190,12 +190,4 @@ def write(
     try:
         return inner_id, served.requests.write(values, inner_id, ids, more)
     except RequestError as error:
-        raise _rejected(error, param) from None
-
-
-def _rejected(error: Exception, param: str) -> OpenAIError:
-    message, field_name = named(str(error), param)
-    code = (
-        "context_length_exceeded" if "do not fit" in message or "max_input_len" in message else None
-    )
-    return OpenAIError(400, message, param=field_name, code=code)
+        raise rejected(str(error), param) from None

@@ -16,7 +16,7 @@ from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import DONE, Prompt, written
 from trellis.gateway.openai.messages import Messages, chat_prompt
 from trellis.gateway.openai.served import find_served
-from trellis.gateway.refusals import EVENTS, quoted
+from trellis.gateway.refusals import quoted
 from trellis.gateway.sending import Client, Scope
 
 MOST_TOP = 20  # as OpenAI has it
@@ -117,13 +117,10 @@ class ChatCompletions(Endpoint):
 class ChatWriter:
     """Writes `chat.completion` and its chunks."""
 
-    content_type = EVENTS
-
     def __init__(self, name: str, asked: ChatRequest, generation: Generation) -> None:
         """`name`: the answer's id."""
         created = int(time.time())
         self._about = {"id": name, "created": created, "model": asked.model}
-        self._model = asked.model
         options = asked.stream_options
         self._usage_at_end = bool(options and options.include_usage)
         self._usage_always = bool(options and options.continuous_usage_stats)

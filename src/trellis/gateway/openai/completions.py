@@ -18,7 +18,7 @@ from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import DONE, Prompt, written
 from trellis.gateway.openai.messages import INLINE_BYTES
 from trellis.gateway.openai.served import Served, find_served
-from trellis.gateway.refusals import EVENTS, quoted
+from trellis.gateway.refusals import quoted
 from trellis.gateway.sending import Client, Scope
 from trellis.gateway.state import State
 
@@ -117,8 +117,6 @@ def _with_text(served: Served, prompt: Prompt, skip: bool | None) -> Prompt:
 
 class CompletionWriter:
     """Writes `text_completion`, whole and in chunks."""
-
-    content_type = EVENTS
 
     def __init__(
         self,

@@ -82,6 +82,14 @@ def bad(param: str, what: str, code: str | None = None) -> OpenAIError:
     return OpenAIError(400, f"{param}: {what}", param=param, code=code)
 
 
+def rejected(message: str, prompt: str, status: int = 400) -> OpenAIError:
+    """What a model says of a request, as the client gets it; `prompt`: see `named`."""
+    message, param = named(message, prompt)
+    too_long = "do not fit" in message or "max_input_len" in message
+    code = "context_length_exceeded" if too_long else None
+    return OpenAIError(status, message, param=param, code=code)
+
+
 def as_openai(refusal: Refusal) -> OpenAIError:
     """A refusal of the gateway's, in OpenAI's form."""
     if isinstance(refusal, OpenAIError):

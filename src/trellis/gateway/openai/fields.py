@@ -28,9 +28,8 @@ Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
 Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]
 Choices = Annotated[int, Field(ge=1, le=128)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-FAIL_FAST = Field(
-    fail_fast=True
-)  # of long lists: one error of 100,000 is enough, and takes no time
+# Of long lists: one error of 100,000 is enough, and takes no time.
+FAIL_FAST = Field(fail_fast=True)
 Asked = TypeVar("Asked", bound="Fields")
 
 

@@ -16,7 +16,7 @@ from trellis.gateway.engine_requests import Written
 from trellis.gateway.openai.asking import Inputs, LogProbs, without_steps, write
 from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import EventReader, StepEvents, TritonEvents
-from trellis.gateway.openai.errors import OpenAIError, bad, error_body, named
+from trellis.gateway.openai.errors import OpenAIError, bad, error_body, rejected
 from trellis.gateway.openai.jobs import Flow, Job, Prompt, Writer
 from trellis.gateway.openai.served import Served
 from trellis.gateway.refusals import EVENTS, JSON, Headers, cut_off, one_line
@@ -164,12 +164,7 @@ class Generation:
 
     def refusal(self, message: str, code: str) -> OpenAIError:
         """An error of the engine's as the client gets it."""
-        status = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
-        message, param = named(message, self._param)
-        too_long = "do not fit" in message
-        return OpenAIError(
-            status, message, param=param, code="context_length_exceeded" if too_long else None
-        )
+        return rejected(message, self._param, STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR))
 
     async def _stream(self, client: Client, headers: Headers, writer: Writer) -> None:
         """Answer piece by piece, once the first sequence has begun."""

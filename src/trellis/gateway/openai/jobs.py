@@ -57,8 +57,6 @@ class Job:
 class Writer(Protocol):
     """Writes an endpoint's answer."""
 
-    content_type: bytes
-
     def begin(self) -> bytes:
         """What a stream begins with."""
 

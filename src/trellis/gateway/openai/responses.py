@@ -17,7 +17,6 @@ from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import Prompt, written
 from trellis.gateway.openai.messages import Message, Parts, chat_prompt
 from trellis.gateway.openai.served import find_served
-from trellis.gateway.refusals import EVENTS
 from trellis.gateway.sending import Client, Scope
 
 STATELESS = "nothing is kept from one request to the next; send all of the conversation as input"
@@ -134,8 +133,6 @@ class Responses(Endpoint):
 
 class ResponseWriter:
     """Writes a `response`, whole or as its events."""
-
-    content_type = EVENTS
 
     def __init__(self, name: str, asked: ResponsesRequest, generation: Generation) -> None:
         """`name`: what the ids of the response and of its message are made of."""
