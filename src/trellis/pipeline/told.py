@@ -39,12 +39,12 @@ def told(begun: Begun, row: int, sequences: list[list[int]]) -> Tensors:
     if begun.asked & NUM_OUTPUT_TOKENS:
         tensors["NUM_OUTPUT_TOKENS"] = np.array([[sum(map(len, made))]], np.int32)
     if begun.asked & FINISH_REASON:
-        reasons = [_reason(prompt, ids, begun.cancelled) for ids in made]
+        reasons = [reason(prompt, ids, begun.cancelled) for ids in made]
         tensors["FINISH_REASON"] = np.array([reasons], np.object_)
     return tensors
 
 
-def _reason(prompt: CountedPrompt, ids: list[int], cancelled: bool) -> bytes:
+def reason(prompt: CountedPrompt, ids: list[int], cancelled: bool) -> bytes:
     """Why an answer ended. Most releases leave its end id out: it is then shorter than it may be.
 
     A text that ends in a stop word at the last token that it may have counts as `length`.

@@ -95,9 +95,7 @@ class ChatCompletions(Endpoint):
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(ChatRequest, body, self.state.limits)
-        most, log_probs, streams = asked.most_tokens, asked.log_probs, bool(asked.stream)
-        if asked.stream_options is not None and not streams:
-            raise bad("stream_options", "only means something with stream: true; leave it out")
+        most, log_probs, streams = asked.most_tokens, asked.log_probs, asked.streams
         served = await find_served(self.state, asked.model)
         continued = bool(asked.continue_final_message)
         begins = (

@@ -56,9 +56,7 @@ class Completions(Endpoint):
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(CompletionRequest, body, self.state.limits)
-        streams, echo = bool(asked.stream), bool(asked.echo)
-        if asked.stream_options is not None and not streams:
-            raise bad("stream_options", "only means something with stream: true; leave it out")
+        streams, echo = asked.streams, bool(asked.echo)
         most = DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
         if most == 0 and not echo:
             raise bad("max_tokens", "0 only means something with echo: true; send 1 or more")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.ids import RequestId
 from trellis.pipeline.decode import Detokenizer
+from trellis.pipeline.told import reason
 
 if TYPE_CHECKING:
     from trellis.ipc.stream_announcements import CountedPrompt
@@ -128,8 +129,7 @@ class TritonEvents:
 
 def finish_reason(counted: "CountedPrompt", ids: list[int]) -> str:
     """Why an answer of these ids ended, where the engine does not say it."""
-    at_end = bool(ids) and ids[-1] in counted.ends
-    return "length" if len(ids) >= counted.max_tokens and not at_end else "stop"
+    return reason(counted, ids, cancelled=False).decode()
 
 
 def _list(value: Any) -> list[Any]:

@@ -135,6 +135,13 @@ class Generating(Sampling):
     use_beam_search: Any = None
     best_of: Any = None
 
+    @property
+    def streams(self) -> bool:
+        """Whether the answer comes in chunks. Raises OpenAIError."""
+        if self.stream_options is not None and not self.stream:
+            raise bad("stream_options", "only means something with stream: true; leave it out")
+        return bool(self.stream)
+
 
 def read_fields(kind: type[Asked], body: bytes, limits: Limits) -> Asked:
     """A body as a checked object. Raises OpenAIError with the field and what to do."""
