@@ -16,6 +16,8 @@ LAYERS = (
     "grpc_client",
     "ipc",
     "tokenizers",
+    "parsers",
+    "guides",
     "pipeline",
     "engine_host",
     "engine_files",
