@@ -79,16 +79,19 @@ class Detokenizer:
         new_decoder: Callable[..., Decoder],
         padding: Padding | None = None,
         new_answer: Callable[[], AnswerHook] | None = None,
+        marked_decoder: Callable[[frozenset[str]], Decoder] | None = None,
     ) -> None:
         """`decode`, `new_decoder`: a tokenizer's `decode` and `stream_decoder`.
 
         `padding`: what fills a row where no length is said; None: rows have no padding.
         `new_answer`: makes the hook of a sequence; None: texts stay as they are.
+        `marked_decoder`: the tokenizer's.
         """
         self.decode = decode
         self._new_decoder = new_decoder
         self._padding = padding
         self._new_answer = new_answer
+        self._marked_decoder = marked_decoder
 
     @classmethod
     def of(
@@ -97,7 +100,13 @@ class Detokenizer:
         """By a tokenizer. `padded`: whether padding may follow the ids, as with the C++ backend."""
         padding = padding_of(tokenizer) if padded else None
         new_answer = None if hooks is None else hooks.new_answer
-        return cls(tokenizer.decode, tokenizer.stream_decoder, padding, new_answer)
+        return cls(
+            tokenizer.decode,
+            tokenizer.stream_decoder,
+            padding,
+            new_answer,
+            tokenizer.marked_decoder,
+        )
 
     def counted(self, ids: list[int], length: int | None) -> list[int]:
         """The ids of a row that are an answer's; `length`: their number, if it is said."""
@@ -124,7 +133,14 @@ class Detokenizer:
     def sequence(self, skip_special_tokens: bool | None = None) -> SequenceText:
         """The text of a sequence that comes in chunks; `skip_special_tokens` as in `whole`."""
         asked = () if skip_special_tokens is None else (skip_special_tokens,)
-        decoder = guarded(self._new_decoder, *asked)
+        return self._text(guarded(self._new_decoder, *asked))
+
+    def marked(self, shown: frozenset[str]) -> SequenceText:
+        """The same, of special tokens with those whose letters are `shown` and no others."""
+        assert self._marked_decoder is not None, "made without a tokenizer"
+        return self._text(guarded(self._marked_decoder, shown))
+
+    def _text(self, decoder: Decoder) -> SequenceText:
         if self._new_answer is None:
             return SequenceText(decoder)
         return HookedText(decoder, self._new_answer())

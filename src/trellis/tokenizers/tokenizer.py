@@ -56,6 +56,7 @@ class Tokenizer(ABC):
     skip_special_tokens: bool = True
     """Whether texts leave special tokens out where nobody says."""
     _tables: Mapping[bool, TextTable] = MappingProxyType({})
+    _marked: Mapping[frozenset[int], TextTable] = MappingProxyType({})
 
     @property
     def cut_tokens(self) -> tuple[str, ...]:
@@ -116,12 +117,31 @@ class Tokenizer(ABC):
             self._tables = {**self._tables, skip: table}
         return StreamDecoder(table, self.decode_errors, self.leading)
 
+    def marked_decoder(self, shown: frozenset[str]) -> StreamDecoder:
+        """A decoder that leaves special tokens out but for those whose letters are `shown`."""
+        marks = frozenset(
+            token
+            for token, letters in self.special_tokens.items()
+            if letters.decode("utf-8", "replace") in shown
+        )
+        if not marks:
+            return self.stream_decoder(True)
+        table = self._marked.get(marks)
+        if table is None:
+            table = TextTable(partial(self._marked_bytes, marks), self.vocab_size)
+            self._marked = {**self._marked, marks: table}
+        return StreamDecoder(table, self.decode_errors, self.leading)
+
     def _shown_bytes(self, skip: bool, token: int) -> bytes:
         """The bytes of an id in a text with or without special tokens."""
         special = self.special_tokens.get(token)
         if special is None:
             return self.token_bytes(token)
         return b"" if skip else special
+
+    def _marked_bytes(self, marks: frozenset[int], token: int) -> bytes:
+        """The bytes of an id in a text with these special tokens and no others."""
+        return self._shown_bytes(token not in marks, token)
 
     def word_ids(self, word: str) -> list[list[int]]:
         """Every id sequence under which a stop or bad word can appear; [] for the empty word.

@@ -43,3 +43,20 @@ def test_padding_counts_only_where_rows_have_none(tokenizer: Tokenizer) -> None:
     padded = Detokenizer.of(tokenizer, padded=True)
     assert padded.counted([5, end, -1], None) == [5]
     assert padded.counted([5, end, -1], 2) == [5, end]
+
+
+@settings(max_examples=examples(200), suppress_health_check=list(HealthCheck))
+@given(CHUNKS, st.sets(st.sampled_from(["<|im_start|>", "<|im_end|>", "<|endoftext|>", "none"])))
+def test_of_special_tokens_only_those_that_are_shown_are_in_a_text(
+    tokenizer: Tokenizer, chunks: list[list[int]], shown: set[str]
+) -> None:
+    ids = [token for chunk in chunks for token in chunk]
+    kept = [
+        token
+        for token in ids
+        if token not in tokenizer.special_tokens
+        or tokenizer.special_tokens[token].decode() in shown
+    ]
+    sequence = Detokenizer.of(tokenizer).marked(frozenset(shown))
+    made = "".join(sequence.add(chunk, ended=False) for chunk in chunks)
+    assert made + sequence.add([], ended=True) == tokenizer.decode(kept, False)
