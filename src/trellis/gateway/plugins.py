@@ -6,8 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trellis.parsers import Format
     from trellis.pipeline.decode import Detokenizer
     from trellis.pipeline.encode import Preprocessor
+
+
+@dataclass(frozen=True)
+class Formats:
+    """What answers of a model are read by; None: they are text."""
+
+    all: "Format | None" = None
+    reasoning: "Format | None" = None  # where no tool may be called
+
+
+NO_FORMATS = Formats()
 
 
 @dataclass(frozen=True)
@@ -20,3 +32,4 @@ class Plugins:
     encode_bare: Callable[[str], list[int]] | None = None  # the tokenizer's, with a memory
     refusal: type[Exception] = ValueError  # what `preprocessor` raises for a bad request
     why_not: str = ""
+    formats: Formats = NO_FORMATS

@@ -16,7 +16,7 @@ from trellis.contract.wiring_names import IDS_SUFFIX
 from trellis.gateway.engine_requests import EngineRequests
 from trellis.gateway.fields import Field
 from trellis.gateway.limits import LONG_BODY, MAX_ENGINE_BODY
-from trellis.gateway.plugins import Plugins
+from trellis.gateway.plugins import NO_FORMATS, Formats, Plugins
 from trellis.gateway.prepared import Prepared
 from trellis.gateway.refusals import Refusal
 from trellis.gateway.text_answers import Source
@@ -62,6 +62,7 @@ class Route:
     has_steps: bool = False  # whether the engine may be asked by its step socket
     told: frozenset[str] = frozenset()  # what asks for something that only the last step tells
     bounds: Bounds = Bounds()
+    formats: Formats = NO_FORMATS  # of calls and reasoning in its answers
 
     def fits(self, asked: "Prepared") -> bool:
         """Whether a request can be answered in this way."""
@@ -134,6 +135,7 @@ def choose_route(
         requests=requests,
         refusal=plugins.refusal,
         has_steps=has_steps(engine),
+        formats=plugins.formats,
     )
 
 

@@ -11,7 +11,7 @@ are Python functions; a tool is its JSON schema.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
@@ -51,10 +51,14 @@ class Conversation:
 class ChatTemplate:
     """A function from a conversation to a prompt, with its errors made clear."""
 
-    def __init__(self, form: Callable[[Conversation], str], knows_developer: bool = False) -> None:
-        """`knows_developer`: whether the role `developer` means something to it."""
+    def __init__(self, form: Callable[[Conversation], str], sources: Iterable[str] = ()) -> None:
+        """`sources`: of its templates, if it has any."""
         self._form = form
-        self.knows_developer = knows_developer
+        self._sources = tuple(sources)
+
+    def speaks_of(self, name: str) -> bool:
+        """Whether a role, such as `developer`, or a variable, such as `tools`, is known to it."""
+        return any(name in source for source in self._sources)
 
     def render(self, conversation: Conversation) -> str:
         """The prompt. Raises TokenizerError that names the message or the template's complaint."""
@@ -103,7 +107,7 @@ class ChatTemplate:
             except TemplateFailedError as error:
                 raise TokenizerError(f"{template.where}: chat_template: {error}") from error
 
-        return cls(render, any("developer" in each.source for each in templates.values()))
+        return cls(render, (each.source for each in templates.values()))
 
     @classmethod
     def built_in(

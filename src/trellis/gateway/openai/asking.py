@@ -4,13 +4,22 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from trellis.contract.client_inputs import EXCLUDE, LORA_NAME, MAX_TOKENS, SKIP, STREAM
+from trellis.contract.client_inputs import (
+    EXCLUDE,
+    GUIDE,
+    GUIDE_TYPE,
+    LORA_NAME,
+    MAX_TOKENS,
+    SKIP,
+    STREAM,
+)
 from trellis.errors import RequestError
 from trellis.gateway.engine_requests import Written
 from trellis.gateway.ids import new_id
 from trellis.gateway.openai.errors import OpenAIError, bad, named, rejected
 from trellis.gateway.openai.fields import Sampling
 from trellis.gateway.openai.served import Served
+from trellis.gateway.openai.structure import Constraint
 
 SEED_BITS = 63  # what every engine's library takes
 # Fields that are inputs of the ensemble under the same name.
@@ -33,6 +42,17 @@ class Inputs:
     values: dict[str, Any]  # by the ensemble's names
     more: dict[str, Any] = field(default_factory=dict)  # of the step socket alone
     seed: int | None = None
+    guide_param: str | None = None  # the field that what holds the answer came by
+
+    def hold_to(self, served: Served, constraint: Constraint) -> None:
+        """Have the answer held to it. Raises OpenAIError where the engine cannot."""
+        guide = {GUIDE_TYPE: constraint.kind}
+        if constraint.guide:
+            guide[GUIDE] = constraint.guide
+        if GUIDE_TYPE not in served.model.fields:
+            raise bad(constraint.param, "this engine cannot do it; leave it out")
+        self.values |= guide
+        self.guide_param = constraint.param
 
 
 @dataclass(frozen=True)
@@ -190,4 +210,4 @@ def write(
     try:
         return inner_id, served.requests.write(values, inner_id, ids, more)
     except RequestError as error:
-        raise rejected(str(error), param) from None
+        raise rejected(str(error), param, guide=inputs.guide_param) from None

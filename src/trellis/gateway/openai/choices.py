@@ -9,9 +9,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trellis.gateway.openai.engine_events import FAILED, Event
+from trellis.gateway.openai import engine_events
+from trellis.gateway.openai.engine_events import FAILED
 from trellis.gateway.step_channel import PLAIN, REFUSED
-from trellis.pipeline.decode import Detokenizer, SequenceText, failure
+from trellis.parsers import CallBegin, Event, Parser, Text
+from trellis.pipeline.decode import SequenceText, failure
 
 if TYPE_CHECKING:
     from trellis.tokenizers import Tokenizer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("trellis.gateway")
 # The engine's reasons -> OpenAI's. A sequence that was stopped from outside has what it has.
 REASONS = {"length": "length"}
+CALLED = "tool_calls"  # OpenAI's reason of an answer that calls tools
 
 
 @dataclass(slots=True)
@@ -39,6 +42,14 @@ class Piece:
     log_probs: list[TokenLogProb] = field(default_factory=list)
     finish: str | None = None
     error: tuple[str, str] | None = None  # message and code of an error that ends it
+    events: list[Event] = field(default_factory=list)  # of a parser, `text` among them
+
+    def add(self, other: "Piece") -> None:
+        """What follows it."""
+        self.text += other.text
+        self.log_probs += other.log_probs
+        self.finish = other.finish or self.finish
+        self.events += other.events
 
 
 @dataclass(slots=True)
@@ -67,14 +78,20 @@ class Choice:
     def __init__(
         self,
         index: int,
-        texts: Detokenizer,
+        text: SequenceText,
         tokenizer: "Tokenizer",
         prompt: list[int],
-        skip_special_tokens: bool | None = None,
         log_probs: bool = False,
+        parser: Parser | None = None,
     ) -> None:
-        """`prompt`: its ids; `log_probs`: whether those of the answer are wanted."""
+        """`text`: makes it of ids; `prompt`: its ids.
+
+        `log_probs`: whether those of the answer are wanted; `parser`: what tells calls and
+        reasoning from the text.
+        """
         self.index = index
+        self.parser = parser
+        self.called = 0  # how many calls it has made
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.completion = 0  # tokens that the engine made so far
@@ -82,12 +99,12 @@ class Choice:
         self.finish: str | None = None
         self.prompt_log_probs: list[TokenLogProb] = []
         self.characters = 0  # of its text so far; counted for log probabilities alone
-        self._text: SequenceText = texts.sequence(skip_special_tokens)
+        self._text = text
         self.log_probs = log_probs
         # Those of tokens that wait for their text: a stop string may begin in them.
         self._waiting: deque[tuple[float, list[list[Any]]]] = deque()
 
-    def read(self, event: Event) -> Piece:
+    def read(self, event: engine_events.Event) -> Piece:
         """What an event adds. An event after the last adds nothing."""
         if len(event) == REFUSED:
             return Piece(error=(event[1], event[2]))
@@ -102,13 +119,23 @@ class Choice:
         except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
             log.error("tokens could not be decoded: %s", error)
             return Piece(error=(failure(error), FAILED))
+        if self.parser is not None:
+            self._parse(self.parser, piece, ended)
         self.completion += outputs.get("num_output_tokens", len(ids))
         if ended:
             self.completion = outputs.get("total_tokens", self.completion)
             self.cached = outputs.get("cached_tokens")
-            reason = outputs.get("finish_reason", "stop")
-            self.finish = piece.finish = REASONS.get(reason, "stop")
+            reason = REASONS.get(outputs.get("finish_reason", "stop"), "stop")
+            self.finish = piece.finish = CALLED if self.called and reason == "stop" else reason
         return piece
+
+    def _parse(self, parser: Parser, piece: Piece, ended: bool) -> None:
+        """Tell what is in a piece's text."""
+        piece.events = parser.feed(piece.text)
+        if ended:
+            piece.events += parser.end()
+        piece.text = "".join(event.text for event in piece.events if isinstance(event, Text))
+        self.called += sum(isinstance(event, CallBegin) for event in piece.events)
 
     def add(self, ids: list[int]) -> str:
         """The text that ids add where nothing else is told. Raises what a tokenizer_type does."""

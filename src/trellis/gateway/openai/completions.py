@@ -18,6 +18,7 @@ from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import DONE, Prompt, written
 from trellis.gateway.openai.messages import INLINE_BYTES
 from trellis.gateway.openai.served import Served, find_served
+from trellis.gateway.openai.structure import Structured
 from trellis.gateway.refusals import quoted
 from trellis.gateway.sending import Client, Scope
 from trellis.gateway.state import State
@@ -31,7 +32,7 @@ Many = Field(fail_fast=True, max_length=MOST_PROMPTS)
 Prompts = str | Ids | Annotated[list[str], Many] | Annotated[list[Ids], Many]
 
 
-class CompletionRequest(Generating):
+class CompletionRequest(Structured):
     """The fields of a completion."""
 
     rejected: ClassVar[Mapping[str, str]] = {
@@ -70,7 +71,10 @@ class Completions(Endpoint):
         wanted = LogProbs(
             asked.logprobs is not None, asked.logprobs or 0, echo and asked.logprobs is not None
         )
+        constraint = asked.constraint
         inputs = read_inputs(served, asked, max(most, 1), wanted, streams)
+        if constraint is not None:
+            inputs.hold_to(served, constraint)
         generation = Generation(self.state, served, "prompt")
         await generation.prepare(prompts, n, inputs, wanted, streams)
         request_id, headers = request_headers()

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import dataclass
 
+from trellis.contract.client_inputs import GUIDE, GUIDE_TYPE
 from trellis.gateway.refusals import Headers, Refusal
 
 PREFIX = "/v1/"  # of paths whose errors have that form
@@ -34,6 +35,7 @@ SAME = (
     " frequency_penalty stop_token_ids skip_special_tokens stream bad_words priority messages"
     " tools documents continue_final_message chat_template logprobs prompt stop n"
 )
+GUIDES = (GUIDE_TYPE, GUIDE)
 _NAMED = re.compile(r"(\w+): ")
 _ENSEMBLE = re.compile(r"in ensemble '[^']*', ")
 PARAMS |= {name: name for name in SAME.split()}
@@ -82,9 +84,9 @@ def bad(param: str, what: str, code: str | None = None) -> OpenAIError:
     return OpenAIError(400, f"{param}: {what}", param=param, code=code)
 
 
-def rejected(message: str, prompt: str, status: int = 400) -> OpenAIError:
-    """What a model says of a request, as the client gets it; `prompt`: see `named`."""
-    message, param = named(message, prompt)
+def rejected(message: str, prompt: str, status: int = 400, guide: str | None = None) -> OpenAIError:
+    """What a model says of a request, as the client gets it; `prompt`, `guide`: see `named`."""
+    message, param = named(message, prompt, guide)
     too_long = "do not fit" in message or "max_input_len" in message
     code = "context_length_exceeded" if too_long else None
     return OpenAIError(status, message, param=param, code=code)
@@ -98,10 +100,10 @@ def as_openai(refusal: Refusal) -> OpenAIError:
     return OpenAIError(refusal.status, message, refusal.close, allow=refusal.allow, param=param)
 
 
-def named(message: str, prompt: str = "prompt") -> tuple[str, str | None]:
+def named(message: str, prompt: str = "prompt", guide: str | None = None) -> tuple[str, str | None]:
     """A model's message with OpenAI's name of the field, and that name.
 
-    `prompt`: the field that the prompt came by.
+    `prompt`: the field that the prompt came by; `guide`: that of what holds the answer.
 
     >>> named("in ensemble 'e', stop_words: 99 words; send at most 32 (max_words)")
     ('stop: 99 words; send at most 32 (max_words)', 'stop')
@@ -112,6 +114,8 @@ def named(message: str, prompt: str = "prompt") -> tuple[str, str | None]:
     message = message[found.end() :] if found else message
     field = _NAMED.match(message)
     param = PARAMS.get(field[1]) if field else None
+    if field and guide and field[1] in GUIDES:
+        param = guide
     if param is None or field is None:
         return message, None
     if param == "prompt":

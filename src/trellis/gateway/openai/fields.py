@@ -21,7 +21,6 @@ from trellis.gateway.refusals import shown
 SEEDS = 2**63
 MOST_METADATA = 16  # keys, as OpenAI has it; answers repeat them
 MOST_STOPS = 1024  # beyond, a list is not looked at; the repository's own limits are smaller
-LATER = "structured output and tools are not served yet; leave it out"
 NO_MEDIA = "only text is made; leave it out"
 
 Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
@@ -109,29 +108,16 @@ class Generating(Sampling):
 
     rejected: ClassVar[Mapping[str, str]] = {
         "store": "nothing is kept; send false, or leave it out",
-        "response_format": LATER,
-        "structured_outputs": LATER,
-        "guided_json": LATER,
-        "guided_regex": LATER,
-        "guided_choice": LATER,
-        "guided_grammar": LATER,
         "use_beam_search": "beams are asked by /v2 (beam_width); leave it out",
         "best_of": "only what is answered is made; leave it out, or send n",
     }
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "response_format": ({"type": "text"},),
         "best_of": (1,),
     }
 
     max_tokens: Positive | None = None
     n: Choices | None = None
     stream_options: StreamOptions | None = None
-    response_format: Any = None
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
     use_beam_search: Any = None
     best_of: Any = None
 

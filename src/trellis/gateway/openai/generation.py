@@ -18,6 +18,7 @@ from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import EventReader, StepEvents, TritonEvents
 from trellis.gateway.openai.errors import OpenAIError, bad, error_body, rejected
 from trellis.gateway.openai.jobs import Flow, Job, Prompt, Writer
+from trellis.gateway.openai.parsing import PLAIN_TEXT, Parsing
 from trellis.gateway.openai.served import Served
 from trellis.gateway.refusals import EVENTS, JSON, Headers, cut_off, one_line
 from trellis.gateway.sending import Client, Receive, send_whole
@@ -40,11 +41,18 @@ class Generation:
         self._state = state
         self._served = served
         self._param = param
+        self._guide_param: str | None = None  # the field that what holds an answer came by
         self._jobs: list[Job] = []
         self._prompt_tokens = 0
 
     async def prepare(
-        self, prompts: Sequence[Prompt], n: int, inputs: Inputs, log_probs: LogProbs, streams: bool
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        inputs: Inputs,
+        log_probs: LogProbs,
+        streams: bool,
+        parsing: Parsing = PLAIN_TEXT,
     ) -> None:
         """Make the requests for the engine. Raises OpenAIError."""
         count, most = len(prompts) * n, self._state.limits.sequences
@@ -54,6 +62,7 @@ class Generation:
         served, route = self._served, self._served.route
         channel = await self._state.steps.find(served.engine.model) if route.has_steps else None
         more = without_steps(served, inputs) if channel is None else {**inputs.more, **USAGE}
+        self._guide_param = inputs.guide_param
         self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         skip = inputs.values.get("skip_special_tokens")
 
@@ -71,8 +80,9 @@ class Generation:
             requests = work()
         for index, (inner_id, made) in enumerate(requests):
             prompt = prompts[index // n]
+            text = parsing.text(route.texts, served.tokenizer, skip)
             choice = Choice(
-                index, route.texts, served.tokenizer, prompt.ids, skip, log_probs.answer
+                index, text, served.tokenizer, prompt.ids, log_probs.answer, parsing.parser()
             )
             if channel is not None:
                 way: Way = StepWay(channel, made.body, JSON)
@@ -156,15 +166,14 @@ class Generation:
             if made.error is not None:
                 job.complete = True
                 raise self.refusal(*made.error)
-            joined.text += made.text
-            joined.log_probs += made.log_probs
-            joined.finish = made.finish or joined.finish
+            joined.add(made)
         job.complete = True
         return joined
 
     def refusal(self, message: str, code: str) -> OpenAIError:
         """An error of the engine's as the client gets it."""
-        return rejected(message, self._param, STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR))
+        status = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
+        return rejected(message, self._param, status, self._guide_param)
 
     async def _stream(self, client: Client, headers: Headers, writer: Writer) -> None:
         """Answer piece by piece, once the first sequence has begun."""

@@ -83,11 +83,13 @@ class Flow:
         write: Callable[[bytes], bool],
         refusal: Callable[[str, str], OpenAIError],
     ) -> None:
+        choice = job.choice
         self._read = job.reader.read
-        self._choice = job.choice
+        self._choice = choice
         self._piece = writer.piece
         self._plain = writer.plain
-        self._is_plain = isinstance(job.reader, StepEvents) and not job.choice.log_probs
+        has_more = choice.log_probs or choice.parser is not None
+        self._is_plain = isinstance(job.reader, StepEvents) and not has_more
         self._write = write
         self._refusal = refusal
         self.left = b""  # to be sent with patience

@@ -2,6 +2,8 @@
 """The messages of a chat, checked, and the prompt that the model's own template makes of them."""
 
 import asyncio
+import contextlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -13,6 +15,7 @@ from trellis.gateway.openai.errors import OpenAIError, bad, named
 from trellis.gateway.openai.fields import FAIL_FAST, Fields
 from trellis.gateway.openai.served import Served
 from trellis.gateway.state import State
+from trellis.parsers import Format
 from trellis.tokenizers import TokenizerError
 
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -24,13 +27,29 @@ INLINE_BYTES = 2048  # of text: shorter prompts are encoded at once, others by a
 Parts = Annotated[list[dict[str, Any]], FAIL_FAST]
 
 
+class CalledFunction(Fields):
+    """What a message's call calls."""
+
+    name: str
+    arguments: str | None = None  # JSON
+
+
+class ToolCall(Fields):
+    """A call of an earlier answer."""
+
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: CalledFunction
+    index: int | None = None  # as chunks have it
+
+
 class Message(Fields):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Parts | None = None
     name: str | None = None
-    tool_calls: Parts | None = None
+    tool_calls: Annotated[list[ToolCall], FAIL_FAST] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -44,16 +63,16 @@ Messages = Annotated[list[Message], Field(fail_fast=True, min_length=1)]
 
 
 def plain_messages(
-    messages: Sequence[Message], developer: bool, param: str = "messages", before: int = 0
+    messages: Sequence[Message], developer: bool, places: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Messages as a chat template gets them: their contents are text.
 
-    `developer`: whether the template knows this role; else it is `system`. `param`: the field
-    that they came by; `before`: how many of them came by another. Raises OpenAIError, naming the
-    place.
+    `developer`: whether the template knows this role; else it is `system`. `places`: where in the
+    body each is from. Raises OpenAIError, naming the place.
     """
+    places = places or [f"messages[{at}]" for at in range(len(messages))]
     return [
-        _plain(f"{param}[{at - before}]", message, developer) for at, message in enumerate(messages)
+        _plain(place, message, developer) for place, message in zip(places, messages, strict=True)
     ]
 
 
@@ -70,11 +89,59 @@ def _plain(where: str, message: Message, developer: bool) -> dict[str, Any]:
         made["content"] = _text(f"{where}.content", message.content)
     elif role != "assistant" or not message.tool_calls:
         raise bad(f"{where}.content", "missing; send text", "missing_required_parameter")
-    for name in ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning"):
+    for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
         value = getattr(message, name)
         if value is not None:
             made[name] = value
+    if message.tool_calls:
+        made["tool_calls"] = [_call(each) for each in message.tool_calls]
     return made
+
+
+def tell_tools(
+    messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]], form: Format | None
+) -> list[dict[str, Any]]:
+    """Messages for a chat template that knows no tools: they and earlier calls are text there."""
+    if form is None:
+        return messages
+    made = [_with_calls(message, form) for message in messages]
+    if not tools:
+        return made
+    listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+    told = f"You can call these functions:\n{listed}\n{form.instructions}"
+    if made[0]["role"] in ("system", "developer"):
+        made[0] = {**made[0], "content": f"{made[0]['content']}\n\n{told}"}
+        return made
+    return [{"role": "system", "content": told}, *made]
+
+
+def _with_calls(message: dict[str, Any], form: Format) -> dict[str, Any]:
+    """A message whose calls stand in its content."""
+    calls = message.get("tool_calls")
+    if not calls or form.written is None:
+        return message
+    texts = [message["content"]] if message.get("content") else []
+    for call in calls:
+        function = call["function"]
+        arguments = function["arguments"]
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        texts.append(form.written(function["name"], arguments))
+    kept = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {**kept, "content": "\n".join(texts)}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """A call as chat templates know it: its arguments are an object, where they are one."""
+    arguments: Any = call.function.arguments or "{}"
+    with contextlib.suppress(ValueError):
+        read = json.loads(arguments)
+        arguments = read if isinstance(read, dict) else arguments
+    made: dict[str, Any] = {
+        "type": "function",
+        "function": {"name": call.function.name, "arguments": arguments},
+    }
+    return made if call.id is None else {"id": call.id, **made}
 
 
 def _text(where: str, content: str | list[dict[str, Any]]) -> str:
@@ -101,19 +168,24 @@ async def chat_prompt(
     continue_final_message: bool = False,
     arguments: dict[str, Any] | None = None,
     param: str = "messages",
-    before: int = 0,
+    places: Sequence[str] = (),
+    tools: Sequence[dict[str, Any]] = (),
 ) -> tuple[str, list[int]]:
     """The prompt of a chat and its ids. Raises OpenAIError.
 
     A process renders the template, and a thread waits for it; `arguments`: the template's own.
-    `param`, `before`: see plain_messages.
+    `param`: the field of the messages; `places`: see plain_messages. `tools`: what the model is
+    told of them.
     """
-    plain = plain_messages(messages, served.knows_developer, param, before)
+    plain = plain_messages(messages, served.template_knows("developer"), places)
+    if not served.template_knows("tools"):
+        plain, tools = tell_tools(plain, tools, served.format(calls=True)), ()
 
     def work() -> tuple[str, list[int] | None]:
         text = served.tokenizer.chat_prompt(
             plain,
             add_generation_prompt,
+            tools=tools or None,
             continue_final_message=continue_final_message,
             arguments=arguments,
         )

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trellis.contract.client_inputs import GUIDE_TYPE
 from trellis.gateway.engine_requests import EngineRequests
 from trellis.gateway.models import Model, check_inner, model_path
 from trellis.gateway.openai.errors import OpenAIError
@@ -14,6 +15,7 @@ from trellis.gateway.state import State
 from trellis.gateway.text_answers import Source
 
 if TYPE_CHECKING:
+    from trellis.parsers import Format
     from trellis.pipeline.encode import Preprocessor
     from trellis.tokenizers import Tokenizer
 
@@ -47,11 +49,23 @@ class Served:
         """Whether several threads may encode at once."""
         return self.preprocessor.thread_safe
 
-    @property
-    def knows_developer(self) -> bool:
-        """Whether the chat template knows the role `developer`."""
+    def template_knows(self, name: str) -> bool:
+        """Whether the chat template knows a role, `developer`, or a variable, `tools`."""
         chat = self.tokenizer.chat
-        return chat is not None and chat.knows_developer
+        return chat is not None and chat.speaks_of(name)
+
+    def format(self, calls: bool) -> "Format | None":
+        """What its answers are read by; `calls`: whether tools may be called."""
+        formats = self.route.formats
+        return formats.all if calls else formats.reasoning
+
+    @property
+    def follows_guides(self) -> bool:
+        """Whether its engine can hold an answer to a guide."""
+        if GUIDE_TYPE not in self.model.fields:
+            return False
+        inputs = self.preprocessor.engine_inputs
+        return inputs is None or (inputs.guides is not None and bool(inputs.guides.backend))
 
     @property
     def is_cpp(self) -> bool:

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an answer is read, and what it is held to: the model's format of calls and reasoning.
+
+Where tools may be called, the engine holds calls to the format from where they begin, if it can;
+where one must be called, or one is `strict`, the request is rejected if it cannot.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from trellis.gateway.openai.errors import OpenAIError, bad
+from trellis.gateway.openai.fields import Sampling
+from trellis.gateway.openai.served import Served
+from trellis.gateway.openai.structure import Constraint, one_of, structural_tag
+from trellis.gateway.openai.tools import ToolPlan
+from trellis.parsers import Format, Parser, Setup, ToolUse
+from trellis.pipeline.decode import Detokenizer, SequenceText
+
+if TYPE_CHECKING:
+    from trellis.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Parsing:
+    """How one request's answers are read."""
+
+    format: Format | None = None  # None: as they are
+    setup: Setup = field(default_factory=Setup)
+
+    def parser(self) -> Parser | None:
+        """One for a sequence."""
+        return None if self.format is None else self.format.parser(self.setup)
+
+    def text(
+        self, texts: Detokenizer, tokenizer: "Tokenizer", skip_special_tokens: bool | None
+    ) -> SequenceText:
+        """What makes text of a sequence's ids: with the special tokens that a parser reads."""
+        skips = (
+            tokenizer.skip_special_tokens if skip_special_tokens is None else skip_special_tokens
+        )
+        if self.format is None or not skips:
+            return texts.sequence(skip_special_tokens)
+        return texts.marked(self.format.shown)
+
+
+PLAIN_TEXT = Parsing()
+
+
+def check_tools(served: Served, plan: ToolPlan) -> None:
+    """Raise OpenAIError where this model's calls are not known."""
+    if plan.use is None:
+        return
+    form = served.format(calls=True)
+    if form is None or not form.calls:
+        raise bad(
+            "tools",
+            "how this model calls tools is not known; make the repository with PARSER=, such as"
+            " PARSER=hermes, or leave it out",
+            "unsupported_parameter",
+        )
+    if not served.template_knows("tools") and not form.instructions:
+        what = f"the model's chat template knows none, and the format {form.name} does not say how"
+        raise bad("tools", f"{what}; add a chat template that does", "unsupported_parameter")
+
+
+def plan_answer(
+    served: Served, asked: Sampling, plan: ToolPlan, constraint: Constraint | None, prompt: str
+) -> tuple[Parsing, Constraint | None]:
+    """How the answers are read, and what they are held to. Raises OpenAIError.
+
+    `prompt`: its text. Call check_tools before.
+    """
+    form = served.format(calls=plan.use is not None)
+    if plan.use is None or form is None:
+        if constraint is not None and form is not None:
+            constraint = _behind_thoughts(form, constraint, prompt)
+        return Parsing(form, Setup(prompt)), constraint
+    held = _calls(served, asked, plan, form, plan.use, constraint, prompt)
+    setup = Setup(prompt, plan.use.tools, constrained=held is not None)
+    return Parsing(form, setup), held
+
+
+def _behind_thoughts(form: Format, constraint: Constraint, prompt: str) -> Constraint:
+    """The same constraint for what follows the model's thoughts."""
+    inner = constraint.as_format()
+    outer = form.behind_thoughts(inner, prompt)
+    return constraint if outer is inner else structural_tag(outer, constraint.param)
+
+
+def _calls(
+    served: Served,
+    asked: Sampling,
+    plan: ToolPlan,
+    form: Format,
+    use: ToolUse,
+    constraint: Constraint | None,
+    prompt: str,
+) -> Constraint | None:
+    """What an answer that may call is held to; None: nothing. Raises OpenAIError."""
+    if constraint is not None and not use.required:  # the one or the other
+        calls = _structure(form, replace(use, required=True), prompt)
+        if calls is None:
+            raise _not_held(form, constraint.param, "leave out tools")
+        outer = form.behind_thoughts(one_of([constraint.as_format(), calls]), prompt)
+        return structural_tag(outer, constraint.param)
+    must = use.required or any(tool.strict for tool in use.tools)
+    if not must and (not served.follows_guides or _beside(asked)):
+        return None
+    structure = _structure(form, use, prompt)
+    if structure is None:
+        if must:
+            raise _not_held(form, plan.param, "send tool_choice auto without strict")
+        return None
+    return structural_tag(structure, plan.param)
+
+
+def _structure(form: Format, use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
+    return form.structure(use, prompt)
+
+
+def _beside(asked: Sampling) -> bool:
+    """Whether a request asks for what does not go with a guide; it then goes without one."""
+    return bool(asked.bad_words or asked.ignore_eos or (asked.min_tokens or 0) > 1)
+
+
+def _not_held(form: Format, param: str, remedy: str) -> OpenAIError:
+    what = f"calls in this model's format ({form.name}) cannot be constrained; {remedy}"
+    return bad(param, what, "unsupported_parameter")

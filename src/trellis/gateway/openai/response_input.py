@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`input` of a response: its items, and the messages that they are.
+
+A call and what the model thought before it are parts of the message of the assistant that they
+follow; what a function gave is a message of the tool.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from trellis.gateway.openai.errors import bad
+from trellis.gateway.openai.fields import Fields
+from trellis.gateway.openai.messages import CalledFunction, Message, Parts, ToolCall
+
+Status = str | None
+
+
+class InputMessage(Fields):
+    """An item of `input`: a message."""
+
+    type: Literal["message"] | None = None
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Parts
+    id: str | None = None
+    status: Status = None
+    phase: str | None = None
+
+
+class InputCall(Fields):
+    """An item of `input`: a call of an earlier answer."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: Status = None
+    caller: Any = None
+    namespace: str | None = None
+
+
+class InputResult(Fields):
+    """An item of `input`: what a function gave."""
+
+    type: Literal["function_call_output"]
+    call_id: str | None = None
+    output: str | Parts
+    id: str | None = None
+    name: str | None = None
+    status: Status = None
+    caller: Any = None
+    namespace: str | None = None
+
+
+class InputReasoning(Fields):
+    """An item of `input`: what the model thought for an earlier answer."""
+
+    type: Literal["reasoning"]
+    id: str | None = None
+    summary: Parts | None = None
+    content: Parts | None = None
+    encrypted_content: str | None = None
+    status: Status = None
+
+
+Item = InputMessage | InputCall | InputResult | InputReasoning
+InputItems = Annotated[list[Item], Field(fail_fast=True, min_length=1)]
+
+
+def read_items(
+    instructions: str | None, items: str | Sequence[Item]
+) -> tuple[list[Message], list[str]]:
+    """The conversation, and where in the body each message is from. Raises OpenAIError."""
+    messages: list[Message] = []
+    places: list[str] = []
+    if instructions:
+        messages.append(Message(role="system", content=instructions))
+        places.append("instructions")
+    if isinstance(items, str):
+        return [*messages, Message(role="user", content=items)], [*places, "input"]
+    thoughts = ""
+    for at, item in enumerate(items):
+        place = f"input[{at}]"
+        if isinstance(item, InputReasoning):
+            thoughts += _thoughts(item, place)
+            continue
+        if isinstance(item, InputCall) and messages and messages[-1].role == "assistant":
+            _add_call(messages[-1], item)
+        else:
+            messages.append(_message(item))
+            places.append(place)
+        if thoughts and messages[-1].role == "assistant":
+            messages[-1].reasoning_content = (messages[-1].reasoning_content or "") + thoughts
+            thoughts = ""
+    if not messages:
+        raise bad("input", "nothing but reasoning; send a message", "invalid_value")
+    return messages, places
+
+
+def _message(item: InputMessage | InputCall | InputResult) -> Message:
+    if isinstance(item, InputCall):
+        message = Message(role="assistant")
+        _add_call(message, item)
+        return message
+    if isinstance(item, InputResult):
+        return Message(role="tool", content=item.output, tool_call_id=item.call_id, name=item.name)
+    return Message(role=item.role, content=item.content)
+
+
+def _add_call(message: Message, item: InputCall) -> None:
+    function = CalledFunction(name=item.name, arguments=item.arguments)
+    made = ToolCall(id=item.call_id, type="function", function=function)
+    message.tool_calls = [*(message.tool_calls or ()), made]
+
+
+def _thoughts(item: InputReasoning, place: str) -> str:
+    texts = []
+    for at, part in enumerate(item.content or ()):
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise bad(f"{place}.content[{at}].text", "missing or no text; send a string")
+        texts.append(text)
+    return "".join(texts)
