@@ -49,8 +49,10 @@ class Host(Protocol):
 class StepConnection:
     """One client: an outlet for its answers, and a thread that reads what it asks."""
 
-    def __init__(self, client: socket.socket, version: str, host: Host) -> None:
-        """`version`: of the model."""
+    def __init__(
+        self, client: socket.socket, version: str, host: Host, no_guides: str = ""
+    ) -> None:
+        """`version`: of the model; `no_guides`: why its engine follows none."""
         self.answers: dict[int, StepAnswer] = {}  # in flight, by the client's number
         self._socket = client
         self._socket.setblocking(False)
@@ -61,7 +63,8 @@ class StepConnection:
         self._lock = threading.Lock()  # held to write
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
-        self._write(frame(HELLO, {"protocol": PROTOCOL, "version": version}))
+        about = {"protocol": PROTOCOL, "version": version, "no_guides": no_guides}
+        self._write(frame(HELLO, about))
         self._thread = threading.Thread(target=self._run, name="steps", daemon=True)
         self._thread.start()
 
@@ -183,11 +186,17 @@ class StepConnection:
 class StepServer:
     """Listens for the gateway on a thread."""
 
-    def __init__(self, model: str, version: str, server_pid: int, host: Host) -> None:
-        """`server_pid`: of the process tritonserver, which the address is named after."""
+    def __init__(
+        self, model: str, version: str, server_pid: int, host: Host, no_guides: str = ""
+    ) -> None:
+        """`server_pid`: of the process tritonserver, which the address is named after.
+
+        `no_guides`: why the engine follows none.
+        """
         self._address = step_address(model, server_pid)
         self._version = version
         self._host = host
+        self._no_guides = no_guides
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._connections: list[StepConnection] = []
         self._closed = threading.Event()
@@ -232,6 +241,7 @@ class StepServer:
         """Serve this user's processes, and root's, but not too many."""
         self._connections = [each for each in self._connections if not each.lost]
         if len(self._connections) < CONNECTIONS and peer_is_ours(client):
-            self._connections.append(StepConnection(client, self._version, self._host))
+            made = StepConnection(client, self._version, self._host, self._no_guides)
+            self._connections.append(made)
         else:
             client.close()

@@ -102,6 +102,7 @@ class StepChannel(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.version = ""  # of the model
+        self.no_guides = ""  # why its engine follows none
         self.lost = False
         self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._frames = Frames()
@@ -153,6 +154,7 @@ class StepChannel(asyncio.Protocol):
                     exchange.take(event)
         elif message[0] == HELLO and message[1].get("protocol") == PROTOCOL:
             self.version = message[1]["version"]
+            self.no_guides = message[1].get("no_guides", "")
             if not self.greeted.done():
                 self.greeted.set_result(None)
         else:

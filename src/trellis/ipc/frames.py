@@ -4,7 +4,7 @@
 A Unix stream socket in Linux's abstract namespace, named after the server's process and the model.
 Messages are JSON arrays, each after its length in four bytes.
 
-    model -> gateway   ["hello", {"protocol": 1, "version": "1"}]
+    model -> gateway   ["hello", {"protocol": 1, "version": "1", "no_guides": ""}]
     gateway -> model   ["ask", number, {tensor: values}]   ["leave", number]
     model -> gateway   ["events", [event, ...]]            one message a step, for all requests
 

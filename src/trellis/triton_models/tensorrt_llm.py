@@ -18,7 +18,7 @@ from trellis.engine_host.answers import INTERNAL, INVALID, UNAVAILABLE, Answer
 from trellis.engine_host.cancellation import CancellationWatch
 from trellis.engine_host.disconnect_listener import DisconnectListener, client_token
 from trellis.engine_host.engine_settings import read_engine_settings, show_gpus
-from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, Engine
+from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, Engine, Sampling
 from trellis.engine_host.engines.engine_process import EngineProcess
 from trellis.engine_host.engines.kinds import ENGINE_TYPES
 from trellis.engine_host.metrics import Metrics
@@ -69,7 +69,13 @@ class TritonPythonModel:
         self.gone = DisconnectListener(settings.name, self._cancel_clients)
         self.keys = itertools.count(1)
         self.tensors = StepTensors.of(args["model_config"])
-        self.steps = StepServer(settings.name, args["model_version"], os.getppid(), self)
+        self.steps = StepServer(
+            settings.name,
+            args["model_version"],
+            os.getppid(),
+            self,
+            why_no_guides(self.loop.engine),
+        )
 
     def execute(self, requests: list[Any]) -> None:
         """Hand every request to the scheduler; its answer leaves from a sender thread."""
@@ -164,6 +170,15 @@ def refusal(error: Exception) -> tuple[str, str]:
         return str(error), UNAVAILABLE
     log.error("a request could not be read: %s", one_line(error))
     return f"the request could not be read: {error}", INTERNAL
+
+
+def why_no_guides(engine: Engine) -> str:
+    """Why the engine can't hold an answer to a guide; "" if it can."""
+    try:
+        engine.refuse(Sampling(guide_type="json"))
+    except RequestError as error:
+        return str(error)
+    return ""
 
 
 def _sample(tokenizer: Tokenizer) -> tuple[int, ...]:

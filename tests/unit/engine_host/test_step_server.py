@@ -179,7 +179,8 @@ def client(host: Host) -> Iterator[Client]:
 
 
 def test_it_says_who_it_is(client: Client) -> None:
-    assert client.hello == [["hello", {"protocol": 1, "version": "1"}]]
+    about = {"protocol": 1, "version": "1", "no_guides": ""}
+    assert client.hello == [["hello", about]]
 
 
 def test_a_step_of_many_streams_is_one_message(host: Host, client: Client) -> None:

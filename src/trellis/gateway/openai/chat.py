@@ -112,7 +112,7 @@ class ChatCompletions(Endpoint):
             tools=tools.shown,
         )
         inputs = read_inputs(served, asked, most or served.room(len(ids)), log_probs, streams)
-        parsing, held = plan_answer(served, asked, tools, constraint, text)
+        parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
         if held is not None:
             inputs.hold_to(served, held)
         generation = Generation(self.state, served, "messages")

@@ -5,15 +5,15 @@ Where tools may be called, the engine holds calls to the format from where they 
 where one must be called, or one is `strict`, the request is rejected if it cannot.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trellis.gateway.openai.errors import OpenAIError, bad
 from trellis.gateway.openai.fields import Sampling
 from trellis.gateway.openai.served import Served
 from trellis.gateway.openai.structure import Constraint, one_of, structural_tag
 from trellis.gateway.openai.tools import ToolPlan
+from trellis.gateway.state import State
 from trellis.parsers import Format, Parser, Setup, ToolUse
 from trellis.pipeline.decode import Detokenizer, SequenceText
 
@@ -64,8 +64,13 @@ def check_tools(served: Served, plan: ToolPlan) -> None:
         raise bad("tools", f"{what}; add a chat template that does", "unsupported_parameter")
 
 
-def plan_answer(
-    served: Served, asked: Sampling, plan: ToolPlan, constraint: Constraint | None, prompt: str
+async def plan_answer(
+    state: State,
+    served: Served,
+    asked: Sampling,
+    plan: ToolPlan,
+    constraint: Constraint | None,
+    prompt: str,
 ) -> tuple[Parsing, Constraint | None]:
     """How the answers are read, and what they are held to. Raises OpenAIError.
 
@@ -76,7 +81,10 @@ def plan_answer(
         if constraint is not None and form is not None:
             constraint = _behind_thoughts(form, constraint, prompt)
         return Parsing(form, Setup(prompt)), constraint
-    held = _calls(served, asked, plan, form, plan.use, constraint, prompt)
+    if constraint is not None and not plan.use.required:
+        held: Constraint | None = _calls_or(form, plan.use, constraint, prompt)
+    else:
+        held = await _calls(state, served, asked, plan, form, plan.use, prompt)
     setup = Setup(prompt, plan.use.tools, constrained=held is not None)
     return Parsing(form, setup), held
 
@@ -88,35 +96,34 @@ def _behind_thoughts(form: Format, constraint: Constraint, prompt: str) -> Const
     return constraint if outer is inner else structural_tag(outer, constraint.param)
 
 
-def _calls(
+def _calls_or(form: Format, use: ToolUse, constraint: Constraint, prompt: str) -> Constraint:
+    """What holds an answer to calls or to a constraint. Raises OpenAIError."""
+    calls = form.structure(replace(use, required=True), prompt)
+    if calls is None:
+        raise _not_held(form, constraint.param, "leave out tools")
+    outer = form.behind_thoughts(one_of([constraint.as_format(), calls]), prompt)
+    return structural_tag(outer, constraint.param)
+
+
+async def _calls(
+    state: State,
     served: Served,
     asked: Sampling,
     plan: ToolPlan,
     form: Format,
     use: ToolUse,
-    constraint: Constraint | None,
     prompt: str,
 ) -> Constraint | None:
-    """What an answer that may call is held to; None: nothing. Raises OpenAIError."""
-    if constraint is not None and not use.required:  # the one or the other
-        calls = _structure(form, replace(use, required=True), prompt)
-        if calls is None:
-            raise _not_held(form, constraint.param, "leave out tools")
-        outer = form.behind_thoughts(one_of([constraint.as_format(), calls]), prompt)
-        return structural_tag(outer, constraint.param)
+    """What holds an answer's calls to their format; None: nothing. Raises OpenAIError."""
     must = use.required or any(tool.strict for tool in use.tools)
-    if not must and (not served.follows_guides or _beside(asked)):
+    if not must and (_beside(asked) or not await served.follows_guides(state)):
         return None
-    structure = _structure(form, use, prompt)
-    if structure is None:
-        if must:
-            raise _not_held(form, plan.param, "send tool_choice auto without strict")
-        return None
-    return structural_tag(structure, plan.param)
-
-
-def _structure(form: Format, use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
-    return form.structure(use, prompt)
+    structure = form.structure(use, prompt)
+    if structure is not None:
+        return structural_tag(structure, plan.param)
+    if must:
+        raise _not_held(form, plan.param, "send tool_choice auto, without strict")
+    return None
 
 
 def _beside(asked: Sampling) -> bool:

@@ -187,7 +187,7 @@ class Responses(Endpoint):
         )
         most = asked.max_output_tokens or served.room(len(ids))
         inputs = read_inputs(served, asked, most, log_probs, streams)
-        parsing, held = plan_answer(served, asked, tools, constraint, text)
+        parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
         if held is not None:
             inputs.hold_to(served, held)
         generation = Generation(self.state, served, "input")

@@ -59,13 +59,15 @@ class Served:
         formats = self.route.formats
         return formats.all if calls else formats.reasoning
 
-    @property
-    def follows_guides(self) -> bool:
+    async def follows_guides(self, state: State) -> bool:
         """Whether its engine can hold an answer to a guide."""
         if GUIDE_TYPE not in self.model.fields:
             return False
         inputs = self.preprocessor.engine_inputs
-        return inputs is None or (inputs.guides is not None and bool(inputs.guides.backend))
+        if inputs is not None:
+            return inputs.guides is not None and bool(inputs.guides.backend)
+        channel = await state.steps.find(self.engine.model)
+        return channel is not None and not channel.no_guides
 
     @property
     def is_cpp(self) -> bool:

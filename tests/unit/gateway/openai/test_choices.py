@@ -19,7 +19,7 @@ WHOLE = "안녕 🙂 naïve".encode()
 
 
 def choice(log_probs: bool = False) -> Choice:
-    return Choice(0, TEXTS, TOKENIZER, [1, 2, 3], None, log_probs)
+    return Choice(0, TEXTS.sequence(), TOKENIZER, [1, 2, 3], log_probs)
 
 
 def cut(data: bytes, places: list[int]) -> list[list[int]]:

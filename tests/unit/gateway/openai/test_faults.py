@@ -69,7 +69,7 @@ def test_a_long_list_at_fault_holds_nobody_up(kind: type[Fields], body: dict[str
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("tools", 0), ("store", 0), ("best_of", True), ("best_of", 1.0), ("tool_choice", "required")],
+    [("tools", 0), ("store", 0), ("best_of", True), ("best_of", 1.0)],
 )
 def test_a_value_that_only_equals_a_neutral_one_is_rejected(name: str, value: Any) -> None:
     assert rejected(ChatRequest, {**CHAT, name: value}).param == name

@@ -111,7 +111,7 @@ def generation(ways: list[Scripts]) -> Generation:
     made = Generation(cast(Any, state), cast(Any, served), "messages")
     for index, way in enumerate(ways):
         reader = TritonEvents("ensemble", TEXTS, "1f", None)
-        choice = Choice(index, TEXTS, TOKENIZER, [1])
+        choice = Choice(index, TEXTS.sequence(), TOKENIZER, [1])
         made._jobs.append(Job(cast(Any, way), reader, choice))
     return made
 
@@ -251,7 +251,7 @@ def new_flow(
 ) -> tuple[Flow, list[bytes]]:
     """One by the step socket, and what it writes. `always`: whether each chunk has the usage."""
     made = generation([])
-    choice = Choice(0, Detokenizer.of(tokenizer), tokenizer, [1])
+    choice = Choice(0, Detokenizer.of(tokenizer).sequence(), tokenizer, [1])
     options = {"include_usage": True, "continuous_usage_stats": always}
     messages = [{"role": "user", "content": "x"}]
     chat = {"model": "m", "messages": messages, "stream": True, "stream_options": options}

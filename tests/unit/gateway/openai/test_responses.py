@@ -2,16 +2,15 @@
 """What a response says at its end."""
 
 import json
-from typing import cast
 
 from trellis.gateway.openai.choices import Usage
-from trellis.gateway.openai.generation import Generation
-from trellis.gateway.openai.responses import ResponsesRequest, ResponseWriter
+from trellis.gateway.openai.response_writer import ResponseWriter
+from trellis.gateway.openai.responses import ResponsesRequest
 
 
 def test_the_usage_has_every_count_that_the_clients_types_want() -> None:
     asked = ResponsesRequest(model="ensemble", input="text")
-    writer = ResponseWriter("1", asked, cast(Generation, None))  # asked of chats and texts alone
+    writer = ResponseWriter("1", asked)
     *_, last = writer.end(Usage(prompt=5, completion=3, cached=2)).strip().split(b"\n\n")
     event = json.loads(last.split(b"data: ", 1)[1])
     assert event["type"] == "response.completed"
