@@ -166,6 +166,7 @@ lint: $(VENV)/.dev ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy src tokenizers tools tests benchmarks examples
+	@$(BIN)/mypy parsers # apart: tokenizers/ has files of the same names
 
 docs: $(VENV)/.dev ## the pages of docs/ as a site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where model sources, tokenizer_types and requirements lie, however the package came here."""
+"""Where model sources, tokenizer_types, formats and requirements lie, wherever the package is."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def data_folder(name: str) -> Path:
-    """The folder `model_repo_src`, `tokenizers` or `requirements`.
+    """The folder `model_repo_src`, `tokenizers`, `parsers` or `requirements`.
 
     Inside the package in a wheel and in an assembled repository, at the top of a checkout.
     """

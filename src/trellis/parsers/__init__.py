@@ -18,6 +18,7 @@ from trellis.parsers.format import (
     Tool,
     ToolUse,
 )
+from trellis.parsers.joined import join_events
 
 __all__ = [
     "CallArguments",
@@ -31,4 +32,5 @@ __all__ = [
     "Text",
     "Tool",
     "ToolUse",
+    "join_events",
 ]

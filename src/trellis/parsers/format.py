@@ -98,13 +98,12 @@ class Format:
     # From a request's tools, and its prompt, to the format object of a structural tag of xgrammar
     # that constrains calls; None where this format can't be constrained so.
     structure: Callable[[ToolUse, str], Mapping[str, Any] | None] = lambda use, prompt: None
-    # From what the answer is held to, and the prompt, to the same behind the model's thoughts.
-    behind_thoughts: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda form, prompt: (
-        form
-    )
     # For models whose chat template knows no tools: what tells the model how to call one, and from
     # a call's name and arguments (JSON) to how it stands in an earlier answer.
     instructions: str = ""
     written: Callable[[str, str], str] | None = None
+    # From a prompt to the format object of a structural tag for the thoughts in front of an answer,
+    # be it text, a document or calls; None where none may be there.
+    thoughts: Callable[[str], Mapping[str, Any] | None] = lambda prompt: None
     # Whether a chat template's source is of a model that uses this format.
     recognises: Callable[[str], bool] = lambda template: False

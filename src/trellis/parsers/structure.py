@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Format objects of xgrammar's structural tags, of which a format's `structure` is made.
+
+Only kinds that every engine's release of xgrammar has.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from trellis.parsers.format import Tool, ToolUse
+
+Structure = Mapping[str, Any]
+
+
+def tag(begin: str, content: Structure, end: str) -> Structure:
+    """`begin`, then `content`, then `end`."""
+    return {"type": "tag", "begin": begin, "content": content, "end": end}
+
+
+def sequence(*elements: Structure) -> Structure:
+    """One after the other."""
+    return {"type": "sequence", "elements": list(elements)}
+
+
+def one_of(*elements: Structure) -> Structure:
+    """Any of them."""
+    return {"type": "or", "elements": list(elements)}
+
+
+def constant(text: str) -> Structure:
+    """This text."""
+    return {"type": "const_string", "value": text}
+
+
+def regex(pattern: str) -> Structure:
+    """A text that the whole of this regular expression matches."""
+    return {"type": "regex", "pattern": pattern}
+
+
+def any_text() -> Structure:
+    """Any text, up to what follows it."""
+    return {"type": "any_text"}
+
+
+def arguments(tool: Tool) -> Structure:
+    """A JSON object of the tool's schema."""
+    return {"type": "json_schema", "json_schema": {"type": "object", **tool.parameters}}
+
+
+def call_tags(use: ToolUse, begin: Callable[[str], str], end: str) -> list[Structure]:
+    """A tag for each tool. `begin`: from the name as it stands in JSON, to all before arguments."""
+    return [
+        tag(begin(json.dumps(tool.name, ensure_ascii=False)), arguments(tool), end)
+        for tool in use.tools
+    ]
+
+
+def calls(use: ToolUse, trigger: str, tags: Sequence[Structure], separator: str) -> Structure:
+    """Text with calls in it, each of which begins with `trigger`; nothing but calls if required."""
+    if use.required:
+        return {
+            "type": "tags_with_separator",
+            "tags": list(tags),
+            "separator": separator,
+            "at_least_one": True,
+            "stop_after_first": not use.parallel,
+        }
+    return {
+        "type": "triggered_tags",
+        "triggers": [trigger],
+        "tags": list(tags),
+        "at_least_one": False,
+        "stop_after_first": not use.parallel,
+    }
