@@ -4,7 +4,12 @@
 from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE, LORA_NAME
 from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
-from trellis.engine_host.engines.lacking import PRIORITY, refuse_lacking, refuse_log_probs
+from trellis.engine_host.engines.lacking import (
+    PRIORITY,
+    refuse_guide,
+    refuse_lacking,
+    refuse_log_probs,
+)
 from trellis.engine_host.engines.openvino_words import BadWords
 from trellis.errors import RequestError
 
@@ -15,14 +20,18 @@ MAX_PENALTY = 2
 class OpenVinoLimits:
     """Refuses by the input's name; knows which lists of bad words the engine was given."""
 
-    def __init__(self, kv_cache_reuse: bool = False) -> None:
-        """`kv_cache_reuse`: whether the library keeps prefixes of prompts."""
+    def __init__(self, kv_cache_reuse: bool = False, no_guides: str = "") -> None:
+        """`kv_cache_reuse`: whether the library keeps prefixes of prompts.
+
+        `no_guides`: why the library has no vocabulary for them; '': it has.
+        """
+        self._no_guides = no_guides
         self.bad_words = BadWords()
         self._kv_cache_reuse = kv_cache_reuse
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise RequestError for what the pipeline does not have, by the input's name."""
-        refuse_lacking(sampling, "openvino", GUIDE_TYPE, BIAS_WORDS, LORA_NAME, PRIORITY)
+        refuse_lacking(sampling, "openvino", BIAS_WORDS, LORA_NAME, PRIORITY)
         refuse_log_probs(sampling, "openvino")
         self._refuse_prompt_log_probs(sampling)
         for name in ("presence_penalty", "frequency_penalty"):
@@ -32,12 +41,16 @@ class OpenVinoLimits:
                 )
         if sampling.beam_width > 1:
             _refuse_beams(sampling)
+        refuse_guide(sampling, "openvino", self._no_guides)
+        if sampling.bad_words and sampling.guide_type:
+            raise RequestError(f"bad_words: not beside {GUIDE_TYPE}; leave out one of them")
+        guide = "bad_words" if sampling.bad_words else GUIDE_TYPE if sampling.guide_type else ""
+        if guide and sampling.num_return_sequences > 1:  # the library has one automaton a request
+            raise RequestError(
+                "num_return_sequences: this engine (openvino) makes one sequence a request"
+                f" where it has {guide}; send several requests"
+            )
         if sampling.bad_words:
-            if sampling.num_return_sequences > 1:  # the library has one automaton a request
-                raise RequestError(
-                    "num_return_sequences: this engine (openvino) makes one sequence a request"
-                    " where it has bad_words; send several requests"
-                )
             self.bad_words.refuse(sampling.bad_words)
 
     def _refuse_prompt_log_probs(self, sampling: Sampling) -> None:

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guides for the OpenVINO engine: compiled aside, so that no step waits for one.
+
+The library compiles a guide inside the step after it was asked for, and a guide that it cannot
+read fails that step and every later one. It keeps what it compiled with the tokenizer, so a second
+pipeline on the same tokenizer, over a model that does nothing, compiles and checks it first, on a
+thread of its own: the library lets go of Python's lock for it.
+"""
+
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino_genai as genai
+from openvino import opset13 as ops
+from openvino.op import util
+
+from trellis.contract.client_inputs import GUIDE
+from trellis.engine_host.engines.engine import Sampling
+from trellis.errors import RequestError
+
+MOST_IDS = 2**19  # logits of the idle model: the library writes as many as the real model has
+ANY_OBJECT = '{"type":"object"}'
+GUIDES = {
+    "json_schema": "json_schema",
+    "regex": "regex",
+    "ebnf_grammar": "grammar",
+    "structural_tag": "structural_tags_config",
+}
+REASON_CHARACTERS = 300
+
+
+def structured_output(sampling: Sampling) -> Any:
+    """The library's StructuredOutputConfig of a request that has a guide."""
+    if sampling.guide_type == "json":
+        return genai.StructuredOutputConfig(json_schema=ANY_OBJECT)
+    return genai.StructuredOutputConfig(**{GUIDES[sampling.guide_type]: sampling.guide})
+
+
+class GuideCompiler:
+    """Compiles guides, one after another, for the pipeline that has the same tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """`tokenizer`: of a pipeline that followed a guide, so that its size counts."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "idle.xml")
+            openvino.save_model(_idle_model(), file)
+            self._weights = openvino.Tensor(np.fromfile(file.with_suffix(".bin"), np.uint8))
+            self._pipeline = genai.LLMPipeline(
+                file.read_text(), self._weights, tokenizer, "CPU", ATTENTION_BACKEND="SDPA"
+            )
+        self._thread = ThreadPoolExecutor(1, "guides")
+
+    def compile(self, config: Any) -> "Future[None]":
+        """Have the guide of a GenerationConfig compiled; the future raises RequestError."""
+        return self._thread.submit(self._compile, config.structured_output_config)
+
+    def _compile(self, guide: Any) -> None:
+        once = genai.GenerationConfig()
+        once.max_new_tokens, once.structured_output_config = 1, guide
+        try:
+            self._pipeline.generate(openvino.Tensor(np.zeros((1, 1), np.int64)), once)
+        except RuntimeError as error:
+            raise RequestError(f"{GUIDE}: OpenVINO cannot follow it: {_reason(error)}") from None
+
+    def close(self) -> None:
+        """Take no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The library's reason, without the place in its sources."""
+    text = str(error).strip().splitlines()[-1]
+    return text.rpartition(".cc:")[2].partition(": ")[2] or text[-REASON_CHARACTERS:]
+
+
+def _idle_model() -> openvino.Model:
+    """A model of the form that the library takes, with a state, whose logits are all 0."""
+    ids, mask, positions = (
+        _input(name, [-1, -1], np.int64) for name in ("input_ids", "attention_mask", "position_ids")
+    )
+    beams = _input("beam_idx", [-1], np.int32)
+    zeros = ops.multiply(ops.convert(ids, np.float32), ops.constant(np.float32(0)))
+    for unused in (mask, positions):
+        total = ops.reduce_sum(ops.convert(unused, np.float32), ops.constant([0, 1]), False)
+        zeros = ops.add(zeros, ops.multiply(total, ops.constant(np.float32(0))))
+    shape = ops.shape_of(ids)
+    logits = ops.broadcast(
+        ops.unsqueeze(zeros, ops.constant(2)),
+        ops.concat([shape, ops.constant(np.array([MOST_IDS], np.int64))], 0),
+    )
+    logits.output(0).get_tensor().set_names({"logits"})
+    kept = _state(zeros, shape, beams)
+    return openvino.Model([ops.result(logits)], [kept], [ids, mask, positions, beams], "idle")
+
+
+def _input(name: str, shape: list[int], dtype: Any) -> Any:
+    made = ops.parameter(shape, dtype, name=name)
+    made.output(0).get_tensor().set_names({name})
+    return made
+
+
+def _state(values: Any, shape: Any, beams: Any) -> Any:
+    """A cache as that of a model, [batch, 1, tokens, 1], which `values` are added to."""
+    info = util.VariableInfo()
+    info.data_shape = openvino.PartialShape([-1, 1, -1, 1])
+    info.data_type = openvino.Type.f32
+    info.variable_id = "past"
+    variable = util.Variable(info)
+    batch = ops.gather(shape, ops.constant([0]), ops.constant(0))
+    empty = ops.broadcast(
+        ops.constant(np.float32(0)),
+        ops.concat([batch, ops.constant(np.array([1, 0, 1], np.int64))], 0),
+    )
+    past = ops.gather(ops.read_value(empty, variable), beams, ops.constant(0))
+    new = ops.unsqueeze(ops.unsqueeze(values, ops.constant(1)), ops.constant(3))
+    return ops.assign(ops.concat([past, new], 2), variable)
