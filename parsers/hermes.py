@@ -9,6 +9,7 @@ The line ends beside the tags, and the one before <tool_call>, are the format's.
 object is complete is a call even if the end of the answer cuts off </tool_call>.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,10 @@ from trellis.parsers.structure import call_tags, calls
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 BEGINNINGS = Markers(f"\n{OPEN}", OPEN)
 KEY = "arguments"
+INSTRUCTIONS = f"""To call a function, answer with its name and arguments as JSON, in this form:
+{OPEN}
+{{"name": "...", "{KEY}": {{...}}}}
+{CLOSE}"""
 OTHERS = ("<function=", "<arg_key>")  # what other formats have between the same tags
 
 
@@ -50,6 +55,11 @@ def structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
     return calls(use, OPEN, tags, separator="\n")
 
 
+def written(name: str, arguments: str) -> str:
+    """See Format.written."""
+    return f'{OPEN}\n{{"name": {json.dumps(name)}, "{KEY}": {arguments}}}\n{CLOSE}'
+
+
 def recognises(source: str) -> bool:
     """See Format.recognises."""
     mentioned = OPEN in source and CLOSE in source and KEY in source
@@ -64,5 +74,7 @@ def load() -> Format:
         shown=frozenset({OPEN, CLOSE}),
         calls=True,
         structure=structure,
+        instructions=INSTRUCTIONS,
+        written=written,
         recognises=recognises,
     )

@@ -49,5 +49,7 @@ def chain(reasoning: Format, calls: Format) -> Format:
         calls=True,
         structure=structure,
         thoughts=reasoning.thoughts,
+        instructions=calls.instructions,
+        written=calls.written,
         recognises=lambda source: reasoning.recognises(source) and calls.recognises(source),
     )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from trellis.gateway.openai.errors import OpenAIError, bad
 from trellis.gateway.openai.fields import Sampling
 from trellis.gateway.openai.served import Served
-from trellis.gateway.openai.structure import Constraint, one_of, structural_tag
+from trellis.gateway.openai.structure import Constraint, structural_tag
 from trellis.gateway.openai.tools import ToolPlan
 from trellis.gateway.state import State
 from trellis.parsers import Format, Parser, Setup, ToolUse
+from trellis.parsers.structure import one_of, sequence
 from trellis.pipeline.decode import Detokenizer, SequenceText
 
 if TYPE_CHECKING:
@@ -91,9 +92,10 @@ async def plan_answer(
 
 def _behind_thoughts(form: Format, constraint: Constraint, prompt: str) -> Constraint:
     """The same constraint for what follows the model's thoughts."""
-    inner = constraint.as_format()
-    outer = form.behind_thoughts(inner, prompt)
-    return constraint if outer is inner else structural_tag(outer, constraint.param)
+    thoughts = form.thoughts(prompt)
+    if thoughts is None:
+        return constraint
+    return structural_tag(sequence(thoughts, constraint.as_format()), constraint.param)
 
 
 def _calls_or(form: Format, use: ToolUse, constraint: Constraint, prompt: str) -> Constraint:
@@ -101,8 +103,11 @@ def _calls_or(form: Format, use: ToolUse, constraint: Constraint, prompt: str) -
     calls = form.structure(replace(use, required=True), prompt)
     if calls is None:
         raise _not_held(form, constraint.param, "leave out tools")
-    outer = form.behind_thoughts(one_of([constraint.as_format(), calls]), prompt)
-    return structural_tag(outer, constraint.param)
+    thoughts = form.thoughts(prompt)
+    document = constraint.as_format()
+    if thoughts is not None:
+        document = sequence(thoughts, document)
+    return structural_tag(one_of(document, calls), constraint.param)
 
 
 async def _calls(

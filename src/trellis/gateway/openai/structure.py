@@ -33,7 +33,7 @@ class Constraint:
         """A JSON schema."""
         return cls("json_schema", _written(schema), param)
 
-    def as_format(self) -> dict[str, Any]:
+    def as_format(self) -> Mapping[str, Any]:
         """The same as a part of a structural tag."""
         match self.kind:
             case "regex":
@@ -155,11 +155,6 @@ def structural_tag(form: Mapping[str, Any], param: str) -> Constraint:
     """What a structural tag's format holds an answer to."""
     tag = {"type": "structural_tag", "format": form}
     return Constraint("structural_tag", _written(tag), param)
-
-
-def one_of(forms: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The format of a structural tag that one of these holds for."""
-    return forms[0] if len(forms) == 1 else {"type": "or", "elements": list(forms)}
 
 
 def _json_schema(schema: str | Schema, param: str) -> Constraint:
