@@ -86,6 +86,8 @@ def test_each_of_several_sequences_gets_its_own_ids_and_an_end(loaded: Loaded) -
         assert reasons[:-1] == [None] * (len(reasons) - 1)
         made = ids_of(events, first, sequence)
         assert reasons[-1] == ("length" if len(made) == 30 else "stop")
+        told = [token for event in of(events, first, sequence) for token in event.ids]
+        assert told == made + [EOS] * (reasons[-1] == "stop")
     assert len({tuple(ids_of(events, first, sequence)) for sequence in range(4)}) == 4
 
 
@@ -120,24 +122,26 @@ def test_penalties_and_min_tokens_are_heeded(loaded: Loaded) -> None:
 
 
 @ALL
-def test_a_stop_id_ends_an_answer_though_it_was_sent_and_then_cut_off(
+def test_a_stop_id_ends_an_answer_and_is_told_though_the_library_cuts_it_off(
     llm_api: Load, version: str
 ) -> None:
     loaded = llm_api(version, scripts=[{"after": 7, "ids": [50, 51, 52, 53]}])
     key = loaded.add([7], stop_token_ids=(52,))
     events = loaded.run()
     made = [token for event in of(events, key) for token in event.ids]
-    assert made == [50, 51]
+    assert made == [50, 51, 52]
     assert of(events, key)[-1].finish == "stop"
 
 
 @BOTH
-def test_the_end_id_is_kept_or_left_out_and_both_end_it(llm_api: Load, version: str) -> None:
+def test_the_end_id_is_told_whether_the_library_keeps_it_or_not(
+    llm_api: Load, version: str
+) -> None:
     loaded = llm_api(version, scripts=[{"after": 7, "ids": [50, 51]}])
     key = loaded.add([7])
     events = loaded.run()
     made = [token for event in of(events, key) for token in event.ids]
-    assert made == ([50, 51] if version == "1.2.1" else [50, 51, EOS])
+    assert made == [50, 51, EOS]
     assert of(events, key)[-1].finish == "stop"
 
 

@@ -30,6 +30,7 @@ class NewTokens:
         self._key = key
         self._max_tokens = sampling.max_tokens
         self._beams = sampling.beam_width > 1
+        self._end_ids = sampling.end_ids
         self._log_probs = sampling.log_probs
         self._top_log_probs = sampling.top_log_probs
         self._return_cached_tokens = sampling.return_cached_tokens
@@ -62,12 +63,14 @@ class NewTokens:
             self._ended.add(output.index)
             return Failure(self._key, TIMED_OUT)
         begin = self._taken[output.index]
-        ids = output.token_ids[begin:]  # empty if the library cut off an id that ended the answer
+        ids = output.token_ids[begin:]
         self._taken[output.index] = begin + len(ids)
         log_probs = self._logged(output, begin, ids) if self._log_probs else []
         finish = self._finish(output, bool(answer.finished))
         if finish == "stop" and ids[-1:] == [self._guide_end]:
             ids, log_probs = ids[:-1], log_probs[:-1]
+        if finish == "stop" and begin <= len(output.token_ids):
+            ids = [*ids, *self._left_out(output)]
         if finish is None and not ids:
             return None
         if finish is not None:
@@ -95,6 +98,19 @@ class NewTokens:
         if not last:
             return None
         return "length" if self._taken[output.index] >= self._max_tokens else "stop"
+
+    def _left_out(self, output: Any) -> list[int]:
+        """The id that ended a sequence, where the library left it out or cut it off again.
+
+        A stop word may end with it. Of several sequences the library tells only the last one's.
+        """
+        end = output.stop_reason
+        if end is None:  # it was the first, the library's `end_id`, unless this is not told
+            told = output.finish_reason is not None
+            sure = told or (len(self._end_ids) == 1 and self._guide_end == -1)
+            end = self._end_ids[0] if self._end_ids and sure else None
+        wanted = end in self._end_ids and output.token_ids[-1:] != [end]
+        return [int(end)] if end is not None and wanted else []
 
     def _logged(self, output: Any, begin: int, ids: list[int]) -> list[float]:
         """The log probability of each new id. Raises RequestError where the library has none."""
