@@ -129,6 +129,7 @@ def test_stop_token_ids_end_an_answer_whatever_end_id_says(
     assert texts == dict.fromkeys(texts, answer)
 
 
+@needs("min_tokens beside several ends")
 def test_min_tokens_holds_for_every_id_that_ends_an_answer(
     http: httpx.Client, tokenizer: Tokenizer, answer: str
 ) -> None:

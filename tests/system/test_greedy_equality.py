@@ -12,13 +12,10 @@ import tritonclient.grpc as triton
 
 from ranks.asked import PROMPTS
 from support.asking import ask, grpc_texts, stream
-from support.engines import needs
 from support.library import ENDING, Library, texts
 from trellis.server.process import Server
 
 MAX_TOKENS = 24
-
-pytestmark = needs("library of its own")
 
 
 @pytest.mark.promise("exact text")

@@ -13,12 +13,14 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from support.engines import ENGINE
 from support.serving import serve_demo
 from trellis.grpc_client import request_inputs
 from trellis.server.process import Server
 
 FLOOD = 200
 PLACES, QUEUE = 4, 6
+LONG = 1200 if ENGINE == "llmapi" else 600  # tokens: more than three seconds of the engine
 THINGS = ["apple", "river", "stone", "paper", "cloud", "horse", "table", "glass", "bread", "tiger"]
 SETTINGS = {
     "triton_max_batch_size": str(PLACES),
@@ -94,7 +96,7 @@ def test_who_waits_too_long_is_told_so_and_those_before_are_answered(small: Serv
         async with httpx.AsyncClient(base_url=small.settings.url, timeout=120) as client:
 
             async def one(number: int) -> httpx.Response:
-                sent = {"text_input": "Once", "max_tokens": 600, "end_id": -1}
+                sent = {"text_input": "Once", "max_tokens": LONG, "end_id": -1}
                 return await client.post("/v2/models/ensemble/generate", json=sent)
 
             return list(await asyncio.gather(*map(one, range(PLACES + 2))))

@@ -296,9 +296,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "beams with bad words": ("beam_width", {"beam_width": 2, "bad_words": ["x"]}),
     "beams and sequences": ("beam_width", {"beam_width": 2, "num_return_sequences": 2}),
     "length_penalty alone": ("length_penalty", {"length_penalty": 2.0}),
-    "presence_penalty beyond 2": ("presence_penalty", {"presence_penalty": 2.5}),
-    "frequency_penalty below -2": ("frequency_penalty", {"frequency_penalty": -2.5}),
 }
+if ENGINE != "llmapi":  # which takes any
+    REFUSED |= {
+        "presence_penalty beyond 2": ("presence_penalty", {"presence_penalty": 2.5}),
+        "frequency_penalty below -2": ("frequency_penalty", {"frequency_penalty": -2.5}),
+    }
 if ENGINE == "openvino":  # the others have both
     REFUSED |= {
         "embedding_bias": (

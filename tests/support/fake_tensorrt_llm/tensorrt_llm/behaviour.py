@@ -30,6 +30,7 @@ class Behaviour:
     orphans: bool = False  # workers stay when the process that started them is gone
     without_log_probs: bool = False  # tell the likeliest id's alone
     repeats: bool = False  # go on with what was said before
+    knows: tuple[tuple[int, ...], ...] = ()  # texts that it goes on with, too; with `repeats`
     scripts: tuple[Script, ...] = field(default=())
 
     @property
@@ -50,7 +51,8 @@ def read() -> Behaviour:
         Script(**{**script, "ids": tuple(script.get("ids", ()))})
         for script in values.pop("scripts", ())
     )
-    behaviour = Behaviour(**values, scripts=scripts)
+    knows = tuple(tuple(text) for text in values.pop("knows", ()))
+    behaviour = Behaviour(**values, scripts=scripts, knows=knows)
     assert behaviour.version in VERSIONS, behaviour.version
     return behaviour
 

@@ -40,7 +40,7 @@ class Sampler:
             [*ids, *made], self.vocab_size, self.eos, params["adapter"]
         )
         if BEHAVIOUR.repeats:
-            scores |= toy_model.repeated([*ids, *made])
+            scores |= toy_model.repeated([*ids, *made], BEHAVIOUR.knows)
         for token, weight in params["embedding_bias"] or ():
             scores[token] = scores.get(token, 0.0) + weight
         if self.heeds:

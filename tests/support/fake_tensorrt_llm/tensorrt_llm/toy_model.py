@@ -20,21 +20,26 @@ def logits(ids: Sequence[int], vocab_size: int, eos: int, adapter: int = 0) -> d
     return scores | {eos: draw.uniform(-4, 6)}
 
 
-def repeated(ids: Sequence[int]) -> dict[int, float]:
+def repeated(ids: Sequence[int], known: Sequence[Sequence[int]] = ()) -> dict[int, float]:
     """The id that followed these last ones before, as long a run of them as there is, and how sure.
+
+    `known`: other texts that they are looked for in.
 
     >>> repeated([5, 6, 7, 5, 6])
     {7: 40.0}
+    >>> repeated([8, 5, 6], [[8, 5, 6, 9]])
+    {9: 40.0}
     """
     found, longest = {}, 1
-    for at in range(len(ids) - 1, 1, -1):  # ids[at] may come next
-        run = 0
-        while run < min(at, LONGEST_RUN) and ids[at - 1 - run] == ids[-1 - run]:
-            run += 1
-        if run > longest:
-            found, longest = {int(ids[at]): SURE}, run
-        if run == LONGEST_RUN:
-            break
+    for text in (ids, *known):
+        for at in range(len(text) - 1, 1, -1):  # text[at] may come next
+            run = 0
+            while run < min(at, len(ids), LONGEST_RUN) and text[at - 1 - run] == ids[-1 - run]:
+                run += 1
+            if run > longest:
+                found, longest = {int(text[at]): SURE}, run
+            if run == LONGEST_RUN:
+                return found
     return found
 
 
