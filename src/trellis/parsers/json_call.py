@@ -2,6 +2,7 @@
 """Reading a call that is a JSON object: {"name": "f", "arguments": {...}}."""
 
 import json
+from collections.abc import Collection
 
 from trellis.parsers.reader import NotACallError, Reader, Steps
 from trellis.parsers.stepped import SteppedParser
@@ -15,10 +16,19 @@ class JsonCall:
     `name`, one of `arguments` with an object, and perhaps `id`, and `type` that says "function".
     """
 
-    def __init__(self, parser: SteppedParser, *arguments: str) -> None:
-        """`arguments`: the names of the key that has a call's arguments."""
+    def __init__(
+        self, parser: SteppedParser, *arguments: str, names: Collection[str] | None = None
+    ) -> None:
+        """What is read.
+
+        Args:
+            parser: Is told the call.
+            arguments: The names of the key that has a call's arguments.
+            names: The functions that may be called, where an object is no call else; None: any.
+        """
         self._parser = parser
         self._keys = arguments
+        self._names = names
         self._texts: dict[str, str] = {}
         self._early: list[str] = []  # arguments before the name
         self._has_arguments = False
@@ -66,17 +76,13 @@ class JsonCall:
 
     def _check_text(self, key: str) -> None:
         if key == "name":
-            self.check_name(self.name)
+            if not self.name or (self._names is not None and self.name not in self._names):
+                raise NotACallError
             self._parser.begin_call(self.name, self._texts.get("id", ""))
             self._parser.add_arguments("".join(self._early))
         elif key == "id":
             self._parser.set_call_id(self._texts["id"])
         elif key == "type" and self._texts[key] != "function":
-            raise NotACallError
-
-    def check_name(self, name: str) -> None:
-        """Raise NotACallError for a name that can't be a function's."""
-        if not name:
             raise NotACallError
 
 

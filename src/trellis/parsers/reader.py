@@ -64,6 +64,11 @@ class Reader:
         self._at = self._mark or 0
         self.unmark()
 
+    def back(self) -> None:
+        """Go back to where `mark` was called, and keep remembering that place."""
+        self.rewind()
+        self.mark()
+
     def more(self) -> Steps[bool]:
         """Whether any text is unread; waits for some."""
         while self._at == len(self._text):

@@ -26,7 +26,7 @@ class SteppedParser:
         self.reader = Reader()
         self._events: list[Event] = []
         self._held: list[Event] = []  # of a call that is not complete
-        self._calls = 0
+        self._number = 0
         self._open = False  # whether a call was begun and is not complete, in what was given
         self._given = False  # whether anything of this attempt was given
         self._steps = self._run()
@@ -76,7 +76,7 @@ class SteppedParser:
             yield from call
         except NotACallError:
             self._held.clear()
-            self._calls += self._open
+            self._number += self._open
             self._open = False
             self.reader.rewind()
             if not self._given:
@@ -87,7 +87,7 @@ class SteppedParser:
 
     def begin_call(self, name: str, call_id: str = "") -> None:
         """Tell a call; nothing of it is given before it is complete, unless it is constrained."""
-        self._tell(CallBegin(self._calls, name, call_id))
+        self._tell(CallBegin(self._number, name, call_id))
 
     def set_call_id(self, call_id: str) -> None:
         """Tell a call's id after its name; too late where the call was given already."""
@@ -97,12 +97,12 @@ class SteppedParser:
     def add_arguments(self, text: str) -> None:
         """Tell a piece of the call's arguments."""
         if text:
-            self._tell(CallArguments(self._calls, text))
+            self._tell(CallArguments(self._number, text))
 
     def end_call(self) -> None:
         """Tell that the call is complete, and give what was held of it."""
-        self._held.append(CallEnd(self._calls))
-        self._calls += 1
+        self._held.append(CallEnd(self._number))
+        self._number += 1
         self._give()
         self._open = False
 
