@@ -57,13 +57,44 @@ GENERATING: dict[str, st.SearchStrategy[Any]] = {
     "skip_special_tokens": BOOLEANS,
     "stop_token_ids": st.lists(st.integers(0, 49151), max_size=4) | st.none(),
     "bad_words": st.lists(TEXT, max_size=2) | st.none(),
-    "response_format": st.sampled_from([{"type": "text"}, None]),
     "logit_bias": st.sampled_from([{}, None]),
     "best_of": st.sampled_from([1, None]),
     "include_stop_str_in_output": st.sampled_from([False, None]),
     "priority": st.sampled_from([0, None]),
 }
 LENGTH = st.integers(1, MOST_TOKENS)
+SCHEMA: Body = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "unit": {"enum": ["C", "F"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+TOOLS: list[Body] = [
+    {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}},
+    {"type": "function", "function": {"name": "clock", "description": '안 "now"', "strict": True}},
+]
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+# Few of each kind: every one that is new is compiled.
+HELD: list[Body] = [
+    {},
+    {"response_format": {"type": "text"}},
+    {"response_format": None},
+    {"response_format": {"type": "json_object"}},
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}},
+    {"structured_outputs": {"regex": "[a-f]{2,9}"}},
+    {"structured_outputs": {"choice": ["Yes", "안녕 🙂", 'a "b"']}},
+    {"guided_grammar": 'root ::= "a" root | "b"'},
+]
+CALLING: list[Body] = [
+    {"tools": [], "tool_choice": "auto"},
+    {"tools": TOOLS, "tool_choice": "none"},
+    {"tools": TOOLS, "parallel_tool_calls": False},
+    {"tools": TOOLS, "tool_choice": "required"},
+    {"tools": TOOLS, "tool_choice": CLOCK},
+]
+# What does not go with a constraint.
+BESIDE = ("bad_words", "ignore_eos", "min_tokens")
+CONSTRAINED = 40  # tokens of an answer that is held to something: enough for some to end
 
 
 @dataclass(frozen=True)
@@ -104,6 +135,17 @@ def messages(draw: st.DrawFn) -> list[Body]:
     return made
 
 
+def held(body: Body, constraint: Body) -> Body:
+    """A body with what its answer is held to, long enough that some answers end."""
+    if not constraint:
+        return body
+    kept = {name: value for name, value in body.items() if name not in BESIDE}
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        if kept.get(name):
+            kept[name] = CONSTRAINED
+    return kept | constraint
+
+
 @st.composite
 def chats(draw: st.DrawFn) -> Asked:
     """A chat."""
@@ -114,12 +156,9 @@ def chats(draw: st.DrawFn) -> Asked:
     if not draw(st.integers(0, 4)):
         body["messages"] += [{"role": "assistant", "content": "So I say: one, t"}]
         body["continue_final_message"] = True
-    more: Body = {
-        "chat_template_kwargs": st.just({"tone": "kind"}),
-        "parallel_tool_calls": BOOLEANS,
-    }
-    more |= {"tools": st.just([]), "tool_choice": st.sampled_from(["none", "auto"])}
-    return Asked(CHAT, body | draw(_fields(GENERATING | HARMLESS | PENALTIES | more, 6)))
+    more: Body = {"chat_template_kwargs": st.just({"tone": "kind"})}
+    body |= draw(_fields(GENERATING | HARMLESS | PENALTIES | more, 6))
+    return Asked(CHAT, held(body, draw(st.sampled_from(HELD + CALLING))))
 
 
 @st.composite
@@ -143,7 +182,8 @@ def completions(draw: st.DrawFn) -> Asked:
     more: Body = {"add_special_tokens": BOOLEANS, "suffix": st.sampled_from(["", None])}
     if body["max_tokens"] == 0:
         more |= {"min_tokens": st.just(0)}
-    return Asked(COMPLETIONS, body | draw(_fields(GENERATING | HARMLESS | PENALTIES | more, 6)))
+    body |= draw(_fields(GENERATING | HARMLESS | PENALTIES | more, 6))
+    return Asked(COMPLETIONS, held(body, draw(st.sampled_from(HELD))))
 
 
 @st.composite
@@ -163,9 +203,19 @@ def responses(draw: st.DrawFn) -> Asked:
     }
     if draw(st.booleans()):
         body["include"] = [LOG_PROBS]
-    more: Body = {"instructions": TEXT, "parallel_tool_calls": BOOLEANS, "tools": st.just([])}
-    more |= {"text": st.just({"format": {"type": "text"}}), "truncation": st.just("disabled")}
-    return Asked(RESPONSES, body | draw(_fields(HARMLESS | PENALTIES | more, 5)))
+    more: Body = {"instructions": TEXT, "truncation": st.just("disabled")}
+    body |= draw(_fields(HARMLESS | PENALTIES | more, 5))
+    flat = [{"type": "function", **tool["function"]} for tool in TOOLS]
+    form = {"type": "json_schema", "name": "n", "schema": SCHEMA}
+    constraint: list[Body] = [
+        {},
+        {"text": {"format": {"type": "text"}}},
+        {"text": {"format": {"type": "json_object"}}},
+        {"text": {"format": form}},
+        {"tools": flat, "tool_choice": "required"},
+        {"tools": flat, "tool_choice": {"type": "function", "name": "clock"}},
+    ]
+    return Asked(RESPONSES, held(body, draw(st.sampled_from(constraint))))
 
 
 VALID = st.one_of(chats(), completions(), responses())

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 import httpx
+import jsonschema
 import psutil
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -13,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from fuzz.fuzzed_server import FuzzedServer
 from fuzz.judged import SECONDS, send_all
-from fuzz.openai_bodies import Asked
+from fuzz.openai_bodies import SCHEMA, Asked
 from fuzz.openai_faults import Faulty
 from support.openai_api import CHAT, COMPLETIONS, MODEL, RESPONSES, joined, plain, user
 
@@ -29,7 +30,7 @@ ERROR = {"message", "type", "param", "code"}
 # What OpenAI's own answers have, though the client's types do not.
 UNTYPED = ("store", "bytes")
 # What differs between two answers to one request.
-OWN = ("id", "created", "created_at", "item_id")
+OWN = ("id", "created", "created_at", "item_id", "call_id")
 
 
 class OpenAIJudge:
@@ -71,6 +72,7 @@ class OpenAIJudge:
         whole = client.post(asked.path, json=asked.body)
         assert whole.status_code == 200, whole.text
         answer = _read(WHOLE[asked.path], whole.content)
+        _check_held(asked, answer)
         options: dict[str, Any] = {"stream": True}
         if asked.path != RESPONSES:
             usage = {"include_usage": True, "continuous_usage_stats": len(whole.content) % 2 == 0}
@@ -106,6 +108,28 @@ class OpenAIJudge:
             assert (error["param"] or "").startswith(fault.param), error
             assert error["message"].startswith(f"{error['param']}: "), error
         self.kinds[f"{fault.kind}: {response.status_code}"] += 1
+
+
+def _check_held(asked: Asked, answer: dict[str, Any]) -> None:
+    """What an answer is held to holds, unless the answer was cut off."""
+    if asked.path == RESPONSES:
+        return  # the constraints are those of chats
+    if asked.body.get("echo"):
+        return
+    form = asked.body.get("response_format") or {}
+    for choice in answer["choices"]:
+        if choice["finish_reason"] == "length" or asked.body.get("stop"):
+            continue
+        message = choice.get("message", {"content": choice.get("text")})
+        if form.get("type") == "json_object":
+            assert isinstance(json.loads(message["content"]), dict)
+        elif form.get("type") == "json_schema":
+            jsonschema.validate(json.loads(message["content"]), SCHEMA)
+        if asked.body.get("tool_choice") not in (None, "auto", "none"):
+            assert choice["finish_reason"] == "tool_calls"
+            for call in message["tool_calls"]:
+                schema = SCHEMA if call["function"]["name"] == "weather" else {"type": "object"}
+                jsonschema.validate(json.loads(call["function"]["arguments"]), schema)
 
 
 def _pids(server: FuzzedServer) -> set[int]:
@@ -166,11 +190,15 @@ def _events(path: str, content: bytes) -> list[dict[str, Any]]:
 def _check_response(answer: dict[str, Any], events: list[dict[str, Any]]) -> None:
     """The last event has the whole answer, and deltas add up to its text."""
     assert [each["sequence_number"] for each in events] == list(range(len(events)))
-    deltas = [each for each in events if each["type"] == "response.output_text.delta"]
-    assert all(each["delta"] or each["logprobs"] for each in deltas)
-    part = answer["output"][0]["content"][0]
-    assert "".join(each["delta"] for each in deltas) == part["text"]
-    assert [found for each in deltas for found in each["logprobs"]] == part["logprobs"]
+    grown: dict[int, str] = {}
+    for each in events:
+        if each["type"].endswith(".delta"):
+            assert each["delta"] or each["logprobs"]
+            place = each["output_index"]
+            grown[place] = grown.get(place, "") + each["delta"]
+    for place, item in enumerate(answer["output"]):
+        text = item["content"][0]["text"] if "content" in item else item["arguments"]
+        assert grown.get(place, "") == text
     assert _common(events[-1]["response"]) == _common(answer)
 
 

@@ -55,15 +55,34 @@ def joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
         assert chunk["choices"] or chunk["usage"], chunk
         for each in chunk["choices"]:
             delta = each.get("delta", {"content": each.get("text")})
-            text = delta.get("content") or ""
-            assert text or each["logprobs"] or each["finish_reason"], chunk
-            fresh = {"text": "", "logprobs": None, "finish_reason": None}
-            made = choices.setdefault(each["index"], fresh)
+            text, calls = delta.get("content") or "", delta.get("tool_calls", [])
+            thoughts = delta.get("reasoning_content", "")
+            something = text or calls or thoughts
+            assert something or each["logprobs"] or each["finish_reason"], chunk
+            made = choices.setdefault(each["index"], _fresh())
             assert made["finish_reason"] is None, "a chunk after the last"
             made["text"] += text
+            made["reasoning"] += thoughts
+            _add_calls(made["calls"], calls)
             made["finish_reason"] = each["finish_reason"]
             _add(made, each["logprobs"])
     return {"choices": [choices[index] for index in sorted(choices)], "usage": usage}
+
+
+def _fresh() -> dict[str, Any]:
+    return {"text": "", "reasoning": "", "calls": [], "logprobs": None, "finish_reason": None}
+
+
+def _add_calls(made: list[dict[str, str]], deltas: list[dict[str, Any]]) -> None:
+    for delta in deltas:
+        function = delta["function"]
+        if delta["index"] == len(made):
+            assert delta["type"] == "function"
+            assert delta["id"]
+            made.append({"name": function["name"], "arguments": ""})
+        else:
+            assert set(delta) == {"index", "function"}, "only the first has a name and an id"
+        made[delta["index"]]["arguments"] += function["arguments"]
 
 
 def _add(made: dict[str, Any], logprobs: dict[str, Any] | None) -> None:
@@ -80,12 +99,20 @@ def plain(answer: dict[str, Any]) -> dict[str, Any]:
     """A whole answer in the form of `joined`."""
     choices = []
     for each in answer["choices"]:
-        text = each["text"] if "text" in each else each["message"]["content"]
+        message = each.get("message", {"content": each.get("text")})
+        calls = message.get("tool_calls", [])
+        assert message["content"] is not None or calls
         logprobs = each["logprobs"]
         if logprobs is not None:
             logprobs = {name: v for name, v in logprobs.items() if isinstance(v, list)}
-        finish = each["finish_reason"]
-        choices.append({"text": text, "logprobs": logprobs, "finish_reason": finish})
+        made = {
+            "text": message["content"] or "",
+            "reasoning": message.get("reasoning_content", ""),
+            "calls": [call["function"] for call in calls],
+            "logprobs": logprobs,
+            "finish_reason": each["finish_reason"],
+        }
+        choices.append(made)
     return {"choices": choices, "usage": answer["usage"]}
 
 

@@ -32,6 +32,27 @@ QUESTION = "Say hello in Korean and name three emoji."
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Seoul", "Lima"]}, "days": {"type": "integer"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+FORM = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA, "strict": True}}
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}},
+    {"type": "function", "function": {"name": "clock", "description": "The time"}},
+]
+NAMED = {"type": "function", "function": {"name": "weather"}}
+CALL = {"name": "weather", "arguments": '{"city": "Lima"}'}
+CALLED: list[dict[str, Any]] = [
+    {
+        "role": "assistant",
+        "tool_calls": [{"id": "call00001", "type": "function", "function": CALL}],
+    },
+    {"role": "tool", "tool_call_id": "call00001", "content": "sunny"},
+]
+
 # What both ways and both forms (whole and stream) must answer alike.
 CHATS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -52,6 +73,27 @@ CHATS: dict[str, dict[str, Any]] = {
     "max_completion_tokens": {"max_tokens": None, "max_completion_tokens": 3},
     "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]},
     "a system message": {"messages": [{"role": "system", "content": "Be brief."}, *user("Hi")]},
+    "a schema": {"response_format": FORM, "max_tokens": 60},
+    "a schema and log probabilities": {"response_format": FORM, "logprobs": True},
+    "an object": {"response_format": {"type": "json_object"}, "seed": 5, "temperature": 1},
+    "a choice": {"structured_outputs": {"choice": ["no way", "yes, 안녕"]}, "n": 2},
+    "an expression": {"guided_regex": "[a-z]{3} [0-9]{3}", "seed": 5, "temperature": 1},
+    "a grammar": {"guided_grammar": 'root ::= "a" root | "b"'},
+    "calls that may be": {"tools": TOOLS, "max_tokens": 40},
+    "calls that must be": {"tools": TOOLS, "tool_choice": "required", "max_tokens": 90},
+    "a call that must be": {"tools": TOOLS, "tool_choice": NAMED, "max_tokens": 60},
+    "a call cut off": {"tools": TOOLS, "tool_choice": NAMED, "max_tokens": 12},
+    "a call with log probabilities": {
+        "tools": TOOLS,
+        "tool_choice": NAMED,
+        "max_tokens": 60,
+        "logprobs": True,
+    },
+    "a call or a document": {"tools": TOOLS, "response_format": FORM, "max_tokens": 60},
+    "an answer after a call": {
+        "tools": TOOLS,
+        "messages": [*user(QUESTION), *CALLED],
+    },
     "harmless fields": {
         "user": "me",
         "metadata": {"a": "b"},
@@ -87,9 +129,12 @@ WRONG: dict[str, Any] = {
     "top_logprobs": [2, 21, -1],
     "logit_bias": [{"x": 1}, {"999999": 1}, {"1": 101}, [1], {"1": 1}],
     "stop_token_ids": [[-1], [10**7], 5],
-    "tools": [[{"type": "function", "function": {"name": "f"}}]],
-    "tool_choice": ["required"],
-    "response_format": [{"type": "json_object"}],
+    "tools": [{}, "f"],
+    "tools[0].function": [[{"type": "function"}]],
+    "tool_choice": ["required", {"type": "function", "function": {"name": "f"}}],
+    "response_format": ["json_object"],
+    "response_format.type": [{"type": "xml"}],
+    "functions": [[{"name": "f"}]],
     "modalities": [["text", "audio"]],
     "store": [True],
     "stream_options": [{"include_usage": True}],

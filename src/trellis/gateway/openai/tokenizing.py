@@ -11,7 +11,9 @@ from trellis.gateway.openai.endpoint import Endpoint, send_json
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import Fields, read_fields
 from trellis.gateway.openai.messages import Messages, chat_prompt, text_ids
+from trellis.gateway.openai.parsing import check_tools
 from trellis.gateway.openai.served import find_served
+from trellis.gateway.openai.tools import Tools, plan_tools
 from trellis.gateway.sending import Client, Scope
 from trellis.panics import guarded
 
@@ -26,6 +28,7 @@ class TokenizeRequest(Fields):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: Tools | None = None
     return_token_strs: bool | None = None
 
 
@@ -46,7 +49,11 @@ class Tokenize(Endpoint):
         if (asked.prompt is None) == (asked.messages is None):
             raise bad("prompt", "send either prompt or messages")
         served = await find_served(self.state, asked.model)
+        if asked.tools and asked.messages is None:
+            raise bad("tools", "only means something with messages; leave it out")
         if asked.messages is not None:
+            tools = plan_tools(asked.tools, None, None)
+            check_tools(served, tools)
             continued = bool(asked.continue_final_message)
             begins = asked.add_generation_prompt
             _, ids = await chat_prompt(
@@ -56,6 +63,7 @@ class Tokenize(Endpoint):
                 not continued if begins is None else begins,
                 continued,
                 asked.chat_template_kwargs,
+                tools=tools.shown,
             )
         else:
             bare = asked.add_special_tokens is False
