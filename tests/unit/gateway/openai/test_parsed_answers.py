@@ -1,0 +1,134 @@
+"""Answers that are parsed: chunks add up to the whole, however tokens fall."""
+
+import json
+from types import MappingProxyType
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.byte_tokenizer import ByteTokenizer
+from support.hypothesis_profiles import examples
+from support.openai_api import joined, plain
+from trellis.gateway.openai.chat import ChatRequest
+from trellis.gateway.openai.chat_writer import ChatWriter
+from trellis.gateway.openai.choices import Choice, Piece, Usage
+from trellis.gateway.openai.parsing import Parsing
+from trellis.gateway.openai.response_writer import ResponseWriter
+from trellis.gateway.openai.responses import ResponsesRequest
+from trellis.parsers import Setup
+from trellis.parsers.registry import load
+from trellis.pipeline.decode import Detokenizer
+
+TOKENIZER = ByteTokenizer()
+TEXTS = Detokenizer.of(TOKENIZER)
+FORMAT = load("think+hermes")
+CALL = '<tool_call>\n{"name": "f", "arguments": {"a": "안녕 <b>"}}\n</tool_call>'
+TEXT = st.lists(
+    st.sampled_from(
+        [
+            CALL,
+            "<think>\nHm 🙂\n</think>\n\n",
+            "<tool_call>",
+            "</tool_call>",
+            '{"name":',
+            "\n",
+            "So, ",
+            CALL[:30],
+        ]
+    )
+    | st.text(max_size=6),
+    max_size=6,
+).map("".join)
+CUTS = st.lists(st.integers(0, 400), max_size=6)
+
+
+def choice(constrained: bool) -> Choice:
+    parsing = Parsing(FORMAT, Setup(constrained=constrained))
+    text = parsing.text(TEXTS, TOKENIZER, None)
+    return Choice(0, text, TOKENIZER, [1], parser=parsing.parser())
+
+
+def pieces(made: Choice, data: bytes, cuts: list[int], finish: str) -> list[Piece]:
+    ends = sorted({min(cut, len(data)) for cut in cuts})
+    parts = [list(data[a:b]) for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
+    last = [1, parts[-1], True, 0, {"finish_reason": finish}]
+    return [made.read(event) for event in [*([1, ids] for ids in parts[:-1]), last]]
+
+
+class NoUsage:
+    def usage(self) -> Usage:
+        return Usage()
+
+
+def writer(include_reasoning: bool = True) -> ChatWriter:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    asked = ChatRequest.model_validate(
+        {
+            **body,
+            "stream_options": {"include_usage": True},
+            "include_reasoning": include_reasoning,
+        }
+    )
+    return ChatWriter("chatcmpl-1", asked, cast(Any, NoUsage()))
+
+
+@settings(max_examples=examples(400))
+@given(TEXT, CUTS, st.booleans(), st.sampled_from(["stop", "length"]))
+def test_a_chat_s_chunks_add_up_to_the_whole(
+    text: str, cuts: list[int], constrained: bool, finish: str
+) -> None:
+    data = text.encode()
+    made, at_once = choice(constrained), choice(constrained)
+    writing = writer()
+    sent = b"".join(writing.piece(made, each) for each in pieces(made, data, cuts, finish))
+    sent += writing.end(Usage())
+    *chunks, done = sent.decode().removesuffix("\n\n").split("\n\n")
+    assert done == "data: [DONE]"
+    (whole,) = pieces(at_once, data, [], finish)
+    answer = json.loads(writer().whole([at_once], [whole], Usage()))
+    assert joined([json.loads(each.removeprefix("data: ")) for each in chunks]) == plain(answer)
+    called = bool(answer["choices"][0]["message"].get("tool_calls"))
+    expected = "tool_calls" if called and finish == "stop" else finish
+    assert answer["choices"][0]["finish_reason"] == expected
+
+
+@settings(max_examples=examples(200))
+@given(TEXT, CUTS)
+def test_a_response_s_events_add_up_to_the_whole(text: str, cuts: list[int]) -> None:
+    asked = ResponsesRequest(model="m", input="x")
+    made, at_once = choice(False), choice(False)
+    streamed, whole = ResponseWriter("1", asked), ResponseWriter("1", asked)
+    for each in pieces(made, text.encode(), cuts, "stop"):
+        streamed.piece(made, each)
+    last = streamed.end(Usage()).decode().strip().rsplit("data: ", 1)[1]
+    (piece,) = pieces(at_once, text.encode(), [], "stop")
+    answer = json.loads(whole.whole([at_once], [piece], Usage()))
+    assert without_ids(json.loads(last)["response"]["output"]) == without_ids(answer["output"])
+
+
+def without_ids(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: item[name] for name in item if name != "call_id"} for item in items]
+
+
+def test_thoughts_are_left_out_where_they_are_not_wanted() -> None:
+    made = choice(False)
+    (piece,) = pieces(made, b"<think>\nHm.\n</think>\n\nYes.", [], "stop")
+    for wanted, names in ((True, {"reasoning_content"}), (False, set[str]())):
+        answer = json.loads(writer(wanted).whole([made], [piece], Usage()))
+        message = answer["choices"][0]["message"]
+        assert message["content"] == "Yes."
+        assert set(message) - {"role", "content", "refusal"} == names
+        chunk = writer(wanted).piece(made, piece)
+        assert (b"Hm." in chunk) == wanted
+
+
+@pytest.mark.parametrize(("skip", "text"), [(None, "a<think>b"), (False, "<end>a<think>b<end>")])
+def test_of_special_tokens_a_parser_sees_its_own(skip: bool | None, text: str) -> None:
+    class Special(ByteTokenizer):
+        special_tokens = MappingProxyType({1: b"<think>", 2: b"<end>"})
+
+    tokenizer = Special()
+    made = Parsing(FORMAT, Setup()).text(Detokenizer.of(tokenizer), tokenizer, skip)
+    assert made.add([2, ord("a"), 1, ord("b"), 2], ended=True) == text
