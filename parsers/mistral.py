@@ -18,17 +18,7 @@ from trellis.parsers.markers import Markers
 from trellis.parsers.python_literal import read_separated, read_word
 from trellis.parsers.reader import NotACallError, Steps
 from trellis.parsers.stepped import SteppedParser
-from trellis.parsers.structure import (
-    Structure,
-    arguments,
-    call_tags,
-    calls,
-    constant,
-    one_of,
-    regex,
-    sequence,
-    tag,
-)
+from trellis.parsers.structure import arguments, call_tags, calls, tag
 
 OPEN, CALL_ID, ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 BEGINNINGS = Markers(OPEN)
@@ -87,9 +77,10 @@ def structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
         return None
     items = call_tags(use, lambda name: f'{{"name": {name}, "{KEY}": ', end="}")
     only_calls = ToolUse(use.tools, required=True, parallel=use.parallel)
-    listed = sequence(regex(r" ?\["), calls(only_calls, "{", items, separator=", "), constant("]"))
-    named: list[Structure] = [tag(tool.name + ARGS, arguments(tool), "") for tool in use.tools]
-    return calls(use, OPEN, [tag(OPEN, one_of(listed, *named), "")], separator="")
+    listed = calls(only_calls, "{", items, separator=", ")
+    lists = [tag(f"{OPEN}{space}[", listed, "]") for space in ("", " ")]
+    named = [tag(f"{OPEN}{tool.name}{ARGS}", arguments(tool), "") for tool in use.tools]
+    return calls(use, OPEN, [*lists, *named], separator="")
 
 
 def recognises(source: str) -> bool:

@@ -12,6 +12,7 @@ from trellis.engine_files.engine_folder import CHECKPOINT_ENGINES, EngineFolder,
 from trellis.errors import TrellisError
 from trellis.files import CopyMode
 from trellis.repository.assemble import AssemblyError, Plan, assemble, find_tokenizer_dir
+from trellis.repository.parser_formats import find_parser
 from trellis.repository.template import parse_substitutions
 from trellis.repository.tokenizer_type import find_type
 
@@ -44,6 +45,14 @@ def main(
         str,
         typer.Option("--hooks", help="a file of your own: prompt(text), answer(text) or Answer"),
     ] = "",
+    parser: Annotated[
+        str,
+        typer.Option(
+            "--parser",
+            help="formats of tool calls and thoughts: think+hermes, none, the path of a file;"
+            " default: by the tokenizer's chat template",
+        ),
+    ] = "",
     tp: Annotated[
         str, typer.Option("--tp", help="tensor parallel size (engines vllm and llmapi)")
     ] = "",
@@ -63,11 +72,13 @@ def main(
         tokenizer_type, type_file = find_type(tokenizer)
         given = Path(tokenizer_dir) if tokenizer_dir else None
         found = read_engine(engine, backend, trtllm)
+        folder = find_tokenizer_dir(tokenizer_type, engine, given)
         plan = Plan(
             engine=found,
             tokenizer_type=tokenizer_type,
-            tokenizer_dir=find_tokenizer_dir(tokenizer_type, engine, given),
+            tokenizer_dir=folder,
             type_file=type_file,
+            parser=find_parser(parser, folder),
             hooks=Path(hooks) if hooks else None,
             settings=parse_substitutions(settings) | parallel_sizes(found, tp, pp),
             copy=copy_mode(engine_copy),
@@ -86,7 +97,7 @@ def main(
     what = plan.engine.trtllm or plan.engine.engine_type
     print(
         f"{model_repo}: {about}{state} (engine {engine}: {what}; tokenizer {tokenizer_type} from"
-        f" {plan.tokenizer_dir})"
+        f" {plan.tokenizer_dir}; parser {plan.parser})"
     )
 
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Format objects of xgrammar's structural tags, of which a format's `structure` is made.
-
-Only kinds that every engine's release of xgrammar has.
-"""
+"""Format objects of xgrammar's structural tags, of which a format's `structure` is made."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

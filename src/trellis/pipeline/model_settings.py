@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from trellis.errors import TrellisError
 
 if TYPE_CHECKING:
+    from trellis.parsers import Format
     from trellis.tokenizers import Tokenizer
 
 # Parameters with this prefix are options of the tokenizer_type: `tokenizer.add_bos_token`.
@@ -104,6 +105,11 @@ class ModelSettings:
         """Where an assembled model has the tokenizer_types."""
         return self.folder / "trellis" / "data" / "tokenizers"
 
+    @property
+    def parsers_folder(self) -> Path:
+        """Where an assembled model has the formats of tool calls and thoughts."""
+        return self.folder / "trellis" / "data" / "parsers"
+
     def tokenizer_options(self) -> dict[str, str]:
         """The options meant for the tokenizer_type; those left empty keep its defaults."""
         options = {
@@ -125,3 +131,15 @@ def load_tokenizer(settings: ModelSettings) -> "Tokenizer":
         settings.tokenizer_options(),
         types if types.is_dir() else None,
     )
+
+
+def load_parser(settings: ModelSettings) -> "Format | None":
+    """The format that the parameter `parser` names, None where it names none.
+
+    Raises ParserError for one that is not there or can't be loaded.
+    """
+    from trellis.parsers.registry import load
+
+    names = settings.text("parser", "")
+    folder = settings.parsers_folder
+    return load(names, folder if folder.is_dir() else None) if names else None

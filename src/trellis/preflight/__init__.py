@@ -20,7 +20,7 @@ from trellis.preflight.engine import (
     check_world_size,
 )
 from trellis.preflight.gpus import check_gpus
-from trellis.preflight.hooks import check_hooks
+from trellis.preflight.hooks import check_hooks, check_parser
 from trellis.preflight.library import LIBRARIES, check_library, find_library
 from trellis.preflight.machine import (
     Listening,
@@ -104,6 +104,7 @@ def _model(
     yield from check_large_files(repository)
     yield from check_vocabulary(repository)
     yield from check_hooks(repository)
+    yield from check_parser(repository)
     if repository.engine is not None:
         yield from _trtllm(repository, world_size, here)
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks: the file can be imported by the Python that will serve, and has what it needs."""
+"""Files of the user's own that the Python that will serve has to load: hooks, and parsers."""
 
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +23,18 @@ except Exception as error:
     sys.exit(str(error))
 """
 
+LOAD_PARSER = """
+import sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+sys.path.insert(0, str(folder))
+from trellis.pipeline.model_settings import ModelSettings, load_parser
+try:
+    load_parser(ModelSettings("postprocessing", folder, {"parser": sys.argv[2]}, {}, 1))
+except Exception as error:
+    sys.exit(str(error))
+"""
+
 
 def check_hooks(repository: Repository) -> Iterator[Check]:
     """One check where there are hooks; each model has the file."""
@@ -30,15 +42,26 @@ def check_hooks(repository: Repository) -> Iterator[Check]:
     folders = [folder for folder in folders if (folder / FILE).is_file()]
     if not folders:
         return
-    found = next(filter(None, (_error(repository.python, str(folder)) for folder in folders)), "")
+    errors = (_error(repository.python, LOAD_HOOKS, str(folder)) for folder in folders)
+    found = next(filter(None, errors), "")
     remedy = "correct your file and make the repository again with HOOKS=" if found else ""
     yield Check("hooks", found or NAME, "a file that can be imported", not found, remedy)
 
 
-def _error(python: str, folder: str) -> str:
-    """Why the hooks in a folder cannot be used; '' if they can."""
+def check_parser(repository: Repository) -> Iterator[Check]:
+    """One check where the model's answers are parsed for tool calls and thoughts."""
+    names = repository.parameter("postprocessing", "parser")
+    if not names:
+        return
+    found = _error(repository.python, LOAD_PARSER, str(repository.version("postprocessing")), names)
+    remedy = "make the repository again with another PARSER=, or PARSER=none" if found else ""
+    yield Check("parser", found or names, "formats that can be loaded", not found, remedy)
+
+
+def _error(python: str, code: str, *arguments: str) -> str:
+    """The last line of what a few lines of Python say as they fail; '' if they do not."""
     try:
-        command = [python, "-B", "-c", LOAD_HOOKS, folder]
+        command = [python, "-B", "-c", code, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{error}"

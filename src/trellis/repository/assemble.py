@@ -41,8 +41,10 @@ from trellis.repository.manifest import (
 )
 from trellis.repository.model_config import parse_config
 from trellis.repository.model_configs import SOURCES, model_configs
+from trellis.repository.parser_formats import NO_PARSER, ParserFormats
 
 TYPES = data_folder("tokenizers")
+FORMATS = data_folder("parsers")
 # The parts of the package that an assembled model runs; `tensorrt_llm` runs `engine_host` too.
 CARRIED = (
     "__init__.py",
@@ -52,6 +54,7 @@ CARRIED = (
     "panics.py",
     "contract",
     "tokenizers",
+    "parsers",
     "pipeline",
     "ipc",
     "triton_models",
@@ -75,6 +78,7 @@ class Plan:
     tokenizer_type: str
     tokenizer_dir: Path
     type_file: Path | None = None  # a tokenizer_type of the user's own
+    parser: ParserFormats = NO_PARSER
     hooks: Path | None = None  # a file of the user's own, see pipeline/hooks.py
     settings: Mapping[str, str] = field(default_factory=dict)  # placeholders set by hand
     copy: CopyMode = "link"  # how the engine's files come into the repository
@@ -158,7 +162,12 @@ def assemble(plan: Plan, target: Path) -> Assembly:
         raise AssemblyError(f"MOUNT={plan.mount}: give an absolute path, such as /{plan.mount}")
     settings = {**plan.settings, **adapters_setting(plan.adapters)}
     texts, notes = model_configs(
-        plan.engine, plan.tokenizer_type, settings, plan.mount or target.absolute(), plan.name
+        plan.engine,
+        plan.tokenizer_type,
+        settings,
+        plan.mount or target.absolute(),
+        plan.name,
+        plan.parser.names,
     )
     _check_clash(plan, target, texts, made or {})
     return Assembly(_make(plan, folder, texts, made), (*plan.engine.notes, *notes))
@@ -244,7 +253,7 @@ def _build(plan: Plan, staging: Path, target: Path, texts: Mapping[str, str]) ->
 
 
 def _add_python(model: str, version: Path, plan: Plan) -> None:
-    """Code, the tokenizer_types and the tokenizer's files of one Python part."""
+    """Code, tokenizer_types, formats and the tokenizer's files of one Python part."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.json")
     shutil.copytree(SOURCES / model / "1", version, dirs_exist_ok=True, ignore=ignore)
     package = version / "trellis"
@@ -255,10 +264,12 @@ def _add_python(model: str, version: Path, plan: Plan) -> None:
             shutil.copytree(source, package / name, ignore=ignore)
         else:
             shutil.copy(source, package / name)
-    types = package / "data" / "tokenizers"
-    shutil.copytree(TYPES, types, ignore=ignore)
-    if plan.type_file is not None:
-        shutil.copy(plan.type_file, types / plan.type_file.name)
+    own = (plan.type_file,) if plan.type_file is not None else ()
+    for shipped, added in ((TYPES, own), (FORMATS, plan.parser.files)):
+        data = package / "data" / shipped.name
+        shutil.copytree(shipped, data, ignore=ignore)
+        for file in added:
+            shutil.copy(file, data / file.name)
     if plan.hooks is not None:
         shutil.copyfile(plan.hooks, version / FILE)
     files = version / "tokenizer"

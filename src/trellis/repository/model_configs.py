@@ -56,22 +56,23 @@ def model_configs(
     settings: Mapping[str, str],
     mount: Path,
     name: str = ENSEMBLE,
+    parser: str = "",
 ) -> tuple[Texts, list[str]]:
     """The text of each config.pbtxt, by the part of the model that it is of, and notes.
 
     The notes are on settings that were not simply used. `mount` is where the repository will be
-    served from, absolute; `name` is the model's. Raises TemplateError for a setting that no part
-    has or a value of the wrong type.
+    served from, absolute; `name` is the model's, `parser` names the formats of its calls. Raises
+    TemplateError for a setting that no part has or a value of the wrong type.
     """
-    texts, notes = _configs(engine, tokenizer_type, settings, mount / served_as(ENGINE, name))
+    values = {**_found(engine, tokenizer_type), "parser": parser}
+    texts, notes = _configs(engine, values, settings, mount / served_as(ENGINE, name))
     return _named(texts, name), notes
 
 
 def _configs(
-    engine: EngineFolder, tokenizer_type: str, settings: Mapping[str, str], place: Path
+    engine: EngineFolder, values: dict[str, str], settings: Mapping[str, str], place: Path
 ) -> tuple[Texts, list[str]]:
-    """The texts of the plain model; `place`: of the engine's own part."""
-    values = _found(engine, tokenizer_type)
+    """The texts of the plain model; `values`: what was found, `place`: of the engine's own part."""
     if engine.trtllm is not None:
         return _trtllm(engine.trtllm, values, settings, place)
     templates = {model: read_template(SOURCES, model) for model in MODELS}

@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 from trellis.pipeline.hooks import FILE
-from trellis.preflight.hooks import _error
+from trellis.preflight.hooks import LOAD_HOOKS, _error
 
 
 def error_of(folder: Path, text: str, python: str = sys.executable) -> str:
     (folder / FILE).parent.mkdir(parents=True)
     (folder / FILE).write_text(text)
-    return _error(python, str(folder))
+    return _error(python, LOAD_HOOKS, str(folder))
 
 
 def test_a_file_that_can_be_imported_has_no_error(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from trellis.preflight.engine import check_heads, check_ids, compare_vocabularie
 from trellis.preflight.machine import check_shared_memory
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.model_config import parameters, parse_config
+from trellis.repository.named_file import NamedFileError
 from trellis.repository.template import fill, placeholders_in
-from trellis.repository.tokenizer_type import TokenizerTypeError, find_type
+from trellis.repository.tokenizer_type import find_type
 from trellis.server.ports import free_ports
 
 TEMPLATES = ROOT / "model_repo_src"
@@ -798,7 +799,7 @@ def test_a_type_of_ones_own_is_found_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TokenizerTypeError, match=r"no mine\.py in this folder"):
+    with pytest.raises(NamedFileError, match=r"no mine\.py in this folder"):
         find_type("mine")
     (tmp_path / "mine.py").touch()
     assert find_type("mine") == ("mine", Path("mine.py"))
