@@ -7,7 +7,7 @@ format is written down as a plain sequence of steps, and what it gives can't dep
 
 import re
 from collections.abc import Callable, Generator
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from trellis.parsers.json_scan import JsonScanner
 from trellis.parsers.markers import Markers
@@ -17,10 +17,16 @@ Steps = Generator[None, None, T]
 """Yields where more text is needed; returns what was read."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_AHEAD = 64
 
 
 class NotACallError(Exception):
     """What is read is not as the format has it; Reader.rewind goes back to where it began."""
+
+
+def fail() -> NoReturn:
+    """Raise NotACallError, where a statement can't stand."""
+    raise NotACallError
 
 
 class Reader:
@@ -69,6 +75,12 @@ class Reader:
         self.rewind()
         self.mark()
 
+    def release(self) -> str:
+        """What was read since `mark` was called; that place is remembered no longer."""
+        read = "".join(self._kept) + self._text[self._mark or 0 : self._at]
+        self.unmark()
+        return read
+
     def more(self) -> Steps[bool]:
         """Whether any text is unread; waits for some."""
         while self._at == len(self._text):
@@ -112,6 +124,24 @@ class Reader:
     def space(self) -> Steps[None]:
         """Skip JSON's white space."""
         yield from self.matching(_SPACE, lambda text: None)
+
+    def ahead(self, skip: int, *texts: str) -> Steps[str]:
+        """Which of `texts` is behind the next `skip` characters and white space; "" if none is.
+
+        Nothing is skipped. White space of more than _AHEAD characters is not looked through.
+        """
+        start = self._at + skip
+        while True:
+            match = _SPACE.match(self._text, start, start + _AHEAD)
+            at = match.end() if match else start
+            for text in texts:
+                if self._text.startswith(text, at):
+                    return text
+            left = self._text[at:]
+            if self._closed or not any(text.startswith(left) for text in texts):
+                return ""
+            yield
+            start = self._at + skip  # a new piece moves the text
 
     def follows(self, text: str) -> Steps[bool]:
         """Skip `text` if it is next; else nothing is skipped."""

@@ -64,11 +64,13 @@ class SteppedParser:
         if text:
             self._events.append(Reasoning(text))
 
-    def attempt(self, call: Steps[None], opening: int) -> Steps[bool]:
+    def attempt(self, call: Steps[None], opening: int | None = None) -> Steps[bool]:
         """Read one call or several that begin here; false if what is here is not what `call` reads.
 
         Then the text is back where nothing was given of. If nothing at all was given, the first
-        `opening` characters, the marker that was taken for a beginning, have become text.
+        `opening` characters, the marker that was taken for a beginning, have become text. Without
+        `opening`, all that `call` read and did not give has become text: so a format whose calls
+        can be long before they turn out to be none looks at each character once.
         """
         self.reader.mark()
         self._given = False
@@ -78,6 +80,9 @@ class SteppedParser:
             self._held.clear()
             self._number += self._open
             self._open = False
+            if opening is None:
+                self.text(self.reader.release())
+                return False
             self.reader.rewind()
             if not self._given:
                 self.text(self.reader.take(opening))

@@ -42,7 +42,12 @@ def any_text() -> Structure:
 
 def arguments(tool: Tool) -> Structure:
     """A JSON object of the tool's schema."""
-    return {"type": "json_schema", "json_schema": {"type": "object", **tool.parameters}}
+    return {"type": "json_schema", "json_schema": schema_of(tool)}
+
+
+def schema_of(tool: Tool) -> Mapping[str, Any]:
+    """The JSON schema of the tool's arguments, which are an object."""
+    return {"type": "object", **tool.parameters}
 
 
 def call_tags(use: ToolUse, begin: Callable[[str], str], end: str) -> list[Structure]:
@@ -56,17 +61,27 @@ def call_tags(use: ToolUse, begin: Callable[[str], str], end: str) -> list[Struc
 def calls(use: ToolUse, trigger: str, tags: Sequence[Structure], separator: str) -> Structure:
     """Text with calls in it, each of which begins with `trigger`; nothing but calls if required."""
     if use.required:
-        return {
-            "type": "tags_with_separator",
-            "tags": list(tags),
-            "separator": separator,
-            "at_least_one": True,
-            "stop_after_first": not use.parallel,
-        }
+        return tags_between(tags, separator, one=not use.parallel)
+    return text_with(tags, trigger, one=not use.parallel)
+
+
+def tags_between(tags: Sequence[Structure], separator: str, *, one: bool) -> Structure:
+    """At least one of `tags`, and `separator` between them. `one`: and no more."""
+    return {
+        "type": "tags_with_separator",
+        "tags": list(tags),
+        "separator": separator,
+        "at_least_one": True,
+        "stop_after_first": one,
+    }
+
+
+def text_with(tags: Sequence[Structure], trigger: str, *, one: bool) -> Structure:
+    """Text with `tags` in it, each of which begins with `trigger`. `one`: one ends the text."""
     return {
         "type": "triggered_tags",
         "triggers": [trigger],
         "tags": list(tags),
         "at_least_one": False,
-        "stop_after_first": not use.parallel,
+        "stop_after_first": one,
     }
