@@ -141,7 +141,7 @@ def _structure(use: ToolUse, prompt: str) -> Structure | None:
         for header in _CALL_HEADERS
     ]
     if not use.required:
-        ends.append(tag(_FINAL, any_text(), ""))
+        ends.append(sequence(constant(_FINAL), any_text()))
     return sequence(_messages_before("analysis", "commentary"), one_of(*ends))
 
 

@@ -136,7 +136,7 @@ def test_a_structure_needs_a_prompt_that_begins_a_message() -> None:
     assert begins == [HEADERS[place] + "<|message|>" for place in (0, 2, 5, 6)]
     auto = HARMONY.structure(ToolUse([Tool("f")]), PROMPT.prompt)
     assert auto is not None
-    assert auto["elements"][1]["elements"][-1]["begin"] == "<|channel|>final<|message|>"
+    assert auto["elements"][1]["elements"][-1]["elements"][0]["value"] == FINAL[:-5]
     assert HARMONY.structure(use, "") is None
     assert HARMONY.structure(ToolUse(()), PROMPT.prompt) is None
     assert HARMONY.thoughts("") is None
