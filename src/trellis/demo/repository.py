@@ -7,6 +7,9 @@ from pathlib import Path
 from trellis.demo.engine import find_demo_model, lay_out
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
+from trellis.repository.parser_formats import find_parser
+
+PARSER = "hermes"  # the chat template of the demo's model says nothing of tools
 
 
 def make_repository(folder: Path, settings: Mapping[str, str] | None = None) -> Path:
@@ -18,5 +21,12 @@ def make_repository(folder: Path, settings: Mapping[str, str] | None = None) -> 
     names = ("smollm2-out", "smollm2-tokenizer", "smollm2-repo")
     engine, tokenizer, repository = (folder / name for name in names)
     lay_out(find_demo_model(), engine, tokenizer)
-    assemble(Plan(read_engine(engine), "gpt2", tokenizer, settings=settings or {}), repository)
+    plan = Plan(
+        read_engine(engine),
+        "gpt2",
+        tokenizer,
+        parser=find_parser(PARSER, tokenizer),
+        settings=settings or {},
+    )
+    assemble(plan, repository)
     return repository
