@@ -81,7 +81,7 @@ def test_the_readme_is_short() -> None:
 
 SOURCES = [
     file
-    for folder in ("src/trellis", "tools", "tokenizers", "model_repo_src")
+    for folder in ("src/trellis", "tools", "tokenizers", "parsers", "model_repo_src")
     for file in listed(f"{folder}/*.py")
 ]
 

@@ -55,7 +55,7 @@ def test_the_wheel_holds_what_git_holds(installed: Path) -> None:
     (wheel,) = installed.parent.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
     listed = subprocess.run(
-        ["git", "ls-files", "src/trellis", "model_repo_src", "tokenizers", *BINARIES],
+        ["git", "ls-files", "src/trellis", "model_repo_src", "tokenizers", "parsers", *BINARIES],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,0 +1,78 @@
+"""What a parser gives depends on the text alone, however it is cut, and none of it is lost."""
+
+import random
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support.parser_texts import ANSWERS, MARKUP, PLAIN, TOOLS, accounts_for, setups
+from support.parsing import check_cuts, parse
+from trellis.parsers import Setup, Text
+from trellis.parsers.registry import load
+
+TEXTS, CUTS = 100, 100
+PIECE = 10  # characters
+MEGABYTE = 1_000_000
+quick = settings(max_examples=TEXTS, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_ten_thousand_cuts_give_what_the_whole_text_gives(name: str) -> None:
+    format = load(name)
+
+    @quick
+    @given(ANSWERS[name], setups(name), st.randoms(use_true_random=False))
+    def check(text: str, setup: Setup, dice: random.Random) -> None:
+        check_cuts(format, text, CUTS, dice, setup)
+
+    check()
+
+
+@pytest.mark.parametrize("name", MARKUP)
+def test_nothing_of_a_text_is_lost(name: str) -> None:
+    format = load(name)
+
+    @quick
+    @given(ANSWERS[name])
+    def check(text: str) -> None:
+        events = parse(format, [text], Setup(tools=TOOLS))
+        assert accounts_for(name, text, events), events
+
+    check()
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERS if "think" not in name])
+@given(text=PLAIN)
+def test_text_without_a_call_is_given_as_it_is(name: str, text: str) -> None:
+    assert parse(load(name), [text]) == ([Text(text)] if text else [])
+
+
+BEGINNINGS = {
+    "hermes": '<tool_call>\n{"name": "f", "arguments": ',
+    "llama3_json": '<|python_tag|>{"name": "f", "parameters": ',
+    "llama4_pythonic": "<|python_start|>[f(a=",
+    "mistral": '[TOOL_CALLS][{"name": "f", "arguments": ',
+    "think": "<think>",
+    "think+hermes": "<think></think><tool_call>",
+}
+
+
+FILLERS = ["{B}", '{B}{{"a": [1, ']
+HOSTILE = ["x", "\n", '{B}{{"', '{B}{{"a": "x"', '{B}{{"a": "\\n{B}']
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize(
+    "filler", [*FILLERS, *(pytest.param(each, marks=pytest.mark.slow) for each in HOSTILE)]
+)
+def test_a_megabyte_in_a_hundred_thousand_pieces_takes_seconds(name: str, filler: str) -> None:
+    repeated = filler.format(B=BEGINNINGS[name]) if "{" in filler else filler
+    text = (BEGINNINGS[name] + repeated * (MEGABYTE // len(repeated)))[:MEGABYTE]
+    pieces = [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
+
+    for cut in (pieces, [text]):
+        began = time.process_time()
+        parse(load(name), cut, Setup(tools=TOOLS))
+        assert time.process_time() - began < 20
