@@ -1,7 +1,7 @@
 """Engine folders as TensorRT-LLM's builder leaves them, and a checkpoint: sizes, no weights."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,4 +129,17 @@ def write_checkpoint(folder: Path, **changes: Any) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config | changes, indent=1))
     save_file({"model.norm.weight": np.zeros(64, np.float16)}, folder / "model.safetensors")
+    return folder
+
+
+def write_ir_layers(folder: Path, shapes: Mapping[str, tuple[int, int]]) -> Path:
+    """An OpenVINO IR as far as `make repo` reads it: layers that are multiplied by weights."""
+    folder.mkdir()
+    layers = "".join(
+        f'<layer id="{number}" name="__module.{name}/ov_ext::linear/MatMul" type="MatMul">'
+        '<data transpose_a="false" transpose_b="true"/><input><port id="0"/><port id="1">'
+        f"<dim>{rows}</dim><dim>{columns}</dim></port></input></layer>"
+        for number, (name, (rows, columns)) in enumerate(shapes.items())
+    )
+    (folder / "openvino_model.xml").write_text(f"<net><layers>{layers}</layers></net>")
     return folder

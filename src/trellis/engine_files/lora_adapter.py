@@ -31,6 +31,7 @@ class _Config(Form):
     peft_type: str = "LORA"
     r: Size
     rank_pattern: dict[str, Size] = Field(default_factory=dict)
+    alpha_pattern: dict[str, float] = Field(default_factory=dict)
     bias: str = "none"
     use_dora: bool = False
     modules_to_save: list[str] | None = None
@@ -52,6 +53,24 @@ def check_adapter(folder: Path, base: Shapes) -> tuple[Path, Path]:
         raise AdapterError(f"{folder}: {error}") from error
     _check_weights(weights, tensors, base, rank)
     return config, weights
+
+
+def check_one_scale(folder: Path, engine: str) -> None:
+    """Raise AdapterError for an adapter whose modules have scales of their own.
+
+    `engine`: one that takes one scale an adapter.
+    """
+    file = folder / CONFIG
+    try:
+        config = read_form(file, _Config, read_json(file))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{folder}: {error}") from error
+    for name in ("rank_pattern", "alpha_pattern"):
+        if getattr(config, name):
+            raise AdapterError(
+                f"{file}: {name} gives modules scales of their own; this engine ({engine}) takes"
+                " one an adapter"
+            )
 
 
 def _rank(file: Path) -> int:

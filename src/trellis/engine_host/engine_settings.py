@@ -30,6 +30,8 @@ def read_engine_settings(settings: ModelSettings) -> EngineSettings:
         tensor_parallel_size=tensor,
         pipeline_parallel_size=pipeline,
         lora_adapters=_adapters(settings),
+        prompt_lookup=settings.integer("prompt_lookup"),
+        draft_engine=_folder(settings, "draft_engine"),
         tokenizer=settings.path("tokenizer_dir", "tokenizer"),
     )
 
@@ -41,6 +43,12 @@ def _adapters(settings: ModelSettings) -> dict[str, str]:
     except ValueError as error:
         raise ConfigError(f"{settings.name}: parameter {error}") from None
     return {name: str(settings.folder / folder) for name, folder in named.items()}
+
+
+def _folder(settings: ModelSettings, name: str) -> str:
+    """A folder of the repository that a parameter names; '' for none."""
+    named = settings.text(name, "")
+    return str(settings.folder / named) if named else ""
 
 
 def show_gpus(settings: ModelSettings) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 
-from trellis.contract.lora_adapters import PARAMETER
 from trellis.contract.model_names import ENSEMBLE, MODELS, check_name, served_as
 from trellis.data_folders import data_folder
 from trellis.engine_files.checkpoint import WEIGHTS
@@ -42,6 +41,8 @@ from trellis.repository.manifest import (
 from trellis.repository.model_config import parse_config
 from trellis.repository.model_configs import SOURCES, model_configs
 from trellis.repository.parser_formats import NO_PARSER, ParserFormats
+from trellis.repository.speculation import FOLDER as DRAFT
+from trellis.repository.speculation import draft_setting, read_draft
 
 TYPES = data_folder("tokenizers")
 FORMATS = data_folder("parsers")
@@ -89,7 +90,18 @@ class Plan:
     @functools.cached_property
     def adapters(self) -> Adapters:
         """The LoRA adapters that `settings` name. Raises AdapterError."""
-        return read_adapters(self.settings.get(PARAMETER, ""), self.engine)
+        return read_adapters(self.settings, self.engine)
+
+    @functools.cached_property
+    def draft(self) -> tuple[Path, ...]:
+        """The files of the draft model that `settings` name. Raises SpeculationError."""
+        return read_draft(self.settings, self.engine)
+
+    @property
+    def beside(self) -> dict[Path, tuple[Path, ...]]:
+        """What lies beside the engine's files, by its folder there."""
+        found = {Path(FOLDER, name): files for name, files in self.adapters.items()}
+        return {**found, Path(DRAFT): self.draft} if self.draft else found
 
     @property
     def python_models(self) -> tuple[str, ...]:
@@ -160,7 +172,7 @@ def assemble(plan: Plan, target: Path) -> Assembly:
     made = _made_before(folder, plan)
     if plan.mount is not None and not plan.mount.is_absolute():
         raise AssemblyError(f"MOUNT={plan.mount}: give an absolute path, such as /{plan.mount}")
-    settings = {**plan.settings, **adapters_setting(plan.adapters)}
+    settings = {**plan.settings, **adapters_setting(plan.adapters), **draft_setting(plan.draft)}
     texts, notes = model_configs(
         plan.engine,
         plan.tokenizer_type,
@@ -245,8 +257,8 @@ def _build(plan: Plan, staging: Path, target: Path, texts: Mapping[str, str]) ->
     for file in plan.engine.files:
         name = plan.version / file.name
         place(file, staging / name, plan.copy, target / name)
-    for adapter, files in plan.adapters.items():
-        folder = plan.version / FOLDER / adapter
+    for name, files in plan.beside.items():
+        folder = plan.version / name
         (staging / folder).mkdir(parents=True)
         for file in files:
             place(file, staging / folder / file.name, plan.copy, target / folder / file.name)
@@ -328,8 +340,8 @@ def _only_the_engines(file: Path) -> bool:
 
 def _sources(plan: Plan) -> set[tuple[int, int]]:
     """The files that the repository may link to, by device and inode."""
-    adapters = (file for files in plan.adapters.values() for file in files)
-    files = [*plan.engine.files, *_tokenizer_files(plan).values(), *adapters]
+    beside = (file for files in plan.beside.values() for file in files)
+    files = [*plan.engine.files, *_tokenizer_files(plan).values(), *beside]
     return {_identity(file) for file in files if file.exists()}
 
 

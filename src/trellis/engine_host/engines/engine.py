@@ -87,6 +87,8 @@ class EngineSettings:
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     lora_adapters: Mapping[str, str] = field(default_factory=dict)  # name -> folder
+    prompt_lookup: int | None = None  # tokens guessed from the prompt for each step
+    draft_engine: str = ""  # the folder of a smaller model that guesses
     tokenizer: Path | None = None  # the folder of its files
     tokenizer_sample: tuple[int, ...] = ()  # what TOKENIZER_SAMPLE is encoded to
 

@@ -2,11 +2,14 @@
 """The LoRA adapters that an engine was made with, as its library is told of them."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trellis.engine_host.engines.engine import EngineSettings
 
+PEFT_ALPHA = 8  # where the file does not say
 IN_A_BATCH = 8  # adapters, at most; each takes memory of the GPU
 
 
@@ -19,6 +22,12 @@ class Adapter:
     folder: str
     rank: int
     modules: frozenset[str]  # q_proj ..., that it changes
+    scale: float = 1.0  # of what it adds to a weight
+
+    @property
+    def weights(self) -> Path:
+        """The file of its matrices."""
+        return Path(self.folder) / "adapter_model.safetensors"
 
 
 def read_adapters(settings: EngineSettings) -> dict[str, Adapter]:
@@ -29,10 +38,18 @@ def read_adapters(settings: EngineSettings) -> dict[str, Adapter]:
             config = json.loads((Path(folder) / "adapter_config.json").read_text())
             rank = max(config["r"], *config.get("rank_pattern", {}).values(), 1)
             modules = frozenset(config["target_modules"])
+            scale = _scale(config)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise RuntimeError(f"lora_adapters: {name}: cannot read {folder}: {error}") from error
-        adapters[name] = Adapter(name, number, folder, int(rank), modules)
+        adapters[name] = Adapter(name, number, folder, int(rank), modules, scale)
     return adapters
+
+
+def _scale(config: dict[str, Any]) -> float:
+    """As PEFT scales."""
+    rank = config["r"]
+    divisor = math.sqrt(rank) if config.get("use_rslora") else rank
+    return float(config.get("lora_alpha", PEFT_ALPHA) / divisor)
 
 
 def largest_rank(adapters: dict[str, Adapter]) -> int:

@@ -23,12 +23,14 @@ from trellis.engine_host.engines.engine import (
     Sampling,
     TopLogProbs,
 )
+from trellis.engine_host.engines.lora import read_adapters
+from trellis.engine_host.engines.openvino_adapters import OpenVinoAdapters
 from trellis.engine_host.engines.openvino_guides import GuideCompiler, structured_output
 from trellis.engine_host.engines.openvino_limits import OpenVinoLimits
+from trellis.engine_host.engines.openvino_pipeline import load_pipeline, speculation
+from trellis.engine_host.engines.openvino_queue import OpenVinoQueue, Waiting
 from trellis.errors import RequestError
 
-KV_BLOCK_TOKENS = 32  # what the CPU plugin pages the cache in
-DEFAULT_CACHE_GIB = 1
 MOST_MIN_P = 1 - 2**-24  # the library takes no 1; the largest 32-bit float below it
 WAIT_SECONDS = 0.05  # for a guide, while nothing else runs
 KV_CACHE_FULL = (
@@ -36,32 +38,33 @@ KV_CACHE_FULL = (
     " prompt or a smaller max_tokens, or raise max_tokens_in_paged_kv_cache"
 )
 
+PREFIXES_OF_ADAPTERS = (
+    "lora_adapters: not with enable_kv_cache_reuse, since OpenVINO's prefix cache is one for all"
+    " adapters; set it to false"
+)
+
 
 class OpenVinoEngine:
     """One pipeline and the handles of what runs in it."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        scheduler = genai.SchedulerConfig()
-        scheduler.max_num_seqs = settings.max_batch_size
-        scheduler.enable_prefix_caching = settings.enable_kv_cache_reuse
-        if settings.max_tokens_in_paged_kv_cache:
-            blocks = -(-settings.max_tokens_in_paged_kv_cache // KV_BLOCK_TOKENS)
-            scheduler.num_kv_blocks = blocks
-        else:
-            scheduler.cache_size = DEFAULT_CACHE_GIB
-        file = _model_file(settings)
-        try:
-            self._pipeline = genai.ContinuousBatchingPipeline(
-                str(file), scheduler, "CPU", {"PERFORMANCE_HINT": "LATENCY"}
-            )
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise RuntimeError(f"gpt_model_path: OpenVINO cannot load {file}: {reason}") from error
+        adapters = read_adapters(settings)
+        if adapters and settings.enable_kv_cache_reuse:
+            raise RuntimeError(PREFIXES_OF_ADAPTERS)
+        self._adapters = OpenVinoAdapters(adapters)
+        self._speculation = speculation(settings)
+        self._queue = OpenVinoQueue(_room(settings), self._speculation.tokens)
+        self._pipeline = load_pipeline(settings, self._adapters.properties)
         self._guide_end: int = self._pipeline.get_tokenizer().get_eos_token_id()
         self._running: dict[int, _Running] = {}
         self._waiting: dict[int, _Waiting] = {}  # for their guides
-        self._limits = OpenVinoLimits(settings.enable_kv_cache_reuse)
-        self.facts: dict[str, Any] = {"kv_cache_reuse": settings.enable_kv_cache_reuse}
+        self.facts: dict[str, Any] = {
+            "kv_cache_reuse": settings.enable_kv_cache_reuse,
+            "adapters": list(adapters),
+            "speculates": bool(self._speculation.tokens),
+            "draft_model": bool(settings.draft_engine),
+        }
+        self._limits = OpenVinoLimits(**self.facts)
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -73,9 +76,8 @@ class OpenVinoEngine:
 
     def _prepare_guides(self) -> None:
         """Have the pipeline follow one, for which it reads the vocabulary once."""
-        config = generation_config(Sampling(max_tokens=2), self._guide_end)
-        config.structured_output_config = genai.StructuredOutputConfig(grammar='root ::= "a"')
-        self._start(0, openvino.Tensor(np.zeros((1, 1), np.int64)), config, Sampling())
+        sampling = Sampling(max_tokens=2, guide_type="ebnf_grammar", guide='root ::= "a"')
+        self._start(0, np.zeros(1, np.int64), sampling)
         while self.busy:
             list(self.step())
         self._guides = GuideCompiler(self._pipeline.get_tokenizer())
@@ -85,9 +87,34 @@ class OpenVinoEngine:
         self._limits.refuse(sampling)
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
-        """Queue a prompt, [n] int64; the pipeline schedules it into its next batch."""
+        """Queue a prompt, [n] int64; the pipeline schedules it into its next batch.
+
+        With a guide it waits until that is compiled, with adapters or speculation until the
+        pipeline can take it.
+        """
+        asked = Waiting(key, ids, sampling)
+        if sampling.guide_type:
+            compiled = self._guides.compile(self._config(sampling))
+            self._waiting[key] = _Waiting(compiled, asked)
+        else:
+            self._enqueue(asked)
+
+    def _enqueue(self, asked: Waiting) -> None:
+        if self._adapters or self._speculation.tokens:
+            self._queue.put(asked)
+        else:
+            self._start(*asked)
+
+    def _start(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
+        """Hand a request to the pipeline."""
         tensor = openvino.Tensor(np.ascontiguousarray(ids, np.int64).reshape(1, -1))
+        handle = self._pipeline.add_request(key, tensor, self._config(sampling))
+        echoed = len(ids) if sampling.prompt_log_probs else 0
+        self._running[key] = _Running(handle, sampling, echoed)
+
+    def _config(self, sampling: Sampling) -> Any:
         config = generation_config(sampling, self._guide_end)
+        self._speculation.tell(config)
         if sampling.bad_words:
             config.structured_output_config = genai.StructuredOutputConfig(
                 grammar=self._limits.bad_words.grammar(
@@ -96,23 +123,16 @@ class OpenVinoEngine:
             )
         if sampling.guide_type:
             config.structured_output_config = structured_output(sampling)
-            compiled = self._guides.compile(config)
-            self._waiting[key] = _Waiting(compiled, tensor, config, sampling)
-        else:
-            self._start(key, tensor, config, sampling)
-
-    def _start(self, key: int, ids: Any, config: Any, sampling: Sampling) -> None:
-        """Hand a request, [1, n] int64, to the pipeline."""
-        handle = self._pipeline.add_request(key, ids, config)
-        echoed = ids.get_size() if sampling.prompt_log_probs else 0
-        self._running[key] = _Running(handle, sampling, echoed)
+        return config
 
     def step(self) -> Iterable[Progress | Failure]:
         """One forward pass of the batch, then what each request made of it."""
         yield from self._start_compiled()
+        yield from self._admit()
         if not self._pipeline.has_non_finished_requests() and not self._running:
             return
         self._pipeline.step()
+        self._queue.stepped()
         for key, running in list(self._running.items()):
             if key in self._running:  # not cancelled by what an earlier one yielded
                 yield from self._drain(key, running)
@@ -121,7 +141,7 @@ class OpenVinoEngine:
         """Start what waited for a guide that is compiled now; waits for one if nothing runs."""
         if not self._waiting:
             return
-        if not self._running:
+        if not self._running and not self._queue:
             waited_for = [each.compiled for each in self._waiting.values()]
             wait(waited_for, WAIT_SECONDS, FIRST_COMPLETED)
         for key, each in list(self._waiting.items()):
@@ -132,7 +152,24 @@ class OpenVinoEngine:
                 except RequestError as error:
                     yield Failure(key, str(error), rejected=True)
                 else:
-                    self._start(key, each.ids, each.config, each.sampling)
+                    self._enqueue(each.asked)
+
+    def _admit(self) -> Iterable[Failure]:
+        """Start those who wait, as far as the pipeline can take them."""
+        while self._queue:
+            idle = not (self._running or self._pipeline.has_non_finished_requests())
+            waiting = self._queue.take(self._adapters.applied, idle)
+            if waiting is None:
+                return
+            try:
+                if self._queue.too_long(waiting):
+                    raise RuntimeError(KV_CACHE_FULL)
+                name = waiting.sampling.lora_name
+                self._adapters.apply(name, self._pipeline, self._config(Sampling()))
+                self._start(*waiting)
+            except RuntimeError as error:
+                self._queue.forget(waiting.key)
+                yield Failure(waiting.key, str(error))
 
     def _drain(self, key: int, running: "_Running") -> Iterable[Progress | Failure]:
         handle, beams = running.handle, running.sampling.beam_width > 1
@@ -151,25 +188,28 @@ class OpenVinoEngine:
                 yield running.with_extras(made) if running.sampling.extras else made
         if finished:
             self._running.pop(key, None)
+            self._queue.forget(key)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
                 yield Failure(key, KV_CACHE_FULL)
 
     def cancel(self, key: int) -> None:
         """Free the request's place in the batch and its cache blocks at the next step."""
         self._waiting.pop(key, None)
+        self._queue.forget(key)
         running = self._running.pop(key, None)
         if running is not None:
             running.handle.cancel()
 
     @property
     def busy(self) -> bool:
-        """Whether the pipeline holds unfinished or just cancelled requests."""
-        if self._running or self._waiting:
+        """Whether the pipeline holds unfinished or just cancelled requests, or some wait for it."""
+        if self._running or self._waiting or self._queue:
             return True
         return bool(self._pipeline.has_non_finished_requests())
 
     def close(self) -> None:
         """Cancel what runs; the pipeline frees its memory when it is collected."""
+        self._queue.clear()
         for key in [*self._running, *self._waiting]:
             self.cancel(key)
         self._guides.close()
@@ -180,9 +220,7 @@ class _Waiting:
     """A request whose guide is being compiled."""
 
     compiled: "Future[None]"
-    ids: Any  # [1, n] int64
-    config: Any
-    sampling: Sampling
+    asked: Waiting
 
 
 @dataclass(slots=True)
@@ -249,13 +287,18 @@ def generation_config(sampling: Sampling, guide_end: int = -1) -> Any:
     return config
 
 
+def _room(settings: EngineSettings) -> int | None:
+    """Tokens of the KV cache where tokens are guessed. Raises RuntimeError if it is not said."""
+    if not (settings.prompt_lookup or settings.draft_engine):
+        return None
+    if not settings.max_tokens_in_paged_kv_cache:
+        raise RuntimeError(
+            "max_tokens_in_paged_kv_cache: with prompt_lookup or draft_engine, say how many"
+        )
+    return settings.max_tokens_in_paged_kv_cache
+
+
 def _finish_reason(reason: Any) -> FinishReason | None:
     if reason == genai.GenerationFinishReason.STOP:
         return "stop"
     return "length" if reason == genai.GenerationFinishReason.LENGTH else None
-
-
-def _model_file(settings: EngineSettings) -> Any:
-    """The GGUF file of an engine folder, or the folder itself when it holds OpenVINO IR."""
-    files = sorted(settings.path.glob("*.gguf"))
-    return files[0] if files else settings.path

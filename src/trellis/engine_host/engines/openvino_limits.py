@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the OpenVINO engine cannot do, known without loading it."""
 
-from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE, LORA_NAME
+from collections.abc import Collection
+
+from trellis.contract.client_inputs import BIAS_WORDS, GUIDE_TYPE
 from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.lacking import (
     PRIORITY,
+    refuse_adapter,
     refuse_guide,
     refuse_lacking,
     refuse_log_probs,
@@ -20,18 +23,32 @@ MAX_PENALTY = 2
 class OpenVinoLimits:
     """Refuses by the input's name; knows which lists of bad words the engine was given."""
 
-    def __init__(self, kv_cache_reuse: bool = False, no_guides: str = "") -> None:
+    def __init__(
+        self,
+        kv_cache_reuse: bool = False,
+        no_guides: str = "",
+        adapters: Collection[str] = (),
+        speculates: bool = False,
+        draft_model: bool = False,
+    ) -> None:
         """`kv_cache_reuse`: whether the library keeps prefixes of prompts.
 
-        `no_guides`: why the library has no vocabulary for them; '': it has.
+        `no_guides`: why the library has no vocabulary for them; '': it has. `adapters`: names of
+        LoRA adapters. `speculates`: whether tokens are guessed, and `draft_model`, whether by a
+        model.
         """
         self._no_guides = no_guides
+        self._adapters = adapters
+        self._speculates = speculates
+        self._draft_model = draft_model
         self.bad_words = BadWords()
         self._kv_cache_reuse = kv_cache_reuse
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise RequestError for what the pipeline does not have, by the input's name."""
-        refuse_lacking(sampling, "openvino", BIAS_WORDS, LORA_NAME, PRIORITY)
+        refuse_lacking(sampling, "openvino", BIAS_WORDS, PRIORITY)
+        refuse_adapter(sampling, "openvino", self._adapters)
+        self._refuse_beside_speculation(sampling)
         refuse_log_probs(sampling, "openvino")
         self._refuse_prompt_log_probs(sampling)
         for name in ("presence_penalty", "frequency_penalty"):
@@ -52,6 +69,23 @@ class OpenVinoLimits:
             )
         if sampling.bad_words:
             self.bad_words.refuse(sampling.bad_words)
+
+    def _refuse_beside_speculation(self, sampling: Sampling) -> None:
+        """Raise RequestError for what the library does not do, or wrongly, where it guesses."""
+        if not self._speculates:
+            return
+        for name in ("beam_width", "num_return_sequences", "min_tokens"):
+            if getattr(sampling, name) > 1:
+                raise RequestError(
+                    f"{name}: this engine (openvino) guesses tokens, beside which its library does"
+                    " not do that; send 1, or make the repository without SET=prompt_lookup or"
+                    " draft_engine"
+                )
+        if self._draft_model and sampling.sample:
+            raise RequestError(
+                "temperature: this engine (openvino) has a draft model, beside which its library"
+                " does not draw tokens as they are likely; send 0, and no top_k, top_p or min_p"
+            )
 
     def _refuse_prompt_log_probs(self, sampling: Sampling) -> None:
         if sampling.prompt_log_probs and self._kv_cache_reuse:  # it has none of a cached prefix
