@@ -57,6 +57,7 @@ SENSIBLE: dict[str, st.SearchStrategy[Any]] = {
     "stop_token_ids": st.integers(0, 49151),
     "presence_penalty": st.floats(-2, 2, width=32),
     "frequency_penalty": st.floats(-2, 2, width=32),
+    "no_repeat_ngram_size": st.just(0),
     "return_log_probs": st.booleans(),
     "exclude_input_in_output": st.booleans(),
     "stop_words": st.sampled_from(["", " ", "the", ".", "\n", "안", "a,b"]),

@@ -47,6 +47,7 @@ HARMLESS: dict[str, st.SearchStrategy[Any]] = {
 PENALTIES: dict[str, st.SearchStrategy[Any]] = {
     "presence_penalty": st.floats(-2, 2),
     "frequency_penalty": st.floats(-2, 2),
+    "no_repeat_ngram_size": st.just(0),
     "repetition_penalty": st.floats(0.5, 2),
 }
 GENERATING: dict[str, st.SearchStrategy[Any]] = {

@@ -59,6 +59,7 @@ ASKED: dict[str, Any] = {
     "min_length": np.array([[3]], np.int32),
     "presence_penalty": np.array([[0.5]], np.float32),
     "frequency_penalty": np.array([[0.5]], np.float32),
+    "no_repeat_ngram_size": np.array([[3]], np.int32),
     "seed": np.array([[9]], np.uint64),
     "random_seed": np.array([[9]], np.uint64),
     "return_log_probs": np.array([[True]]),

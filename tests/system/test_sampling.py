@@ -133,6 +133,16 @@ CASES = {
         {"num_beams": 4, "num_return_sequences": 4},
         None,
     ),
+    "no_repeat_ngram_size": Case(
+        {"beam_width": 3, "no_repeat_ngram_size": 2, "max_tokens": 60},
+        {
+            "num_beams": 3,
+            "num_return_sequences": 3,
+            "no_repeat_ngram_size": 2,
+            "max_new_tokens": 60,
+        },
+        None,
+    ),
     "length_penalty": Case(
         {"beam_width": 3, "length_penalty": -2.0, "max_tokens": 40},
         {"num_beams": 3, "num_return_sequences": 3, "length_penalty": -2.0, "max_new_tokens": 40},
@@ -308,6 +318,7 @@ if ENGINE == "openvino":  # the others have both
             "embedding_bias_words",
             {"embedding_bias_words": ["yes"], "embedding_bias_weights": [1.0]},
         ),
+        "ngrams without beams": ("no_repeat_ngram_size", {"no_repeat_ngram_size": 2}),
         "sequences with bad words": (
             "num_return_sequences",
             {"num_return_sequences": 2, "temperature": 0.9, "bad_words": ["x"]},

@@ -47,6 +47,7 @@ CLIENT_INPUTS = (
     ClientInput("repetition_penalty", "FP32"),
     ClientInput("presence_penalty", "FP32"),
     ClientInput("frequency_penalty", "FP32"),
+    ClientInput("no_repeat_ngram_size", "INT32"),
     ClientInput("seed", "UINT64"),
     ClientInput("random_seed", "UINT64"),
     ClientInput(STREAM, "BOOL"),

@@ -63,6 +63,9 @@ FIELDS = {
     "len_penalty": Field(
         "length_penalty", "length_penalty", math.isfinite, "a finite number; 1 is none", 1
     ),
+    "no_repeat_ngram_size": Field(
+        "no_repeat_ngram_size", "no_repeat_ngram_size", _between(0, INT32_MAX), "0 (none) or more"
+    ),
     "min_tokens": Field("min_tokens", "min_tokens", _between(0, INT32_MAX), "0 or more"),
     "min_length": Field("min_length", "min_tokens", _between(0, INT32_MAX), "0 or more"),
     "seed": Field("seed", "seed", _any, ""),

@@ -34,6 +34,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0  # of ids that occur once at most, the prompt's too; 0: none
     length_penalty: float = 1.0
     seed: int = 0
     beam_width: int = 1

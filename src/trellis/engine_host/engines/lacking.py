@@ -12,6 +12,7 @@ from trellis.errors import RequestError
 WORDS_BACKEND = "xgrammar"  # which alone reads our grammars of bad words
 SHOWN = 64  # characters of a name
 PROMPT_LOG_PROBS, PRIORITY = "prompt_log_probs", "priority"
+NGRAMS = "no_repeat_ngram_size"
 # The client's name -> the field of Sampling that says whether it was asked.
 FIELDS = {
     "bad_words": "bad_words",
@@ -20,6 +21,7 @@ FIELDS = {
     LORA_NAME: "lora_name",
     PROMPT_LOG_PROBS: "prompt_log_probs",
     PRIORITY: "priority",
+    NGRAMS: NGRAMS,
 }
 
 

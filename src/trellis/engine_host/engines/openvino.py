@@ -274,6 +274,8 @@ def generation_config(sampling: Sampling, guide_end: int = -1) -> Any:
     if sampling.beam_width > 1:
         config.num_beams = config.num_return_sequences = sampling.beam_width
         config.length_penalty = sampling.length_penalty
+        if sampling.no_repeat_ngram_size:
+            config.no_repeat_ngram_size = sampling.no_repeat_ngram_size
     config.do_sample = sampling.sample
     if sampling.sample:
         config.temperature = sampling.temperature

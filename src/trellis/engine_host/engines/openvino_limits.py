@@ -58,6 +58,11 @@ class OpenVinoLimits:
                 )
         if sampling.beam_width > 1:
             _refuse_beams(sampling)
+        elif sampling.no_repeat_ngram_size:
+            raise RequestError(
+                "no_repeat_ngram_size: this engine (openvino) heeds it in a search over beams"
+                " alone; send beam_width above 1, or leave it out"
+            )
         refuse_guide(sampling, "openvino", self._no_guides)
         if sampling.bad_words and sampling.guide_type:
             raise RequestError(f"bad_words: not beside {GUIDE_TYPE}; leave out one of them")

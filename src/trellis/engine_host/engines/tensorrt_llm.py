@@ -120,6 +120,7 @@ class TensorRtLlmLibrary:
             "guides_backend": arguments.get("guided_decoding_backend", ""),
             "adapters": list(self._adapters),
             "top_log_probs": one_sampler(),
+            "ngrams": not one_sampler(),  # not all releases of that one heed it
         }
 
     async def prepare(self) -> None:

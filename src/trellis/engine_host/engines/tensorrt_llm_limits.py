@@ -6,6 +6,7 @@ from collections.abc import Collection
 from trellis.engine_host.engines.beams import refuse_beside_beams
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.lacking import (
+    NGRAMS,
     PRIORITY,
     PROMPT_LOG_PROBS,
     refuse_adapter,
@@ -29,13 +30,16 @@ class TensorRtLlmLimits:
         guides_backend: str,
         adapters: Collection[str],
         top_log_probs: bool = False,
+        ngrams: bool = True,
     ) -> None:
         """`beam_width`: what the engine was loaded with; the library takes no other.
 
         `no_guides`: why the library has no tokenizer for them; '': it has. `guides_backend`:
         what follows them. `adapters`: names of LoRA adapters.
         `top_log_probs`: whether the release tells those of tokens that were not chosen.
+        `ngrams`: whether its sampler is known to heed no_repeat_ngram_size.
         """
+        self._ngrams = ngrams
         self._top_log_probs = top_log_probs
         self._adapters = adapters
         self._backend = guides_backend
@@ -57,6 +61,8 @@ class TensorRtLlmLimits:
                 " min_tokens out"
             )
         refuse_lacking(sampling, "llmapi", PROMPT_LOG_PROBS, PRIORITY)
+        if not self._ngrams:
+            refuse_lacking(sampling, "llmapi", NGRAMS)
         if not self._top_log_probs:
             refuse_log_probs(sampling, "llmapi")
         refuse_guide(sampling, "llmapi", self._no_guides)

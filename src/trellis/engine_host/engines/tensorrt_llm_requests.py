@@ -58,6 +58,8 @@ def sampling_params(sampling: Sampling, vocab_size: int = 0, guide_end: int = -1
         arguments["stop_token_ids"] = list(ends[1:])
     if sampling.log_probs:  # of the chosen token, and of so many likeliest
         arguments["logprobs"] = sampling.top_log_probs if one_sampler() else 1
+    if sampling.no_repeat_ngram_size:  # 0 is no value of the library's
+        arguments["no_repeat_ngram_size"] = sampling.no_repeat_ngram_size
     if sampling.bias_ids:
         arguments["embedding_bias"] = _bias(sampling, vocab_size)
     if guided or sampling.bad_words:

@@ -5,9 +5,11 @@ from collections.abc import Collection
 
 from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.engines.lacking import (
+    NGRAMS,
     refuse_adapter,
     refuse_bad_words,
     refuse_guide,
+    refuse_lacking,
 )
 from trellis.engine_host.engines.vocabulary import check_ids
 from trellis.errors import RequestError
@@ -52,6 +54,7 @@ class VllmLimits:
                 "priority: this engine (vllm) heeds none; leave it out, or load it with"
                 " scheduling_policy: priority in engine.yaml"
             )
+        refuse_lacking(sampling, "vllm", NGRAMS)
         refuse_guide(sampling, "vllm", self._no_guides)
         refuse_bad_words(sampling, "vllm", self._no_guides, self._backend)
         refuse_adapter(sampling, "vllm", self._adapters)

@@ -23,7 +23,14 @@ from trellis.gateway.openai.structure import Constraint
 
 SEED_BITS = 63  # what every engine's library takes
 # Fields that are inputs of the ensemble under the same name.
-SAME = ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "min_tokens")
+SAME = (
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "min_tokens",
+)
 # What only an engine's step socket takes -> the field that asks for it.
 STEP_ONLY = {
     "top_log_probs": "top_logprobs",

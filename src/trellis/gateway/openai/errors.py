@@ -32,7 +32,8 @@ PARAMS = {
 }
 SAME = (
     "max_tokens min_tokens temperature top_p top_k min_p seed repetition_penalty presence_penalty"
-    " frequency_penalty stop_token_ids skip_special_tokens stream bad_words priority messages"
+    " frequency_penalty no_repeat_ngram_size stop_token_ids skip_special_tokens stream bad_words"
+    " priority messages"
     " tools documents continue_final_message chat_template logprobs prompt stop n"
 )
 GUIDES = (GUIDE_TYPE, GUIDE)

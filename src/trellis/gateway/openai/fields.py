@@ -76,6 +76,7 @@ class Sampling(Fields):
     presence_penalty: Number | None = None
     frequency_penalty: Number | None = None
     repetition_penalty: Annotated[Number, Field(ge=0.01, le=100)] | None = None
+    no_repeat_ngram_size: Count | None = None
     stop: str | Annotated[list[str], Field(fail_fast=True, max_length=MOST_STOPS)] | None = None
     logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
     ignore_eos: bool | None = None

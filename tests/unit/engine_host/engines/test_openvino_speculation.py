@@ -88,6 +88,7 @@ ASKED = {
     "an end": {"end_id": 198},
     "several ends": {"end_id": 2, "stop_token_ids": (28, 198)},
     "bad words": {"bad_words": ("capital", "France"), "end_id": 2},
+    "a guide": {"guide_type": "regex", "guide": "([a-z]+ ){4,6}[a-z]+", "end_id": 2},
 }
 
 
