@@ -32,6 +32,7 @@ class CalledFunction(Fields):
 
     name: str
     arguments: str | None = None  # JSON
+    parsed_arguments: Any = None  # what openai's parse() made of them, in its messages
 
 
 class ToolCall(Fields):
@@ -56,6 +57,7 @@ class Message(Fields):
     refusal: str | None = None
     audio: Any = None
     annotations: Any = None
+    parsed: Any = None  # what openai's parse() made of the content
     function_call: Any = None
 
 

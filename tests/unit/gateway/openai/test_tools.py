@@ -160,6 +160,16 @@ def hermes() -> Format:
     return load("hermes")
 
 
+def test_what_a_client_parsed_of_its_own_messages_is_taken_and_not_told() -> None:
+    function = {"name": "clock", "arguments": "{}", "parsed_arguments": {"a": 1}}
+    calls = [{"id": "1", "type": "function", "function": function}]
+    answer = {"role": "assistant", "content": "{}", "parsed": {"a": 1}, "tool_calls": calls}
+    body = json.dumps({"model": "m", "messages": [answer]}).encode()
+    (told,) = plain_messages(read_fields(ChatRequest, body, Limits()).messages, False)
+    call = {"id": "1", "type": "function", "function": {"name": "clock", "arguments": {}}}
+    assert told == {"role": "assistant", "content": "{}", "tool_calls": [call]}
+
+
 def test_a_template_without_tools_is_told_of_them_by_the_system_message(hermes: Format) -> None:
     tools = plan(tools=TOOLS).shown
     user = {"role": "user", "content": "x"}
