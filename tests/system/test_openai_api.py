@@ -387,8 +387,8 @@ def test_a_response_is_the_chat_s_text(http: httpx.Client) -> None:
     [
         ({"store": True}, "store"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"tools": [{"type": "web_search"}]}, "tools"),
-        ({"text": {"format": {"type": "json_object"}}}, "format"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"include": ["file_search_call.results"]}, "include[0]"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
