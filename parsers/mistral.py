@@ -23,7 +23,7 @@ from trellis.parsers.structure import arguments, call_tags, calls, tag
 OPEN, CALL_ID, ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 BEGINNINGS = Markers(OPEN)
 KEY = "arguments"
-WORD = re.compile(r"[^\s\[\]{}]+")  # of a name or an id
+WORD = re.compile(r"[^\s\[\]{}\x00-\x1f\x7f]+")  # of a name or an id
 
 
 class MistralParser(SteppedParser):

@@ -130,7 +130,7 @@ MARKUP = {
     "hermes": (rf"\s*{_OPEN}\s*\{{{_STRINGS}", rf"{_STRINGS}\}}\s*[</tol_ca>]{{0,12}}"),
     "llama3_json": (rf"\s*;?\s*{_OPEN}\s*\{{{_STRINGS}", rf"{_STRINGS}\}}(?:<\|python_end\|>)?"),
     "mistral": (
-        rf"[\s,]*{_OPEN}\s*(?:\[?\s*\{{{_STRINGS}|[^\s\[\]{{}}]+(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*)",
+        rf"[\s,]*{_OPEN}\s*(?:\[?\s*\{{{_STRINGS}|[^\s\[\]{{}}]+(?:\[CALL_ID\][^\s\[\]{{}}]+)?(?:\[ARGS\])?\s*)",
         rf"(?:{_STRINGS}\}}[\s,]*\]?)?",
     ),
 }

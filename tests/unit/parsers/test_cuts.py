@@ -59,8 +59,8 @@ BEGINNINGS = {
 }
 
 
-FILLERS = ["{B}", '{B}{{"a": [1, ']
-HOSTILE = ["x", "\n", '{B}{{"', '{B}{{"a": "x"', '{B}{{"a": "\\n{B}']
+FILLERS = ['{B}{{"a": [1, ']
+HOSTILE = ["x", "\n", "{B}", '{B}{{"', '{B}{{"a": "x"', '{B}{{"a": "\\n{B}']
 
 
 @pytest.mark.parametrize("name", ANSWERS)
