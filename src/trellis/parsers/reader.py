@@ -137,7 +137,7 @@ class Reader:
             for text in texts:
                 if self._text.startswith(text, at):
                     return text
-            left = self._text[at:]
+            left = self._text[at : at + _AHEAD]  # no more: the whole text may be there
             if self._closed or not any(text.startswith(left) for text in texts):
                 return ""
             yield
