@@ -84,6 +84,7 @@ class _Parser(SteppedParser):
 
 
 def _structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
+    """GLM 4.7 writes no line ends: neither in its prompts before a tag of thoughts, nor in calls."""
     if not use.tools:
         return None
     tags = [
@@ -94,7 +95,8 @@ def _structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
         )
         for tool in use.tools
     ]
-    return calls(use, _CALL, tags, separator="\n")
+    is_compact = prompt.endswith(("<|assistant|><think>", "<|assistant|></think>"))
+    return calls(use, _CALL, tags, separator="" if is_compact else "\n")
 
 
 def load() -> Format:

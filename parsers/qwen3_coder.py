@@ -138,7 +138,7 @@ def _structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
         return None
     tags = [
         tag(
-            f"{_CALL}\n{_FUNCTION}{tool.name}>\n",
+            f"{_CALL}\n{_FUNCTION}{tool.name}>",  # xgrammar lets a line end follow
             {"type": "qwen_xml_parameter", "json_schema": schema_of(tool)},
             _LAST,
         )

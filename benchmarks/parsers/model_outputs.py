@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from support.parser_calls import OPENAI_TOOLS, Turn, random_turn
+from support.parser_writers import llama4_pythonic
 from trellis.tokenizers.template_process import render_template
 
 OUTPUTS = 500  # a format
@@ -89,7 +90,7 @@ def outputs(templates: Path) -> Iterator[dict[str, Any]]:
     llama4 = Model("llama4_pythonic", "", "", ("llama4_pythonic", ""), text_beside_calls=False)
     for _ in range(OUTPUTS):  # whose own template writes past calls as JSON
         turn = _turn(source, llama4)
-        yield _record(llama4, turn, "", _pythonic(turn) if turn.calls else turn.text)
+        yield _record(llama4, turn, "", llama4_pythonic(turn))
 
 
 def _names() -> set[str]:
@@ -157,14 +158,6 @@ def _message(model: Model, turn: Turn) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _pythonic(turn: Turn) -> str:
-    calls = ", ".join(
-        f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
-        for name, arguments in turn.calls
-    )
-    return f"[{calls}]"
 
 
 def main() -> None:

@@ -116,4 +116,9 @@ def test_a_structure_has_a_tag_for_each_tool() -> None:
     ]
     assert structure["tags"][0]["content"]["style"] == "glm_xml"
     assert structure["at_least_one"]
+    assert structure["separator"] == "\n"
+    for end in ("<|assistant|><think>", "<|assistant|></think>"):
+        compact = GLM.structure(ToolUse(TOOLS[:2], required=True), end)
+        assert compact is not None
+        assert compact["separator"] == ""
     assert GLM.structure(ToolUse(()), "") is None

@@ -149,6 +149,6 @@ def test_a_structure_has_a_tag_for_each_tool() -> None:
     assert structure["triggers"] == ["<tool_call>"]
     assert structure["stop_after_first"]
     assert [tag["begin"] for tag in structure["tags"]] == [
-        f"<tool_call>\n<function={tool.name}>\n" for tool in TOOLS[:2]
+        f"<tool_call>\n<function={tool.name}>" for tool in TOOLS[:2]
     ]
     assert QWEN.structure(ToolUse(()), "") is None
