@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.ending import wait_for_ends
 from support.engines import lay_out_engine
 from support.serving import assemble_demo, serve
 from trellis.server.process import Server
@@ -42,3 +43,8 @@ def http(server: Server) -> Iterator[httpx.Client]:
     """An HTTP client of that server."""
     with httpx.Client(base_url=server.settings.url, timeout=300) as client:
         yield client
+
+
+def pytest_sessionfinish() -> None:
+    """Servers end beside the tests, and the last ones after them."""
+    wait_for_ends()

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import psutil
 
+from support.ending import end_beside
 from support.paths import ROOT
 from trellis.server.numpy2_bridge import STUB
 from trellis.server.ports import free_ports
@@ -78,8 +79,12 @@ class Launched:
             print(self.log()[-6000:])
         if self.process.poll() is None:
             self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
+        end_beside(self._end)
+
+    def _end(self) -> None:
+        """Wait until it ended, and end what it left."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

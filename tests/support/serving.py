@@ -5,7 +5,7 @@
     with serve(repo, folder, launcher=True) as launched:     # the launcher, as a user has it
         httpx.get(f"{launched.url}/v2/health/ready")
 
-Either is ready inside, has free ports, and is gone after.
+Either is ready inside, has free ports, and ends after: beside the next tests (`support.ending`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from support.ending import end_beside
 from support.engines import read_demo_engine
 from support.launched import Launched
 from trellis.demo.repository import PARSER
@@ -78,14 +79,15 @@ def _serve(repo: Path, folder: Path, ready: bool, options: Mapping[str, Any]) ->
     log = folder / LOG
     with log.open("wb") as output:
         server = Server(ServerSettings(repo, *free_ports(3), **options), output)
-    with server:
-        try:
-            if ready:
-                server.wait_ready()
-            yield server
-        except BaseException:
-            print(log.read_text(errors="replace")[-6000:])
-            raise
+    try:
+        if ready:
+            server.wait_ready()
+        yield server
+    except BaseException:
+        print(log.read_text(errors="replace")[-6000:])
+        raise
+    finally:
+        end_beside(server.stop)
 
 
 def assemble_demo(

@@ -97,11 +97,13 @@ def serve(
     settings: Mapping[str, str] | None = None,
     exposes: bool = False,
     hooks: Path | None = None,
+    limits: Mapping[str, float] | None = None,
     **standin: str,
 ) -> Iterator[Served]:
     """Assemble, add the stand-in's own parameters, start, wait until ready.
 
-    `exposes`: whether HTTP clients may ask the models inside the ensemble.
+    `exposes`: whether HTTP clients may ask the models inside the ensemble. `limits`: changed ones
+    of the gateway.
     """
     engine = write_engine(folder / "llama-out", release)
     plan = Plan(read_engine(engine), "llama", tokenizer, hooks=hooks, settings=settings or {})
@@ -116,7 +118,9 @@ def serve(
     }
     add_parameters(repository / "tensorrt_llm" / "config.pbtxt", parameters)
     with (
-        serving.serve(repository, folder, expose_inner_models=exposes) as server,
+        serving.serve(
+            repository, folder, expose_inner_models=exposes, gateway_limits=limits or {}
+        ) as server,
         triton.InferenceServerClient(f"127.0.0.1:{server.settings.grpc_port}") as client,
     ):
         yield Served(release, server, folder, client)

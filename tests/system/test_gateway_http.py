@@ -54,9 +54,8 @@ def served(
     ]
     folder = tmp_path_factory.mktemp("front")
     pace: dict[str, Any] = {"token_delay_us": "3000", "delay_from_seed": "true"}
-    with serve(
-        "1.x", folder, standin_library, llama_folder, scripts, exposes=True, **pace
-    ) as running:
+    pace |= {"exposes": True, "limits": {"kept_seconds": 0.3}}  # tests wait until all is closed
+    with serve("1.x", folder, standin_library, llama_folder, scripts, **pace) as running:
         yield running
 
 
@@ -478,6 +477,7 @@ def test_triton_finishes_every_request_whose_client_hung_up(
             list(pool.map(drop, range(80)))
         wait_for(lambda: in_engine(running) == 0, 20)
         wait_for(lambda: descriptors(front.pid) <= before, 20)  # far less than DRAIN_SECONDS
+        running.server.stop()
     said = (tmp_path / "triton.log").read_text(errors="replace")
     assert "Found 0 model versions that have in-flight inferences" in said
     assert stuck(said, 0) == []
