@@ -96,9 +96,6 @@ def test_what_asks_for_nothing_is_greedy_and_ends_at_no_id_of_the_models_own() -
 @pytest.mark.parametrize(
     ("kind", "guide", "name", "value"),
     [
-        ("json", "", "json_object", True),
-        ("json_schema", '{"type": "object"}', "json", '{"type": "object"}'),
-        ("regex", "[ab]+", "regex", "[ab]+"),
         ("ebnf_grammar", 'root ::= "a"', "grammar", 'root ::= "a"'),
         ("structural_tag", "{}", "structural_tag", "{}"),
     ],

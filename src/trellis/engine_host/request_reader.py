@@ -9,6 +9,7 @@ import numpy as np
 from trellis.contract.sampling_fields import NOT_DECOUPLED
 from trellis.engine_host.answers import RETURNS
 from trellis.engine_host.engines.engine import Sampling
+from trellis.engine_host.guided_requests import check_guided, check_stop_words
 from trellis.engine_host.sampling_inputs import read_sampling, read_words
 from trellis.engine_host.sequences import Row
 from trellis.engine_host.step_inputs import with_step_inputs
@@ -99,6 +100,8 @@ class RequestReader:
         self.limits.check_words("bad_words", list(sampling.bad_words))
         more = set(sampling.stop_token_ids) - set(self.tokenizer.end_ids)  # the client's own
         self.limits.check_stop_token_ids(len(more))
+        if sampling.guide_type:
+            check_guided(sampling, self.tokenizer)
         engine.refuse(sampling)
         known = self.vocab_size or self.tokenizer.vocab_size
         if sampling.end_id >= known:
@@ -138,6 +141,7 @@ class RequestReader:
     ) -> Row:
         words = read_words("stop_words", arrays, row)
         self.limits.check_words("stop_words", words)
+        check_stop_words(sampling, words)
         exclude = flag(arrays, "exclude_input_in_output", self.exclude_input)
         # A stream has new tokens alone, as that of TensorRT-LLM's own engine.
         prefix = [] if exclude or streaming else prompt.tolist()

@@ -12,9 +12,11 @@ import numpy as np
 
 from trellis.contract.client_inputs import GUIDE, GUIDE_TYPE
 from trellis.errors import RequestError
+from trellis.guides.translate import Guide, translate
 
 NEED_GUIDE = ("json_schema", "regex", "ebnf_grammar", "structural_tag")
 TYPES = ("json", *NEED_GUIDE)
+NO_GUIDE = Guide("", "")
 SHOWN = 40  # characters of a wrong type
 
 
@@ -56,8 +58,8 @@ def check_guide(kind: str | None, guide: str | None) -> None:
         raise RequestError(f"{GUIDE}: missing; {GUIDE_TYPE} {kind} needs it")
 
 
-def read_guide(arrays: Mapping[str, np.ndarray], row: int) -> tuple[str, str]:
-    """The type and the guide of one row, '' twice for none.
+def read_guide(arrays: Mapping[str, np.ndarray], row: int) -> Guide:
+    """The guide of one row as every engine reads it; NO_GUIDE where none was sent.
 
     `arrays`: of the two inputs what was sent, [rows, 1] each, object: UTF-8 bytes. Raises
     RequestError naming the input.
@@ -71,7 +73,7 @@ def read_guide(arrays: Mapping[str, np.ndarray], row: int) -> tuple[str, str]:
         raise RequestError(
             f"{GUIDE}: {GUIDE_TYPE} json takes none; leave it out, or send json_schema"
         )
-    return kind or "", guide or ""
+    return translate(kind, guide or "") if kind else NO_GUIDE
 
 
 def _texts(array: np.ndarray | None, rows: int) -> list[str | None]:

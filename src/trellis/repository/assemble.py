@@ -56,6 +56,7 @@ CARRIED = (
     "contract",
     "tokenizers",
     "parsers",
+    "guides",
     "pipeline",
     "ipc",
     "triton_models",

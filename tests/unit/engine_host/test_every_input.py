@@ -69,7 +69,7 @@ def test_an_input_reaches_the_llm_api_or_is_rejected_by_name(adapter: Any, name:
         assert told(made) != told(without(name))
 
 
-@pytest.mark.parametrize("name", ["guided_decoding_guide_type", "lora_name", "embedding_bias"])
+@pytest.mark.parametrize("name", ["lora_name", "embedding_bias"])
 @pytest.mark.parametrize(
     "engine", [each for each in ENGINE_TYPES if each not in ("vllm", "llmapi")]
 )

@@ -230,9 +230,6 @@ def test_the_chosen_tokens_log_probability_is_asked_for_as_the_release_takes_it(
 @pytest.mark.parametrize(
     ("kind", "guide", "name", "value"),
     [
-        ("json", "", "json_object", True),
-        ("json_schema", '{"type": "object"}', "json", '{"type": "object"}'),
-        ("regex", "[ab]+", "regex", "[ab]+"),
         ("ebnf_grammar", 'root ::= "a"', "grammar", 'root ::= "a"'),
         ("structural_tag", "{}", "structural_tag", "{}"),
     ],

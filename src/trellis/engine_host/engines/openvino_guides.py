@@ -23,20 +23,12 @@ from trellis.engine_host.engines.engine import Sampling
 from trellis.errors import RequestError
 
 MOST_IDS = 2**19  # logits of the idle model: the library writes as many as the real model has
-ANY_OBJECT = '{"type":"object"}'
-GUIDES = {
-    "json_schema": "json_schema",
-    "regex": "regex",
-    "ebnf_grammar": "grammar",
-    "structural_tag": "structural_tags_config",
-}
+GUIDES = {"ebnf_grammar": "grammar", "structural_tag": "structural_tags_config"}
 REASON_CHARACTERS = 300
 
 
 def structured_output(sampling: Sampling) -> Any:
-    """The library's StructuredOutputConfig of a request that has a guide."""
-    if sampling.guide_type == "json":
-        return genai.StructuredOutputConfig(json_schema=ANY_OBJECT)
+    """The library's StructuredOutputConfig of a request with a guide of guides/translate.py."""
     return genai.StructuredOutputConfig(**{GUIDES[sampling.guide_type]: sampling.guide})
 
 

@@ -16,10 +16,8 @@ from trellis.errors import RequestError
 
 # From this candidate on there is one sampler, and that tells the chosen token's log probability.
 ONE_SAMPLER = "1.3.0rc26"
-# The client's type of a guide -> the library's, and xgrammar's reader of it.
+# The type of a guide of guides/translate.py -> the library's, and xgrammar's reader of it.
 GUIDES = {
-    "json_schema": ("json", "from_json_schema"),
-    "regex": ("regex", "from_regex"),
     "ebnf_grammar": ("grammar", "from_ebnf"),
     "structural_tag": ("structural_tag", "from_structural_tag"),
 }
@@ -80,8 +78,6 @@ def _guide(sampling: Sampling) -> GuidedDecodingParams:
     if sampling.bad_words:
         grammar = words_grammar(sampling.bad_words, ends=bool(sampling.end_ids))
         return GuidedDecodingParams(grammar=grammar)
-    if sampling.guide_type == "json":
-        return GuidedDecodingParams(json_object=True)
     return GuidedDecodingParams(**{GUIDES[sampling.guide_type][0]: sampling.guide})
 
 

@@ -33,13 +33,8 @@ CLIENT_NAMES = {
     "logit_bias": BIAS_WORDS,
 }
 CLIENTS = frozenset({BIAS_WORDS, "top_log_probs", *(field.client for field in FIELDS.values())})
-# The client's type of a guide -> the library's.
-GUIDES = {
-    "json_schema": "json",
-    "regex": "regex",
-    "ebnf_grammar": "grammar",
-    "structural_tag": "structural_tag",
-}
+# The type of a guide, as guides/translate.py makes it -> the library's.
+GUIDES = {"ebnf_grammar": "grammar", "structural_tag": "structural_tag"}
 FINISH: dict[str, FinishReason] = {
     "stop": "stop",
     "repetition": "stop",
@@ -86,8 +81,6 @@ def _guide(sampling: Sampling) -> StructuredOutputsParams | None:
         return StructuredOutputsParams(grammar=grammar)
     if not sampling.guide_type:
         return None
-    if sampling.guide_type == "json":
-        return StructuredOutputsParams(json_object=True)
     return StructuredOutputsParams(**{GUIDES[sampling.guide_type]: sampling.guide})
 
 

@@ -12,6 +12,7 @@ import pytest
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
 from trellis.errors import RequestError
+from trellis.guides.translate import translate
 
 pytestmark = pytest.mark.slow  # the demo's model makes every token
 
@@ -29,6 +30,7 @@ def engine(demo_engine: tuple[Path, Path]) -> Iterator[OpenVinoEngine]:
 
 def ask(engine: OpenVinoEngine, key: int, kind: str, guide: str = "", **more: Any) -> None:
     asked = {"max_tokens": 200, "end_id": END, "temperature": 1.0, "sample": True, "seed": key}
+    kind, guide = translate(kind, guide)
     sampling = Sampling(**asked | {"guide_type": kind, "guide": guide} | more)
     engine.refuse(sampling)
     engine.add(key, np.array(PROMPT), sampling)
@@ -88,7 +90,8 @@ def test_a_guide_ends_an_answer_that_no_token_ends(engine: OpenVinoEngine) -> No
 
 
 def test_a_guide_that_is_none_fails_its_own_request_alone(engine: OpenVinoEngine) -> None:
-    ask(engine, 1, "ebnf_grammar", "root ::= nothing")
+    nothing = Sampling(max_tokens=9, guide_type="ebnf_grammar", guide="root ::= nothing")
+    engine.add(1, np.array(PROMPT), nothing)
     ask(engine, 2, "regex", "[a-c]{2}")
     ids, ends = run(engine)
     assert ends[1].startswith("guided_decoding_guide: ")

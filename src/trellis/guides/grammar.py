@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grammars as values, and their text in EBNF.
+
+>>> grammar = Grammar()
+>>> grammar.write(sequence(Text("a"), many(Chars(((48, 57),)), 1, 3)))
+'root ::= "a" [0-9]{1,3}\\n'
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+
+from trellis.guides.limits import GUIDE_ELEMENTS, refused_by
+
+WIDE_CHARACTERS = 1000  # a class of more has most tokens of a vocabulary tried at its place
+WIDE_ELEMENTS = 16  # what such a place counts for
+MOST_UNROLLED = 128  # times that the library writes a repetition out
+BLOCK = 0x1000  # characters whose UTF-8 differs in the last two bytes alone
+
+Ranges = tuple[tuple[int, int], ...]  # of characters, sorted, without overlaps
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """These characters."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chars:
+    """One character of these."""
+
+    ranges: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One after another."""
+
+    parts: tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of these; of none of them there is no text."""
+
+    parts: tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Repeated; `high` None is without end."""
+
+    part: "Node"
+    low: int
+    high: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the rule of this name says."""
+
+    name: str
+
+
+Node = Text | Chars | Sequence | Choice | Many | Rule
+EMPTY = Text("")
+NEVER = Choice(())
+
+
+def sequence(*parts: Node) -> Node:
+    """Without parts that say nothing; NEVER if one of them is."""
+    flat: list[Node] = []
+    for part in parts:
+        if part == NEVER:
+            return NEVER
+        inner = part.parts if isinstance(part, Sequence) else (part,)
+        for each in inner:
+            if isinstance(each, Text) and flat and isinstance(flat[-1], Text):
+                flat[-1] = Text(flat[-1].text + each.text)
+            elif each != EMPTY:
+                flat.append(each)
+    return EMPTY if not flat else flat[0] if len(flat) == 1 else Sequence(tuple(flat))
+
+
+def choice(*parts: Node) -> Node:
+    """Without parts that are NEVER, and each once."""
+    flat = [
+        each
+        for part in parts
+        for each in (part.parts if isinstance(part, Choice) else (part,))
+        if each != NEVER
+    ]
+    unique = tuple(dict.fromkeys(flat))
+    return unique[0] if len(unique) == 1 else Choice(unique)
+
+
+def many(part: Node, low: int = 0, high: int | None = None) -> Node:
+    """`low` to `high` times."""
+    if high is not None and high < low:
+        return NEVER
+    if high == 0 or part == EMPTY:
+        return EMPTY
+    if part == NEVER:
+        return NEVER if low else EMPTY
+    if low == high == 1:
+        return part
+    if isinstance(part, Many) and part.high is None and part.low <= 1 and high is None:
+        return Many(part.part, min(low, part.low), None)
+    return Many(part, low, high)
+
+
+def optional(part: Node) -> Node:
+    """Once or not at all."""
+    return many(part, 0, 1)
+
+
+@dataclass(slots=True)
+class Grammar:
+    """Rules under names, each made once."""
+
+    rules: dict[str, Node] = field(default_factory=dict)
+    _names: dict[Hashable, str] = field(default_factory=dict)
+
+    def rule(self, key: Hashable, make: Callable[[], Node]) -> Node:
+        """The rule for `key`, which may need itself while it is made."""
+        name = self._names.get(key)
+        if name is None:
+            name = self._names[key] = f"r{len(self._names)}"
+            self.rules[name] = make()
+        return Rule(name)
+
+    def write(self, root: Node) -> str:
+        """The grammar's text, `root` first.
+
+        Raises RequestError for one of no text at all, and for one that is too large.
+        """
+        finite = self._finite(root)
+        root = without(root, finite)
+        if root == NEVER:
+            raise refused_by("no answer can meet it")
+        rules = {name: without(node, finite) for name, node in self.rules.items() if name in finite}
+        used = _reachable(root, rules)
+        size = elements(root) + sum(elements(rules[name]) for name in used)
+        if size > GUIDE_ELEMENTS:
+            raise refused_by(
+                f"{size} elements as a grammar, and guide_elements is {GUIDE_ELEMENTS}; make it"
+                " smaller, with fewer or shorter bounds of lengths"
+            )
+        lines = [f"root ::= {written(root, top=True)}"]
+        lines += [f"{name} ::= {written(rules[name], top=True)}" for name in used]
+        return "\n".join([*lines, ""])
+
+    def _finite(self, root: Node) -> set[str]:
+        """The rules that have a text which ends."""
+        finite: set[str] = set()
+        grown = True
+        while grown:
+            grown = False
+            for name, node in self.rules.items():
+                if name not in finite and _ends(node, finite):
+                    finite.add(name)
+                    grown = True
+        return finite
+
+
+def _ends(node: Node, finite: set[str]) -> bool:
+    match node:
+        case Rule(name):
+            return name in finite
+        case Sequence(parts):
+            return all(_ends(part, finite) for part in parts)
+        case Choice(parts):
+            return any(_ends(part, finite) for part in parts)
+        case Many(part, low, _):
+            return not low or _ends(part, finite)
+    return True
+
+
+def without(node: Node, finite: set[str]) -> Node:
+    """The same without what never ends."""
+    match node:
+        case Rule(name):
+            return node if name in finite else NEVER
+        case Sequence(parts):
+            return sequence(*(without(part, finite) for part in parts))
+        case Choice(parts):
+            return choice(*(without(part, finite) for part in parts))
+        case Many(part, low, high):
+            return many(without(part, finite), low, high)
+    return node
+
+
+def _reachable(root: Node, rules: dict[str, Node]) -> list[str]:
+    found: dict[str, None] = {}
+    todo = [root]
+    while todo:
+        for name in _names(todo.pop()):
+            if name not in found:
+                found[name] = None
+                todo.append(rules[name])
+    return list(found)
+
+
+def _names(node: Node) -> Iterator[str]:
+    match node:
+        case Rule(name):
+            yield name
+        case Sequence(parts) | Choice(parts):
+            for part in parts:
+                yield from _names(part)
+        case Many(part):
+            yield from _names(part)
+
+
+def elements(node: Node) -> int:
+    """How large it is: what a library writes out of it, wide classes counted more."""
+    match node:
+        case Text(text):
+            return len(text.encode("utf-8", "surrogatepass"))
+        case Chars(ranges):
+            size = sum(last - first + 1 for first, last in ranges)
+            return WIDE_ELEMENTS if size > WIDE_CHARACTERS else 1
+        case Sequence(parts) | Choice(parts):
+            return 1 + sum(map(elements, parts))
+        case Many(part, low, high):
+            times = max(low + 1 if high is None else high, 1)
+            return elements(part) * min(times, MOST_UNROLLED)
+    return 1
+
+
+def written(node: Node, top: bool = False) -> str:
+    """A node's text; `top`: where no parentheses are needed around a choice."""
+    match node:
+        case Text(text):
+            return '"' + "".join(map(_quoted, text)) + '"'
+        case Chars(ranges):
+            return "[" + class_text(ranges) + "]"
+        case Rule(name):
+            return name
+        case Sequence(parts):
+            return " ".join(written(part) for part in parts)
+        case Choice(parts):
+            text = " | ".join(written(part, top=isinstance(part, Sequence)) for part in parts)
+            return text if top else f"({text})"
+        case Many(part, low, high):
+            inner = written(part)
+            if isinstance(part, (Sequence, Many)) or (isinstance(part, Text) and len(inner) != 3):
+                inner = f"({inner})"
+            return inner + _times(low, high)
+    raise TypeError(node)
+
+
+def _times(low: int, high: int | None) -> str:
+    if (low, high) == (0, 1):
+        return "?"
+    if high is None and low < 2:
+        return "+" if low else "*"
+    if low == high:
+        return f"{{{low}}}"
+    return f"{{{low},{'' if high is None else high}}}"
+
+
+def _quoted(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    return character if " " <= character <= "~" else f"\\U{ord(character):08x}"
+
+
+def class_text(ranges: Ranges) -> str:
+    """What is between a class's brackets."""
+    pieces = [piece for each in ranges for piece in _readable(*each)]
+    return "".join(
+        _code(first) if first == last else f"{_code(first)}-{_code(last)}" for first, last in pieces
+    )
+
+
+def _code(character: int) -> str:
+    if chr(character).isascii() and chr(character).isalnum():
+        return chr(character)
+    return f"\\U{character:08x}"
+
+
+def _readable(first: int, last: int) -> list[tuple[int, int]]:
+    """These characters in ranges that the library reads as they are meant.
+
+    Of one that ends inside a block it leaves out what is in that block, unless it began there, too.
+    """
+    block = last - last % BLOCK
+    if first >= block or last == block + BLOCK - 1 or last < 0x80:
+        return [(first, last)]
+    return [(first, block - 1), (block, last)]

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client's guide as what the engines' libraries get: a grammar, or a structural tag of them.
+
+>>> translate("regex", "[ab]c").text
+'root ::= [a-b] "c"\\n'
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from trellis.guides.ebnf import GrammarReader
+from trellis.guides.expressions import Expression
+from trellis.guides.grammar import Grammar, Node
+from trellis.guides.limits import GUIDE_BYTES, GUIDE_DEPTH, refused, refused_by
+from trellis.guides.schemas import SchemaReader, parse_json
+from trellis.guides.tags import TagReader
+
+KEPT = 256  # guides that were translated last
+ANY_OBJECT = {"type": "object"}
+
+
+class Guide(NamedTuple):
+    """What an engine gets; `kind`: ebnf_grammar or structural_tag."""
+
+    kind: str
+    text: str
+
+
+@lru_cache(KEPT)
+def translate(kind: str, guide: str) -> Guide:
+    """A guide in the one form that every engine holds alike.
+
+    `kind`: of pipeline/guided_decoding.py.
+    Raises RequestError, with the place in the guide, for what is no such guide, for what cannot be
+    held exactly, and at the limits of `limits.py`. Any thread; what was asked last is kept.
+    """
+    size = len(guide.encode("utf-8", "surrogatepass"))
+    if size > GUIDE_BYTES:
+        raise refused_by(f"{size} bytes, and guide_bytes is {GUIDE_BYTES}; send a smaller one")
+    if kind == "structural_tag":
+        return Guide(kind, TagReader(to_grammar).read(_parsed(guide, "$")))
+    return Guide("ebnf_grammar", to_grammar(kind, guide, "$"))
+
+
+def to_grammar(kind: str, guide: Any, place: str) -> str:
+    """The text of a grammar for a guide of any type but structural_tag. Raises RequestError.
+
+    `guide`: its text; of a schema what its JSON says, too.
+    """
+    grammar = Grammar()
+    try:
+        return grammar.write(_root(kind, guide, place, grammar))
+    except RecursionError:
+        raise refused(place, "too deep; make it flatter") from None
+
+
+def _root(kind: str, guide: Any, place: str, grammar: Grammar) -> Node:
+    if kind == "json":
+        return SchemaReader(ANY_OBJECT, grammar).read()
+    if kind == "json_schema":
+        schema = _parsed(guide, place) if isinstance(guide, str) else guide
+        _check_depth(schema)
+        return SchemaReader(schema, grammar).read()
+    if not isinstance(guide, str):
+        raise refused(place, "send a text")
+    if kind == "regex":
+        return Expression(guide, place).whole()
+    return GrammarReader(guide).read(grammar, "g-")
+
+
+def _parsed(text: str, place: str) -> Any:
+    value = parse_json(text, place)
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Raise RequestError for JSON of too many levels."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > GUIDE_DEPTH:
+            raise refused_by(f"more than {GUIDE_DEPTH} levels (guide_depth); make it flatter")
+        inside = [each for each in level if isinstance(each, (dict, list))]
+        level = [
+            value
+            for each in inside
+            for value in (each.values() if isinstance(each, dict) else each)
+        ]
