@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from fuzz.json_bodies import ANYTHING
 from fuzz.openai_bodies import VALID, Asked
 from support.openai_api import CHAT, COMPLETIONS, MODEL, RESPONSES, user
-from trellis.gateway.openai.chat import ChatRequest
+from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.completions import CompletionRequest
 from trellis.gateway.openai.fields import Fields
-from trellis.gateway.openai.responses import ResponsesRequest
+from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.tokenizing import DetokenizeRequest, TokenizeRequest
 from trellis.gateway.refusals import shown
 

@@ -12,7 +12,7 @@ from trellis.gateway.refusals import quoted
 from trellis.parsers import CallArguments, CallBegin, Event, Reasoning
 
 if TYPE_CHECKING:
-    from trellis.gateway.openai.chat import ChatRequest
+    from trellis.gateway.openai.chat_fields import ChatRequest
     from trellis.gateway.openai.generation import Generation
 
 ROLE = b'"role":"assistant",'

@@ -5,15 +5,21 @@ Where tools may be called, the engine holds calls to the format from where they 
 where one must be called, or one is `strict`, the request is rejected if it cannot.
 """
 
+import asyncio
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from trellis.contract.client_inputs import GUIDE
+from trellis.errors import RequestError
 from trellis.gateway.openai.errors import OpenAIError, bad
 from trellis.gateway.openai.fields import Sampling
 from trellis.gateway.openai.served import Served
 from trellis.gateway.openai.structure import Constraint, structural_tag
 from trellis.gateway.openai.tools import ToolPlan
 from trellis.gateway.state import State
+from trellis.guides.tags import check_special
+from trellis.guides.translate import translate
 from trellis.parsers import Format, Parser, Setup, ToolUse
 from trellis.parsers.structure import one_of, sequence
 from trellis.pipeline.decode import Detokenizer, SequenceText
@@ -123,17 +129,53 @@ async def _calls(
     must = use.required or any(tool.strict for tool in use.tools)
     if not must and (_beside(asked) or not await served.follows_guides(state)):
         return None
-    structure = form.structure(use, prompt)
+    loop = asyncio.get_running_loop()
+    held = await loop.run_in_executor(state.encoders, _held_tools, plan, use)
+    structure = form.structure(held, prompt)
     if structure is not None:
-        return structural_tag(structure, plan.param)
+        tag = structural_tag(structure, plan.param)
+        if not _has_special(served, tag):
+            return tag
     if must:
         raise _not_held(form, plan.param, "send tool_choice auto, without strict")
     return None
 
 
+def _held_tools(plan: ToolPlan, use: ToolUse) -> ToolUse:
+    """The tools, with those schemas that an engine can hold arguments to; any thread.
+
+    Raises OpenAIError for another one of a tool that is to be held to it by all means.
+    """
+    names = [tool["function"]["name"] for tool in plan.shown]
+    held = []
+    for tool in use.tools:
+        schema = {"type": "object", **tool.parameters}
+        try:
+            translate("json_schema", json.dumps(schema, ensure_ascii=False))
+        except RequestError as error:
+            if use.required or tool.strict:
+                place = f"tools[{names.index(tool.name)}].function.parameters"
+                raise bad(place, str(error).removeprefix(f"{GUIDE}: ")) from None
+            tool = replace(tool, parameters={})
+        held.append(tool)
+    return replace(use, tools=held)
+
+
+def _has_special(served: Served, tag: Constraint) -> bool:
+    """Whether it has special tokens in it, which no engine can be held to by their letters."""
+    letters = served.tokenizer.special_tokens.values()
+    try:
+        check_special(tag.guide, (each.decode("utf-8", "replace") for each in letters))
+    except RequestError:
+        return True
+    return False
+
+
 def _beside(asked: Sampling) -> bool:
     """Whether a request asks for what does not go with a guide; it then goes without one."""
-    return bool(asked.bad_words or asked.ignore_eos or (asked.min_tokens or 0) > 1)
+    return bool(
+        asked.bad_words or asked.ignore_eos or asked.stop_token_ids or (asked.min_tokens or 0) > 1
+    )
 
 
 def _not_held(form: Format, param: str, remedy: str) -> OpenAIError:

@@ -11,7 +11,7 @@ from trellis.gateway.openai.response_items import COMPLETED, IN_PROGRESS, INCOMP
 from trellis.parsers import Event, Text
 
 if TYPE_CHECKING:
-    from trellis.gateway.openai.responses import ResponsesRequest
+    from trellis.gateway.openai.response_fields import ResponsesRequest
 
 
 class ResponseWriter:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from trellis.gateway.limits import Limits
-from trellis.gateway.openai.chat import ChatRequest
+from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.completions import CompletionRequest
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.fields import Fields, read_fields
-from trellis.gateway.openai.responses import ResponsesRequest
+from trellis.gateway.openai.response_fields import ResponsesRequest
 
 MODEL: dict[str, Any] = {"model": "ensemble"}
 CHAT: dict[str, Any] = {**MODEL, "messages": [{"role": "user", "content": "Hi"}]}

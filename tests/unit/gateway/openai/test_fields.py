@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from trellis.gateway.limits import Limits
-from trellis.gateway.openai.chat import ChatRequest
+from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.completions import CompletionRequest
 from trellis.gateway.openai.errors import OpenAIError, as_openai, named
 from trellis.gateway.openai.fields import Fields, read_fields
-from trellis.gateway.openai.responses import ResponsesRequest
+from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.tokenizing import DetokenizeRequest, TokenizeRequest
 from trellis.gateway.refusals import Refusal
 

@@ -13,7 +13,7 @@ from support.byte_tokenizer import ByteTokenizer
 from support.openai_api import joined
 from trellis.gateway.awaited import Awaited, Sink
 from trellis.gateway.limits import Limits
-from trellis.gateway.openai.chat import ChatRequest
+from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.chat_writer import ChatWriter
 from trellis.gateway.openai.choices import Choice
 from trellis.gateway.openai.engine_events import StepEvents, TritonEvents

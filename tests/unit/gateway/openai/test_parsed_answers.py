@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from support.byte_tokenizer import ByteTokenizer
 from support.hypothesis_profiles import examples
 from support.openai_api import joined, plain
-from trellis.gateway.openai.chat import ChatRequest
+from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.chat_writer import ChatWriter
 from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.parsing import Parsing
+from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.response_writer import ResponseWriter
-from trellis.gateway.openai.responses import ResponsesRequest
 from trellis.parsers import Setup
 from trellis.parsers.registry import load
 from trellis.pipeline.decode import Detokenizer

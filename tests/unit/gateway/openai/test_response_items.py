@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.hypothesis_profiles import examples
+from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.response_input import read_items
 from trellis.gateway.openai.response_items import Items
-from trellis.gateway.openai.responses import ResponsesRequest
 from trellis.parsers import CallArguments, CallBegin, CallEnd, Event, Reasoning, Text
 
 PART = st.one_of(

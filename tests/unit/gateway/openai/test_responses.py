@@ -4,8 +4,8 @@
 import json
 
 from trellis.gateway.openai.choices import Usage
+from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.response_writer import ResponseWriter
-from trellis.gateway.openai.responses import ResponsesRequest
 
 
 def test_the_usage_has_every_count_that_the_clients_types_want() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from trellis.gateway.limits import Limits
-from trellis.gateway.openai.chat import ChatRequest
+from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.fields import read_fields
-from trellis.gateway.openai.responses import ResponsesRequest
+from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.structure import Constraint
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}}}

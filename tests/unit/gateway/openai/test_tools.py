@@ -7,11 +7,11 @@ import pytest
 
 from trellis.gateway.limits import Limits
 from trellis.gateway.openai.calls import Calls, new_call_id
-from trellis.gateway.openai.chat import ChatRequest
+from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.fields import read_fields
 from trellis.gateway.openai.messages import Message, plain_messages, tell_tools
-from trellis.gateway.openai.responses import ResponsesRequest
+from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.tools import ToolPlan, plan_tools
 from trellis.parsers import CallArguments, CallBegin, CallEnd, Format, Text
 from trellis.parsers.registry import load
