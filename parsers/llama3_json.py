@@ -9,6 +9,7 @@ there is: anything else is JSON that the user asked for. After <|python_tag|> (L
 """
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from trellis.parsers import Format, Setup, ToolUse
@@ -16,7 +17,15 @@ from trellis.parsers.json_call import JsonCall
 from trellis.parsers.markers import Markers
 from trellis.parsers.reader import Steps
 from trellis.parsers.stepped import SteppedParser
-from trellis.parsers.structure import call_tags, calls, one_of, regex, sequence
+from trellis.parsers.structure import (
+    call_tags,
+    constant,
+    one_of,
+    regex,
+    sequence,
+    tags_between,
+    text_with,
+)
 
 OPENINGS = ("<|python_tag|>", "<|python_start|>")
 BEGINNINGS = Markers(*OPENINGS)
@@ -60,32 +69,34 @@ def structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
     """See Format.structure: a text is free where it does not begin as a call does."""
     if not use.tools:
         return None
-    bare = call_tags(use, lambda name: f'{BEGIN}{name}, "{KEYS[0]}": ', end="}")
-    only_calls = ToolUse(use.tools, required=True, parallel=use.parallel)
-    called = calls(only_calls, BEGIN, bare, separator=f"{SEPARATOR} ")
+    bare = call_tags(use, partial(_begin, ""), end="}")
+    called = tags_between(bare, f"{SEPARATOR} ", one=not use.parallel)
     if use.required:
         return called
-    marked = call_tags(use, lambda name: f'{OPENINGS[0]}{BEGIN}{name}, "{KEYS[0]}": ', end="}")
-    text = calls(use, OPENINGS[0], marked, separator="")
-    return one_of(called, sequence(regex(not_beginning_with(BEGIN)), text))
+    marked = [
+        tag for opening in OPENINGS for tag in call_tags(use, partial(_begin, opening), end="}")
+    ]
+    text = {**text_with(marked, OPENINGS[0], one=not use.parallel), "triggers": list(OPENINGS)}
+    behind = sequence(regex(not_beginning_with(BEGIN, *OPENINGS)), text)
+    return one_of(called, {**text, "at_least_one": True}, behind, constant(""))
 
 
-def not_beginning_with(text: str) -> str:
-    r"""A regular expression of the shortest texts that can't become one that begins with `text`.
+def _begin(opening: str, name: str) -> str:
+    return f'{opening}{BEGIN}{name}, "{KEYS[0]}": '
 
-    >>> not_beginning_with("ab")
-    '([^a]|[a][^b])'
+
+def not_beginning_with(*texts: str) -> str:
+    r"""A regular expression of the shortest texts that none of `texts` can begin with.
+
+    >>> not_beginning_with("ab", "c")
+    '([^ac]|[a][^b])'
     """
-    parts = [_all_of(text[:at]) + _no(text[at]) for at in range(len(text))]
+    beginnings = sorted({text[:at] for text in texts for at in range(len(text))})
+    parts = []
+    for beginning in beginnings:
+        after = sorted({text[len(beginning)] for text in texts if text.startswith(beginning)})
+        parts.append("".join(f"[{char}]" for char in beginning) + f"[^{''.join(after)}]")
     return f"({'|'.join(parts)})"
-
-
-def _all_of(text: str) -> str:
-    return "".join(f"[{char}]" for char in text)
-
-
-def _no(char: str) -> str:
-    return f"[^{char}]"
 
 
 def recognises(source: str) -> bool:

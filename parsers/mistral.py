@@ -18,7 +18,7 @@ from trellis.parsers.markers import Markers
 from trellis.parsers.python_literal import read_separated, read_word
 from trellis.parsers.reader import NotACallError, Steps
 from trellis.parsers.stepped import SteppedParser
-from trellis.parsers.structure import arguments, call_tags, calls, tag
+from trellis.parsers.structure import arguments, call_tags, calls, tag, tags_between
 
 OPEN, CALL_ID, ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 BEGINNINGS = Markers(OPEN)
@@ -76,8 +76,7 @@ def structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
     if not use.tools:
         return None
     items = call_tags(use, lambda name: f'{{"name": {name}, "{KEY}": ', end="}")
-    only_calls = ToolUse(use.tools, required=True, parallel=use.parallel)
-    listed = calls(only_calls, "{", items, separator=", ")
+    listed = tags_between(items, ", ", one=not use.parallel)
     lists = [tag(f"{OPEN}{space}[", listed, "]") for space in ("", " ")]
     named = [tag(f"{OPEN}{tool.name}{ARGS}", arguments(tool), "") for tool in use.tools]
     return calls(use, OPEN, [*lists, *named], separator="")

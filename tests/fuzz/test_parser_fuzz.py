@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parsers of answers: a hundred cuts for each request that FUZZ_REQUESTS= asks for."""
 
 import random

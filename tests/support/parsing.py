@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a format's parser over texts that are cut anywhere."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a parser gives depends on the text alone, however it is cut, and none of it is lost."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON that comes in pieces: where it ends and where it is malformed, as the library reads it."""
 
 import json

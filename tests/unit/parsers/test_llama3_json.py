@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of Llama 3: JSON at the beginning of an answer, or behind a marker."""
 
 import pytest

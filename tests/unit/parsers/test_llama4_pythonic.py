@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of Llama 4: a list of Python's calls, with arguments as JSON."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Markers in a text that comes in pieces: only what may still become one is held back."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of Mistral's models, in the forms of all their tokenizers."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Formats by name, by path and by chat template."""
 
 from pathlib import Path

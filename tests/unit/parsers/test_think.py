@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Thoughts in front of an answer, alone and in front of calls."""
 
 import pytest

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The structural tags of formats, as xgrammar reads them: what they let a model say."""
+
+import pytest
+from xgrammar import Grammar
+from xgrammar.testing import _is_grammar_accept_string
+
+from support.parsing import parse
+from trellis.parsers import CallBegin, Setup, Text, Tool, ToolUse
+from trellis.parsers.registry import load
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
+TOOLS = (Tool("f", SCHEMA), Tool("g"))
+ONE = {  # a call of f by format, and what is between two
+    "hermes": ('<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>', "\n"),
+    "llama3_json": ('{"name": "f", "parameters": {"a": 1}}', "; "),
+    "mistral": ('[TOOL_CALLS]f[ARGS]{"a": 1}', ""),
+}
+LISTED = '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]'
+THOUGHT = "<think>\nHm, <tool_call>.\n</think>\n\n"
+
+
+def accepts(name: str, use: ToolUse, text: str, prompt: str = "") -> bool:
+    structure = load(name).structure(use, prompt)
+    tag = {"type": "structural_tag", "format": structure}
+    return bool(_is_grammar_accept_string(Grammar.from_structural_tag(tag), text))
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_what_must_be_calls_is_one_or_several_and_nothing_else(name: str) -> None:
+    call, between = ONE[name]
+    use = ToolUse(TOOLS, required=True)
+
+    assert accepts(name, use, call)
+    assert accepts(name, use, f"{call}{between}{call}")
+    assert not accepts(name, ToolUse(TOOLS, required=True, parallel=False), call + between + call)
+    for wrong in ("", "Well.", f"Well. {call}", call[:-3], call.replace("1", '"x"')):
+        assert not accepts(name, use, wrong)
+    assert not accepts(name, ToolUse(TOOLS[1:], required=True), call)
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_text_is_free_up_to_where_a_call_begins(name: str) -> None:
+    call, between = ONE[name]
+    use = ToolUse(TOOLS)
+
+    assert accepts(name, use, "Well, {yes} [TOOL] <tool>.")
+    assert accepts(name, use, "")
+    assert accepts(name, use, call)
+    assert accepts(name, use, call + between + call)
+    assert not accepts(name, ToolUse(TOOLS, parallel=False), call + between + call)
+    assert not accepts(name, use, call.replace("1", '"x"'))
+    assert not accepts(name, use, call.replace("f", "h"))
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_what_is_accepted_is_read_as_calls(name: str) -> None:
+    call, between = ONE[name]
+    setup = Setup(tools=TOOLS, constrained=True)
+    events = parse(load(name), [call + between + call], setup)
+
+    assert not any(isinstance(event, Text) for event in events)
+    assert [event.name for event in events if isinstance(event, CallBegin)] == ["f", "f"]
+
+
+def test_a_mistral_model_may_write_a_list() -> None:
+    assert accepts("mistral", ToolUse(TOOLS, required=True), LISTED)
+    assert accepts("mistral", ToolUse(TOOLS), f"Well.{LISTED}")
+
+
+def test_json_that_is_no_call_is_free_for_llama() -> None:
+    for text in ('{"city": "Lima"}', '{"namely": 1}', "[1]", "<b>", "Well. {}"):
+        assert accepts("llama3_json", ToolUse(TOOLS), text)
+
+
+@pytest.mark.parametrize("text", ["", "Well. "])
+def test_a_call_behind_llamas_marker_is_held_to_the_schema(text: str) -> None:
+    for marker in ("<|python_tag|>", "<|python_start|>"):
+        call = f'{text}{marker}{{"name": "f", "parameters": {{"a": 1}}}}'
+
+        assert accepts("llama3_json", ToolUse(TOOLS), call)
+        assert not accepts("llama3_json", ToolUse(TOOLS), call.replace("1", '"x"'))
+        assert not accepts("llama3_json", ToolUse(TOOLS), call[:-1])
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_thoughts_come_first_as_the_prompt_has_it(required: bool) -> None:
+    name, use, call = "think+hermes", ToolUse(TOOLS, required=required), ONE["hermes"][0]
+    behind = THOUGHT.removeprefix("<think>\n")
+    closed = "<think>\n\n</think>\n\n"
+
+    assert accepts(name, use, THOUGHT + call)
+    assert accepts(name, use, call)
+    assert accepts(name, use, behind + call, "<think>\n")
+    assert not accepts(name, use, call, "<think>\n")
+    assert accepts(name, use, call, closed)
+    assert not accepts(name, use, THOUGHT + call, closed)
