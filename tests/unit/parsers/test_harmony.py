@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages on channels, as gpt-oss writes them."""
 
+import json
+from typing import Any
+
 import pytest
 
+from support.harmony_reference import GOLDEN
 from support.parser_readings import Called, Reading, read
 from support.parsing import parse
 from trellis.parsers import CallArguments, CallBegin, Reasoning, Setup, Text, Tool, ToolUse
@@ -141,3 +145,19 @@ def test_a_structure_needs_a_prompt_that_begins_a_message() -> None:
     assert HARMONY.structure(ToolUse(()), PROMPT.prompt) is None
     assert HARMONY.thoughts("") is None
     assert HARMONY.thoughts(PROMPT.prompt) is not None
+
+
+@pytest.mark.parametrize("noted", json.loads(GOLDEN.read_text(encoding="utf-8")), ids=lambda _: "")
+def test_openais_own_library_reads_the_same(noted: dict[str, Any]) -> None:
+    """Its messages by support/harmony_reference.py; what becomes of which is ours."""
+    reasoning, text, calls = "", "", []
+    for channel, recipient, content in noted["messages"]:
+        if recipient.startswith("<|constrain|>"):
+            recipient = ""  # release 0.0.11 takes a content's type for one, behind a space
+        if recipient.startswith("functions."):
+            calls.append(Called(recipient.removeprefix("functions."), content))
+        elif recipient or channel == "analysis":
+            reasoning += content
+        else:
+            text += content
+    assert read(HARMONY, noted["text"], PROMPT) == Reading(reasoning, text, tuple(calls))
