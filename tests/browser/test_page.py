@@ -76,6 +76,23 @@ def test_what_is_asked_has_the_options_and_the_chat_so_far(tab: Any, fake: FakeO
     assert kept == [0, 0, ""]
 
 
+def test_thoughts_are_folded_away_before_the_text(tab: Any, fake: FakeOpenAI) -> None:
+    fake.thoughts, fake.pieces = ["Hm, ", "안녕 ", MARKUP], ["Yes."]
+    tab.goto(fake.url)
+    ask(tab, "Well?")
+    done(tab)
+    assert answers(tab) == ["Yes."]
+    assert not tab.locator(".thoughts").is_visible()
+    tab.click("article.assistant summary")
+    assert tab.inner_text(".thoughts") == f"Hm, 안녕 {MARKUP}"
+    assert tab.title() != "run"
+    fake.thoughts = []
+    ask(tab, "And?")
+    done(tab)
+    assert fake.asked[1]["messages"][1] == {"role": "assistant", "content": "Yes."}
+    assert tab.locator(".thoughts").count() == 1
+
+
 def test_options_that_nobody_set_are_not_sent(tab: Any, fake: FakeOpenAI) -> None:
     fake.pieces = ["yes"]
     tab.goto(fake.url)

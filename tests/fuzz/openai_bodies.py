@@ -94,7 +94,7 @@ CALLING: list[Body] = [
     {"tools": TOOLS, "tool_choice": CLOCK},
 ]
 # What does not go with a constraint.
-BESIDE = ("bad_words", "ignore_eos", "min_tokens")
+BESIDE = ("bad_words", "ignore_eos", "min_tokens", "stop", "stop_token_ids")
 CONSTRAINED = 40  # tokens of an answer that is held to something: enough for some to end
 
 

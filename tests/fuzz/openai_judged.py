@@ -118,7 +118,7 @@ def _check_held(asked: Asked, answer: dict[str, Any]) -> None:
         return
     form = asked.body.get("response_format") or {}
     for choice in answer["choices"]:
-        if choice["finish_reason"] == "length" or asked.body.get("stop"):
+        if choice["finish_reason"] == "length":
             continue
         message = choice.get("message", {"content": choice.get("text")})
         if form.get("type") == "json_object":

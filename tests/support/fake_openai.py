@@ -26,6 +26,7 @@ class FakeOpenAI:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/"
+        self.thoughts: list[str] = []
         self.pieces: list[str] = []
         self.seconds = 0.0
         """Before each piece."""
@@ -59,6 +60,8 @@ class FakeOpenAI:
 
     async def _stream(self) -> AsyncIterator[bytes]:
         try:
+            for thought in self.thoughts:
+                yield _event({"delta": {"reasoning_content": thought}, "finish_reason": None})
             for piece in self.pieces:
                 await asyncio.sleep(self.seconds)
                 # Half of an event at a time, cut inside a character where there is room for it.
