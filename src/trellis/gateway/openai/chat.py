@@ -8,7 +8,7 @@ from trellis.gateway.openai.endpoint import Endpoint, request_headers
 from trellis.gateway.openai.fields import read_fields
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import Prompt
-from trellis.gateway.openai.messages import chat_prompt
+from trellis.gateway.openai.messages import chat_prompt, effort_arguments
 from trellis.gateway.openai.parsing import check_tools, plan_answer
 from trellis.gateway.openai.served import find_served
 from trellis.gateway.openai.tools import plan_tools
@@ -36,7 +36,10 @@ class ChatCompletions(Endpoint):
             asked.messages,
             begins,
             continued,
-            asked.chat_template_kwargs,
+            {
+                **effort_arguments(served, asked.reasoning_effort),
+                **(asked.chat_template_kwargs or {}),
+            },
             tools=tools.shown,
         )
         inputs = read_inputs(served, asked, most or served.room(len(ids)), log_probs, streams)

@@ -9,7 +9,7 @@ from pydantic import Field
 from trellis.gateway.openai.asking import LogProbs
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import NO_MEDIA, Generating, Positive
-from trellis.gateway.openai.messages import Messages
+from trellis.gateway.openai.messages import Effort, Messages
 from trellis.gateway.openai.structure import Structured
 from trellis.gateway.openai.tools import ToolChoice, Tools
 
@@ -30,7 +30,6 @@ class ChatRequest(Structured):
         "web_search_options": "nothing is searched; leave it out",
         "chat_template": "the tokenizer's own is used; leave it out",
         "documents": "send them in a message, or as chat_template_kwargs",
-        "reasoning_effort": "send chat_template_kwargs as the model's template knows them",
         "verbosity": "the model has no such setting; leave it out",
     }
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -53,6 +52,7 @@ class ChatRequest(Structured):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     include_reasoning: bool | None = None
+    reasoning_effort: Effort | None = None
     functions: Any = None
     function_call: Any = None
     audio: Any = None
@@ -61,7 +61,6 @@ class ChatRequest(Structured):
     web_search_options: Any = None
     chat_template: Any = None
     documents: Any = None
-    reasoning_effort: Any = None
     verbosity: Any = None
 
     @property

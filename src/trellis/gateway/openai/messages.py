@@ -24,6 +24,10 @@ TEMPLATE = "chat_template: "
 _FILE = re.compile(r"^.*?: (?=chat_template: |continue_final_message: |has (?:no|several) chat)")
 INLINE_BYTES = 2048  # of text: shorter prompts are encoded at once, others by a thread
 
+# Variables of chat templates that say how much a model thinks.
+EFFORT, THINKS = "reasoning_effort", "enable_thinking"
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
 Parts = Annotated[list[dict[str, Any]], FAIL_FAST]
 
 
@@ -160,6 +164,19 @@ def _text(where: str, content: str | list[dict[str, Any]]) -> str:
             raise bad(f"{where}[{at}].text", "missing or no text; send a string", "invalid_value")
         texts.append(text)
     return "\n".join(texts)
+
+
+def effort_arguments(
+    served: Served, effort: str | None, param: str = EFFORT
+) -> dict[str, str | bool]:
+    """What the chat template is told of how much to think. Raises OpenAIError if it has no word."""
+    if effort is None:
+        return {}
+    if served.template_knows(EFFORT):
+        return {EFFORT: effort}
+    if served.template_knows(THINKS):
+        return {THINKS: effort != "none"}
+    raise bad(param, "the model's chat template knows none; leave it out", "unsupported_parameter")
 
 
 async def chat_prompt(

@@ -10,6 +10,7 @@ from trellis.gateway.openai.asking import LogProbs
 from trellis.gateway.openai.chat_fields import MOST_TOP
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import FAIL_FAST, Fields, Positive, Sampling
+from trellis.gateway.openai.messages import Effort
 from trellis.gateway.openai.response_input import InputItems
 from trellis.gateway.openai.structure import Constraint, ResponseFormat, Schema
 from trellis.gateway.openai.tools import (
@@ -55,6 +56,15 @@ class TextFormat(Fields):
     verbosity: Any = None
 
 
+class ReasoningFields(Fields):
+    """`reasoning`."""
+
+    effort: Effort | None = None
+    # Thoughts are told as they are, without a summary.
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
 class ResponseTool(Fields):
     """An item of `tools`."""
 
@@ -74,14 +84,12 @@ class ResponsesRequest(Sampling):
         "conversation": STATELESS,
         "background": "an answer is only sent to whoever waits for it; leave it out",
         "max_tool_calls": "no tool is run here; leave it out",
-        "reasoning": "the model has no such setting; leave it out",
         "prompt": "send the text as input and instructions",
         "truncation": "a prompt that is too long is rejected; leave it out",
         "context_management": STATELESS,
     }
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "truncation": ("disabled",),
-        "reasoning": ({},),
     }
 
     input: str | InputItems
@@ -98,7 +106,7 @@ class ResponsesRequest(Sampling):
     conversation: Any = None
     background: Any = None
     max_tool_calls: Any = None
-    reasoning: Any = None
+    reasoning: ReasoningFields | None = None
     prompt: Any = None
     truncation: Any = None
     context_management: Any = None

@@ -6,7 +6,7 @@ from trellis.gateway.openai.endpoint import Endpoint, request_headers
 from trellis.gateway.openai.fields import read_fields
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import Prompt
-from trellis.gateway.openai.messages import chat_prompt
+from trellis.gateway.openai.messages import chat_prompt, effort_arguments
 from trellis.gateway.openai.parsing import check_tools, plan_answer
 from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.response_input import read_items
@@ -26,8 +26,15 @@ class Responses(Endpoint):
         served = await find_served(self.state, asked.model)
         check_tools(served, tools)
         messages, places = read_items(asked.instructions, asked.input)
+        effort = asked.reasoning.effort if asked.reasoning else None
         text, ids = await chat_prompt(
-            self.state, served, messages, param="input", places=places, tools=tools.shown
+            self.state,
+            served,
+            messages,
+            arguments=effort_arguments(served, effort, "reasoning.effort"),
+            param="input",
+            places=places,
+            tools=tools.shown,
         )
         most = asked.max_output_tokens or served.room(len(ids))
         inputs = read_inputs(served, asked, most, log_probs, streams)

@@ -1,7 +1,7 @@
 """Tools of a request: what may be called, what must be, and what the model is told of them."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -10,8 +10,9 @@ from trellis.gateway.openai.calls import Calls, new_call_id
 from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.fields import read_fields
-from trellis.gateway.openai.messages import Message, plain_messages, tell_tools
+from trellis.gateway.openai.messages import Message, effort_arguments, plain_messages, tell_tools
 from trellis.gateway.openai.response_fields import ResponsesRequest
+from trellis.gateway.openai.served import Served
 from trellis.gateway.openai.tools import ToolPlan, plan_tools
 from trellis.parsers import CallArguments, CallBegin, CallEnd, Format, Text
 from trellis.parsers.registry import load
@@ -189,3 +190,32 @@ def test_earlier_calls_are_text_to_a_template_without_tools(hermes: Format) -> N
     one = '<tool_call>\n{"name": "f", "arguments": {"a": "é"}}\n</tool_call>'
     assert told == {"role": "assistant", "content": f"Well.\n{one}\n{one}"}
     assert tell_tools([message], (), None) == [message]
+
+
+@pytest.mark.parametrize(
+    ("template", "effort", "told"),
+    [
+        ("{{ reasoning_effort }}", "high", {"reasoning_effort": "high"}),
+        ("{{ enable_thinking }}", "none", {"enable_thinking": False}),
+        ("{{ enable_thinking }}", "low", {"enable_thinking": True}),
+        ("{{ messages }}", None, {}),
+    ],
+)
+def test_a_template_is_told_how_much_to_think(
+    template: str, effort: str | None, told: dict[str, Any]
+) -> None:
+    assert effort_arguments(served(template), effort) == told
+
+
+def test_a_template_that_has_no_word_for_it_rejects_it() -> None:
+    with pytest.raises(OpenAIError) as raised:
+        effort_arguments(served("{{ messages }}"), "low", "reasoning.effort")
+    assert raised.value.param == "reasoning.effort"
+
+
+def served(template: str) -> Served:
+    class Knows:
+        def template_knows(self, name: str) -> bool:
+            return name in template
+
+    return cast(Served, Knows())
