@@ -186,7 +186,7 @@ def test_arguments_come_as_they_are_made(http: httpx.Client) -> None:
                 ],
                 "tool_choice": "required",
             },
-            "tool_choice",
+            "tools[0].function.parameters",
         ),
     ],
 )

@@ -38,6 +38,7 @@ SAME = (
 )
 GUIDES = (GUIDE_TYPE, GUIDE)
 _NAMED = re.compile(r"(\w+): ")
+_GUIDED = re.compile(rf"\b(?:{'|'.join(GUIDES)})\b")
 _ENSEMBLE = re.compile(r"in ensemble '[^']*', ")
 PARAMS |= {name: name for name in SAME.split()}
 
@@ -110,13 +111,18 @@ def named(message: str, prompt: str = "prompt", guide: str | None = None) -> tup
     ('stop: 99 words; send at most 32 (max_words)', 'stop')
     >>> named("the engine failed: out of memory")
     ('the engine failed: out of memory', None)
+    >>> named("min_tokens: not beside guided_decoding_guide_type", guide="guided_json")
+    ('min_tokens: not beside guided_json', 'min_tokens')
     """
     found = _ENSEMBLE.match(message)
     message = message[found.end() :] if found else message
     field = _NAMED.match(message)
     param = PARAMS.get(field[1]) if field else None
-    if field and guide and field[1] in GUIDES:
-        param = guide
+    if guide:
+        if field and field[1] in GUIDES:
+            param = guide
+        rest = field.end() if field else 0
+        message = message[:rest] + _GUIDED.sub(lambda _: guide, message[rest:])
     if param is None or field is None:
         return message, None
     if param == "prompt":
