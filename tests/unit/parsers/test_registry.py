@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Formats by name, by path and by chat template."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from trellis.parsers import Setup, Text, ToolUse
+from support.parsing import parse
+from support.paths import ROOT
+from trellis.parsers import CallArguments, CallBegin, CallEnd, Setup, Text, ToolUse
 from trellis.parsers.registry import FORMATS, ORDER, ParserError, detect, known_formats, load
 
 MINE = """
@@ -124,3 +127,27 @@ def test_a_chat_template_says_which_formats_its_model_uses(source: str, name: st
 def test_a_file_of_ones_own_is_recognised_last(mine: Path) -> None:
     assert detect("MINE", mine.parent) == "mine"
     assert detect(f"MINE {QWEN}", mine.parent) == "hermes"
+
+
+def test_the_docs_example_of_a_format_works_as_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "parsers.md").read_text()
+    block = re.search(r"<!-- example: own format -->\s*```python\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    (tmp_path / "mine.py").write_text(block[1])
+
+    events = parse(load(str(tmp_path / "mine.py")), 'Well. CALL f {"a": 1}. CALL ME. CALL g {"a"')
+
+    assert events == [
+        Text("Well. "),
+        CallBegin(0, "f"),
+        CallArguments(0, '{"a": 1}'),
+        CallEnd(0),
+        Text('. CALL ME. CALL g {"a"'),
+    ]
+
+
+def test_the_docs_name_every_format() -> None:
+    page = (ROOT / "docs" / "parsers.md").read_text()
+
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(known_formats())
+    assert ", ".join(f"`{name}`" for name in ORDER) in page
