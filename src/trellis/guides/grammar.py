@@ -6,12 +6,12 @@
 'root ::= "a" [0-9]{1,3}\\n'
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from trellis.guides.limits import GUIDE_ELEMENTS, refused_by
 
-WIDE_CHARACTERS = 1000  # a class of more has most tokens of a vocabulary tried at its place
+WIDE_CHARACTERS = 16  # a class of more has many tokens of a vocabulary tried at its place
 WIDE_ELEMENTS = 16  # what such a place counts for
 MOST_UNROLLED = 128  # times that the library writes a repetition out
 BLOCK = 0x1000  # characters whose UTF-8 differs in the last two bytes alone
@@ -141,7 +141,7 @@ class Grammar:
             raise refused_by("no answer can meet it")
         rules = {name: without(node, finite) for name, node in self.rules.items() if name in finite}
         used = _reachable(root, rules)
-        size = elements(root) + sum(elements(rules[name]) for name in used)
+        size = Grammar({"": root} | {name: rules[name] for name in used}).elements()
         if size > GUIDE_ELEMENTS:
             raise refused_by(
                 f"{size} elements as a grammar, and guide_elements is {GUIDE_ELEMENTS}; make it"
@@ -150,6 +150,16 @@ class Grammar:
         lines = [f"root ::= {written(root, top=True)}"]
         lines += [f"{name} ::= {written(rules[name], top=True)}" for name in used]
         return "\n".join([*lines, ""])
+
+    def elements(self) -> int:
+        """How large all rules are together: what a library makes of them is in proportion."""
+        leaves = {
+            name: elements(node, {})
+            for name, node in self.rules.items()
+            if not isinstance(node, Text) and not any(_names(node))
+        }
+        wide = {name: WIDE_ELEMENTS for name, size in leaves.items() if size >= WIDE_ELEMENTS}
+        return sum(elements(node, wide) for node in self.rules.values())
 
     def _finite(self, root: Node) -> set[str]:
         """The rules that have a text which ends."""
@@ -213,8 +223,11 @@ def _names(node: Node) -> Iterator[str]:
             yield from _names(part)
 
 
-def elements(node: Node) -> int:
-    """How large it is: what a library writes out of it, wide classes counted more."""
+def elements(node: Node, wide: Mapping[str, int]) -> int:
+    """How large it is: what a library writes out of it, wide classes counted more.
+
+    `wide`: rules of such classes, and what each counts for.
+    """
     match node:
         case Text(text):
             return len(text.encode("utf-8", "surrogatepass"))
@@ -222,10 +235,12 @@ def elements(node: Node) -> int:
             size = sum(last - first + 1 for first, last in ranges)
             return WIDE_ELEMENTS if size > WIDE_CHARACTERS else 1
         case Sequence(parts) | Choice(parts):
-            return 1 + sum(map(elements, parts))
+            return 1 + sum(elements(part, wide) for part in parts)
         case Many(part, low, high):
             times = max(low + 1 if high is None else high, 1)
-            return elements(part) * min(times, MOST_UNROLLED)
+            return elements(part, wide) * min(times, MOST_UNROLLED)
+        case Rule(name):
+            return wide.get(name, 1)
     return 1
 
 

@@ -14,7 +14,8 @@ GUIDE_BYTES = 65_536  # of UTF-8, as a client sends it
 GUIDE_DEPTH = 64  # JSON inside JSON, groups inside groups
 GUIDE_PARTS = 2_000  # schemas in a schema, after $ref and allOf are put together
 GUIDE_ELEMENTS = 10_000  # of the grammar that it becomes
-GUIDE_SECONDS = 10.0  # for an engine's library to compile it
+GUIDE_SECONDS = 10.0  # until an engine's library has compiled it
+KEPT_ELEMENTS = 500_000  # of all guides that a library keeps, of at most 3 KB each
 
 
 SHOWN = 200  # characters of a place

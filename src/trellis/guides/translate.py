@@ -5,6 +5,7 @@
 'root ::= [a-b] "c"\\n'
 """
 
+import json
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -40,6 +41,22 @@ def translate(kind: str, guide: str) -> Guide:
     if kind == "structural_tag":
         return Guide(kind, TagReader(to_grammar).read(_parsed(guide, "$")))
     return Guide("ebnf_grammar", to_grammar(kind, guide, "$"))
+
+
+def size(guide: Guide) -> int:
+    """The elements of a translated guide, by which what a library makes of it is in proportion."""
+    if guide.kind != "structural_tag":
+        grammar = Grammar()
+        GrammarReader(guide.text).read(grammar, "")
+        return grammar.elements()
+    found, todo = len(guide.text), [json.loads(guide.text)]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict) and value.get("type") == "grammar":
+            found += size(Guide("ebnf_grammar", value["grammar"]))
+        elif isinstance(value, (dict, list)):
+            todo += value.values() if isinstance(value, dict) else value
+    return found
 
 
 def to_grammar(kind: str, guide: Any, place: str) -> str:

@@ -5,8 +5,9 @@ In-flight batching, a paged KV cache and prefix caching are the library's own. W
 do (logit bias) or not together (beams and penalties) is refused by the input's name.
 """
 
+import gc
+import logging
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,14 @@ from trellis.engine_host.engines.engine import (
 )
 from trellis.engine_host.engines.lora import read_adapters
 from trellis.engine_host.engines.openvino_adapters import OpenVinoAdapters
-from trellis.engine_host.engines.openvino_guides import GuideCompiler, structured_output
+from trellis.engine_host.engines.openvino_guides import OpenVinoGuides, structured_output
 from trellis.engine_host.engines.openvino_limits import OpenVinoLimits
 from trellis.engine_host.engines.openvino_pipeline import load_pipeline, speculation
 from trellis.engine_host.engines.openvino_queue import OpenVinoQueue, Waiting
 from trellis.errors import RequestError
+from trellis.guides.translate import Guide
+
+log = logging.getLogger("trellis.engine")
 
 MOST_MIN_P = 1 - 2**-24  # the library takes no 1; the largest 32-bit float below it
 WAIT_SECONDS = 0.05  # for a guide, while nothing else runs
@@ -48,16 +52,14 @@ class OpenVinoEngine:
     """One pipeline and the handles of what runs in it."""
 
     def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
         adapters = read_adapters(settings)
         if adapters and settings.enable_kv_cache_reuse:
             raise RuntimeError(PREFIXES_OF_ADAPTERS)
-        self._adapters = OpenVinoAdapters(adapters)
         self._speculation = speculation(settings)
         self._queue = OpenVinoQueue(_room(settings), self._speculation.tokens)
-        self._pipeline = load_pipeline(settings, self._adapters.properties)
-        self._guide_end: int = self._pipeline.get_tokenizer().get_eos_token_id()
         self._running: dict[int, _Running] = {}
-        self._waiting: dict[int, _Waiting] = {}  # for their guides
+        self._held: dict[int, Waiting] = {}  # until the pipeline is loaded anew
         self.facts: dict[str, Any] = {
             "kv_cache_reuse": settings.enable_kv_cache_reuse,
             "adapters": list(adapters),
@@ -65,22 +67,36 @@ class OpenVinoEngine:
             "draft_model": bool(settings.draft_engine),
         }
         self._limits = OpenVinoLimits(**self.facts)
+        self._load()
+
+    def _load(self) -> None:
+        """Load the pipeline. Raises RuntimeError with what kept it from that."""
+        self._adapters = OpenVinoAdapters(read_adapters(self._settings))
+        self._pipeline = load_pipeline(self._settings, self._adapters.properties)
+        self._guide_end: int = self._pipeline.get_tokenizer().get_eos_token_id()
         self._warm_up()
+        self._guides = OpenVinoGuides(self._pipeline.get_tokenizer())
 
     def _warm_up(self) -> None:
-        """The first step compiles kernels: take it before the first client waits for it."""
-        self.add(0, np.zeros(1, np.int64), Sampling(max_tokens=2))
-        while self.busy:
-            list(self.step())
-        self._prepare_guides()
+        """The first step compiles kernels, and the first guide reads the vocabulary.
 
-    def _prepare_guides(self) -> None:
-        """Have the pipeline follow one, for which it reads the vocabulary once."""
-        sampling = Sampling(max_tokens=2, guide_type="ebnf_grammar", guide='root ::= "a"')
-        self._start(0, np.zeros(1, np.int64), sampling)
-        while self.busy:
-            list(self.step())
-        self._guides = GuideCompiler(self._pipeline.get_tokenizer())
+        Take both before a client waits for them.
+        """
+        first = Sampling(max_tokens=2)
+        guided = Sampling(max_tokens=2, guide_type="ebnf_grammar", guide='root ::= "a"')
+        for sampling in (first, guided):
+            self._start(0, np.zeros(1, np.int64), sampling)
+            while self._pipeline.has_non_finished_requests():
+                self._pipeline.step()
+            self._running.pop(0).handle.read()
+
+    def _reload(self) -> None:
+        """Load the pipeline anew, without the guides that the library keeps for good."""
+        log.info("loading the pipeline anew: the library keeps too many guides")
+        self._guides.close()
+        del self._guides, self._pipeline
+        gc.collect()
+        self._load()
 
     def refuse(self, sampling: Sampling) -> None:
         """Raise RequestError for what the pipeline does not have, by the input's name."""
@@ -92,10 +108,12 @@ class OpenVinoEngine:
         With a guide it waits until that is compiled, with adapters or speculation until the
         pipeline can take it.
         """
-        asked = Waiting(key, ids, sampling)
-        if sampling.guide_type:
-            compiled = self._guides.compile(self._config(sampling))
-            self._waiting[key] = _Waiting(compiled, asked)
+        asked, guide = Waiting(key, ids, sampling), _guide(sampling)
+        ready = guide is None or self._guides.is_ready(guide)
+        if guide is not None and not (ready or self._held or self._guides.full):
+            self._guides.wait_for(key, guide, asked)
+        elif self._held or not ready:
+            self._held[key] = asked
         else:
             self._enqueue(asked)
 
@@ -121,15 +139,23 @@ class OpenVinoEngine:
                     sampling.bad_words, ends=bool(sampling.end_ids)
                 )
             )
-        if sampling.guide_type:
-            config.structured_output_config = structured_output(sampling)
+        guide = _guide(sampling)
+        if guide is not None:
+            config.structured_output_config = structured_output(guide)
         return config
 
     def step(self) -> Iterable[Progress | Failure]:
         """One forward pass of the batch, then what each request made of it."""
-        yield from self._start_compiled()
+        idle = not (self._running or self._queue or self._pipeline.has_non_finished_requests())
+        for key, asked in self._guides.taken(WAIT_SECONDS if idle else 0):
+            if isinstance(asked, RequestError):
+                yield Failure(key, str(asked), rejected=True)
+            else:
+                self._enqueue(asked)
+        if self._held and idle and not (self._running or self._queue or self._guides.busy):
+            self._start_held()
         yield from self._admit()
-        if not self._pipeline.has_non_finished_requests() and not self._running:
+        if not self._running and not self._pipeline.has_non_finished_requests():
             return
         self._pipeline.step()
         self._queue.stepped()
@@ -137,22 +163,16 @@ class OpenVinoEngine:
             if key in self._running:  # not cancelled by what an earlier one yielded
                 yield from self._drain(key, running)
 
-    def _start_compiled(self) -> Iterable[Failure]:
-        """Start what waited for a guide that is compiled now; waits for one if nothing runs."""
-        if not self._waiting:
-            return
-        if not self._running and not self._queue:
-            waited_for = [each.compiled for each in self._waiting.values()]
-            wait(waited_for, WAIT_SECONDS, FIRST_COMPLETED)
-        for key, each in list(self._waiting.items()):
-            if key in self._waiting and each.compiled.done():
-                del self._waiting[key]
-                try:
-                    each.compiled.result()
-                except RequestError as error:
-                    yield Failure(key, str(error), rejected=True)
-                else:
-                    self._enqueue(each.asked)
+    def _start_held(self) -> None:
+        """Load the pipeline anew for what waits for that."""
+        self._reload()
+        held, self._held = self._held, {}
+        for key, asked in held.items():
+            guide = _guide(asked.sampling)
+            if guide is None:
+                self._enqueue(asked)
+            else:
+                self._guides.wait_for(key, guide, asked)
 
     def _admit(self) -> Iterable[Failure]:
         """Start those who wait, as far as the pipeline can take them."""
@@ -194,7 +214,8 @@ class OpenVinoEngine:
 
     def cancel(self, key: int) -> None:
         """Free the request's place in the batch and its cache blocks at the next step."""
-        self._waiting.pop(key, None)
+        self._guides.forget(key)
+        self._held.pop(key, None)
         self._queue.forget(key)
         running = self._running.pop(key, None)
         if running is not None:
@@ -203,24 +224,16 @@ class OpenVinoEngine:
     @property
     def busy(self) -> bool:
         """Whether the pipeline holds unfinished or just cancelled requests, or some wait for it."""
-        if self._running or self._waiting or self._queue:
+        if self._running or self._held or self._queue or self._guides.busy:
             return True
         return bool(self._pipeline.has_non_finished_requests())
 
     def close(self) -> None:
         """Cancel what runs; the pipeline frees its memory when it is collected."""
         self._queue.clear()
-        for key in [*self._running, *self._waiting]:
+        for key in list(self._running):
             self.cancel(key)
         self._guides.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A request whose guide is being compiled."""
-
-    compiled: "Future[None]"
-    asked: Waiting
 
 
 @dataclass(slots=True)
@@ -247,6 +260,11 @@ class _Running:
             prompt = [None, *((value, []) for value in made.log_probs[1:count])]
         extras = Extras(tops if self.sampling.top_log_probs else [], prompt)
         return made._replace(ids=ids, log_probs=log_probs, extras=extras)
+
+
+def _guide(sampling: Sampling) -> Guide | None:
+    """What the answer is held to; None: nothing."""
+    return Guide(sampling.guide_type, sampling.guide) if sampling.guide_type else None
 
 
 def generation_config(sampling: Sampling, guide_end: int = -1) -> Any:

@@ -7,10 +7,13 @@ pipeline on the same tokenizer, over a model that does nothing, compiles and che
 thread of its own: the library lets go of Python's lock for it.
 """
 
+import hashlib
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino
@@ -19,21 +22,34 @@ from openvino import opset13 as ops
 from openvino.op import util
 
 from trellis.contract.client_inputs import GUIDE
-from trellis.engine_host.engines.engine import Sampling
 from trellis.errors import RequestError
+from trellis.guides.limits import GUIDE_SECONDS, KEPT_ELEMENTS
+from trellis.guides.translate import Guide, size
 
 MOST_IDS = 2**19  # logits of the idle model: the library writes as many as the real model has
 GUIDES = {"ebnf_grammar": "grammar", "structural_tag": "structural_tags_config"}
 REASON_CHARACTERS = 300
 
 
-def structured_output(sampling: Sampling) -> Any:
-    """The library's StructuredOutputConfig of a request with a guide of guides/translate.py."""
-    return genai.StructuredOutputConfig(**{GUIDES[sampling.guide_type]: sampling.guide})
+def structured_output(guide: Guide) -> Any:
+    """The library's StructuredOutputConfig of a guide."""
+    return genai.StructuredOutputConfig(**{GUIDES[guide.kind]: guide.text})
 
 
-class GuideCompiler:
-    """Compiles guides, one after another, for the pipeline that has the same tokenizer."""
+class Compiling(NamedTuple):
+    """A request whose guide is being compiled."""
+
+    done: "Future[int]"
+    since: float
+    guide: Guide
+    request: Any
+
+
+class OpenVinoGuides:
+    """Compiles guides, one after another, for the pipeline that has the same tokenizer.
+
+    One thread owns it.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         """`tokenizer`: of a pipeline that followed a guide, so that its size counts."""
@@ -45,22 +61,86 @@ class GuideCompiler:
                 file.read_text(), self._weights, tokenizer, "CPU", ATTENTION_BACKEND="SDPA"
             )
         self._thread = ThreadPoolExecutor(1, "guides")
+        self._kept: set[bytes] = set()  # digests of what was compiled
+        self._elements = 0  # of these
+        self._waiting: dict[int, Compiling] = {}
 
-    def compile(self, config: Any) -> "Future[None]":
-        """Have the guide of a GenerationConfig compiled; the future raises RequestError."""
-        return self._thread.submit(self._compile, config.structured_output_config)
+    def is_ready(self, guide: Guide) -> bool:
+        """Whether it is compiled already."""
+        return _digest(guide) in self._kept
 
-    def _compile(self, guide: Any) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether the library keeps so much that no more guides should be compiled."""
+        return self._elements >= KEPT_ELEMENTS
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request waits."""
+        return bool(self._waiting)
+
+    def wait_for(self, key: int, guide: Guide, request: Any) -> None:
+        """Have the guide compiled; `taken` gives the request back then."""
+        done = self._thread.submit(self._compile, guide)
+        self._waiting[key] = Compiling(done, time.monotonic(), guide, request)
+
+    def forget(self, key: int) -> None:
+        """Drop a request."""
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None:
+            waiting.done.cancel()
+
+    def taken(self, wait_seconds: float) -> Iterator[tuple[int, Any]]:
+        """Requests whose guide is compiled, and for those whose guide cannot be a RequestError.
+
+        `wait_seconds`: to wait for the first of them.
+        """
+        if not self._waiting:
+            return
+        wait([each.done for each in self._waiting.values()], wait_seconds, FIRST_COMPLETED)
+        for key, each in list(self._waiting.items()):
+            if each.done.done():
+                yield key, self._outcome(each)
+            elif time.monotonic() - each.since > GUIDE_SECONDS:
+                yield key, _too_late()
+            else:
+                continue
+            self.forget(key)
+
+    def _outcome(self, each: Compiling) -> Any:
+        try:
+            elements = each.done.result()
+        except RequestError as error:
+            return error
+        if not self.is_ready(each.guide):
+            self._kept.add(_digest(each.guide))
+            self._elements += elements
+        return each.request
+
+    def _compile(self, guide: Guide) -> int:
+        """The elements of a guide that is compiled then. Raises RequestError."""
         once = genai.GenerationConfig()
-        once.max_new_tokens, once.structured_output_config = 1, guide
+        once.max_new_tokens, once.structured_output_config = 1, structured_output(guide)
         try:
             self._pipeline.generate(openvino.Tensor(np.zeros((1, 1), np.int64)), once)
         except RuntimeError as error:
             raise RequestError(f"{GUIDE}: OpenVINO cannot follow it: {_reason(error)}") from None
+        return size(guide)
 
     def close(self) -> None:
-        """Take no more."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the thread, when what it compiles now is done."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+def _digest(guide: Guide) -> bytes:
+    return hashlib.blake2b("\0".join(guide).encode(), digest_size=16).digest()
+
+
+def _too_late() -> RequestError:
+    return RequestError(
+        f"{GUIDE}: not compiled within {GUIDE_SECONDS:.0f} s (guide_seconds); send a smaller one,"
+        " or this again later"
+    )
 
 
 def _reason(error: RuntimeError) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trellis.engine_host.engines import openvino_guides
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
 from trellis.errors import RequestError
@@ -30,7 +31,8 @@ def engine(demo_engine: tuple[Path, Path]) -> Iterator[OpenVinoEngine]:
 
 def ask(engine: OpenVinoEngine, key: int, kind: str, guide: str = "", **more: Any) -> None:
     asked = {"max_tokens": 200, "end_id": END, "temperature": 1.0, "sample": True, "seed": key}
-    kind, guide = translate(kind, guide)
+    if kind:
+        kind, guide = translate(kind, guide)
     sampling = Sampling(**asked | {"guide_type": kind, "guide": guide} | more)
     engine.refuse(sampling)
     engine.add(key, np.array(PROMPT), sampling)
@@ -103,6 +105,47 @@ def test_a_request_is_cancelled_while_its_guide_compiles(engine: OpenVinoEngine)
     ask(engine, 1, "regex", "[a-f]{2,300}")
     engine.cancel(1)
     assert not engine.busy
+
+
+def test_a_guide_that_takes_too_long_fails_its_own_request_alone(
+    engine: OpenVinoEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_guides, "GUIDE_SECONDS", 0)
+    ask(engine, 1, "regex", "[^a]{90}")
+    ask(engine, 2, "", max_tokens=5)
+    _, ends = run(engine)
+    assert ends[1].startswith("guided_decoding_guide: not compiled within")
+    assert ends[2] in ("stop", "length")
+
+
+def test_others_step_on_while_a_guide_compiles(engine: OpenVinoEngine) -> None:
+    ask(engine, 1, "json", max_tokens=100)
+    run(engine)  # it is known now
+    ask(engine, 1, "json_schema", '{"type": "string", "maxLength": 128}')
+    ask(engine, 2, "", max_tokens=30, end_id=-1)
+    steps_of: list[int] = []
+    while engine.busy:
+        steps_of += [event.key for event in engine.step()]
+    assert steps_of.index(1) > 2, "the other one waited"
+
+
+def test_the_pipeline_is_loaded_anew_when_it_keeps_too_much(
+    engine: OpenVinoEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_guides, "KEPT_ELEMENTS", 1)
+    ask(engine, 1, "regex", "anew[0-9]{2}")
+    run(engine)
+    before = engine._pipeline
+    ask(engine, 2, "regex", "anew[0-9]{2}")  # it is kept
+    ask(engine, 3, "regex", "other[0-9]{2}")
+    ask(engine, 4, "", max_tokens=3, end_id=-1)
+    ask(engine, 5, "regex", "third[0-9]{2}")
+    engine.cancel(5)
+    assert set(engine._held) == {3, 4}
+    ids, ends = run(engine)
+    assert ends == {2: "stop", 3: "stop", 4: "length"}
+    assert engine._pipeline is not before
+    assert text(engine, ids[3]).startswith("other")
 
 
 REFUSED = {
