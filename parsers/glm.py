@@ -84,7 +84,10 @@ class _Parser(SteppedParser):
 
 
 def _structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
-    """GLM 4.7 writes no line ends: neither in its prompts before a tag of thoughts, nor in calls."""
+    """See Format.structure.
+
+    GLM 4.7 writes no line ends: neither in its prompts before a tag of thoughts, nor in calls.
+    """
     if not use.tools:
         return None
     tags = [
