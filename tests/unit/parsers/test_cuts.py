@@ -56,6 +56,10 @@ BEGINNINGS = {
     "llama4_pythonic": "<|python_start|>[f(a=",
     "mistral": '[TOOL_CALLS][{"name": "f", "arguments": ',
     "think": "<think>",
+    "qwen3_coder": "<tool_call>\n<function=f>\n<parameter=c>\n",
+    "glm": "<tool_call>f<arg_key>c</arg_key><arg_value>",
+    "deepseek_v3": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>",
+    "harmony": "<|channel|>commentary to=functions.f json<|message|>",
     "think+hermes": "<think></think><tool_call>",
 }
 
