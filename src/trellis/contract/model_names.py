@@ -13,6 +13,7 @@ from trellis.contract.wiring_names import IDS_SUFFIX
 ENSEMBLE = "ensemble"
 STEPS = ("preprocessing", "tensorrt_llm", "postprocessing")
 MODELS = (*STEPS, ENSEMBLE)
+EMBEDDING = "embedding"  # the folder of the template; the model itself is called as an ensemble is
 BLS = "tensorrt_llm_bls"  # the ensemble under the name that NVIDIA's tools use
 # With what its parts add it has to fit into the 64 bytes that a path takes.
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")

@@ -26,6 +26,7 @@ from trellis.engine_files.engine_config import (
     read_engine_config,
 )
 from trellis.engine_files.json_form import read_form
+from trellis.engine_files.openvino_ir import MODEL, makes_embeddings, read_pooling
 from trellis.errors import TrellisError
 from trellis.files import read_json
 
@@ -54,6 +55,8 @@ class EngineFolder:
     trtllm: EngineConfig | None = None
     notes: tuple[str, ...] = ()
     end_ids: tuple[int, ...] = ()  # ids that end an answer, of a file that names several
+    embeds: bool = False  # whether it makes vectors of texts, and no text
+    pooling: str = ""  # of one that does: mean, cls or last; "" where its files do not say
 
     @property
     def max_input_len(self) -> int | None:
@@ -255,6 +258,7 @@ def _openvino_ir(path: Path, files: tuple[Path, ...]) -> EngineFolder:
     file = path / "config.json"
     try:
         config = read_form(file, TextConfig, read_json(file) if file.exists() else {})
+        embeds = (path / MODEL).is_file() and makes_embeddings(path)
     except (OSError, ValueError) as error:
         raise EngineFolderError(f"ENGINE={error}") from error
     return EngineFolder(
@@ -263,4 +267,6 @@ def _openvino_ir(path: Path, files: tuple[Path, ...]) -> EngineFolder:
         files=files,
         max_seq_len=config.max_position_embeddings,
         vocab_size=config.vocab_size,
+        embeds=embeds,
+        pooling=read_pooling(path) if embeds else "",
     )

@@ -10,11 +10,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from trellis.errors import TrellisError
+from trellis.files import read_json
 
 MODEL, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 TOKENIZER = "openvino_tokenizer.xml"
+LOGITS, HIDDEN = 'names="logits"', 'names="last_hidden_state"'
 MODULE = "__module."
 WEIGHT_PORT = "1"
+POOLINGS = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "last": "pooling_mode_lasttoken",
+}
 
 
 class IrError(TrellisError, ValueError):
@@ -39,6 +46,31 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     except (OSError, ValueError, ElementTree.ParseError) as error:
         raise IrError(f"{file}: {error}") from error
     return shapes
+
+
+def makes_embeddings(folder: Path) -> bool:
+    """Whether a model gives hidden states, and no logits. Raises IrError if it cannot be read."""
+    file = folder / MODEL
+    hidden = False
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                if LOGITS in line:
+                    return False
+                hidden = hidden or HIDDEN in line
+    except (OSError, ValueError) as error:
+        raise IrError(f"{file}: {error}") from error
+    return hidden
+
+
+def read_pooling(folder: Path) -> str:
+    """`mean`, `cls` or `last`, as sentence-transformers writes it; '' where it does not say."""
+    file = folder / "1_Pooling" / "config.json"
+    try:
+        said = read_json(file)
+    except (OSError, ValueError):
+        return ""
+    return next((name for name, key in POOLINGS.items() if said.get(key) is True), "")
 
 
 def _weight(layer: ElementTree.Element) -> tuple[int, ...]:

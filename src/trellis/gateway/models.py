@@ -57,6 +57,7 @@ class Model:
     outputs: dict[str, Output] = field(default_factory=dict)
     context: int = 0  # tokens that its engine can hold for a request; 0: not known
     engines: tuple[str, ...] = ()  # the models that are told of a client that is gone
+    batch: int = 0  # rows of a request, at most; 0: it has no rows
     counted_by: str = ""  # the model that hears how often it was answered past Triton
 
     @property
@@ -83,11 +84,13 @@ def read_model(
     ensemble is wired as `make repo` wires it, `has_steps` whether a model may be asked by its step
     socket.
     """
-    batched = int(config.get("max_batch_size", 0)) > 0
-    inputs = {tensor["name"]: Field.of(tensor, batched) for tensor in config.get("input", [])}
+    batch = int(config.get("max_batch_size", 0))
+    inputs = {tensor["name"]: Field.of(tensor, batch > 0) for tensor in config.get("input", [])}
     outputs = read_outputs(config)
     is_ensemble = config.get("platform") == "ensemble"
-    known = Model(config["name"], is_ensemble=is_ensemble, inputs=inputs, outputs=outputs)
+    known = Model(
+        config["name"], is_ensemble=is_ensemble, inputs=inputs, outputs=outputs, batch=batch
+    )
     if not is_ensemble:
         return replace(known, engines=(known.name,))
     steps = {name: config_of(name) for name in step_names(config)}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trellis.preflight.check import Check
 from trellis.preflight.checkpoint_gpus import check_checkpoint_memory, check_split
+from trellis.preflight.embedding import check_embedding
 from trellis.preflight.engine import (
     check_heads,
     check_inflight,
@@ -40,7 +41,7 @@ from trellis.preflight.repository import (
 )
 from trellis.ranks.options import RankOptions
 from trellis.ranks.placement import ranks_here
-from trellis.repository.manifest import model_names
+from trellis.repository.manifest import embedding_names, model_names
 from trellis.server.triton import serving_python
 
 __all__ = ["Check", "Listening", "run_checks"]
@@ -76,8 +77,11 @@ def _checks(
     tritonserver: str,
     thorough: bool,
 ) -> Iterator[Check]:
-    names = model_names(model_repo)
-    several = len(names) > 1
+    names, embedding = model_names(model_repo), embedding_names(model_repo)
+    several = len(names) + len(embedding) > 1
+    for name in embedding:
+        check = check_embedding(model_repo, name, serving_python(tritonserver))
+        yield check.of(name) if several else check
     for name in names:
         checks = _model(model_repo, name, world_size, here, tritonserver, thorough)
         yield from (check.of(name) if several else check for check in checks)

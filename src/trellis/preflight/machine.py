@@ -56,16 +56,21 @@ def check_packages(repository: Repository) -> Check:
     known = PACKAGES.get(engine, {})
     needed = f"{', '.join(known.values())}, which the engine {engine} imports"
     try:
-        missing = _missing(repository.python, list(known))
+        packages = missing_packages(repository.python, engine)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         remedy = "repair that Python: `make clean-venv setup`"
         return Check("packages", f"{repository.python}: {error}", needed, False, remedy)
-    if not missing:
+    if not packages:
         return Check("packages", f"all, for {repository.python}", needed, True)
-    packages = [known[module] for module in missing]
     remedy = f"{repository.python} -m pip install {' '.join(packages)}"
     found = f"no {', '.join(packages)} for {repository.python}"
     return Check("packages", found, needed, False, remedy)
+
+
+def missing_packages(python: str, engine: str) -> list[str]:
+    """What an engine imports and an interpreter does not have. Raises OSError and its like."""
+    known = PACKAGES.get(engine, {})
+    return [known[module] for module in _missing(python, list(known))]
 
 
 def _missing(python: str, modules: list[str]) -> list[str]:

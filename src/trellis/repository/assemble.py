@@ -18,7 +18,7 @@ from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 
-from trellis.contract.model_names import ENSEMBLE, MODELS, check_name, served_as
+from trellis.contract.model_names import EMBEDDING, ENSEMBLE, MODELS, check_name, served_as
 from trellis.data_folders import data_folder
 from trellis.engine_files.checkpoint import WEIGHTS
 from trellis.engine_files.engine_folder import EngineFolder
@@ -107,13 +107,16 @@ class Plan:
     @property
     def python_models(self) -> tuple[str, ...]:
         """The parts that carry Python code: not TensorRT-LLM's own engine, not the ensemble."""
+        if self.engine.embeds:
+            return (ENSEMBLE,)
         own = (ENGINE,) if self.engine.trtllm is not None else ()
         return tuple(model for model in MODELS if model not in (*own, ENSEMBLE))
 
     @property
     def version(self) -> Path:
         """Where the engine's files lie in the repository."""
-        return Path(served_as(ENGINE, self.name), "1")
+        part = ENSEMBLE if self.engine.embeds else ENGINE
+        return Path(served_as(part, self.name), "1")
 
     @property
     def engine_name_file(self) -> str:
@@ -168,6 +171,8 @@ def assemble(plan: Plan, target: Path) -> Assembly:
             raise AssemblyError(f"{name}={source}: lies inside REPO={target}; keep it outside")
     if plan.hooks is not None:
         check_file(plan.hooks)
+        if plan.engine.embeds:
+            raise AssemblyError(f"HOOKS={plan.hooks}: an embedding model has none; leave it out")
     recover(folder)
     _check_engine(plan, target, folder)
     made = _made_before(folder, plan)
@@ -229,7 +234,9 @@ def _make(
         hashes = digests(staging)
         if made == hashes:
             return False
-        write_manifest(staging, hashes, _wirings(texts), plan.name, tuple(plan.adapters))
+        write_manifest(
+            staging, hashes, _wirings(texts), plan.name, tuple(plan.adapters), plan.engine.embeds
+        )
         staging.chmod(0o755)
         try:
             swap(staging, target, {*(made or ()), manifest_name(plan.name)})
@@ -268,10 +275,11 @@ def _build(plan: Plan, staging: Path, target: Path, texts: Mapping[str, str]) ->
 def _add_python(model: str, version: Path, plan: Plan) -> None:
     """Code, tokenizer_types, formats and the tokenizer's files of one Python part."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.json")
-    shutil.copytree(SOURCES / model / "1", version, dirs_exist_ok=True, ignore=ignore)
+    template = EMBEDDING if plan.engine.embeds else model
+    shutil.copytree(SOURCES / template / "1", version, dirs_exist_ok=True, ignore=ignore)
     package = version / "trellis"
     package.mkdir()
-    for name in (*CARRIED, HOST) if model == ENGINE else CARRIED:
+    for name in (*CARRIED, HOST) if model in (ENGINE, ENSEMBLE) else CARRIED:
         source = PACKAGE / name
         if source.is_dir():
             shutil.copytree(source, package / name, ignore=ignore)

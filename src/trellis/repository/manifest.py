@@ -44,6 +44,7 @@ class MadeModel:
     name: str  # of the ensemble
     made_at: int  # Unix time in seconds
     lora_adapters: tuple[str, ...] = ()  # their names, as requests give them
+    embeds: bool = False  # whether it is no ensemble, and makes vectors of texts
 
 
 def manifest_name(name: str = ENSEMBLE) -> str:
@@ -61,16 +62,19 @@ def write_manifest(
     wirings: Mapping[str, Wiring] | None = None,
     name: str = ENSEMBLE,
     lora_adapters: Sequence[str] = (),
+    embeds: bool = False,
 ) -> None:
     """Note the files of a model that was just made, by their paths in its repository.
 
-    `wirings`: of its ensembles, by their names. `name`: of the model.
+    `wirings`: of its ensembles, by their names. `name`: of the model. `embeds`: whether it makes
+    vectors.
     """
     made = {
         "trellis": trellis.__version__,
         "model": name,
         "made_at": int(time.time()),
         "lora_adapters": list(lora_adapters),
+        "embeds": embeds,
         "files": digests,
         "wirings": wirings or {},
     }
@@ -96,9 +100,16 @@ def made_names(repository: Path) -> list[str]:
 
 def model_names(repository: Path) -> list[str]:
     """The models of a repository, by the names of their ensembles; one filled by hand, too."""
-    names = made_names(repository)
-    by_hand = ENSEMBLE not in names and (repository / ENSEMBLE / "config.pbtxt").is_file()
-    return [ENSEMBLE, *names] if by_hand or not names else names
+    made = made_names(repository)
+    embedding = embedding_names(repository)
+    names = [name for name in made if name not in embedding]
+    by_hand = ENSEMBLE not in made and (repository / ENSEMBLE / "config.pbtxt").is_file()
+    return [ENSEMBLE, *names] if by_hand or not made else names
+
+
+def embedding_names(repository: Path) -> list[str]:
+    """The models of a repository that make vectors."""
+    return [model.name for model in made_models(repository) if model.embeds]
 
 
 def made_models(repository: Path) -> list[MadeModel]:
@@ -126,7 +137,8 @@ def _made(repository: Path, name: str) -> MadeModel | None:
         if not (repository / name / "config.pbtxt").is_file():
             return None
         made_at = int(data.get("made_at") or file.stat().st_mtime)  # 0.1.0 did not note it
-        return MadeModel(name, made_at, tuple(map(str, data.get("lora_adapters", ()))))
+        adapters = tuple(map(str, data.get("lora_adapters", ())))
+        return MadeModel(name, made_at, adapters, data.get("embeds") is True)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 

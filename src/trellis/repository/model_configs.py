@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from trellis.contract.model_names import BLS, ENSEMBLE, MODELS, served_as
+from trellis.contract.model_names import BLS, EMBEDDING, ENSEMBLE, MODELS, served_as
 from trellis.contract.placeholder import PlaceholderError, known_placeholders, translate
 from trellis.contract.release import Contract, read_contract, release_for
 from trellis.data_folders import data_folder
@@ -73,6 +73,8 @@ def _configs(
     engine: EngineFolder, values: dict[str, str], settings: Mapping[str, str], place: Path
 ) -> tuple[Texts, list[str]]:
     """The texts of the plain model; `values`: what was found, `place`: of the engine's own part."""
+    if engine.embeds:
+        return _embedding(values, settings, engine)
     if engine.trtllm is not None:
         return _trtllm(engine.trtllm, values, settings, place)
     templates = {model: read_template(SOURCES, model) for model in MODELS}
@@ -82,6 +84,25 @@ def _configs(
     values |= chosen
     texts = {model: _fill(text, values, model) for model, text in templates.items()}
     return _with_ids(texts, values), [*notes, *_own_values(templates)]
+
+
+def _embedding(
+    values: dict[str, str], settings: Mapping[str, str], engine: EngineFolder
+) -> tuple[Texts, list[str]]:
+    """The text of an embedding model, which is one Triton model under an ensemble's name."""
+    template = read_template(SOURCES, EMBEDDING)
+    present = placeholders_in(template)
+    chosen, notes = translate(settings, present)
+    _check_known(chosen, present)
+    if engine.pooling:
+        values["pooling"] = engine.pooling
+    elif "pooling" not in chosen:
+        raise TemplateError(
+            f"SET: pooling: ENGINE={engine.path} has no 1_Pooling/config.json that says it; add"
+            " SET=pooling:mean, cls or last, as the model was trained"
+        )
+    text = _fill(template, values | chosen, ENSEMBLE)
+    return {ENSEMBLE: text}, [*notes, *own_values(SOURCES, EMBEDDING, template)]
 
 
 def _trtllm(

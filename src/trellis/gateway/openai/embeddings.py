@@ -1,19 +1,144 @@
 # SPDX-License-Identifier: Apache-2.0
-"""POST /v1/embeddings: rejected until an engine makes them."""
+"""POST /v1/embeddings: texts or ids to vectors, by an embedding model of the repository."""
 
-from trellis.gateway.openai.endpoint import Endpoint
-from trellis.gateway.openai.errors import OpenAIError
+import base64
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from trellis.gateway.models import model_path
+from trellis.gateway.openai.endpoint import Endpoint, send_json
+from trellis.gateway.openai.errors import OpenAIError, bad, rejected
+from trellis.gateway.openai.fields import FAIL_FAST, Count, Fields, Positive, read_fields
+from trellis.gateway.openai.served import NAME, no_model
+from trellis.gateway.refusals import Refusal, shown, unreachable
 from trellis.gateway.sending import Client, Scope
+from trellis.gateway.state import State
+from trellis.gateway.triton import TritonLost
+
+MOST_INPUTS = 2048  # OpenAI's own
+INFER = "/infer"
+
+Ids = Annotated[list[Count], FAIL_FAST]
+Many = Field(fail_fast=True, max_length=MOST_INPUTS)
+Inputs = str | Ids | Annotated[list[str], Many] | Annotated[list[Ids], Many]
+
+
+class EmbeddingRequest(Fields):
+    """The fields of a request."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    input: Inputs
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Positive | None = None
+    user: str | None = None
 
 
 class Embeddings(Endpoint):
     """The endpoint."""
 
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
-        """Raises OpenAIError."""
+        """Answer one request. Raises Refusal."""
+        asked = read_fields(EmbeddingRequest, body, self.state.limits)
+        inputs = _inputs(asked.input)
+        path, batch = await _find(self.state, asked.model)
+        vectors, tokens = [], 0
+        for start in range(0, len(inputs), batch):
+            some, count = await _ask(self.state, path, inputs[start : start + batch])
+            vectors.append(some)
+            tokens += count
+        made = np.concatenate(vectors)
+        if asked.dimensions not in (None, made.shape[1]):
+            raise bad(
+                "dimensions",
+                f"{asked.dimensions} is not {made.shape[1]}, which this model's vectors have; leave"
+                " it out",
+            )
+        write = _base64 if asked.encoding_format == "base64" else np.ndarray.tolist
+        data = [
+            {"object": "embedding", "index": index, "embedding": write(vector)}
+            for index, vector in enumerate(made)
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        await send_json(
+            client, {"object": "list", "data": data, "model": asked.model, "usage": usage}
+        )
+
+
+def _inputs(sent: Any) -> Sequence[Any]:
+    """The texts or lists of ids, each one. Raises OpenAIError for none."""
+    single = isinstance(sent, str) or (bool(sent) and isinstance(sent[0], int))
+    inputs: Sequence[Any] = [sent] if single else sent
+    if not inputs:
+        raise bad("input", "the list is empty; send at least one text")
+    for at, each in enumerate(inputs):
+        if not each:
+            raise bad("input" if single else f"input[{at}]", "empty; send some text")
+    return inputs
+
+
+async def _find(state: State, name: str) -> tuple[str, int]:
+    """Where a model is, and how many texts it takes at once. Raises OpenAIError."""
+    if not NAME.fullmatch(name):
+        raise no_model(name)
+    try:
+        model = await state.models.find(model_path(name))
+    except Refusal as refusal:
+        if refusal.status == 404:
+            raise no_model(name) from None
+        raise
+    made = state.models.made().get(name)
+    if made is None or not made.embeds:
         raise OpenAIError(
             400,
-            "model: no engine of this server makes embeddings; ask a server that has such a model",
+            f"model: {shown(name)} makes no embeddings; name a model that was made of an embedding"
+            " engine",
             param="model",
             code="unsupported_model",
         )
+    return model_path(name), max(model.batch, 1)
+
+
+async def _ask(state: State, path: str, inputs: Sequence[Any]) -> tuple[np.ndarray, int]:
+    """The vectors of some texts or lists of ids, [n, size] float32, and how many tokens they have.
+
+    Raises OpenAIError.
+    """
+    body = json.dumps({"inputs": _tensors(inputs)}).encode()
+    try:
+        reply = await state.triton.ask("POST", f"{path}{INFER}", body)
+    except TritonLost:
+        raise unreachable() from None
+    said = json.loads(reply.body)
+    if reply.status != 200:
+        raise rejected(str(said.get("error", "the model failed")), "input", reply.status)
+    outputs = {each["name"]: each for each in said["outputs"]}
+    vectors = np.array(outputs["embedding"]["data"], np.float32)
+    tokens = sum(outputs["num_input_tokens"]["data"])
+    return vectors.reshape(outputs["embedding"]["shape"]), tokens
+
+
+def _tensors(inputs: Sequence[Any]) -> list[dict[str, Any]]:
+    """The model's inputs, as KServe's JSON has them; ids are filled up to the longest."""
+    count = len(inputs)
+    if isinstance(inputs[0], str):
+        return [_tensor("text_input", "BYTES", [count, 1], list(inputs))]
+    most = max(map(len, inputs))
+    ids = [token for each in inputs for token in (*each, *[0] * (most - len(each)))]
+    lengths = [len(each) for each in inputs]
+    return [
+        _tensor("input_ids", "INT32", [count, most], ids),
+        _tensor("input_lengths", "INT32", [count, 1], lengths),
+    ]
+
+
+def _tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def _base64(vector: np.ndarray) -> str:
+    """Of the little-endian floats, as OpenAI writes it."""
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

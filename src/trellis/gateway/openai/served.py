@@ -90,6 +90,14 @@ async def find_served(state: State, name: str) -> Served:
         owner = next((each.name for each in made.values() if name in each.lora_adapters), None)
         if owner is not None:
             ensemble, adapter = owner, name
+    if ensemble in made and made[ensemble].embeds:
+        raise OpenAIError(
+            400,
+            f"model: {shown(name)} makes embeddings, and no text; ask /v1/embeddings, or another"
+            " model",
+            param="model",
+            code="unsupported_model",
+        )
     if not NAME.fullmatch(ensemble):
         raise no_model(name)
     try:
