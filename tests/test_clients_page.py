@@ -7,7 +7,7 @@ from support.paths import ROOT
 def test_the_table_has_the_versions_that_are_pinned() -> None:
     pinned = read_versions()
     rows = read_page(PAGE.read_text())
-    assert len(rows) == 20
+    assert len(rows) == 22
     assert {row.client: row.version for row in rows} == {
         row.client: pinned[row.client] for row in rows
     }

@@ -57,10 +57,14 @@ def node_modules() -> Path:
 
 
 def ask(
-    python: str, program: str, *arguments: str, more: Mapping[str, str] | None = None
+    python: str,
+    program: str,
+    *arguments: str,
+    more: Mapping[str, str] | None = None,
+    seconds: float = SECONDS,
 ) -> dict[str, Any]:
     """The JSON that one of `programs/` prints last."""
-    printed = run([python, str(PROGRAMS / program), *arguments], more)
+    printed = run([python, str(PROGRAMS / program), *arguments], more, seconds)
     answer: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return answer
 

@@ -19,6 +19,8 @@ PACKAGES = {
     "openai (npm)": ("package.json", "openai"),
     "LangChain ChatOpenAI": ("requirements-api.txt", "langchain-openai"),
     "LlamaIndex OpenAILike": ("requirements-api.txt", "llama-index-llms-openai-like"),
+    "instructor": ("requirements-agents.txt", "instructor"),
+    "pydantic-ai": ("requirements-agents.txt", "pydantic-ai-slim"),
     "guidellm": ("requirements-api.txt", "guidellm"),
     "lm-eval": ("requirements-api.txt", "lm-eval"),
 }
