@@ -16,7 +16,7 @@ def parse(format: Format, pieces: Iterable[str], setup: Setup | None = None) -> 
 
 def cut(text: str, dice: random.Random) -> list[str]:
     """A text in pieces: of a few characters or of many, and empty ones."""
-    count = dice.choice((1, 2, 3, max(len(text) // 3, 1), len(text)))
+    count = dice.choice((1, 2, 3, 5, max(len(text) // 4, 1)))
     places = sorted(dice.randint(0, len(text)) for _ in range(count))
     return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
 
