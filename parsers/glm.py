@@ -12,14 +12,12 @@ twice is malformed, and a call without arguments is one only of a tool that was 
 `<tool_call>` and `</tool_call>` in a sentence would be one. Thoughts are those of the format think.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from trellis.parsers import Format, ToolUse
 from trellis.parsers.markers import Markers
 from trellis.parsers.reader import NotACallError, Steps
 from trellis.parsers.stepped import SteppedParser
-from trellis.parsers.structure import calls, schema_of, tag
+from trellis.parsers.structure import Structure, calls, constant, sequence, tag
+from trellis.parsers.tagged_structure import Tags, arguments_in_tags
 from trellis.parsers.text_arguments import TextArguments, closed_before, named
 
 _CALL, _END_CALL = "<tool_call>", "</tool_call>"
@@ -83,23 +81,22 @@ class _Parser(SteppedParser):
         return found
 
 
-def _structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
+def _structure(use: ToolUse, prompt: str) -> Structure | None:
     """See Format.structure.
 
     GLM 4.7 writes no line ends: neither in its prompts before a tag of thoughts, nor in calls.
     """
-    if not use.tools:
-        return None
-    tags = [
-        tag(
-            _CALL + tool.name,
-            {"type": "json_schema", "style": "glm_xml", "json_schema": schema_of(tool)},
-            _END_CALL,
-        )
-        for tool in use.tools
-    ]
     is_compact = prompt.endswith(("<|assistant|><think>", "<|assistant|></think>"))
-    return calls(use, _CALL, tags, separator="" if is_compact else "\n")
+    line = "" if is_compact else "\n"
+    written = Tags(_KEY, _END_KEY + line + _VALUE, _END_VALUE, behind=line)
+    tags = []
+    for tool in use.tools:
+        arguments = arguments_in_tags(tool, written)
+        if arguments is None:
+            return None
+        inside = sequence(constant(line), arguments) if line else arguments
+        tags.append(tag(_CALL + tool.name, inside, _END_CALL))
+    return calls(use, _CALL, tags, separator=line) if tags else None
 
 
 def load() -> Format:

@@ -19,14 +19,12 @@ it is. These models leave tags out, so without a constraint a call is also read
 An argument that comes twice is malformed.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from trellis.parsers import Format, Setup, ToolUse
 from trellis.parsers.markers import Markers
 from trellis.parsers.reader import NotACallError, Steps
 from trellis.parsers.stepped import SteppedParser
-from trellis.parsers.structure import calls, schema_of, tag
+from trellis.parsers.structure import Structure, calls, constant, sequence, tag
+from trellis.parsers.tagged_structure import Tags, arguments_in_tags
 from trellis.parsers.text_arguments import TextArguments, closed_before, named
 
 _CALL, _END_CALL = "<tool_call>", "</tool_call>"
@@ -36,6 +34,7 @@ _LAST = f"\n{_END_FUNCTION}\n{_END_CALL}"
 _LINES = ("\n\n", "\n", "")  # before a call: the templates', not the model's
 _BEGINS = Markers(*(lines + _CALL for lines in _LINES))
 _BEGINS_OR_BARE = Markers(*(lines + tag for lines in _LINES for tag in (_CALL, _FUNCTION)))
+_TAGS = Tags(_ARGUMENT, ">", _END_ARGUMENT, frame="\n", behind="\n")
 _NAME_END = Markers(">", "<", "\n")
 _CLOSED = Markers("\n" + _END_ARGUMENT, _END_ARGUMENT)
 _CLOSED_OR_NOT = Markers("\n" + _END_ARGUMENT, _END_ARGUMENT, "\n" + _ARGUMENT, _LAST)
@@ -133,18 +132,16 @@ class _Parser(SteppedParser):
         return "".join(pieces)
 
 
-def _structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
-    if not use.tools:
-        return None
-    tags = [
-        tag(
-            f"{_CALL}\n{_FUNCTION}{tool.name}>",  # xgrammar lets a line end follow
-            {"type": "qwen_xml_parameter", "json_schema": schema_of(tool)},
-            _LAST,
-        )
-        for tool in use.tools
-    ]
-    return calls(use, _CALL, tags, separator="\n")
+def _structure(use: ToolUse, prompt: str) -> Structure | None:
+    """See Format.structure."""
+    tags = []
+    for tool in use.tools:
+        arguments = arguments_in_tags(tool, _TAGS)
+        if arguments is None:
+            return None
+        inside = sequence(constant("\n"), arguments, constant(_END_FUNCTION))
+        tags.append(tag(f"{_CALL}\n{_FUNCTION}{tool.name}>", inside, "\n" + _END_CALL))
+    return calls(use, _CALL, tags, separator="\n") if tags else None
 
 
 def load() -> Format:

@@ -13,6 +13,7 @@ from support.parser_calls import OPENAI_TOOLS, SCHEMAS, TOOLS, Turn, random_turn
 from support.parser_readings import Reading, read
 from support.parser_writers import PROMPTS, WRITERS, written
 from support.vllm_parsers import VllmParser, tokenizer
+from trellis.guides.translate import translate
 from trellis.parsers import Setup, Tool, ToolUse
 from trellis.parsers.registry import load
 
@@ -69,8 +70,8 @@ def accepts(compiler: Any, structure: Mapping[str, Any], text: str) -> bool:
     """Whether a structural tag of this format lets a model say `text` and then end."""
     import xgrammar
 
-    tag = json.dumps({"type": "structural_tag", "format": structure})
-    matcher = xgrammar.GrammarMatcher(compiler.compile_structural_tag(tag))
+    tag = translate("structural_tag", json.dumps({"type": "structural_tag", "format": structure}))
+    matcher = xgrammar.GrammarMatcher(compiler.compile_structural_tag(tag.text))
     return all(matcher.accept_token(token) for token in [*text.encode(), 256])
 
 

@@ -28,6 +28,7 @@ FORMATS: dict[str, str] = {
 }
 FLAGS = ("at_least_one", "stop_after_first")
 TEXTS = ("value", "pattern", "grammar", "begin", "separator")
+MAY_BE_EMPTY = ("value", "begin", "separator")
 MORE = {"json_schema": "json_schema", "regex": "regex", "grammar": "ebnf_grammar"}
 GUIDES = {"json_schema": "json_schema", "regex": "pattern", "grammar": "grammar"}
 
@@ -85,7 +86,7 @@ class TagReader:
 
     def _value(self, key: str, value: Any, place: str, depth: int) -> Any:
         if key in TEXTS:
-            return self._text(value, place)
+            return self._text(value, place, empty=key in MAY_BE_EMPTY)
         if key in FLAGS:
             if not isinstance(value, bool):
                 raise refused(place, "send true or false")

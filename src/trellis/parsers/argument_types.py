@@ -40,13 +40,18 @@ class ArgumentTypes:
 
     def is_plain_string(self, name: str) -> bool:
         """Whether the argument is a string whatever its text is: it can be given as it comes."""
-        schema = self._schema(name)
-        return _types(schema, self._root) <= _STRING and not _listed(schema)
+        schema = self.schema(name)
+        return types_of(schema, self._root) <= _STRING and not _listed(schema)
+
+    def is_nested(self, name: str) -> bool:
+        """Whether the argument is JSON that may be an object or an array, and never a string."""
+        types = types_of(self.schema(name), self._root)
+        return bool(types & {"object", "array"}) and "string" not in types
 
     def to_json(self, name: str, text: str) -> str:
         """The argument as JSON."""
-        schema = self._schema(name)
-        types = _types(schema, self._root)
+        schema = self.schema(name)
+        types = types_of(schema, self._root)
         bare = text.strip()
         if _listed(schema):
             text = bare
@@ -58,12 +63,13 @@ class ArgumentTypes:
         return json.dumps(text, ensure_ascii=False)
 
     def _properties(self) -> Mapping[str, Any]:
-        found = _resolve(self._root, self._root).get("properties")
+        found = resolved(self._root, self._root).get("properties")
         return found if isinstance(found, Mapping) else {}
 
-    def _schema(self, name: str) -> Mapping[str, Any]:
+    def schema(self, name: str) -> Mapping[str, Any]:
+        """The argument's schema, without a reference at its top; {} if there is none."""
         schema = self._properties().get(name, self._root.get("additionalProperties"))
-        return _resolve(schema, self._root)
+        return resolved(schema, self._root)
 
 
 def json_type(text: str) -> str:
@@ -86,7 +92,7 @@ def _listed(schema: Mapping[str, Any]) -> bool:
     return "enum" in schema or "const" in schema
 
 
-def _resolve(schema: Schema, root: Mapping[str, Any]) -> Mapping[str, Any]:
+def resolved(schema: Schema, root: Mapping[str, Any]) -> Mapping[str, Any]:
     """The schema that a chain of `$ref` into the same document ends at; {} if it has no end."""
     for _ in range(_DEPTH):
         reference = schema.get("$ref") if isinstance(schema, Mapping) else None
@@ -101,9 +107,9 @@ def _resolve(schema: Schema, root: Mapping[str, Any]) -> Mapping[str, Any]:
     return schema if isinstance(schema, Mapping) else {}
 
 
-def _types(schema: Schema, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
-    """The types that a schema allows; empty if it says nothing of them."""
-    schema = _resolve(schema, root)
+def types_of(schema: Schema, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
+    """The types that a schema of the document `root` allows; empty if it says nothing of them."""
+    schema = resolved(schema, root)
     if depth == _DEPTH:
         return frozenset()
     declared = schema.get("type")
@@ -116,7 +122,7 @@ def _types(schema: Schema, root: Mapping[str, Any], depth: int = 0) -> frozenset
     for key in ("anyOf", "oneOf", "allOf"):
         choices = schema.get(key)
         if isinstance(choices, list):
-            found = [_types(each, root, depth + 1) for each in choices]
+            found = [types_of(each, root, depth + 1) for each in choices]
             if key != "allOf" and not all(found):
                 return frozenset({"string"}).union(*found)  # one choice may be anything
             if any(found):

@@ -64,6 +64,16 @@ class JsonScanner:
         self._left = ""  # of a literal
         self._digits = 0  # of a \uXXXX that are to come
 
+    @property
+    def depth(self) -> int:
+        """How many arrays and objects are open."""
+        return len(self._closers)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything of the value was scanned."""
+        return self.done or self.broken or bool(self._closers) or self._state != self._value
+
     def scan(self, text: str, at: int) -> int:
         """The position after what of `text` belongs to the value, from position `at` on.
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from trellis.parsers.argument_types import ArgumentTypes
 from trellis.parsers.format import Tool
+from trellis.parsers.json_scan import JsonScanner
 from trellis.parsers.reader import Steps, fail
 from trellis.parsers.stepped import SteppedParser
 
@@ -30,6 +31,7 @@ class TextArguments:
         self._name = ""
         self._is_plain = False  # whether the value is given as it comes
         self._held: list[str] = []  # of a value that is not
+        self._json: JsonScanner | None = None  # of an object or an array
 
     def begin(self, name: str) -> None:
         """An argument begins."""
@@ -37,6 +39,7 @@ class TextArguments:
         self.names.add(name)
         self._name = name
         self._is_plain = self.types.is_plain_string(name)
+        self._json = JsonScanner() if self.types.is_nested(name) else None
         if self._is_plain:
             self._sink('"')
 
@@ -44,8 +47,15 @@ class TextArguments:
         """More of the argument's text."""
         if self._is_plain:
             self._sink(_quoted(text)[1:-1])
-        else:
-            self._held.append(text)
+            return
+        self._held.append(text)
+        if self._json is not None:
+            self._json.scan(text if self._json.is_begun else text.lstrip(" \t\n\r"), 0)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the value is an object or an array so far, and not at its end."""
+        return self._json is not None and self._json.depth > 0 and not self._json.broken
 
     def end_value(self) -> None:
         """The argument is complete."""
@@ -64,10 +74,14 @@ def closed_before(
     """Skip `closing` and which of `following` is behind it, with white space between them.
 
     "" if none of them is: then `closing` was no tag but a part of the value, as in the text of a
-    file, and was added to it. A constraint has no such values.
+    file, and was added to it. A constraint has it only in the strings of an object or an array.
     """
     reader = parser.reader
-    if not (parser.setup.constrained or (yield from reader.ahead(len(closing), *following))):
+    if parser.setup.constrained:
+        is_tag = not arguments.is_open
+    else:
+        is_tag = bool((yield from reader.ahead(len(closing), *following)))
+    if not is_tag:
         arguments.add(reader.take(len(closing)))
         return ""
     reader.take(len(closing))

@@ -97,7 +97,7 @@ def test_an_argument_that_is_not_declared_is_of_the_additional_ones_type() -> No
         (INTEGER, False),
     ],
 )
-def test_only_what_is_a_string_in_any_case_is_given_as_it_comes(schema: Any, plain: bool) -> None:
+def test_what_is_a_string_in_any_case_is_told(schema: Any, plain: bool) -> None:
     assert types(schema).is_plain_string("a") is plain
 
 

@@ -114,7 +114,6 @@ def test_a_structure_has_a_tag_for_each_tool() -> None:
     assert [tag["begin"] for tag in structure["tags"]] == [
         f"<tool_call>{tool.name}" for tool in TOOLS[:2]
     ]
-    assert structure["tags"][0]["content"]["style"] == "glm_xml"
     assert structure["at_least_one"]
     assert structure["separator"] == "\n"
     for end in ("<|assistant|><think>", "<|assistant|></think>"):
