@@ -58,7 +58,7 @@ def write_embedding_engine(folder: Path, pooling: str = "mean") -> Path:
 
 def _tokenizer() -> PreTrainedTokenizerFast:
     pieces = [*SPECIAL, *WORDS, *"abcdefghijklmnopqrstuvwxyz.,", *(f"##{c}" for c in "abcdefgh")]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
     made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -68,7 +68,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     said = dict(zip(names, SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=made, **said)
+    return PreTrainedTokenizerFast(tokenizer_object=made, **said)  # type: ignore[no-untyped-call]
 
 
 def random_weights(sizes: Mapping[str, Any]) -> Weights:

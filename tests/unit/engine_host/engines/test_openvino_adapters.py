@@ -188,7 +188,7 @@ def test_adapters_are_not_loaded_beside_a_prefix_cache(
 def test_a_prompt_that_cannot_be_fails_alone(engine: OpenVinoEngine) -> None:
     engine.add(41, np.full(3000, 504), Sampling(max_tokens=1, lora_name="polite"))
     add(engine, 42, "short")
-    events = []
+    events: list[Progress | Failure] = []
     while engine.busy:
         events += engine.step()
     assert [event.key for event in events if isinstance(event, Failure)] == [41]
