@@ -76,8 +76,9 @@ def faulty(kind: str, path: str, name: str, value: Any) -> Faulty:
 
 def _types(schema: Mapping[str, Any]) -> set[str]:
     """JSON's types that a part of a schema takes; empty: all."""
-    if "anyOf" in schema:
-        return {name for each in schema["anyOf"] for name in _types(each)}
+    for kind in ("anyOf", "oneOf"):
+        if kind in schema:
+            return {name for each in schema[kind] for name in _types(each)}
     return {"object"} if "$ref" in schema else {schema["type"]} if "type" in schema else set()
 
 

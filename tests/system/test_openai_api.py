@@ -80,7 +80,7 @@ CHATS: dict[str, dict[str, Any]] = {
     "an expression": {"guided_regex": "[a-z]{3} [0-9]{3}", "seed": 5, "temperature": 1},
     "a grammar": {"guided_grammar": 'root ::= "a" root | "b"'},
     "calls that may be": {"tools": TOOLS, "max_tokens": 40},
-    "calls that must be": {"tools": TOOLS, "tool_choice": "required", "max_tokens": 90},
+    "calls that must be": {"tools": TOOLS, "tool_choice": "required", "max_tokens": 60},
     "a call that must be": {"tools": TOOLS, "tool_choice": NAMED, "max_tokens": 60},
     "a call cut off": {"tools": TOOLS, "tool_choice": NAMED, "max_tokens": 12},
     "a call with log probabilities": {
@@ -395,6 +395,8 @@ def test_a_response_is_the_chat_s_text(http: httpx.Client) -> None:
             "input[0].content[0].type",
         ),
         ({"input": [{"role": "user", "content": 5}], "instructions": "x"}, "input[0].content"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
+        ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].call_id"),
         ({"background": True}, "background"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
     ],

@@ -105,8 +105,12 @@ def _behind_thoughts(form: Format, constraint: Constraint, prompt: str) -> Const
 
 
 def _calls_or(form: Format, use: ToolUse, constraint: Constraint, prompt: str) -> Constraint:
-    """What holds an answer to calls or to a constraint. Raises OpenAIError."""
-    calls = form.structure(replace(use, required=True), prompt)
+    """What holds an answer to one call or to a constraint. Raises OpenAIError.
+
+    Not to several calls: the engines' grammars have no choice between a document, which ends by
+    itself, and calls, which do not.
+    """
+    calls = form.structure(replace(use, required=True, parallel=False), prompt)
     if calls is None:
         raise _not_held(form, constraint.param, "leave out tools")
     thoughts = form.thoughts(prompt)

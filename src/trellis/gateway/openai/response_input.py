@@ -8,7 +8,7 @@ follow; what a function gave is a message of the tool.
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import Fields
@@ -66,7 +66,27 @@ class InputReasoning(Fields):
 
 
 Item = InputMessage | InputCall | InputResult | InputReasoning
-InputItems = Annotated[list[Item], Field(fail_fast=True, min_length=1)]
+TYPES = ("message", "function_call", "function_call_output", "reasoning")
+
+
+def _type_of(item: Any) -> str:
+    """An item's type; a message need not say it."""
+    found = item.get("type") if isinstance(item, dict) else None
+    return "message" if found is None else str(found)
+
+
+Tagged = Annotated[
+    Annotated[InputMessage, Tag("message")]
+    | Annotated[InputCall, Tag("function_call")]
+    | Annotated[InputResult, Tag("function_call_output")]
+    | Annotated[InputReasoning, Tag("reasoning")],
+    Discriminator(
+        _type_of,
+        custom_error_type="unknown_item",
+        custom_error_message=f"of no type that is read here; send one of {', '.join(TYPES)}",
+    ),
+]
+InputItems = Annotated[list[Tagged], Field(fail_fast=True, min_length=1)]
 
 
 def read_items(
