@@ -413,8 +413,8 @@ def test_guided_decoding_goes_to_the_engine_or_is_refused(
         return
     served.ask_with([PROMPT], sent, max_tokens=5)
     got = served.received()
-    assert got["guided_decoding_guide_type"] == ["regex"]
-    assert got["guided_decoding_guide"] == ["[0-9]+"]
+    assert got["guided_decoding_guide_type"] == ["ebnf_grammar"]
+    assert got["guided_decoding_guide"] == ["root ::= [0-9]+\n"]
 
 
 COUNTS = {"return_num_input_tokens": True, "return_num_output_tokens": True}

@@ -85,7 +85,7 @@ class EngineInputs:
                 " stream is its last; leave out stream or return_finish_reason"
             )
         if self.guides is not None:
-            self.guides.take(sent, rows)
+            asked.tensors |= self.guides.take(sent, rows)
         if not sent:
             return asked
         self._sampling(asked, [self._row(sent, row, max_tokens[row]) for row in range(rows)])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guided decoding: what holds an answer to a schema, a grammar or an expression, checked by name.
 
-TensorRT-LLM's own engine takes these inputs as they are. What it does not understand it ignores,
-or answers with an error that names nothing.
+Every engine gets a guide as `guides/translate.py` writes it: what the libraries do not understand
+they ignore, or answer with an error that names nothing.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -21,28 +21,41 @@ SHOWN = 40  # characters of a wrong type
 
 
 class GuidedDecoding:
-    """Checks the guides of requests for a release that has guided decoding."""
+    """Translates the guides of requests for a release that has guided decoding."""
 
     def __init__(self, backend: str) -> None:
         """`backend`: what the engine was configured with; '': nothing."""
         self.backend = backend
 
-    def take(self, sent: MutableMapping[str, np.ndarray], rows: int) -> None:
+    def take(self, sent: MutableMapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
         """Take both inputs out of `sent`, [rows, 1] each, object: UTF-8 bytes.
 
-        Raises RequestError naming the input.
+        What the engine gets, of the same names, [rows, 1] object: texts; {} for none. Raises
+        RequestError naming the input.
         """
         kinds, guides = (_texts(sent.pop(name, None), rows) for name in (GUIDE_TYPE, GUIDE))
-        for kind, guide in zip(kinds, guides, strict=True):
-            self._check(kind, guide)
+        made = [self._read(*pair) for pair in zip(kinds, guides, strict=True)]
+        if all(each == NO_GUIDE for each in made):
+            return {}
+        columns = zip(*made, strict=True)
+        return {
+            name: np.array([[text] for text in column], object)
+            for name, column in zip((GUIDE_TYPE, GUIDE), columns, strict=True)
+        }
 
-    def _check(self, kind: str | None, guide: str | None) -> None:
+    def _read(self, kind: str | None, guide: str | None) -> Guide:
         if (kind is not None or guide) and not self.backend:
             raise RequestError(
                 f"{GUIDE if kind is None else GUIDE_TYPE}: this repository was made without guided"
                 " decoding; leave it out (SET=guided_decoding_backend:xgrammar)"
             )
         check_guide(kind, guide)
+        if kind == "structural_tag":
+            raise RequestError(
+                f"{GUIDE_TYPE}: releases of this engine read structural_tag in different ways; send"
+                " ebnf_grammar"
+            )
+        return _translated(kind, guide)
 
 
 def check_guide(kind: str | None, guide: str | None) -> None:
@@ -69,6 +82,10 @@ def read_guide(arrays: Mapping[str, np.ndarray], row: int) -> Guide:
         for name in (GUIDE_TYPE, GUIDE)
     )
     check_guide(kind, guide)
+    return _translated(kind, guide)
+
+
+def _translated(kind: str | None, guide: str | None) -> Guide:
     if kind == "json" and guide:
         raise RequestError(
             f"{GUIDE}: {GUIDE_TYPE} json takes none; leave it out, or send json_schema"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from trellis.contract.client_inputs import GUIDE, GUIDE_TYPE, STOP, TEXT_INPUTS
+from trellis.contract.client_inputs import STOP, TEXT_INPUTS
 from trellis.contract.release import Contract, TensorSpec
 from trellis.contract.sampling_fields import engine_names
 from trellis.contract.wiring_names import GUIDES, TOLD
@@ -36,17 +36,13 @@ DECODER_OUTPUTS = {
     "DECODER_INPUT_ID": "decoder_input_ids",
     "REQUEST_DECODER_INPUT_LEN": "decoder_input_lengths",
 }
-# Tables, texts and the wish to stop go to the engine as they are, where the release has them.
+# Tables and the wish to stop go to the engine as they are, where the release has them.
 DIRECT = (
     STOP,
     "prompt_embedding_table",
     "lora_weights",
     "lora_config",
-    GUIDE_TYPE,
-    GUIDE,
 )
-# Of those, what `preprocessing` reads too, to check it.
-CHECKED = (GUIDE_TYPE, GUIDE)
 # What `postprocessing` reads, and the engine's output that it comes from.
 TOKEN_INPUTS = {
     "TOKENS_BATCH": "output_ids",
@@ -85,7 +81,7 @@ def wire_preprocessing(
     for tensor in config.input:
         tensor.data_type = sent.get(TEXT_INPUTS[tensor.name], tensor.data_type)
     for client in ensemble.input:
-        if client.name in _read(ensemble, contract):
+        if client.name in _through(ensemble, contract):
             ragged = list(client.dims) != [1]
             config.input.append(_optional(client.name, client.data_type, client.dims, ragged))
     del config.output[:]
@@ -190,7 +186,7 @@ def _steps(
     return [
         _step(
             "preprocessing",
-            {**TEXT_INPUTS, **{name: name for name in _read(base, contract)}},
+            {**TEXT_INPUTS, **{name: name for name in _through(base, contract)}},
             {name: f"_{target}" for name, target in between.items()},
         ),
         _step(
@@ -224,12 +220,6 @@ def _through(ensemble: pb.ModelConfig, contract: Contract) -> list[str]:
         for client in ensemble.input
         if client.name not in texts and not (client.name in DIRECT and contract.input(client.name))
     ]
-
-
-def _read(ensemble: pb.ModelConfig, contract: Contract) -> list[str]:
-    """The client's inputs that `preprocessing` takes: also those that it only checks."""
-    through = _through(ensemble, contract)
-    return [c.name for c in ensemble.input if c.name in through or c.name in CHECKED]
 
 
 def _optional(name: str, kind: pb.DataType, dims: Iterable[int], ragged: bool) -> pb.ModelInput:
