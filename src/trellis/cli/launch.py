@@ -19,7 +19,7 @@ from trellis.ranks.llm_api import needs_mpi, run_by_mpi
 from trellis.ranks.options import RankOptions, check_options
 from trellis.ranks.peers import Peers
 from trellis.ranks.workers import Workers, cpp_engines, read_workers
-from trellis.repository.manifest import model_names
+from trellis.repository.manifest import embedding_names, model_names
 from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
@@ -270,7 +270,8 @@ def run(settings: ServerSettings, peers: Peers | None = None) -> None:
         log.url = settings.url if server.gateway is not None else ""
         seconds = wait_quietly(server, stopping)
         if seconds is not None:
-            urls = (f"{settings.url}/v2/models/{name}" for name in model_names(settings.model_repo))
+            names = model_names(settings.model_repo) + embedding_names(settings.model_repo)
+            urls = (f"{settings.url}/v2/models/{name}" for name in names)
             console.print(f"[green]ready[/] after {seconds:.1f} s: {' '.join(urls)}")
             if settings.page and server.gateway is not None:
                 console.print(f"a page to try it: {settings.url}/")

@@ -31,7 +31,7 @@ from trellis.engine_files.engine_folder import CHECKPOINT_ENGINES
 from trellis.errors import TrellisError
 from trellis.preflight.repository import Repository, read_repository
 from trellis.preflight.served_checkpoint import engine_values
-from trellis.repository.manifest import model_names
+from trellis.repository.manifest import embedding_names, model_names
 
 ANYWHERE = Path("/triton_model_repo")  # a Python engine finds its files wherever they are
 
@@ -75,6 +75,11 @@ def main(
 
 def _of_all(model_repo: Path, asked: int, given: str) -> tuple[str, Path, int]:
     """What serves every model of a repository. Raises DockerError if no container can."""
+    if embedding := embedding_names(model_repo):
+        raise DockerError(
+            f"{model_repo}: {', '.join(embedding)} makes embeddings, which needs no container;"
+            " `make launch` it, in a repository of its own if others need one"
+        )
     found = {
         name: _what(read_repository(model_repo, name=name), asked, given)
         for name in model_names(model_repo)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from support.embedding_ir import write_embedding_engine
+from trellis.cli.serve_docker import _of_all
+from trellis.docker.commands import DockerError
 from trellis.engine_files.engine_folder import read_engine
 from trellis.preflight.embedding import check_embedding
 from trellis.repository.assemble import AssemblyError, Plan, assemble
@@ -74,3 +76,10 @@ def test_the_check_names_what_is_left_to_fill(engine: Path, tmp_path: Path) -> N
     check = check_embedding(repo, "embed", sys.executable)
     assert not check.ok
     assert "${pooling}" in check.found
+
+
+def test_it_needs_no_container(engine: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    assemble(plan(engine), repo)
+    with pytest.raises(DockerError, match="embed makes embeddings, which needs no container"):
+        _of_all(repo, 1, "")

@@ -29,7 +29,12 @@ from trellis.engine_host.engines.openvino_adapters import OpenVinoAdapters
 from trellis.engine_host.engines.openvino_guides import OpenVinoGuides, structured_output
 from trellis.engine_host.engines.openvino_limits import OpenVinoLimits
 from trellis.engine_host.engines.openvino_pipeline import load_pipeline, speculation
-from trellis.engine_host.engines.openvino_queue import OpenVinoQueue, Waiting
+from trellis.engine_host.engines.openvino_queue import (
+    KV_BLOCK_TOKENS,
+    OpenVinoQueue,
+    Waiting,
+    cache_blocks,
+)
 from trellis.errors import RequestError
 from trellis.guides.translate import Guide
 
@@ -57,7 +62,7 @@ class OpenVinoEngine:
         if adapters and settings.enable_kv_cache_reuse:
             raise RuntimeError(PREFIXES_OF_ADAPTERS)
         self._speculation = speculation(settings)
-        self._queue = OpenVinoQueue(_room(settings), self._speculation.tokens)
+        self._queue = OpenVinoQueue(_room(settings))
         self._running: dict[int, _Running] = {}
         self._held: dict[int, Waiting] = {}  # until the pipeline is loaded anew
         self.facts: dict[str, Any] = {
@@ -315,7 +320,7 @@ def _room(settings: EngineSettings) -> int | None:
         raise RuntimeError(
             "max_tokens_in_paged_kv_cache: with prompt_lookup or draft_engine, say how many"
         )
-    return settings.max_tokens_in_paged_kv_cache
+    return cache_blocks(settings.max_tokens_in_paged_kv_cache) * KV_BLOCK_TOKENS
 
 
 def _finish_reason(reason: Any) -> FinishReason | None:

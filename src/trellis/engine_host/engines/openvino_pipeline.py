@@ -8,7 +8,7 @@ from typing import Any
 import openvino_genai as genai
 
 from trellis.engine_host.engines.engine import EngineSettings
-from trellis.engine_host.engines.openvino_queue import KV_BLOCK_TOKENS
+from trellis.engine_host.engines.openvino_queue import cache_blocks
 
 DEVICE = "CPU"
 PROPERTIES = {"PERFORMANCE_HINT": "LATENCY"}
@@ -75,8 +75,8 @@ def _scheduler(settings: EngineSettings) -> Any:
     scheduler.max_num_seqs = settings.max_batch_size
     scheduler.enable_prefix_caching = settings.enable_kv_cache_reuse
     if settings.max_tokens_in_paged_kv_cache:
-        blocks = -(-settings.max_tokens_in_paged_kv_cache // KV_BLOCK_TOKENS)
-        scheduler.num_kv_blocks = blocks
+        guesses = settings.max_batch_size * cache_blocks(speculation(settings).tokens)
+        scheduler.num_kv_blocks = cache_blocks(settings.max_tokens_in_paged_kv_cache) + guesses
     else:
         scheduler.cache_size = DEFAULT_CACHE_GIB
     return scheduler

@@ -28,10 +28,9 @@ class Waiting(NamedTuple):
 class OpenVinoQueue:
     """What waits, and how much of the cache is promised to what runs."""
 
-    def __init__(self, room: int | None, guessed: int = 0) -> None:
-        """`room`: tokens of the cache, None for no bound; `guessed`: tokens a step, at most."""
+    def __init__(self, room: int | None) -> None:
+        """`room`: tokens of the cache, None for no bound."""
         self._room = room
-        self._guessed = guessed
         self._promised: dict[int, int] = {}  # key -> tokens
         self._ended: set[int] = set()  # whose tokens are free after the next step
         self._waiting: deque[Waiting] = deque()
@@ -68,8 +67,8 @@ class OpenVinoQueue:
 
     def _tokens(self, waiting: Waiting) -> int:
         """In whole blocks."""
-        most = len(waiting.ids) + waiting.sampling.max_tokens + self._guessed
-        return -(-most // KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS
+        most = len(waiting.ids) + waiting.sampling.max_tokens
+        return cache_blocks(most) * KV_BLOCK_TOKENS
 
     def forget(self, key: int) -> None:
         """Of one that waits or runs no more; the pipeline frees its tokens with its next step."""
@@ -85,3 +84,8 @@ class OpenVinoQueue:
     def clear(self) -> None:
         """Drop all who wait."""
         self._waiting.clear()
+
+
+def cache_blocks(tokens: int) -> int:
+    """How many blocks so many tokens take."""
+    return -(-tokens // KV_BLOCK_TOKENS)
