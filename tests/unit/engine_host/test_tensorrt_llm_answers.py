@@ -145,6 +145,13 @@ def test_the_end_id_is_told_whether_the_library_keeps_it_or_not(
     assert of(events, key)[-1].finish == "stop"
 
 
+def test_the_fake_goes_on_with_what_it_knows_and_with_what_a_prompt_repeats(llm_api: Load) -> None:
+    loaded = llm_api("1.2.1", repeats=True, knows=[[50, 60, 70, 80, EOS], [90, 60, 71]])
+    assert loaded.ask([50, 60]) == [70, 80]
+    assert loaded.ask([90, 60], max_tokens=1) == [71]
+    assert loaded.ask([50, 60, 55, 40, 50, 60], max_tokens=2) == [55, 40]  # its own goes first
+
+
 def test_log_probabilities_are_the_chosen_tokens(loaded: Loaded) -> None:
     key = loaded.add(
         PROMPTS[2], log_probs=True, sample=True, temperature=2.0, seed=3, end_id=-1, max_tokens=6
