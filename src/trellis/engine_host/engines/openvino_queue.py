@@ -44,13 +44,15 @@ class OpenVinoQueue:
         self._waiting.append(waiting)
 
     def take(self, applied: str | None, idle: bool) -> Waiting | None:
-        """The next request, if it may start; `applied`: the adapter of what runs.
+        """The next request, if it may start, or never may; `applied`: the adapter of what runs.
 
         `idle`: whether nothing runs, so that another adapter can be applied.
         """
         if not self._waiting:
             return None
         first = self._waiting[0]
+        if self.too_long(first):
+            return self._waiting.popleft()
         if not idle and not (first.sampling.lora_name == applied and self._fits(first)):
             return None
         if self._room is not None:

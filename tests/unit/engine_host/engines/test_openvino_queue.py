@@ -42,12 +42,12 @@ def test_those_start_that_fit_beside_what_runs() -> None:
     assert taken(queue) == [2]
 
 
-def test_one_that_never_fits_is_told_apart_once_nothing_runs() -> None:
+def test_one_that_never_fits_holds_up_nobody() -> None:
     queue = OpenVinoQueue(64)
-    queue.put(waiting(1, 65))
-    assert taken(queue) == []
-    item = queue.take("", idle=True)
-    assert item is not None
+    for key, tokens in ((0, 32), (1, 65), (2, 32)):
+        queue.put(waiting(key, tokens))
+    assert taken(queue, idle=True) == [0, 1, 2]
+    item = waiting(1, 65)
     assert queue.too_long(item)
     assert not queue.too_long(waiting(2, 64))
     assert not OpenVinoQueue(None).too_long(item)
