@@ -148,7 +148,7 @@ def test_the_pipeline_is_loaded_anew_when_it_keeps_too_much(
     assert text(engine, ids[3]).startswith("other")
 
 
-REFUSED = {
+REFUSED: dict[str, dict[str, Any]] = {
     "min_tokens": {"min_tokens": 2},
     "bad_words": {"bad_words": ("no",)},
     "num_return_sequences": {"num_return_sequences": 2},
