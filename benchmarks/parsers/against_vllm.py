@@ -4,16 +4,19 @@
     PYTHONPATH=src:tests PYTHON_OF_VLLM benchmarks/parsers/against_vllm.py OUTPUTS.jsonl TOKENIZER
 
 OUTPUTS.jsonl is what model_outputs.py wrote; TOKENIZER is the tokenizer.json of any model. Prints
-a table, a row a template, and the first differences of each kind. Right is what the template was
-given: names, arguments as JSON, thoughts and text without white space around them.
+a table, a row a template, and to stderr the first differences of each kind. Right is what the
+template was given: names, arguments as JSON, thoughts and text without white space around them.
+vLLM gets each output whole, a token a step, and several tokens a step, as servers do that are busy
+or guess ahead.
 """
 
 import argparse
 import json
 import random
-from collections import Counter, defaultdict
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +89,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("outputs", type=Path)
     parser.add_argument("tokenizer", type=Path)
-    parser.add_argument("--most", type=int, default=10**9, help="outputs of a template")
+    parser.add_argument("--most", type=int, default=None, help="outputs of a template")
     args = parser.parse_args()
-    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for line in args.outputs.open(encoding="utf-8"):
-        record = json.loads(line)
-        key = (record["form"], record["template"] + ("" if record["thinking"] else ", no thoughts"))
-        if counts[key]["outputs"] < args.most:
-            _count(counts[key], record, readings(record, args.tokenizer, random.Random(line)))
     print("| format | template | " + " | ".join(COLUMNS) + " |")
     print("|---|---|" + "---:|" * len(COLUMNS))
-    for (form, template), count in counts.items():
-        print(f"| {form} | {template} | " + " | ".join(str(count[c]) for c in COLUMNS) + " |")
+    records = map(json.loads, args.outputs.open(encoding="utf-8"))
+    for (form, template), group in groupby(records, _name):
+        count: Counter[str] = Counter()
+        for record in islice(group, args.most):
+            source = random.Random(record["output"])
+            _count(count, record, readings(record, args.tokenizer, source))
+        numbers = " | ".join(str(count[column]) for column in COLUMNS)
+        print(f"| {form} | {template} | {numbers} |", flush=True)
+
+
+def _name(record: Mapping[str, Any]) -> tuple[str, str]:
+    return record["form"], record["template"] + ("" if record["thinking"] else ", no thoughts")
 
 
 def _count(count: Counter[str], record: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -107,8 +114,8 @@ def _count(count: Counter[str], record: Mapping[str, Any], found: Mapping[str, A
         count[column] += plain(reading) == truth
         count[column + " wrong"] += plain(reading) != truth
         if plain(reading) != truth and count[column + " wrong"] <= SHOWN:
-            print(f"{record['form']}, {record['template']}, {column}: {record['output']!r}")
-            print(f"    right {truth}\n    got   {plain(reading)}")
+            print(f"{record['template']}, {column}: {record['output']!r}", file=sys.stderr)
+            print(f"    right {truth}\n    got   {plain(reading)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

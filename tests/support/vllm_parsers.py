@@ -26,6 +26,8 @@ def tokenizer(file: Path, lacks: tuple[str, ...] = ()) -> Any:
     made: Any = PreTrainedTokenizerFast(tokenizer_file=str(file))  # type: ignore[no-untyped-call]
     shown = {marker for name in known_formats() for marker in load(name).shown}
     made.add_tokens(sorted((shown | set(MARKERS)) - set(lacks)), special_tokens=True)
+    vocabulary = made.get_vocab()  # asked for by each parser; vLLM's server keeps it, too
+    made.get_vocab = lambda: vocabulary
     return made
 
 
