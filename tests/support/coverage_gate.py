@@ -16,6 +16,7 @@ GATED = (
     "contract",
     "gateway",
     "engine_files",
+    "guides",
     "pipeline",
     "preflight",
     "repository",

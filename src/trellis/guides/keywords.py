@@ -122,7 +122,7 @@ def _says_nothing(name: str, value: Any, schema: dict[str, Any], place: str) -> 
     if name in ANNOTATIONS or name in DEFINITIONS or name.startswith("x-"):
         return True
     if name in ("$id", "id"):
-        return place == "$"
+        return "." not in place  # the root's
     if name == "uniqueItems" and schema.get("maxItems") in (0, 1):
         return True
     if name == "multipleOf":

@@ -17,7 +17,7 @@ def resolve(root: Placed, part: Placed) -> Placed:
         shown = reference[:60]
         raise refused(place, f"{shown!r} is not in this schema; write its place, as #/$defs/name")
     at: Any = root.schema
-    found = "$"
+    found = root.place
     for step in reference.split("/")[1:]:
         name = unquote(step).replace("~1", "/").replace("~0", "~")
         at, found = _below(at, name), _place(at, found, name)

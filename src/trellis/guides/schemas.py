@@ -28,10 +28,11 @@ LITERALS = {"null": Text("null"), "boolean": choice(Text("true"), Text("false"))
 class SchemaReader:
     """Makes the grammar of one schema's documents."""
 
-    def __init__(self, schema: Any, grammar: Grammar) -> None:
+    def __init__(self, schema: Any, grammar: Grammar, place: str = "$") -> None:
+        """`place`: of the schema in the guide. Raises RequestError for what is no schema."""
         if not isinstance(schema, (dict, bool)):
-            raise refused("$", "not a schema; send an object, or true")
-        self._root = Placed("$", schema)
+            raise refused(place, "not a schema; send an object, or true")
+        self._root = Placed(place, schema)
         self._grammar = grammar
         self._parts = self._levels = 0
         self._comparing = False

@@ -77,7 +77,7 @@ def _root(kind: str, guide: Any, place: str, grammar: Grammar) -> Node:
     if kind == "json_schema":
         schema = _parsed(guide, place) if isinstance(guide, str) else guide
         _check_depth(schema)
-        return SchemaReader(schema, grammar).read()
+        return SchemaReader(schema, grammar, place).read()
     if not isinstance(guide, str):
         raise refused(place, "send a text")
     if kind == "regex":
