@@ -177,7 +177,8 @@ def adapters(folder: Path) -> dict[str, Any]:
     adapter = write_adapter(folder / "north", modules, rank=8)
     prompts = [f"{number} and so on" for number in range(32)]
     ids: dict[str, list[list[int]]] = {}
-    with engine(checkpoint, tokenizer, lora_adapters={"north": str(adapter)}) as texts:
+    halves = {"dtype": "bfloat16"}  # the adapters of vLLM on a GPU take no float32
+    with engine(checkpoint, tokenizer, lora_adapters={"north": str(adapter)}, **halves) as texts:
         both = texts.ask(
             *((prompt, {"max_tokens": 16, "lora_name": "north"}) for prompt in prompts),
             *((prompt, {"max_tokens": 16}) for prompt in prompts),
@@ -186,7 +187,7 @@ def adapters(folder: Path) -> dict[str, Any]:
         ids["base"] = [made.ids for made in both[len(prompts) :]]
     merged = merge(checkpoint, adapter, folder / "merged")
     (merged / "engine.yaml").write_text("enforce_eager: true\n")
-    with engine(merged, tokenizer) as texts:
+    with engine(merged, tokenizer, **halves) as texts:
         alone = texts.ask(*((prompt, {"max_tokens": 16}) for prompt in prompts))
         ids["merged"] = [made.ids for made in alone]
     pairs = zip(ids["adapter"], ids["merged"], ids["base"], strict=True)

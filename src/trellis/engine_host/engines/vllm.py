@@ -167,6 +167,7 @@ def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> AsyncEngi
     if tokenizer:
         arguments["tokenizer"] = tokenizer
     if adapters := read_adapters(settings):
+        _check_dtype(arguments["dtype"])
         arguments |= _lora(adapters)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     added = read_arguments(settings.path / ARGUMENTS_FILE, known, OURS, "vLLM")
@@ -190,6 +191,15 @@ def _guides(added: Any) -> StructuredOutputsConfig:
     if not isinstance(added, dict):
         raise ValueError(f"{ARGUMENTS_FILE}: structured_outputs_config: not a table")
     return StructuredOutputsConfig(**{"backend": GUIDES_BACKEND} | added)
+
+
+def _check_dtype(dtype: str) -> None:
+    """Raise ValueError for a type of numbers that the library's kernels for adapters lack."""
+    if dtype == "float32" and not current_platform.is_cpu():
+        raise ValueError(
+            "lora_adapters: vLLM's kernels for adapters on a GPU take no float32; make the"
+            " repository with SET=dtype:bfloat16"
+        )
 
 
 def _lora(adapters: dict[str, Adapter]) -> dict[str, Any]:
