@@ -9,7 +9,6 @@ there is: anything else is JSON that the user asked for. After <|python_tag|> (L
 """
 
 from collections.abc import Collection, Mapping
-from functools import partial
 from typing import Any
 
 from trellis.parsers import Format, Setup, ToolUse
@@ -18,8 +17,8 @@ from trellis.parsers.markers import Markers
 from trellis.parsers.reader import Steps
 from trellis.parsers.stepped import SteppedParser
 from trellis.parsers.structure import (
+    any_text,
     call_tags,
-    constant,
     one_of,
     regex,
     sequence,
@@ -66,37 +65,29 @@ class Llama3JsonParser(SteppedParser):
 
 
 def structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
-    """See Format.structure: a text is free where it does not begin as a call does."""
+    """See Format.structure: calls come first, or a text that does not begin as a call does.
+
+    The markers are special tokens, which no text is held to. OpenVINO's release of xgrammar takes
+    alternatives only if all of them may go on for ever, or none.
+    """
     if not use.tools:
         return None
-    bare = call_tags(use, partial(_begin, ""), end="}")
-    called = tags_between(bare, f"{SEPARATOR} ", one=not use.parallel)
+    one = not use.parallel
+    tags = call_tags(use, lambda name: f'{BEGIN}{name}, "{KEYS[0]}": ', end="}")
     if use.required:
-        return called
-    marked = [
-        tag for opening in OPENINGS for tag in call_tags(use, partial(_begin, opening), end="}")
-    ]
-    text = {**text_with(marked, OPENINGS[0], one=not use.parallel), "triggers": list(OPENINGS)}
-    behind = sequence(regex(not_beginning_with(BEGIN, *OPENINGS)), text)
-    return one_of(called, {**text, "at_least_one": True}, behind, constant(""))
+        return tags_between(tags, f"{SEPARATOR} ", one=one)
+    called = {**text_with(tags, BEGIN, one=one), "at_least_one": True}
+    return one_of(called, sequence(regex(not_beginning_with(BEGIN)), any_text()))
 
 
-def _begin(opening: str, name: str) -> str:
-    return f'{opening}{BEGIN}{name}, "{KEYS[0]}": '
+def not_beginning_with(text: str) -> str:
+    """A regular expression of the shortest texts that can't become one that begins with `text`.
 
-
-def not_beginning_with(*texts: str) -> str:
-    r"""A regular expression of the shortest texts that none of `texts` can begin with.
-
-    >>> not_beginning_with("ab", "c")
-    '([^ac]|[a][^b])'
+    >>> not_beginning_with("ab")
+    '([^a]|[a][^b])'
     """
-    beginnings = sorted({text[:at] for text in texts for at in range(len(text))})
-    parts = []
-    for beginning in beginnings:
-        after = sorted({text[len(beginning)] for text in texts if text.startswith(beginning)})
-        parts.append("".join(f"[{char}]" for char in beginning) + f"[^{''.join(after)}]")
-    return f"({'|'.join(parts)})"
+    befores = ["".join(f"[{char}]" for char in text[:at]) for at in range(len(text))]
+    return f"({'|'.join(f'{a}[^{char}]' for a, char in zip(befores, text, strict=True))})"
 
 
 def recognises(source: str) -> bool:

@@ -5,11 +5,13 @@
 [TOOL_CALLS]weather[CALL_ID]VvvODy9mT[ARGS]{"city": "Lima"}          v11
 [TOOL_CALLS]weather[ARGS]{"city": "Lima"}                            v13; some leave out [ARGS]
 
-Up to v7 several calls are in one list, from v11 on each has its own marker.
+Up to v7 several calls are in one list, from v11 on each has its own marker. The markers are special
+tokens, which no engine can be held to; so an answer that must be calls is the list alone, and such
+a list at the beginning of an answer is calls of those functions that there are.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from trellis.parsers import Format, ToolUse
@@ -18,7 +20,7 @@ from trellis.parsers.markers import Markers
 from trellis.parsers.python_literal import read_separated, read_word
 from trellis.parsers.reader import NotACallError, Steps
 from trellis.parsers.stepped import SteppedParser
-from trellis.parsers.structure import arguments, call_tags, calls, tag, tags_between
+from trellis.parsers.structure import arguments, call_tags, tag, tags_between, text_with
 
 OPEN, CALL_ID, ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 BEGINNINGS = Markers(OPEN)
@@ -31,6 +33,7 @@ class MistralParser(SteppedParser):
 
     def read(self) -> Steps[None]:
         """See SteppedParser.read."""
+        yield from self.attempt(self._bare(), 0)
         while opening := (yield from self.reader.until(BEGINNINGS, self.text)):
             yield from self.attempt(self._calls(len(opening)), len(opening))
 
@@ -42,14 +45,18 @@ class MistralParser(SteppedParser):
         else:
             yield from self._named()
 
-    def _list(self) -> Steps[None]:
+    def _bare(self) -> Steps[None]:
+        yield from self.reader.expect("[")
+        yield from self._list({tool.name for tool in self.setup.tools})
+
+    def _list(self, names: Collection[str] | None = None) -> Steps[None]:
         yield from self.reader.space()
         if (yield from self.reader.peek()) != "{":
             raise NotACallError
-        yield from read_separated(self.reader, "]", self._item)
+        yield from read_separated(self.reader, "]", lambda: self._item(names))
 
-    def _item(self) -> Steps[None]:
-        yield from JsonCall(self, KEY).read()
+    def _item(self, names: Collection[str] | None) -> Steps[None]:
+        yield from JsonCall(self, KEY, names=names).read()
         yield from self.reader.space()
         if (yield from self.reader.peek()) not in (",", "]", ""):
             raise NotACallError
@@ -75,11 +82,14 @@ def structure(use: ToolUse, prompt: str) -> Mapping[str, Any] | None:
     """See Format.structure: the model chooses between the forms, since its tokenizer decides."""
     if not use.tools:
         return None
+    one = not use.parallel
     items = call_tags(use, lambda name: f'{{"name": {name}, "{KEY}": ', end="}")
-    listed = tags_between(items, ", ", one=not use.parallel)
+    listed = tags_between(items, ", ", one=one)
+    if use.required:
+        return tag("[", listed, "]")
     lists = [tag(f"{OPEN}{space}[", listed, "]") for space in ("", " ")]
     named = [tag(f"{OPEN}{tool.name}{ARGS}", arguments(tool), "") for tool in use.tools]
-    return calls(use, OPEN, [*lists, *named], separator="")
+    return text_with([*lists, *named], OPEN, one=one)
 
 
 def recognises(source: str) -> bool:

@@ -123,3 +123,13 @@ def written(form: str, turn: Turn) -> Turn:
     if turn.calls and form in ("llama3_json", "llama4_pythonic"):
         turn = turn._replace(text="")
     return turn
+
+
+def held(form: str, turn: Turn) -> str:
+    """A turn of nothing but calls as a structure lets it be written where one must be called."""
+    if form != "mistral":
+        return WRITERS[form](turn)
+    calls = [
+        f'{{"name": "{name}", "arguments": {_json(arguments)}}}' for name, arguments in turn.calls
+    ]
+    return f"[{', '.join(calls)}]" if calls else ""

@@ -4,6 +4,7 @@
 import json
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from support.parser_calls import OPENAI_TOOLS, SCHEMAS, TOOLS, Turn, random_turn
 from support.parser_readings import Reading, read
-from support.parser_writers import PROMPTS, WRITERS, written
+from support.parser_writers import PROMPTS, WRITERS, held, written
 from support.vllm_parsers import VllmParser, tokenizer
 from trellis.guides.translate import translate
 from trellis.parsers import Setup, Tool, ToolUse
@@ -90,7 +91,7 @@ def test_a_structure_lets_through_what_is_written_of_the_tools(form: str, compil
         assert accepts(compiler, auto, WRITERS[form](turn)), turn
         alone = turn if form == "harmony" and turn.calls else turn._replace(text="")
         if form != "harmony" or turn.calls:
-            assert accepts(compiler, required, WRITERS[form](alone)) == bool(turn.calls), turn
+            assert accepts(compiler, required, held(form, alone)) == bool(turn.calls), turn
 
 
 @pytest.mark.parametrize("form", CONSTRAINED)
@@ -102,16 +103,17 @@ def test_a_structure_lets_no_other_call_through(form: str, compiler: Any) -> Non
         ("set_alarm", {"hour": 7.5}),
         ("set_alarm", {}),
     ]
-    calls = WRITERS[form](Turn("", "", [("get_weather", {"city": "Paris"})] * 2))
     for required in (False, True):
+        write = partial(held, form) if required else WRITERS[form]
+        calls = write(Turn("", "", [("get_weather", {"city": "Paris"})] * 2))
         structure = structure_of(form, TOOLS, required=required)
         for call in wrong:
-            text = WRITERS[form](Turn("", "", [call]))
+            text = write(Turn("", "", [call]))
             assert not accepts(compiler, structure, text), text
         if form != "harmony":
             assert accepts(compiler, structure, calls)
             one = structure_of(form, TOOLS, required=required, parallel=False)
             assert not accepts(compiler, one, calls)
     named = structure_of(form, [Tool("get_weather", SCHEMAS["get_weather"])], required=True)
-    assert accepts(compiler, named, WRITERS[form](Turn("", "", [("get_weather", {"city": "x"})])))
-    assert not accepts(compiler, named, WRITERS[form](Turn("", "", [("get_time", {})])))
+    assert accepts(compiler, named, held(form, Turn("", "", [("get_weather", {"city": "x"})])))
+    assert not accepts(compiler, named, held(form, Turn("", "", [("get_time", {})])))

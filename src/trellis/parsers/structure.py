@@ -26,8 +26,9 @@ def one_of(*elements: Structure) -> Structure:
 
 
 def constant(text: str) -> Structure:
-    """This text."""
-    return {"type": "const_string", "value": text}
+    """This text, or none."""
+    # Of no text OpenVINO's release of xgrammar takes an expression alone.
+    return {"type": "const_string", "value": text} if text else regex("()")
 
 
 def regex(pattern: str) -> Structure:

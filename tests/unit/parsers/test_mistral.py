@@ -4,7 +4,7 @@
 import pytest
 
 from support.parsing import parse
-from trellis.parsers import CallArguments, CallBegin, CallEnd, Event, Setup, Text
+from trellis.parsers import CallArguments, CallBegin, CallEnd, Event, Setup, Text, Tool
 from trellis.parsers.registry import load
 
 MISTRAL = load("mistral")
@@ -78,3 +78,12 @@ def test_constrained_arguments_come_before_their_call_is_complete() -> None:
         CallEnd(2),
     ]
     assert parser.end() == []
+
+
+def test_a_list_that_begins_an_answer_is_calls_of_the_functions_that_there_are() -> None:
+    both = [*F, *call(1, "g", "{}", "VvvODy9mT")]
+
+    assert parse(MISTRAL, [f"[{A}, {B}]"], Setup(tools=(Tool("f"), Tool("g")))) == both
+    assert parse(MISTRAL, [f"[{A}, {B}]"], Setup(tools=(Tool("f"),))) == [*F, Text(f", {B}]")]
+    for text in (f"[{A}, {B}]", f"Well. [{A}]", "[1]", "["):
+        assert parse(MISTRAL, [text], Setup(tools=(Tool("h"),))) == [Text(text)]
