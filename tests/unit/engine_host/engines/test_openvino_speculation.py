@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.lora_adapters import write_adapter
 from support.openvino_ir import copy_ir, read, spoil
 from trellis.engine_host.engines import openvino_pipeline
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Progress, Sampling
@@ -202,3 +203,27 @@ def test_a_draft_that_is_none_is_named(openvino_ir: Path, tmp_path: Path) -> Non
                 draft_engine=str(tmp_path),
             )
         )
+
+
+def test_an_adapter_s_text_is_that_without_guesses(
+    openvino_ir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_pipeline, "PROPERTIES", openvino_pipeline.PROPERTIES | EXACT)
+    shapes = {f"model.layers.{layer}.self_attn.q_proj": (576, 576) for layer in range(10)}
+    adapter = write_adapter(tmp_path / "adapter", shapes)
+    texts = []
+    for guessed in (None, 4):
+        engine = OpenVinoEngine(
+            EngineSettings(
+                openvino_ir,
+                max_batch_size=2,
+                max_tokens_in_paged_kv_cache=CACHE,
+                enable_kv_cache_reuse=False,
+                lora_adapters={"polite": str(adapter)},
+                prompt_lookup=guessed,
+            )
+        )
+        texts.append([run(engine, PROMPTS, lora_name=name)[0] for name in ("polite", "")])
+        engine.close()
+    assert texts[0] == texts[1]
+    assert texts[0][0] != texts[0][1]
