@@ -4,12 +4,15 @@
 from pathlib import Path
 
 import pytest
+from vllm.platforms import current_platform
 
 from support.lora_adapters import write_adapter
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
 from trellis.engine_host.engines.vllm import engine_arguments
 from trellis.engine_host.engines.vllm_requests import sampling_params
 from trellis.engine_host.engines.words_grammar import words_grammar
+
+MODULE = {"model.layers.0.self_attn.q_proj": (576, 576)}
 
 
 def test_a_repositorys_settings_are_vllms_arguments(checkpoint: Path) -> None:
@@ -64,15 +67,26 @@ def test_what_cannot_be_in_the_file_is_named(
 
 def test_adapters_have_a_place_each_and_on_a_cpu_one_more(checkpoint: Path, tmp_path: Path) -> None:
     """The library's kernels there give who has no adapter what is in the last place."""
-    module = {"model.layers.0.self_attn.q_proj": (576, 576)}
     named = {
-        name: str(write_adapter(tmp_path / name, module, rank))
+        name: str(write_adapter(tmp_path / name, MODULE, rank))
         for name, rank in (("a", 4), ("b", 9))
     }
     made = engine_arguments(EngineSettings(checkpoint, 1, lora_adapters=named))
     assert (made.enable_lora, made.max_lora_rank) == (True, 16)
     assert (made.max_loras, made.max_cpu_loras) == (3, 3)
     assert not engine_arguments(EngineSettings(checkpoint, 1)).enable_lora
+
+
+def test_adapters_on_a_gpu_are_rejected_beside_float32(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As seen with 0.24 on an H200, whose kernels assert it."""
+    monkeypatch.setattr(type(current_platform), "is_cpu", lambda self: False)
+    adapters = {"a": str(write_adapter(tmp_path / "a", MODULE))}
+    for dtype in ("", "float32"):
+        settings = EngineSettings(checkpoint, max_batch_size=4, lora_adapters=adapters, dtype=dtype)
+        with pytest.raises(ValueError, match=r"^lora_adapters: .*SET=dtype:bfloat16"):
+            engine_arguments(settings)
 
 
 def test_a_checkpoint_keeps_the_dtype_that_it_declares(checkpoint: Path) -> None:
