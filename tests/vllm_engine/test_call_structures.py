@@ -94,3 +94,32 @@ def test_thoughts_come_first_as_the_prompt_has_it(required: bool) -> None:
     assert not accepts(name, use, call, "<think>\n")
     assert accepts(name, use, call, closed)
     assert not accepts(name, use, THOUGHT + call, closed)
+
+
+def test_a_list_of_pythons_calls_is_held_where_it_must_come() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer"},
+            "b": {"$ref": "#/$defs/b"},
+            "c": {"type": "boolean"},
+        },
+        "required": ["b"],
+        "$defs": {"b": {"type": "string"}},
+    }
+    tools = (Tool("f", schema), Tool("g", {"properties": {"x": {}, "y": {}}}))
+    use = ToolUse(tools, required=True)
+
+    assert load("llama4_pythonic").structure(ToolUse(tools), "") is None
+    for text in (
+        '[f(b="x")]',
+        '[f(b="\\u00e9", a=1, c=true), g()]',
+        "[g(y=[1, null])]",
+        '[g(x={"k": 2})]',
+    ):
+        assert accepts("llama4_pythonic", use, text), text
+        events = parse(load("llama4_pythonic"), [text], Setup(tools=tools, constrained=True))
+        assert not any(isinstance(event, Text) for event in events)
+    for text in ("", "[]", "f()", "[f()]", '[f(a=1, b="x")]', "[f(b=1)]", '[h(b="x")]', "[g(z=1)]"):
+        assert not accepts("llama4_pythonic", use, text), text
+    assert not accepts("llama4_pythonic", ToolUse(tools, True, False), "[g(), g()]")

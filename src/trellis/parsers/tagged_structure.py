@@ -87,7 +87,7 @@ def _value(given: Any, root: Mapping[str, Any]) -> Structure | None:
     if _is_simple(schema, root) and (not types or "string" in types):
         return any_text()
     if "string" not in types:
-        return _json(schema, root) if types else None
+        return json_value(schema, root) if types else None
     for key in ("anyOf", "oneOf"):
         if keys == {key}:
             made = [_value(each, root) for each in schema[key]]
@@ -139,7 +139,7 @@ def _string(schema: Mapping[str, Any], keys: frozenset[str] | set[str]) -> Struc
     return None
 
 
-def _json(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Structure | None:
+def json_value(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Structure | None:
     """A value that is JSON, with what it refers to."""
     shared = {key: root[key] for key in ("$defs", "definitions") if key in root}
     whole = {**schema, **shared}

@@ -20,8 +20,7 @@ pytestmark = pytest.mark.slow  # the demo's model makes every token
 
 PROMPT = [504, 3575, 282, 4649]
 # All that harmony writes is between special tokens, which a request is never held to.
-FORMATS = [name for name in known_formats() if name not in ("harmony", "llama4_pythonic")]
-CALLS = [name for name in FORMATS if load(name).calls]
+CALLS = [name for name in known_formats() if load(name).calls and name != "harmony"]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +38,10 @@ def test_the_library_takes_each_formats_structure(
     engine: OpenVinoEngine, name: str, prompt: str, required: bool, parallel: bool
 ) -> None:
     structure = load(name).structure(ToolUse(TOOLS[:3], required, parallel), prompt)
+    if structure is None:
+        assert name.endswith("llama4_pythonic")
+        assert not required  # only then it is held
+        return
     tag = json.dumps({"type": "structural_tag", "format": structure})
     kind, guide = translate("structural_tag", tag)
     sampling = Sampling(max_tokens=4, end_id=2, guide_type=kind, guide=guide)
