@@ -29,7 +29,6 @@ from trellis.parsers.structure import (
     one_of,
     sequence,
     tag,
-    tags_between,
 )
 
 _START, _CHANNEL, _MESSAGE = "<|start|>assistant", "<|channel|>", "<|message|>"
@@ -123,11 +122,10 @@ def _read_header(text: str) -> tuple[str, str] | None:
     return (match["channel"] or "", recipient) if match["channel"] or recipient else None
 
 
-def _messages_before(*channels: str) -> Structure:
-    """Any number of messages on these channels to nobody, and the beginning of the next."""
-    tags = [tag(f"{_CHANNEL}{name}{_MESSAGE}", any_text(), _END) for name in channels]
-    some = sequence(tags_between(tags, _START, one=False), constant(_START))
-    return one_of(some, constant(""))
+def _message_before(channel: str) -> Structure:
+    """A message on this channel to nobody and the beginning of the next, or nothing."""
+    message = tag(f"{_CHANNEL}{channel}{_MESSAGE}", any_text(), _END)
+    return one_of(sequence(message, constant(_START)), constant(""))
 
 
 def _structure(use: ToolUse, prompt: str) -> Structure | None:
@@ -142,13 +140,13 @@ def _structure(use: ToolUse, prompt: str) -> Structure | None:
     ]
     if not use.required:
         ends.append(sequence(constant(_FINAL), any_text()))
-    return sequence(_messages_before("analysis", "commentary"), one_of(*ends))
+    return sequence(_message_before("analysis"), _message_before("commentary"), one_of(*ends))
 
 
 def _thoughts(prompt: str) -> Structure | None:
     if not prompt.endswith(_START):
         return None
-    return sequence(_messages_before("analysis"), constant(_FINAL))
+    return sequence(_message_before("analysis"), constant(_FINAL))
 
 
 def load() -> Format:

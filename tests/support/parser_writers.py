@@ -120,6 +120,13 @@ def written(form: str, turn: Turn) -> Turn:
     if form == "harmony":
         return turn._replace(calls=turn.calls[:1])
     turn = turn._replace(reasoning="")
+    if form in ("qwen3_coder", "glm"):  # where nothing tells the word null from null
+        turn = turn._replace(
+            calls=[
+                (name, {key: "nil" if text == "null" else text for key, text in given.items()})
+                for name, given in turn.calls
+            ]
+        )
     if turn.calls and form in ("llama3_json", "llama4_pythonic"):
         turn = turn._replace(text="")
     return turn

@@ -28,7 +28,8 @@ FORMATS: dict[str, str] = {
 }
 FLAGS = ("at_least_one", "stop_after_first")
 TEXTS = ("value", "pattern", "grammar", "begin", "separator")
-MAY_BE_EMPTY = ("value", "begin", "separator")
+MAY_BE_EMPTY = ("begin", "separator")
+NOTHING = 'root ::= ""\n'
 MORE = {"json_schema": "json_schema", "regex": "regex", "grammar": "ebnf_grammar"}
 GUIDES = {"json_schema": "json_schema", "regex": "pattern", "grammar": "grammar"}
 
@@ -68,6 +69,8 @@ class TagReader:
             key = GUIDES[kind]
             grammar = self._to_grammar(MORE[kind], each[key], f"{place}.{key}")
             return {"type": "grammar", "grammar": grammar}
+        if kind == "const_string" and each["value"] == "":
+            return {"type": "grammar", "grammar": NOTHING}  # which not every library takes as text
         made = {"type": kind}
         for key, value in each.items():
             if key != "type":

@@ -136,11 +136,11 @@ def test_a_structure_needs_a_prompt_that_begins_a_message() -> None:
     use = ToolUse([Tool("f")], required=True)
     required = HARMONY.structure(use, PROMPT.prompt)
     assert required is not None
-    begins = [tag["begin"] for tag in required["elements"][1]["elements"]]
+    begins = [tag["begin"] for tag in required["elements"][-1]["elements"]]
     assert begins == [HEADERS[place] + "<|message|>" for place in (0, 2, 5, 6)]
     auto = HARMONY.structure(ToolUse([Tool("f")]), PROMPT.prompt)
     assert auto is not None
-    assert auto["elements"][1]["elements"][-1]["elements"][0]["value"] == FINAL[:-5]
+    assert auto["elements"][-1]["elements"][-1]["elements"][0]["value"] == FINAL[:-5]
     assert HARMONY.structure(use, "") is None
     assert HARMONY.structure(ToolUse(()), PROMPT.prompt) is None
     assert HARMONY.thoughts("") is None
