@@ -1,0 +1,105 @@
+"""Guides on a real server, at temperature 1: over HTTP and gRPC, held or rejected by name."""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from support.asking import ENSEMBLE
+from support.engines import ENGINE
+
+pytestmark = pytest.mark.skipif(
+    ENGINE == "llmapi", reason="the engine llmapi has no guides in its fake"
+)
+
+TYPE, GUIDE = "guided_decoding_guide_type", "guided_decoding_guide"
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "tags": {"type": "array", "items": {"enum": ["red", "green"]}, "maxItems": 3},
+    },
+    "required": ["name", "age"],
+}
+
+
+def ask(http: httpx.Client, kind: str, guide: Any = "", **more: Any) -> httpx.Response:
+    text = guide if isinstance(guide, str) else json.dumps(guide)
+    asked = {"max_tokens": 120, "temperature": 1.0, "top_p": 0.99, TYPE: kind, **more}
+    asked |= {GUIDE: text} if text else {}
+    body = {"text_input": "A person as JSON: ", "parameters": asked}
+    return http.post(f"{ENSEMBLE}/generate", json=body)
+
+
+def test_documents_are_valid_beside_each_other_at_temperature_one(http: httpx.Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(
+            pool.map(lambda seed: ask(http, "json_schema", SCHEMA, seed=seed), range(16))
+        )
+    texts = [answer.json()["text_output"] for answer in answers]
+    assert len(set(texts)) > 1
+    for text in texts:
+        jsonschema.validate(json.loads(text), SCHEMA)
+
+
+def test_each_kind_of_guide_holds_the_answer(http: httpx.Client) -> None:
+    tag = {"type": "sequence", "elements": [{"type": "const_string", "value": "so: "},
+           {"type": "json_schema", "json_schema": {"type": "boolean"}}]}  # fmt: skip
+    asked = {
+        "regex": ("[a-c]{3}-[0-9]+ end", "[a-c]{3}-[0-9]+ end"),
+        "ebnf_grammar": ('root ::= "yes" | "no" "!"{1,2}', "yes|no!{1,2}"),
+        "structural_tag": ({"type": "structural_tag", "format": tag}, "so: (true|false)"),
+    }
+    for kind, (guide, expression) in asked.items():
+        text = ask(http, kind, guide).json()["text_output"]
+        assert re.fullmatch(expression, text), (kind, text)
+
+
+def test_only_an_answer_cut_by_max_tokens_is_no_document(http: httpx.Client) -> None:
+    cut = ask(http, "json_schema", SCHEMA, max_tokens=4, return_finish_reason=True).json()
+    assert cut["finish_reason"] == "length"
+    whole = ask(http, "json", end_id=-1, max_tokens=400, return_finish_reason=True).json()
+    assert whole["finish_reason"] in ("stop", "length")
+    if whole["finish_reason"] == "stop":
+        assert isinstance(json.loads(whole["text_output"]), dict)
+
+
+REJECTED: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "$.properties.a.not: not supported by this engine's grammars; leave it out": (
+        "json_schema",
+        {"properties": {"a": {"not": {}}}},
+        {},
+    ),
+    "$: not JSON": ("json_schema", "{", {}),
+    "guide_elements": ("regex", "[^a]{99}" * 20, {}),
+    "stop_words: ": ("json", "", {"stop_words": ["}"]}),
+    "end_id: 5 could end": ("json", "", {"end_id": 5}),
+    "stop_token_ids: 7 could end": ("json", "", {"stop_token_ids": [7]}),
+    "min_tokens: ": ("json", "", {"min_tokens": 5}),
+    "bad_words: ": ("json", "", {"bad_words": ["no"]}),
+    "'<|im_end|>' is a special token": (
+        "structural_tag",
+        {
+            "type": "structural_tag",
+            "format": {"type": "const_string", "value": "a<|im_end|>"},
+        },
+        {},
+    ),
+}
+
+
+if ENGINE == "openvino":  # which makes one sequence a request
+    REJECTED["num_return_sequences: "] = ("json", "", {"num_return_sequences": 2})
+
+
+@pytest.mark.parametrize("message", REJECTED)
+def test_what_cannot_be_held_is_rejected_by_name(http: httpx.Client, message: str) -> None:
+    kind, guide, more = REJECTED[message]
+    answer = ask(http, kind, guide, **more)
+    assert answer.status_code == 400, answer.text
+    assert message in answer.json()["error"]
