@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import openai
 import openvino_genai as genai
 import pytest
 import tritonclient.grpc as triton
@@ -133,7 +134,6 @@ def test_clients_of_triton_ask_it_too(launched: Launched, expected: np.ndarray) 
 
 
 def test_the_openai_client_makes_the_same(http: httpx.Client, expected: np.ndarray) -> None:
-    openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"{http.base_url}/v1", api_key="none") as client:
         answer = client.embeddings.create(model=NAME, input=TEXTS)
     found = np.array([each.embedding for each in answer.data], np.float32)
