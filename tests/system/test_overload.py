@@ -112,9 +112,12 @@ def test_who_waits_too_long_is_told_so_and_those_before_are_answered(small: Serv
 def test_over_grpc_it_is_said_too_and_as_unavailable_where_codes_are_asked_for(
     small: Server, headers: dict[str, str]
 ) -> None:
-    """Four requests of four prompts: one runs, one waits, and then there is no room."""
+    """Four requests of four prompts: one runs, one waits, and then there is no room.
+
+    They are short: the one that waits gets its place before three seconds are over.
+    """
     answers: queue.SimpleQueue[tuple[Any, InferenceServerException | None]] = queue.SimpleQueue()
-    inputs = request_inputs([b"Once"] * PLACES, {"max_tokens": 60, "end_id": -1})
+    inputs = request_inputs([b"Once"] * PLACES, {"max_tokens": 20, "end_id": -1})
     with triton.InferenceServerClient(f"localhost:{small.settings.grpc_port}") as client:
         client.start_stream(lambda result, error: answers.put((result, error)), headers=headers)
         for _ in range(4):
