@@ -78,6 +78,21 @@ def test_a_required_call_has_valid_arguments_however_it_is_drawn(http: httpx.Cli
     assert complete >= DRAWN * 0.8
 
 
+def test_an_answer_is_a_call_or_of_the_form_where_both_are_asked_for(http: httpx.Client) -> None:
+    fields = {"tools": [WEATHER, CLOCK], "response_format": form(CITY)}
+    ways = set()
+    for choice in drawn(http, fields):
+        ways.add(choice["finish_reason"])
+        if choice["finish_reason"] == "stop":
+            jsonschema.validate(json.loads(choice["message"]["content"]), CITY)
+        elif choice["finish_reason"] == "tool_calls":
+            assert choice["message"]["content"] is None
+            (call,) = choice["message"]["tool_calls"]
+            schema = CITY if call["function"]["name"] == "weather" else {"type": "object"}
+            jsonschema.validate(json.loads(call["function"]["arguments"]), schema)
+    assert "stop" in ways
+
+
 def test_the_named_function_is_called(http: httpx.Client) -> None:
     named = {"type": "function", "function": {"name": "clock"}}
     body = {"messages": user("Weather?"), "tools": [WEATHER, CLOCK], "tool_choice": named}

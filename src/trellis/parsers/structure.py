@@ -86,3 +86,21 @@ def text_with(tags: Sequence[Structure], trigger: str, *, one: bool) -> Structur
         "at_least_one": False,
         "stop_after_first": one,
     }
+
+
+def ending(structure: Structure) -> Structure:
+    """The same structure of one call, of kinds that end by themselves.
+
+    xgrammar takes a choice only if all or none of what is chosen from is of such kinds, and
+    `tags_with_separator` is not, even where one tag ends it.
+    """
+    match structure["type"]:
+        case "tags_with_separator" if structure["stop_after_first"]:
+            tags = structure["tags"]
+            return one_of(*tags) if len(tags) > 1 else dict(tags[0])
+        case "sequence":
+            *before, last = structure["elements"]
+            return sequence(*before, ending(last))
+        case "or":
+            return one_of(*map(ending, structure["elements"]))
+    return structure

@@ -3,6 +3,7 @@
 
 import json
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import jsonschema
@@ -16,6 +17,7 @@ from support.structure_walks import draw
 from trellis.guides.translate import translate
 from trellis.parsers import Setup, Tool, ToolUse
 from trellis.parsers.registry import load
+from trellis.parsers.structure import ending
 from trellis.parsers.tagged_structure import Tags, arguments_in_tags
 
 ANSWERS = 60
@@ -48,6 +50,30 @@ def check(name: str, tools: tuple[Tool, ...], answers: int = ANSWERS) -> set[str
 @pytest.mark.parametrize("name", CONSTRAINED)
 def test_what_is_let_through_is_read_as_calls_that_fit(name: str) -> None:
     assert check(name, TOOLS) == set(SCHEMAS)
+
+
+def ends(structure: Mapping[str, Any]) -> bool:
+    """Whether xgrammar counts a structure among those that end by themselves."""
+    match structure["type"]:
+        case "sequence":
+            return ends(structure["elements"][-1])
+        case "or":
+            return all(map(ends, structure["elements"]))
+    return structure["type"] not in ("any_text", "triggered_tags", "tags_with_separator")
+
+
+@pytest.mark.parametrize("tools", [TOOLS, TOOLS[:1]])
+@pytest.mark.parametrize("name", CONSTRAINED)
+def test_one_call_may_stand_in_a_choice_with_a_document(name: str, tools: tuple[Tool, ...]) -> None:
+    form, prompt, dice = load(name), PROMPTS.get(name, ""), random.Random(name)
+    structure = form.structure(ToolUse(tools, required=True, parallel=False), prompt)
+    assert structure is not None
+    one = ending(structure)
+    assert ends(one)
+    for _ in range(10):
+        text = draw(one, dice)
+        (call,) = read(form, [text], Setup(prompt, tools, constrained=True)).calls
+        assert call.complete, text
 
 
 STRING = {"type": "string"}

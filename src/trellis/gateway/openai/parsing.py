@@ -21,7 +21,7 @@ from trellis.gateway.state import State
 from trellis.guides.tags import check_special
 from trellis.guides.translate import translate
 from trellis.parsers import Format, Parser, Setup, ToolUse
-from trellis.parsers.structure import one_of, sequence
+from trellis.parsers.structure import ending, one_of, sequence
 from trellis.pipeline.decode import Detokenizer, SequenceText
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _calls_or(form: Format, use: ToolUse, constraint: Constraint, prompt: str) -
     document = constraint.as_format()
     if thoughts is not None:
         document = sequence(thoughts, document)
-    return structural_tag(one_of(document, calls), constraint.param)
+    return structural_tag(one_of(document, ending(calls)), constraint.param)
 
 
 async def _calls(
