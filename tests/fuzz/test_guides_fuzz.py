@@ -73,7 +73,7 @@ class Judge:
         except ValueError:
             return False
         checker = VALIDATOR.FORMAT_CHECKER
-        return VALIDATOR(schema, format_checker=checker).is_valid(document)
+        return bool(VALIDATOR(schema, format_checker=checker).is_valid(document))
 
     def close(self) -> None:
         self._engine.close()
