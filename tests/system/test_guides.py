@@ -51,7 +51,7 @@ def test_each_kind_of_guide_holds_the_answer(http: httpx.Client) -> None:
     tag = {"type": "sequence", "elements": [{"type": "const_string", "value": "so: "},
            {"type": "json_schema", "json_schema": {"type": "boolean"}}]}  # fmt: skip
     asked = {
-        "regex": ("[a-c]{3}-[0-9]+ end", "[a-c]{3}-[0-9]+ end"),
+        "regex": ("[a-c]{3}-[0-9]{1,3} end", "[a-c]{3}-[0-9]{1,3} end"),
         "ebnf_grammar": ('root ::= "yes" | "no" "!"{1,2}', "yes|no!{1,2}"),
         "structural_tag": ({"type": "structural_tag", "format": tag}, "so: (true|false)"),
     }

@@ -284,19 +284,23 @@ def _quoted(character: str) -> str:
 
 def class_text(ranges: Ranges) -> str:
     """What is between a class's brackets."""
-    pieces = [piece for each in ranges for piece in _readable(*each)]
+    pieces = [piece for each in ranges for piece in readable(*each)]
     return "".join(
-        _code(first) if first == last else f"{_code(first)}-{_code(last)}" for first, last in pieces
+        character_text(first)
+        if first == last
+        else f"{character_text(first)}-{character_text(last)}"
+        for first, last in pieces
     )
 
 
-def _code(character: int) -> str:
+def character_text(character: int) -> str:
+    """A character as it stands in a class."""
     if chr(character).isascii() and chr(character).isalnum():
         return chr(character)
     return f"\\U{character:08x}"
 
 
-def _readable(first: int, last: int) -> list[tuple[int, int]]:
+def readable(first: int, last: int) -> list[tuple[int, int]]:
     """These characters in ranges that the library reads as they are meant.
 
     Of one that ends inside a block it leaves out what is in that block, unless it began there, too.

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 
 from trellis.engine_host.engines.word_automaton import without
 from trellis.errors import RequestError
+from trellis.guides.characters import others, ranges
+from trellis.guides.grammar import character_text, class_text
 
 MAX_WORDS = 32
 MAX_BYTES = 256  # of all words together: each character takes 5 ms on 2 cores to compile
-BLOCK = 0x1000  # characters whose UTF-8 differs in the last two bytes alone
-TEXT = ((0, 0xD7FF), (0xE000, 0x10FFFF))  # the characters there are
 
 NOT_IN_WORDS = {
     "\0": "U+0000",
@@ -57,7 +57,7 @@ def _rule(after: dict[str, int | None], ends: bool) -> str:
     by_state: dict[int, list[str]] = {}
     for character, state in after.items():
         if state is not None:
-            by_state.setdefault(state, []).append(_code(ord(character)))
+            by_state.setdefault(state, []).append(character_text(ord(character)))
     choices = ['""'] if ends else []
     choices.append(f"[{_others(after)}] s0")
     choices += [f"[{''.join(codes)}] s{state}" for state, codes in by_state.items()]
@@ -66,26 +66,5 @@ def _rule(after: dict[str, int | None], ends: bool) -> str:
 
 def _others(characters: Iterable[str]) -> str:
     """All characters but these; the library's own way to say that, [^...], is for ASCII alone."""
-    found = []
-    codes = sorted(map(ord, characters))
-    for first, last in TEXT:
-        for code in [*(code for code in codes if first <= code <= last), last + 1]:
-            if first < code:
-                found += _ranges(first, code - 1)
-            first = code + 1
-    return "".join(f"{_code(first)}-{_code(last)}" for first, last in found)
-
-
-def _ranges(first: int, last: int) -> list[tuple[int, int]]:
-    """These characters in ranges that the library reads as they are meant.
-
-    Of one that ends inside a block it leaves out what is in that block, unless it began there, too.
-    """
-    block = last - last % BLOCK
-    if first >= block or last == block + BLOCK - 1:
-        return [(first, last)]
-    return [(first, block - 1), (block, last)]
-
-
-def _code(character: int) -> str:
-    return f"\\U{character:08x}"
+    taken = ranges(*((ord(each), ord(each)) for each in characters))
+    return class_text(others(taken))

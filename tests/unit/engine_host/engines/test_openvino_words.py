@@ -16,14 +16,10 @@ from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
 from trellis.engine_host.engines.openvino_words import MAX_LISTS, BadWords
 from trellis.engine_host.engines.word_automaton import without
-from trellis.engine_host.engines.words_grammar import (
-    BLOCK,
-    MAX_BYTES,
-    MAX_WORDS,
-    TEXT,
-    _ranges,
-)
+from trellis.engine_host.engines.words_grammar import MAX_BYTES, MAX_WORDS
 from trellis.errors import RequestError
+from trellis.guides.characters import ALL as TEXT
+from trellis.guides.grammar import BLOCK, readable
 from trellis.tokenizers import Tokenizer, load
 
 PROMPTS = {
@@ -188,7 +184,7 @@ character = st.integers(TEXT[0][0], TEXT[1][1])
 @given(character, character)
 def test_ranges_are_whole_blocks_or_end_where_they_began(one: int, other: int) -> None:
     first, last = sorted((one, other))
-    ranges = _ranges(first, last)
+    ranges = readable(first, last)
     assert [ranges[0][0], ranges[-1][1]] == [first, last]
     assert all(before[1] + 1 == after[0] for before, after in itertools.pairwise(ranges))
     for begin, end in ranges:
