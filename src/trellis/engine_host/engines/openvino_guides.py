@@ -5,6 +5,9 @@ The library compiles a guide inside the step after it was asked for, and a guide
 read fails that step and every later one. It keeps what it compiled with the tokenizer, so a second
 pipeline on the same tokenizer, over a model that does nothing, compiles and checks it first, on a
 thread of its own: the library lets go of Python's lock for it.
+
+The two pipelines share the library's compiler, which has locks of its own, and a list of the times
+that it took, which has none: a time may be lost in it, and nothing reads them.
 """
 
 import hashlib
