@@ -40,6 +40,14 @@ def test_schemas_and_expressions_in_a_tag_become_grammars() -> None:
     assert size(made) > size(translate("json_schema", json.dumps(SCHEMA)))
 
 
+def test_a_tag_may_begin_at_once_and_a_text_be_empty() -> None:
+    """A prompt may have begun a model's thoughts, and an answer may have none."""
+    made = json.loads(translate("structural_tag", tag({**CALL, "begin": ""})).text)
+    assert made["format"]["begin"] == ""
+    nothing = translate("structural_tag", tag({"type": "const_string", "value": ""})).text
+    assert json.loads(nothing)["format"] == {"type": "grammar", "grammar": 'root ::= ""\n'}
+
+
 @pytest.mark.parametrize(
     ("format", "place"),
     [
@@ -47,7 +55,7 @@ def test_schemas_and_expressions_in_a_tag_become_grammars() -> None:
         ({"type": "tag", "begin": "a", "end": "b"}, "$.format.content"),
         ({**CALL, "more": 1}, "$.format.more"),
         ({**CALL, "content": "a"}, "$.format.content"),
-        ({**CALL, "begin": ""}, "$.format.begin"),
+        ({**CALL, "begin": 3}, "$.format.begin"),
         ({**CALL, "content": {"type": "json_schema", "json_schema": {"not": {}}}},
          "$.format.content.json_schema.not"),
         ({**CALL, "content": {"type": "json_schema", "json_schema": {}, "style": "xml"}},
