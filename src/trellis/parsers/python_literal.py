@@ -19,7 +19,7 @@ _WORD = re.compile(r"\w+")
 _NAMES = {"True": "true", "False": "false", "None": "null"} | {
     name: name for name in ("true", "false", "null")
 }
-_PLAIN = {quote: re.compile(rf"[^{quote}\\\n\r]+") for quote in "'\""}
+_PLAIN = {quote: re.compile(rf"[^{quote}\\\n\r\0]+") for quote in "'\""}
 _SIMPLE = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "a": "\a"} | {
     char: char for char in "\\'\""
 }
@@ -114,7 +114,7 @@ def _string(reader: Reader) -> Steps[str]:
 def _escape(reader: Reader) -> Steps[str]:
     """What follows a backslash, as Python reads it; one that means nothing stays as it is."""
     char = yield from reader.peek()
-    if not char or char in "N01234567\n\r":  # Unicode's names, octal, and a line that goes on
+    if not char or char in "N01234567\n\r\0":  # Unicode's names, octal, a line that goes on
         raise NotACallError
     reader.take(1)
     if char not in _CODES:
