@@ -14,13 +14,11 @@ from typing import Any
 
 from trellis.contract.tensor_types import numpy_type
 from trellis.errors import RequestError
-from trellis.gateway.plugins import NO_FORMATS, Formats, Plugins
-from trellis.parsers.registry import JOIN
-from trellis.parsers.registry import load as load_format
+from trellis.gateway.plugins import Formats, Plugins
 from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.encode import Preprocessor
 from trellis.pipeline.hooks import load_hooks
-from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
+from trellis.pipeline.model_settings import ModelSettings, load_parser, load_tokenizer
 from trellis.repository.manifest import foreign_code
 from trellis.tokenizers.prefix_cache import PrefixEncoder
 from trellis.tokenizers.registry import type_module
@@ -28,7 +26,6 @@ from trellis.tokenizers.registry import type_module
 Config = Mapping[str, Any]
 TYPE = "tokenizer_type"
 AUTO = "auto"
-PARSER = "parser"
 ENGINES = Path("trellis", "engine_host", "engines")
 CODE = frozenset({".py", ".pyc", ".so"})
 
@@ -56,25 +53,12 @@ def load_plugins(
         shared = tokenizer if _same_tokenizer(reading, writing) else None
         encoder = Preprocessor(reading, shared)
         memory = PrefixEncoder(encoder.tokenizer, prompt_cache_bytes)
-        formats = load_formats(writing)
+        formats = Formats(load_parser(writing), load_parser(writing, calls=False))
         return Plugins(
             texts, encoder, numpy_type, memory.encode_bare, RequestError, formats=formats
         )
     except Exception as error:  # whatever is raised there: texts can be made all the same
         return Plugins(texts, why_not=str(error))
-
-
-def load_formats(settings: ModelSettings) -> Formats:
-    """What `postprocessing` says that answers are read by. Raises ParserError."""
-    names = settings.text(PARSER, "")
-    if not names or names == "none":
-        return NO_FORMATS
-    carried = settings.folder / "trellis" / "data" / "parsers"
-    folder = carried if carried.is_dir() else None
-    every = load_format(names, folder)
-    if JOIN in names:
-        return Formats(every, load_format(names.split(JOIN)[0], folder))
-    return Formats(every, every if every.reasoning else None)
 
 
 def is_own_engine(engine: Config, repository: Path) -> bool:

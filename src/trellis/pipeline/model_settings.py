@@ -133,13 +133,19 @@ def load_tokenizer(settings: ModelSettings) -> "Tokenizer":
     )
 
 
-def load_parser(settings: ModelSettings) -> "Format | None":
+def load_parser(settings: ModelSettings, calls: bool = True) -> "Format | None":
     """The format that the parameter `parser` names, None where it names none.
 
+    `calls`: whether a tool may be called; else it is what tells thoughts from text, if anything.
     Raises ParserError for one that is not there or can't be loaded.
     """
-    from trellis.parsers.registry import load
+    from trellis.parsers.registry import JOIN, load
 
     names = settings.text("parser", "")
-    folder = settings.parsers_folder
-    return load(names, folder if folder.is_dir() else None) if names else None
+    if not names:
+        return None
+    folder = settings.parsers_folder if settings.parsers_folder.is_dir() else None
+    if calls:
+        return load(names, folder)
+    first = load(names.split(JOIN)[0], folder)
+    return first if first.reasoning else None

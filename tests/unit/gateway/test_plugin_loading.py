@@ -24,6 +24,7 @@ from trellis.repository.manifest import (
     read_manifest,
     wired_as_made,
 )
+from trellis.repository.parser_formats import find_parser
 from trellis.tokenizers.fast import FastTokenizer
 
 SOURCES = ROOT / "model_repo_src"
@@ -98,6 +99,42 @@ def test_a_model_whose_ensemble_for_ids_is_not_loaded_has_its_engine_asked(
     assert way.ensemble is None
     assert way.engine is not None
     assert way.engine.model == "tensorrt_llm"
+
+
+OWN_FORMAT = """
+from trellis.parsers.registry import load as load_format
+import dataclasses
+
+
+def load():
+    return dataclasses.replace(load_format("hermes"), name="mine")
+"""
+
+
+@pytest.mark.parametrize(
+    ("parser", "every", "reasoning"),
+    [
+        ("none", None, None),
+        ("hermes", "hermes", None),
+        ("think", "think", "think"),
+        ("think+hermes", "think+hermes", "think"),
+        ("harmony", "harmony", "harmony"),
+        ("think+mine.py", "think+mine", "think"),
+    ],
+)
+def test_answers_are_read_by_the_formats_that_the_repository_names(
+    tmp_path: Path, llama_folder: Path, parser: str, every: str | None, reasoning: str | None
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN_FORMAT)
+    (tmp_path / "out").mkdir()
+    engine = EngineFolder(tmp_path / "out", "openvino", (), max_seq_len=99, vocab_size=32_000)
+    formats = find_parser(parser.replace("mine.py", str(tmp_path / "mine.py")), llama_folder)
+    target = tmp_path / "triton_model_repo"
+    assemble(Plan(engine, "llama", llama_folder, parser=formats), target)
+    plugins = plugins_of(target)
+    assert not plugins.why_not
+    found = (plugins.formats.all, plugins.formats.reasoning)
+    assert tuple(each and each.name for each in found) == (every, reasoning)
 
 
 def test_a_tokenizer_of_the_type_auto_is_read_as_the_type_that_owns_its_files(
