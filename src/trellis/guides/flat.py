@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
 
 from trellis.guides.keywords import Schema
-from trellis.guides.limits import below, refused
+from trellis.guides.limits import GUIDE_PARTS, below, refused, refused_by
 from trellis.guides.numbers import Bounds
 
 OBJECT = frozenset(
@@ -213,6 +213,8 @@ def shared(one: list[Any] | None, other: list[Any]) -> list[Any]:
     """The values that are in both."""
     if one is None:
         return other
+    if len(one) * len(other) > GUIDE_PARTS * 100:
+        raise refused_by(f"two enums of so many values (guide_parts is {GUIDE_PARTS})")
     return [value for value in one if any(same(value, each) for each in other)]
 
 

@@ -14,7 +14,7 @@ from trellis.guides.expressions import Expression
 from trellis.guides.flat import ANYTHING, Flat, Parts, Placed, common_types, flat_of, merged
 from trellis.guides.grammar import NEVER, Grammar, Node, Text, choice, sequence
 from trellis.guides.keywords import TYPES, check
-from trellis.guides.limits import GUIDE_PARTS, refused, refused_by
+from trellis.guides.limits import GUIDE_ELEMENTS, GUIDE_PARTS, refused, refused_by
 from trellis.guides.numbers import integer, number, whole_bounds
 from trellis.guides.overlap import made_types, overlap
 from trellis.guides.references import resolve
@@ -199,7 +199,18 @@ class SchemaReader:
         return json_object(self._grammar, key, members)
 
     def _check_counts(self, flat: Flat, members: Members) -> None:
-        """Raise RequestError for a count that free names, which may be equal, do not keep."""
+        """Raise RequestError for a count that free names, which may be equal, do not keep.
+
+        And for one that takes too many rules: of each property by each count before it.
+        """
+        counted = max(1, flat.counts[0], 0 if flat.counts[1] is None else flat.counts[1] + 1)
+        size = len(members.named) * min(counted, len(members.named))
+        if counted > 1 and size > GUIDE_ELEMENTS:
+            name = "minProperties" if flat.counts[1] is None else "maxProperties"
+            raise refused(
+                f"{flat.place}.{name}",
+                f"{size} counts, and guide_elements is {GUIDE_ELEMENTS}; leave it out",
+            )
         surely = len(flat.required) + (0 if flat.required else 1)
         if members.free != NEVER and flat.counts[0] > surely:
             raise refused(
@@ -212,7 +223,8 @@ class SchemaReader:
         """A key and value of a property that is not named; NEVER: there are none."""
         if flat.by_pattern:
             return self._by_pattern(flat, named)
-        if flat.additional is None and named:
+        closed = any(part.schema is False for part in flat.additional or ())
+        if closed or (flat.additional is None and named):
             return NEVER
         value = self._value(flat.additional or ANYTHING)
         name = other_name(self._grammar, named)

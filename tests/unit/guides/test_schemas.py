@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from typing import Any
 
 import jsonschema
@@ -69,6 +70,14 @@ HELD = {
         },
         ['{"kind":"a"}', '{"kind":"b"}'],
     ),
+    "a count of closed names": (
+        {
+            "properties": {key: {"type": "null"} for key in "abc"},
+            "additionalProperties": False,
+            "minProperties": 2,
+        },
+        ['{"a":null,"c":null}', '{"a":null,"b":null,"c":null}'],
+    ),
     "together": (
         {"allOf": [{"type": "integer"}, {"minimum": 3}, {"maximum": 4}]},
         ["3", "4"],
@@ -93,6 +102,7 @@ OUTSIDE = {
     "spaces": ["{ }", '{"a":  1}', '{"a":1\n}'],
     "optional": ["{}", '{"b":null,"a":null}'],
     "other names": ['{"ab":2}', '{"abc":1}', '{"a\\u0062":2}'],
+    "a count of closed names": ["{}", '{"b":null}', '{"a":null,"d":null}'],
     "apart": ["{}", '{"kind":"c"}'],
 }
 
@@ -157,6 +167,20 @@ LARGE = {
     | {"prefixItems": [{"type": "string", "pattern": f"^[^{n}]{{99}}$"} for n in range(9)]},
     "guide_parts": {"anyOf": [{"minItems": n} for n in range(2_100)]},
 }
+
+
+MANY = {
+    "guide_elements": {"properties": {f"p{n}": True for n in range(300)}, "maxProperties": 299},
+    "guide_parts": {"allOf": [{"enum": list(range(2_000))}, {"enum": list(range(2_000))}]},
+}
+
+
+@pytest.mark.parametrize("limit", MANY)
+def test_what_would_take_seconds_to_read_is_rejected_at_once(limit: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(RequestError, match=limit):
+        translate("json_schema", json.dumps(MANY[limit]))
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("limit", LARGE)
