@@ -31,6 +31,10 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
         {TYPE: "json_schema", GUIDE: '{"not": {}}'},
         f"{GUIDE}: $.not: not supported by this engine's grammars; leave it out",
     ),
+    "stop words beside a guide": (
+        {TYPE: "json", "stop_words": "}"},
+        "stop_words: could end the answer in the middle",
+    ),
     "an empty guide": ({TYPE: "regex", GUIDE: ""}, f"{GUIDE}: missing; {TYPE} regex needs it"),
 }
 TAKEN: list[dict[str, str]] = [

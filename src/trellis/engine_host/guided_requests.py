@@ -3,10 +3,9 @@
 
 from collections.abc import Collection
 
-from trellis.contract.client_inputs import GUIDE_TYPE
 from trellis.engine_host.engines.engine import Sampling
-from trellis.errors import RequestError
 from trellis.guides.tags import check_special
+from trellis.pipeline.guided_decoding import early_end, early_words
 from trellis.tokenizers import Tokenizer
 
 FREE_TEXT = "structural_tag"  # may have text in which a stop word means what it always does
@@ -28,17 +27,10 @@ def check_ends(sampling: Sampling, known: Collection[int]) -> None:
     for token in sampling.end_ids:
         if token not in known:
             name = "end_id" if token == sampling.end_id else "stop_token_ids"
-            ends = ", ".join(map(str, sorted(known))) or "none"
-            raise RequestError(
-                f"{name}: {token} could end the answer in the middle of what {GUIDE_TYPE} holds it"
-                f" to; send this model's own ({ends}), or leave it out"
-            )
+            raise early_end(name, token, known)
 
 
 def check_stop_words(sampling: Sampling, words: Collection[str]) -> None:
     """Raise RequestError for words that could end the answer where the guide does not."""
     if words and sampling.guide_type and sampling.guide_type != FREE_TEXT:
-        raise RequestError(
-            f"stop_words: could end the answer in the middle of what {GUIDE_TYPE} holds it to;"
-            " leave out one of them"
-        )
+        raise early_words()

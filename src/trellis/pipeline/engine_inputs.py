@@ -6,12 +6,12 @@ are those of this model's outputs. Only what was sent is given out. Left out on 
 default and the like, which are the engine's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from trellis.contract.client_inputs import EXCLUDE, SKIP, STREAM, TEXT_INPUTS
+from trellis.contract.client_inputs import EXCLUDE, GUIDE, SKIP, STREAM, TEXT_INPUTS
 from trellis.contract.sampling_fields import (
     BY_TARGET,
     FIELDS,
@@ -26,7 +26,7 @@ from trellis.contract.tensor_types import numpy_type
 from trellis.contract.wiring_names import GUIDES
 from trellis.errors import RequestError
 from trellis.ipc.stream_announcements import FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS
-from trellis.pipeline.guided_decoding import GuidedDecoding
+from trellis.pipeline.guided_decoding import GuidedDecoding, early_end, early_words
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
 from trellis.pipeline.prompts import Asked, Prompts
@@ -105,6 +105,20 @@ class EngineInputs:
         for output, client, sent in texts:
             if sent and output not in self.types:
                 raise RequestError(str(cannot(client, self.engine)))
+
+    def check_guided(self, asked: Asked, prompts: Prompts, known: Collection[int]) -> None:
+        """Raise RequestError for what could end an answer where its guide does not.
+
+        `known`: the ids that end this model's answers.
+        """
+        if GUIDE not in asked.tensors:
+            return
+        if any(prompts.stop_words):
+            raise early_words()
+        more = [("stop_token_ids", token) for row in prompts.stop_token_ids for token in row]
+        for name, token in [*(("end_id", token) for token in prompts.end_ids or ()), *more]:
+            if token not in known:
+                raise early_end(name, token, known)
 
     def check_id(self, asked: Asked, skips: bool) -> None:
         """Raise RequestError where `postprocessing` cannot know what a request says.

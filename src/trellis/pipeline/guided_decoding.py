@@ -5,7 +5,7 @@ Every engine gets a guide as `guides/translate.py` writes it: what the libraries
 they ignore, or answer with an error that names nothing.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,26 @@ class GuidedDecoding:
                 " ebnf_grammar"
             )
         return _translated(kind, guide)
+
+
+def early_end(name: str, token: int, known: Collection[int]) -> RequestError:
+    """The error for an id that could end an answer where its guide does not.
+
+    `name`: the client's input. `known`: the ids that end this model's answers.
+    """
+    ends = ", ".join(map(str, sorted(known))) or "none"
+    return RequestError(
+        f"{name}: {token} could end the answer in the middle of what {GUIDE_TYPE} holds it to; send"
+        f" this model's own ({ends}), or leave it out"
+    )
+
+
+def early_words() -> RequestError:
+    """The error for stop words beside a guide."""
+    return RequestError(
+        f"stop_words: could end the answer in the middle of what {GUIDE_TYPE} holds it to; leave"
+        " out one of them"
+    )
 
 
 def check_guide(kind: str | None, guide: str | None) -> None:
