@@ -96,6 +96,22 @@ def test_what_the_engine_does_not_have_is_rejected_by_name(http: httpx.Client) -
         assert error(http, CHAT, {**body, **more})["param"] == param
 
 
+@pytest.mark.promise("rejections")
+def test_structure_and_tools_are_rejected_by_name_where_the_repository_has_none(
+    http: httpx.Client,
+) -> None:
+    body = {"model": MODEL, "messages": user("Say it"), "max_tokens": 4}
+    form = {"type": "json_object"}
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for more, param in (
+        ({"response_format": form}, "response_format"),
+        ({"tools": tools}, "tools"),
+    ):
+        found = error(http, CHAT, {**body, **more})
+        assert found["param"] == param
+        assert found["message"].startswith(f"{param}: ")
+
+
 def test_a_bias_by_id_reaches_the_engine_or_is_rejected(served: Served, http: httpx.Client) -> None:
     body = {"model": MODEL, "prompt": "Say it", "max_tokens": 4, "logit_bias": {"5": -3}}
     if served.release in ("0.5.0", "0.9.0"):
