@@ -29,7 +29,7 @@ _SEPARATOR = "<｜tool▁sep｜>"
 _KIND = "function"
 _BEGINS = Markers(_CALLS)
 _BEGINS_OR_CALL = Markers(_CALLS, _CALL)  # a call behind one that was malformed
-_HEAD_END = Markers(_SEPARATOR, "\n", _END_CALL)
+_HEAD_END = Markers(_SEPARATOR, "\n", _END_CALL, _CALL)
 _LINE_END = Markers("\n", "<")
 _BLOCK, _END_BLOCK = "\n```json\n", "\n```"
 

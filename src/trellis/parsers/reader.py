@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Generator
 from typing import NoReturn, TypeVar
 
+from trellis.errors import TrellisError
 from trellis.parsers.json_scan import JsonScanner
 from trellis.parsers.markers import Markers
 
@@ -20,7 +21,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _AHEAD = 64
 
 
-class NotACallError(Exception):
+class NotACallError(TrellisError):
     """What is read is not as the format has it; Reader.rewind goes back to where it began."""
 
 

@@ -27,6 +27,7 @@ from support.lora_adapters import write_adapter
 from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, Failure, Sampling
 from trellis.engine_host.engines.tensorrt_llm_answers import TIMED_OUT
 from trellis.errors import RequestError
+from trellis.guides.translate import translate
 from trellis.tokenizers import load
 
 PROMPTS = [[100, 200 + number] for number in range(12)]
@@ -251,7 +252,7 @@ def test_an_error_ends_one_request_and_no_other(
     assert loaded.deaths == []
 
 
-GUIDED = {"guide_type": "json_schema", "guide": "{}"}
+GUIDED = {"guide_type": "ebnf_grammar", "guide": translate("json_schema", "{}").text}
 
 
 @pytest.fixture

@@ -115,8 +115,11 @@ class Request:
                 raise ValueError(
                     "Guided decoding is not enabled: it needs a backend and a tokenizer"
                 )
-            if guide["json"]:
-                json.loads(guide["json"])
+            for name in ("json", "structural_tag"):
+                if guide[name]:
+                    json.loads(guide[name])
+            if guide["grammar"] and "root ::=" not in guide["grammar"]:
+                raise ValueError("The root rule is not found in the grammar")
         width = self._params["best_of"] if self._params["use_beam_search"] else 1
         if width != self._sampler.beams:
             raise ValueError(
