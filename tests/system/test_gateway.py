@@ -88,6 +88,7 @@ def test_triton_finishes_every_request_whose_client_hung_up(
             list(pool.map(lambda job: hang_up(url, *job), jobs))
             wait_for(lambda: front.num_fds() <= before, 20)  # far less than DRAIN_SECONDS
             assert ask(http, "Hello", max_tokens=2)["text_output"]
+        run.stop()
     said = (tmp_path / LOG).read_text(errors="replace")
     assert "Found 0 model versions that have in-flight inferences" in said
     assert stuck(said, 0) == []
