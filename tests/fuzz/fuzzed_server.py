@@ -15,7 +15,9 @@ from fuzz.batches import SEED
 from support.engines import read_demo_engine
 from support.probes import add_probes, settled
 from support.serving import LOG, serve
+from trellis.demo.repository import PARSER
 from trellis.repository.assemble import Plan, assemble
+from trellis.repository.parser_formats import find_parser
 from trellis.server.process import Server
 
 KNOWN = {"text_input": "The capital of France is", "max_tokens": 8}
@@ -150,7 +152,9 @@ def fuzzed_server(
 ) -> Iterator[FuzzedServer]:
     """A server of the demo engine; one that is probed is asked by Triton's HTTP port alone."""
     engine, tokenizer = demo
-    assemble(Plan(read_demo_engine(engine), "gpt2", tokenizer), folder / "repo")
+    parser = find_parser(PARSER, tokenizer)
+    plan = Plan(read_demo_engine(engine), "gpt2", tokenizer, parser=parser)
+    assemble(plan, folder / "repo")
     if probed:
         add_probes(folder / "repo")
     server = FuzzedServer(folder / "repo", folder, probed)
