@@ -13,6 +13,7 @@ from trellis.engine_host.engines import openvino_pipeline
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Progress, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
 from trellis.errors import RequestError
+from trellis.guides.translate import translate
 
 pytestmark = pytest.mark.slow  # the demo's model makes every token
 
@@ -83,12 +84,13 @@ def run(
     return ids, log_probs, steps
 
 
-ASKED = {
+WORDS = translate("regex", "([a-z]+ ){4,6}[a-z]+")
+ASKED: dict[str, dict[str, Any]] = {
     "nothing": {},
     "penalties": {"repetition_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": 0.3},
     "several ends": {"end_id": 2, "stop_token_ids": (28, 198)},
     "bad words": {"bad_words": ("capital", "France"), "end_id": 2},
-    "a guide": {"guide_type": "regex", "guide": "([a-z]+ ){4,6}[a-z]+", "end_id": 2},
+    "a guide": {"guide_type": WORDS.kind, "guide": WORDS.text, "end_id": 2},
 }
 
 
