@@ -17,6 +17,7 @@ GATED = (
     "gateway",
     "engine_files",
     "guides",
+    "parsers",
     "pipeline",
     "preflight",
     "repository",
