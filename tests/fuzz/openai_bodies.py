@@ -216,7 +216,10 @@ def responses(draw: st.DrawFn) -> Asked:
         {"tools": flat, "tool_choice": "required"},
         {"tools": flat, "tool_choice": {"type": "function", "name": "clock"}},
     ]
-    return Asked(RESPONSES, held(body, draw(st.sampled_from(constraint))))
+    chosen = draw(st.sampled_from(constraint))
+    if "tools" in chosen:
+        body.pop("include", None)  # rejected beside tools
+    return Asked(RESPONSES, held(body, chosen))
 
 
 VALID = st.one_of(chats(), completions(), responses())

@@ -391,6 +391,13 @@ def test_a_response_is_the_chat_s_text(http: httpx.Client) -> None:
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"include": ["file_search_call.results"]}, "include[0]"),
         (
+            {
+                "include": ["message.output_text.logprobs"],
+                "tools": [{"type": "function", "name": "f"}],
+            },
+            "include",
+        ),
+        (
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
             "input[0].content[0].type",
         ),

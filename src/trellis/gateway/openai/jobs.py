@@ -2,6 +2,7 @@
 """One sequence that is made for a request: asked, read, written as its pieces come."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from trellis.gateway.triton import TritonLost
 from trellis.gateway.ways import Upstream, Way
 from trellis.pipeline.decode import failure
 
+log = logging.getLogger("trellis.gateway")
 DONE = b"data: [DONE]\n\n"  # the end of a stream of chats or completions
 
 
@@ -123,12 +125,17 @@ class Flow:
         return False
 
     def made(self, event: list[Any]) -> bytes:
-        """What the client gets of an event."""
+        """What the client gets of an event; never raises, since others' events come after it."""
         piece = self._choice.read(event)
         if piece.error is not None:
             self.error = self.error or self._refusal(*piece.error)
             return b""
-        return one_line(self._piece(self._choice, piece))
+        try:
+            return one_line(self._piece(self._choice, piece))
+        except Exception as error:  # of ours: this answer's alone
+            log.error("an answer could not be written: %s: %s", type(error).__name__, error)
+            self.error = self.error or OpenAIError(500, "the gateway failed; its log says why")
+            return b""
 
 
 def written(data: Any) -> bytes:

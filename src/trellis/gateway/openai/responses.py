@@ -3,6 +3,7 @@
 
 from trellis.gateway.openai.asking import read_inputs
 from trellis.gateway.openai.endpoint import Endpoint, request_headers
+from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import read_fields
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import Prompt
@@ -39,6 +40,11 @@ class Responses(Endpoint):
         most = asked.max_output_tokens or served.room(len(ids))
         inputs = read_inputs(served, asked, most, log_probs, streams)
         parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
+        if log_probs.answer and parsing.format is not None:
+            what = (
+                "not told where calls and thoughts are told from text; leave it out, or ask a chat"
+            )
+            raise bad("include", what, "unsupported_parameter")
         if held is not None:
             inputs.hold_to(served, held)
         generation = Generation(self.state, served, "input")

@@ -268,3 +268,16 @@ def new_flow(
         return not behind
 
     return Flow(job, writer, write, made.refusal), written
+
+
+def test_an_answer_that_cannot_be_written_ends_itself_alone() -> None:
+    flow, written = new_flow(TOKENIZER, always=True)
+
+    def broken(*_: Any) -> bytes:
+        raise KeyError("arguments")
+
+    flow._piece = cast(Any, broken)
+    assert not flow.take([1, [65], True, 0, {"finish_reason": "stop"}])
+    assert flow.error is not None
+    assert flow.error.status == 500
+    assert written == []
