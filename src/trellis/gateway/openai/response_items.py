@@ -111,7 +111,6 @@ class Items:
             yield self._tell(
                 "response.function_call_arguments.done",
                 **self._place(),
-                name=item["name"],
                 arguments=item["arguments"],
             )
         else:
