@@ -93,8 +93,15 @@ CALLING: list[Body] = [
     {"tools": TOOLS, "tool_choice": "required"},
     {"tools": TOOLS, "tool_choice": CLOCK},
 ]
-# What does not go with a constraint.
-BESIDE = ("bad_words", "ignore_eos", "min_tokens", "stop", "stop_token_ids")
+NOTHING: list[Body] = [
+    {},
+    {"response_format": {"type": "text"}},
+    {"response_format": None},
+    {"text": {"format": {"type": "text"}}},
+    {"tools": [], "tool_choice": "auto"},
+]
+# What does not go with a constraint, and several sequences: those that share steps may differ.
+BESIDE = ("n", "bad_words", "ignore_eos", "min_tokens", "stop", "stop_token_ids")
 CONSTRAINED = 40  # tokens of an answer that is held to something: enough for some to end
 
 
@@ -138,8 +145,8 @@ def messages(draw: st.DrawFn) -> list[Body]:
 
 def held(body: Body, constraint: Body) -> Body:
     """A body with what its answer is held to, long enough that some answers end."""
-    if not constraint:
-        return body
+    if constraint in NOTHING:
+        return body | constraint
     kept = {name: value for name, value in body.items() if name not in BESIDE}
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         if kept.get(name):
