@@ -145,6 +145,8 @@ def messages(draw: st.DrawFn) -> list[Body]:
 
 def held(body: Body, constraint: Body) -> Body:
     """A body with what its answer is held to, long enough that some answers end."""
+    if (body.get("n") or 1) > 1:  # what is drawn in steps that others share may differ
+        body = body | {"temperature": 0}
     if constraint in NOTHING:
         return body | constraint
     kept = {name: value for name, value in body.items() if name not in BESIDE}
