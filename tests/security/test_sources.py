@@ -11,7 +11,7 @@ from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 from trellis.tokenizers import load
 
-FOLDERS = ("src", "tools", "tokenizers", "model_repo_src")
+FOLDERS = ("src", "tools", "tokenizers", "parsers", "model_repo_src")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 CALLS = {"eval", "exec", "compile", "os.system", "os.popen", "subprocess.getoutput", "yaml.load"}

@@ -343,7 +343,7 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     folder = tmp_path / "checkout"
-    for name in ("model_repo_src", "tokenizers", "tools", "src"):
+    for name in ("model_repo_src", "tokenizers", "parsers", "tools", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return Checkout(folder)
 
