@@ -155,9 +155,27 @@ def open_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     """The library's tokenizer from its own file. Raises TokenizerError naming the file."""
     data = read_bytes(path)
     try:
-        return tokenizers.Tokenizer.from_buffer(data)
+        backend = tokenizers.Tokenizer.from_buffer(data)
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(f"{path}: not a tokenizer: {error}{guess(data)}") from error
+    _check_found(backend, path)
+    return backend
+
+
+def _check_found(backend: tokenizers.Tokenizer, where: Path) -> None:
+    """Raise TokenizerError for an added token of which the normalizer leaves nothing.
+
+    The library finds it at every place of a text, and never comes to an end.
+    """
+    if backend.normalizer is None:
+        return
+    for number, token in backend.get_added_tokens_decoder().items():
+        if token.normalized and not backend.normalizer.normalize_str(str(token.content)):
+            raise TokenizerError(
+                f"{where}: the normalizer leaves nothing of the added token"
+                f" {str(token.content)!r} ({number}), so that no text could be encoded; such a"
+                ' token needs "normalized": false'
+            )
 
 
 def open_byte_level(path: Path) -> tokenizers.Tokenizer:
@@ -230,6 +248,7 @@ def add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedToken], where
                 f"{where}: the added token {token.content!r} has the id {token.id}, but after the "
                 f"vocabulary and the tokens before it comes {got}"
             )
+    _check_found(backend, where)
 
 
 def add_roles(

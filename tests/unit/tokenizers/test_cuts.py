@@ -16,15 +16,28 @@ from trellis.tokenizers.encoder import BackendEncoder
 
 LETTERS = "<|>ab_ \n"
 
-added_tokens = st.builds(
-    AddedToken,
-    st.text(LETTERS, min_size=1, max_size=4),
-    single_word=st.booleans(),
-    lstrip=st.booleans(),
-    rstrip=st.booleans(),
-    normalized=st.booleans(),
-    special=st.booleans(),
-)
+
+@st.composite
+def one_added_token(draw: st.DrawFn) -> AddedToken:
+    """Any that the library can stand.
+
+    It panics at a token of white space that takes more of it (`lstrip`) behind one that took it
+    already, and at a `normalized` one of which a normalizer leaves nothing it never ends
+    (test_wrong_types.py).
+    """
+    content = draw(st.text(LETTERS, min_size=1, max_size=4))
+    blank = not content.strip()
+    return AddedToken(
+        content,
+        single_word=draw(st.booleans()),
+        lstrip=not blank and draw(st.booleans()),
+        rstrip=draw(st.booleans()),
+        normalized=not blank and draw(st.booleans()),
+        special=draw(st.booleans()),
+    )
+
+
+added_tokens = one_added_token()
 pre_tokenizer_kinds = st.sampled_from(
     [
         pre_tokenizers.Metaspace("▁", "first", False),
@@ -56,7 +69,7 @@ def backend_of(added: Sequence[AddedToken]) -> tokenizers.Tokenizer:
 
 @settings(max_examples=examples(4_000), deadline=None)
 @given(
-    st.lists(added_tokens, min_size=1, max_size=6),
+    st.lists(added_tokens, min_size=1, max_size=6, unique_by=lambda token: token.content),
     pre_tokenizer_kinds,
     normalizer_kinds,
     st.booleans(),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from support.wrong_types import with_wrong
 from trellis.tokenizers import TokenizerError, load
@@ -148,3 +148,15 @@ def test_brackets_a_million_deep_are_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_bytes(b"[" * 1_000_000)
     with pytest.raises(TokenizerError, match=r"generation_config.json: not JSON"):
         load("gpt2", tmp_path)
+
+
+def test_an_added_token_of_which_a_normalizer_leaves_nothing(tmp_path: Path) -> None:
+    """The library would look for it in a text without end."""
+    made = Tokenizer.from_str(json.dumps(LIBRARY))
+    made.normalizer = normalizers.Strip()
+    made.add_tokens([AddedToken(" \n", normalized=True)])
+    (tmp_path / "tokenizer.json").write_text(made.to_str())
+    said = r"the normalizer leaves nothing of the added token ' \\n' \(258\)"
+    for kind in ("auto", "gpt2"):
+        with pytest.raises(TokenizerError, match=said):
+            load(kind, tmp_path)
