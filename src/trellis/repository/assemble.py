@@ -19,6 +19,8 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToDict
 
 from trellis.contract.model_names import EMBEDDING, ENSEMBLE, MODELS, check_name, served_as
+from trellis.contract.release import read_contract, release_for
+from trellis.contract.wiring_names import GUIDES
 from trellis.data_folders import data_folder
 from trellis.engine_files.checkpoint import WEIGHTS
 from trellis.engine_files.engine_folder import EngineFolder
@@ -26,6 +28,9 @@ from trellis.errors import TrellisError
 from trellis.files import CopyMode, link_or_copy, place
 from trellis.pipeline.hooks import FILE, check_file
 from trellis.repository.folder_swap import recover, staging_folder, swap
+from trellis.repository.guides_vocabulary import FILE as VOCABULARY_FILE
+from trellis.repository.guides_vocabulary import PATH as VOCABULARY_PATH
+from trellis.repository.guides_vocabulary import check_named, made_vocabulary
 from trellis.repository.lora_adapters import FOLDER, Adapters, adapters_setting, read_adapters
 from trellis.repository.manifest import (
     PACKAGE,
@@ -43,6 +48,7 @@ from trellis.repository.model_configs import SOURCES, model_configs
 from trellis.repository.parser_formats import NO_PARSER, ParserFormats
 from trellis.repository.speculation import FOLDER as DRAFT
 from trellis.repository.speculation import draft_setting, read_draft
+from trellis.repository.trtllm_config import settable
 
 TYPES = data_folder("tokenizers")
 FORMATS = data_folder("parsers")
@@ -97,6 +103,18 @@ class Plan:
     def draft(self) -> tuple[Path, ...]:
         """The files of the draft model that `settings` name. Raises SpeculationError."""
         return read_draft(self.settings, self.engine)
+
+    @functools.cached_property
+    def guides_vocabulary(self) -> str:
+        """What the C++ backend reads to follow guides; '' if nothing. See guides_vocabulary.py."""
+        engine = self.engine.trtllm
+        if engine is None or GUIDES not in settable(read_contract(release_for(engine.version))):
+            return ""
+        if self.mount is None:
+            check_named(self.settings)
+        return made_vocabulary(
+            self.settings, self.tokenizer_type, self.tokenizer_dir, self.type_file
+        )
 
     @property
     def beside(self) -> dict[Path, tuple[Path, ...]]:
@@ -178,12 +196,15 @@ def assemble(plan: Plan, target: Path) -> Assembly:
     made = _made_before(folder, plan)
     if plan.mount is not None and not plan.mount.is_absolute():
         raise AssemblyError(f"MOUNT={plan.mount}: give an absolute path, such as /{plan.mount}")
+    mount = plan.mount or target.absolute()
     settings = {**plan.settings, **adapters_setting(plan.adapters), **draft_setting(plan.draft)}
+    if plan.guides_vocabulary:
+        settings[VOCABULARY_PATH] = str(mount / plan.version / VOCABULARY_FILE)
     texts, notes = model_configs(
         plan.engine,
         plan.tokenizer_type,
         settings,
-        plan.mount or target.absolute(),
+        mount,
         plan.name,
         plan.parser.names,
     )
@@ -265,6 +286,8 @@ def _build(plan: Plan, staging: Path, target: Path, texts: Mapping[str, str]) ->
     for file in plan.engine.files:
         name = plan.version / file.name
         place(file, staging / name, plan.copy, target / name)
+    if plan.guides_vocabulary:
+        (staging / plan.version / VOCABULARY_FILE).write_text(plan.guides_vocabulary)
     for name, files in plan.beside.items():
         folder = plan.version / name
         (staging / folder).mkdir(parents=True)
