@@ -83,7 +83,10 @@ class OpenAIJudge:
         if asked.path == RESPONSES:
             _check_response(answer, events)
         else:
-            assert joined(events) == plain(answer)
+            several = asked.body.get("n", 1) not in (None, 1)
+            pair = [joined(events), plain(answer)]
+            streamed_as, whole_as = map(_without_numbers, pair) if several else pair
+            assert streamed_as == whole_as, pair
         self.kinds[asked.path] += 1
 
     def _faulty(self, client: httpx.Client, fault: Faulty | None) -> None:
@@ -200,6 +203,21 @@ def _check_response(answer: dict[str, Any], events: list[dict[str, Any]]) -> Non
         text = item["content"][0]["text"] if "content" in item else item["arguments"]
         assert grown.get(place, "") == text
     assert _common(events[-1]["response"]) == _common(answer)
+
+
+def _without_numbers(value: Any) -> Any:
+    """Without log probabilities of sequences that are made at once.
+
+    By when one of them begins it finds the prompt in the engine's cache, which is less exact than
+    what is computed, or not: OpenVINO's differ by up to 0.3.
+    """
+    if isinstance(value, dict):
+        return {
+            name: _without_numbers(each)
+            for name, each in value.items()
+            if name not in ("logprob", "top_logprobs", "token_logprobs")
+        }
+    return [_without_numbers(each) for each in value] if isinstance(value, list) else value
 
 
 def _common(value: Any) -> Any:
