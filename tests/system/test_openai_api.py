@@ -340,6 +340,7 @@ def test_models_are_listed(http: httpx.Client) -> None:
     listed = http.get("/v1/models").json()
     assert [each["id"] for each in listed["data"]] == [MODEL]
     assert listed["data"][0]["created"] > time.time() - 86_400 * 365
+    assert listed["data"][0]["max_model_len"] == 8192  # the demo's context_length
     assert http.get(f"/v1/models/{MODEL}").json() == listed["data"][0]
 
 

@@ -4,9 +4,10 @@
 import json
 from typing import Any
 
+from trellis.gateway.models import model_path
 from trellis.gateway.openai.endpoint import Endpoint, send_json
 from trellis.gateway.openai.served import no_model
-from trellis.gateway.refusals import unreachable
+from trellis.gateway.refusals import Refusal, unreachable
 from trellis.gateway.relays import INDEX_PATH, opening
 from trellis.gateway.sending import Client, Scope
 from trellis.gateway.state import State
@@ -47,9 +48,19 @@ async def served_models(state: State) -> list[dict[str, Any]]:
     for made in state.models.made().values():
         if made.name in ready:
             about = {"object": "model", "created": made.made_at, "owned_by": "trellis"}
+            if context := await _context(state, made.name):  # by the name that vLLM gives it
+                about["max_model_len"] = context
             found.append({"id": made.name, **about})
             found += [
                 {"id": adapter, **about, "root": made.name, "parent": made.name}
                 for adapter in made.lora_adapters
             ]
     return found
+
+
+async def _context(state: State, name: str) -> int:
+    """The most tokens of a prompt and its answer; 0: not known."""
+    try:
+        return (await state.models.find(model_path(name))).context
+    except Refusal:  # it was unloaded just now
+        return 0

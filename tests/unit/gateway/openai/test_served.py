@@ -33,7 +33,8 @@ class Models:
             raise Refusal(404, "no such model")
         whole = SimpleNamespace(engine="engine", requests="requests", bounds=Bounds())
         route = whole if name == "ensemble" else None
-        return SimpleNamespace(name=name, is_ensemble=True, route=route)
+        context = 2048 if name == "ensemble" else 0
+        return SimpleNamespace(name=name, is_ensemble=True, route=route, context=context)
 
 
 class Triton:
@@ -81,6 +82,7 @@ def test_the_models_that_are_loaded_are_listed_with_their_adapters() -> None:
     assert [model["id"] for model in listed] == ["ensemble", "pirate", "team/legal"]
     assert listed[1]["parent"] == "ensemble"
     assert listed[0]["created"] == 7
+    assert [model.get("max_model_len") for model in listed] == [2048] * 3
 
 
 def test_no_models_are_listed_where_triton_is_not_there() -> None:
