@@ -23,8 +23,10 @@ from trellis.engine_host.queue import RequestQueue
 from trellis.engine_host.senders import Senders
 from trellis.engine_host.stream_watch import StreamWatch
 from trellis.errors import one_line
+from trellis.ipc.heartbeats import Heartbeat, heartbeats
 
 WAKE = "wake"
+IDLE_SECONDS = 1.0  # between heartbeats while there is nothing to do
 
 log = logging.getLogger("trellis.scheduler")
 
@@ -55,9 +57,12 @@ class Scheduler:
         senders: Senders,
         line: RequestQueue[Admission],
         model: str = ENSEMBLE,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
-        """`model`: the ensemble's, whose streams these are."""
+        """`model`: the ensemble's, whose streams these are. `heartbeat`: of this process."""
         self._senders = senders
+        self._heartbeat = heartbeat or heartbeats().row(0)
+        self.events = 0  # that the engine made; while something runs, this changes
         self._line = line
         self._watch = StreamWatch(model)
         # An answer to cancel, several to end, WAKE for something in the line, None for the end.
@@ -100,6 +105,24 @@ class Scheduler:
         """The answers in flight, waiting ones too, each once."""
         items = [*list(self._running.values()), *self._line.waiting()]
         return list({id(item.answer): item.answer for item in items}.values())
+
+    def fail_at_once(self, message: str) -> None:
+        """End all answers with an error, past the loop, which hangs. Any thread.
+
+        The process has to end after this: the engine goes on with what it has.
+        """
+        answers = self.answers()
+        for answer in answers:
+            answer.fail(message, UNAVAILABLE)
+            answer.outlet.schedule(answer)
+        for outlet in {answer.outlet for answer in answers}:
+            outlet.step_ended()
+        self._senders.close()
+
+    @property
+    def running(self) -> bool:
+        """Whether the engine has anything to do."""
+        return bool(self._running)
 
     def close(self) -> None:
         """Stop stepping; whatever still runs ends with an error."""
@@ -153,10 +176,15 @@ class Scheduler:
         while True:
             self._fill(engine)
             self._send()
+            self._heartbeat.beat()
+            self._heartbeat.work = len(self._running) + len(self._line)
+            busy = engine.busy
             try:
-                item = self._inbox.get(block=not engine.busy)
+                item = self._inbox.get(block=not busy, timeout=IDLE_SECONDS)
             except queue.Empty:
-                return True
+                if busy:
+                    return True
+                continue
             if item is None:
                 return False
             if isinstance(item, Answer):
@@ -186,6 +214,7 @@ class Scheduler:
         """One step; an engine that fails time after time ends the loop with its last error."""
         try:
             for event in engine.step():
+                self.events += 1
                 self._failed_steps = 0  # not after a step that made nothing: failures may alternate
                 item = self._running.get(event.key)
                 if item is not None:

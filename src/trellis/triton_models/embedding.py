@@ -11,7 +11,10 @@ import triton_python_backend_utils as pb_utils
 
 from trellis.engine_host.engines.openvino_embedding import OpenVinoEmbedding
 from trellis.errors import RequestError
+from trellis.ipc.heartbeats import heartbeats
+from trellis.ipc.process_state import show_stacks_on_signal
 from trellis.ipc.server_lifetime import end_with_server
+from trellis.ipc.stalls import PROMPT_TOKENS
 from trellis.pipeline.model_settings import ModelSettings, load_tokenizer
 from trellis.pipeline.prompts import decode_utf8
 from trellis.tokenizers import TokenizerError
@@ -25,7 +28,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the model and the tokenizer; raises with the parameter's name."""
         end_with_server()
+        show_stacks_on_signal()
         settings = ModelSettings.read(args)
+        self.heartbeat = heartbeats().claim(f"the process of {settings.name}")
         self._tokenizer = load_tokenizer(settings)
         self._most = settings.integer("max_seq_len")
         self._most_bytes = settings.integer("max_prompt_bytes")
@@ -37,8 +42,17 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order, with its vectors or its own error."""
+        with self.heartbeat.working():
+            return self._embed(requests)
+
+    def finalize(self) -> None:
+        """It ends as it should."""
+        self.heartbeat.release()
+
+    def _embed(self, requests: list[Any]) -> list[Any]:
         read = [self._read(request) for request in requests]
         prompts = [ids for item in read if isinstance(item, list) for ids in item]
+        self.heartbeat.allow(sum(map(len, prompts)) / PROMPT_TOKENS)
         try:
             vectors = iter(self._engine.embed(prompts) if prompts else ())
         except Exception as error:

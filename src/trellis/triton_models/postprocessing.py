@@ -15,6 +15,8 @@ import triton_python_backend_utils as pb_utils
 from trellis.contract.model_names import model_of
 from trellis.errors import RequestError, one_line
 from trellis.ipc.chunk_counts import CountsServer
+from trellis.ipc.heartbeats import heartbeats
+from trellis.ipc.process_state import show_stacks_on_signal
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.pipeline.decode import Detokenizer, failure
 from trellis.pipeline.engine_answers import EngineAnswers
@@ -32,7 +34,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer named in the parameters; raises with the parameter's name."""
         end_with_server()
+        show_stacks_on_signal()
         settings = ModelSettings.read(args)
+        self.heartbeat = heartbeats().claim(f"the process of {settings.name}")
         own_engine = settings.text("engine", "")  # set where TensorRT-LLM itself is before this
         hooks = load_hooks(settings.folder)
         self.detokenizer = Detokenizer.of(load_tokenizer(settings), bool(own_engine), hooks)
@@ -48,11 +52,12 @@ class TritonPythonModel:
         """Answer every request, in order."""
         if self.engine_answers is not None:
             self.engine_answers.begin_batch()
-        with self.streams.lock:
+        with self.heartbeat.working(), self.streams.lock:
             return [self._answer(request) for request in requests]
 
     def finalize(self) -> None:
         """End the threads that listen, if there are any."""
+        self.heartbeat.release()
         if self.engine_answers is not None:
             self.engine_answers.close()
         if self.counts is not None:

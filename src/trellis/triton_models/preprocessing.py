@@ -14,6 +14,8 @@ import triton_python_backend_utils as pb_utils
 
 from trellis.contract.model_names import model_of
 from trellis.errors import RequestError
+from trellis.ipc.heartbeats import heartbeats
+from trellis.ipc.process_state import show_stacks_on_signal
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.pipeline.announced_streams import IdStreams
 from trellis.pipeline.encode import Outputs, Preprocessor, Row, Stop
@@ -29,7 +31,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer named in the parameters; raises with the parameter's name."""
         end_with_server()
+        show_stacks_on_signal()
         settings = ModelSettings.read(args)
+        self.heartbeat = heartbeats().claim(f"the process of {settings.name}")
         self.preprocessor = Preprocessor(settings)
         own_engine = self.preprocessor.engine_inputs is not None
         repository, model = settings.folder.parent.parent, model_of(settings.name)
@@ -38,10 +42,15 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """End what listens."""
+        self.heartbeat.release()
         self.http_counts.close()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order, with its tensors or its own error."""
+        with self.heartbeat.working():
+            return self._answer(requests)
+
+    def _answer(self, requests: list[Any]) -> list[Any]:
         read = [self._read(request) for request in requests]
         texts = [text for item in read if not isinstance(item, RequestError) for text in item.texts]
         encoded = iter(self.preprocessor.encode(texts))

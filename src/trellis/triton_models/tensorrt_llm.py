@@ -21,6 +21,7 @@ from trellis.engine_host.engine_settings import read_engine_settings, show_gpus
 from trellis.engine_host.engines.engine import TOKENIZER_SAMPLE, Engine, Sampling
 from trellis.engine_host.engines.engine_process import EngineProcess
 from trellis.engine_host.engines.kinds import ENGINE_TYPES
+from trellis.engine_host.hang_watch import HangWatch
 from trellis.engine_host.metrics import Metrics
 from trellis.engine_host.queue import Overloaded, RequestQueue
 from trellis.engine_host.rejections import Refusals
@@ -33,6 +34,8 @@ from trellis.engine_host.step_server import StepConnection, StepServer
 from trellis.engine_host.step_tensors import StepTensors
 from trellis.engine_host.triton_answers import TritonAnswer, empty_response, final_flag
 from trellis.errors import RequestError, one_line
+from trellis.ipc.heartbeats import heartbeats
+from trellis.ipc.process_state import show_stacks_on_signal
 from trellis.ipc.server_lifetime import end_with_server
 from trellis.panics import guarded
 from trellis.pipeline.model_settings import ConfigError, ModelSettings
@@ -48,7 +51,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine and the tokenizer; raises with the parameter's name."""
         end_with_server()
+        show_stacks_on_signal()
         settings = ModelSettings.read(args)
+        self.heartbeat = heartbeats().claim(f"the process of {settings.name}", True, True)
         self.reader = RequestReader(settings)
         self.senders = Senders()
         self.refusals = Refusals()
@@ -64,7 +69,9 @@ class TritonPythonModel:
             self.senders,
             line,
             model_of(settings.name),
+            self.heartbeat,
         )
+        self.hangs = HangWatch(self.loop, self.heartbeat)
         self.watch = CancellationWatch(self.loop, Metrics(settings.name).report)
         self.gone = DisconnectListener(settings.name, self._cancel_clients)
         self.keys = itertools.count(1)
@@ -79,15 +86,18 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Hand every request to the scheduler; its answer leaves from a sender thread."""
-        for request in requests:
-            sender = request.get_response_sender()
-            try:
-                self._accept(request, sender)
-            except Exception as error:
-                self.refusals.send(sender, *refusal(error))
+        with self.heartbeat.working():
+            for request in requests:
+                sender = request.get_response_sender()
+                try:
+                    self._accept(request, sender)
+                except Exception as error:
+                    self.refusals.send(sender, *refusal(error))
 
     def finalize(self) -> None:
         """End every stream, then the threads."""
+        self.hangs.close()
+        self.heartbeat.release()
         self.gone.close()
         self.watch.close()
         self.loop.close()
@@ -201,7 +211,7 @@ def load_engine(engine_type: str, settings: ModelSettings, sample: tuple[int, ..
     engine_settings = replace(read_engine_settings(settings), tokenizer_sample=sample)
     if engine_type != "openvino":
         show_gpus(settings)
-    return EngineProcess(engine_type, engine_settings)
+    return EngineProcess(engine_type, engine_settings, f"of {settings.name}")
 
 
 def _request_id(request: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trellis.engine_host.engines import async_engine
 from trellis.engine_host.engines.async_engine import AsyncEngine, Events, LibraryDied
 from trellis.engine_host.engines.engine import Failure, Progress, Sampling
 from trellis.errors import RequestError
@@ -24,6 +25,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {"vocab_size": 1000}
+        self.steps = 0
         self.types: list[type] = []
         self.dropped: list[int] = []
         self.ended = 0
@@ -220,3 +222,19 @@ def test_closing_drops_what_runs_and_then_ends_the_library(library: Scripted) ->
     engine.close()
     assert library.dropped == [1]
     assert library.closed.is_set()
+
+
+def test_it_moves_while_idle_and_while_something_runs_by_the_library_alone(
+    engine: AsyncEngine, library: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_engine, "LOOK_SECONDS", 0.01)
+    before = engine.moves
+    until(lambda: engine.moves > before)  # its event loop turns
+    engine.add(1, np.array([5, Scripted.HANG]), Sampling())
+    until(lambda: list(engine.step()))
+    before = engine.moves
+    for _ in range(3):
+        assert not list(engine.step())  # returns, time after time, which proves nothing
+    assert engine.moves == before
+    library.steps += 1  # one that read a prompt, say
+    assert engine.moves != before

@@ -44,6 +44,7 @@ class AsyncLibrary(Protocol):
     """One library. All but `close` is called on the event loop."""
 
     facts: dict[str, Any]  # what its limits are made of
+    steps: int  # that its scheduler made, as far as it says; else 0 for ever
 
     async def prepare(self) -> None:
         """What is left to do before the first request. Raises RuntimeError if it fails."""
@@ -78,6 +79,7 @@ class AsyncEngine:
         self._steps: queue.SimpleQueue[Events] = queue.SimpleQueue()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._running: dict[int, int] = {}  # key -> sequences that did not end yet
+        self._moves = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="library")
         self._thread.daemon = True
@@ -120,6 +122,14 @@ class AsyncEngine:
     def busy(self) -> bool:
         """Whether something runs."""
         return bool(self._running)
+
+    @property
+    def moves(self) -> int:
+        """Changes as the library goes on: with each step, and while nothing runs with each look.
+
+        A look while something runs proves that this event loop turns, but not the library.
+        """
+        return self._moves + self._library.steps
 
     def close(self) -> None:
         """Drop what runs and end the library."""
@@ -171,10 +181,13 @@ class AsyncEngine:
 
     def _flush(self) -> None:
         events, self._events = self._events, []
+        self._moves += 1
         self._steps.put(events)
 
     def _look(self) -> None:
         """See that the library died though nothing runs."""
+        if not self._running:
+            self._moves += 1
         if why := self._library.why_dead():
             self._on_death(why)
         else:

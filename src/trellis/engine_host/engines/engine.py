@@ -133,7 +133,9 @@ class Engine(Protocol):
     """A continuous-batching engine. Every method is called from one thread, but `refuse`.
 
     One whose `step` waits for another process may have `wake()`, for any thread: it has `step` or
-    the next one return at once, since there is something new to take.
+    the next one return at once, since there is something new to take. It has `moves`, a number that
+    changes as that process goes on. One that may take long over what is no step has `allow`, which
+    it calls with the seconds.
     """
 
     def refuse(self, sampling: Sampling) -> None:

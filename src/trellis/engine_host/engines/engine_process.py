@@ -41,6 +41,8 @@ from trellis.engine_host.engines.process_messages import (
     send,
 )
 from trellis.errors import TrellisError
+from trellis.ipc.heartbeats import heartbeats
+from trellis.ipc.stalls import PROMPT_TOKENS
 from trellis.tokenizers.interpreter import find_python
 
 log = logging.getLogger("trellis.engine_process")
@@ -53,6 +55,7 @@ BOOT = (
 WAIT_MILLISECONDS = 200  # for a step to end, unless `wake` comes first
 WAKES = 4096  # calls of `wake` that one step answers
 CLOSE_SECONDS = 3.0  # of the 5 that a server has to end in
+BEAM_TOKENS = 10.0  # that the slowest engine searches in a second, which it tells at the end alone
 LAST_WORDS_SECONDS = 1.0  # for the scheduler to tell the clients
 
 
@@ -63,12 +66,23 @@ class EngineDied(TrellisError, RuntimeError):
 class EngineProcess:
     """An Engine that passes everything on to the one in the other process."""
 
-    def __init__(self, engine_type: str, settings: EngineSettings) -> None:
-        """Start it and wait until it is loaded. Raises RuntimeError with what kept it from that."""
+    def __init__(self, engine_type: str, settings: EngineSettings, name: str = "") -> None:
+        """Start it and wait until it is loaded. Raises RuntimeError with what kept it from that.
+
+        `name`: whose engine it is, as the log says it.
+        """
         self._running: dict[int, int] = {}  # key -> sequences that did not end yet
+        self._unbegun: dict[int, tuple[int, float]] = {}  # key -> prompt's tokens, seconds of beams
+        self.silent_seconds = 0.0  # that the engine may take before anything comes of those
         self._closing = False
-        self._process, self._pipe = _start(engine_type, settings)
-        self._limits = limits(engine_type, self._wait_ready())
+        table = heartbeats()
+        row = table.claim_number(f"the engine process {name}".strip(), True, True)
+        self.heartbeat = table.row(row)  # the other process's
+        self._process, self._pipe = _start(engine_type, settings, row)
+        facts = self._wait_ready()
+        # The most tokens of prompts that one step reads; 0: no step is seen that makes nothing.
+        self._step_tokens: int = facts.pop("step_tokens", 0)
+        self._limits = limits(engine_type, facts)
         self._bell, self._ear = socket.socketpair()
         self._poll = select.poll()
         for end in (self._bell, self._ear):
@@ -95,6 +109,9 @@ class EngineProcess:
 
     def add(self, key: int, ids: np.ndarray, sampling: Sampling) -> None:
         """Send a prompt, [n] int64; it enters the batch with the step after the one under way."""
+        beams = sampling.max_tokens / BEAM_TOKENS if sampling.beam_width > 1 else 0.0
+        self._unbegun[key] = len(ids), beams
+        self._sum_up()
         self._send(ADD, key, ids.tolist(), sampling_values(sampling))
         self._running[key] = sampling.sequences
         self._limits.given(sampling)
@@ -102,6 +119,7 @@ class EngineProcess:
     def cancel(self, key: int) -> None:
         """Have the engine forget a request; what it already sent for it is dropped here."""
         self._running.pop(key, None)
+        self._begun(key)
         with contextlib.suppress(EngineDied):
             self._send(CANCEL, key)
 
@@ -134,7 +152,18 @@ class EngineProcess:
         with contextlib.suppress(OSError):  # enough calls already, or closed
             self._bell.send(b"\0")
 
+    def _begun(self, key: int) -> None:
+        """Something came of a request, or nothing will."""
+        if self._unbegun.pop(key, None) is not None:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        seconds = [tokens / PROMPT_TOKENS + beams for tokens, beams in self._unbegun.values()]
+        self.silent_seconds = sum(seconds)
+
     def _count(self, event: Progress | Failure) -> None:
+        if self._unbegun:
+            self._begun(event.key)
         if isinstance(event, Failure) or (self._running[event.key] == 1 and event.finish):
             del self._running[event.key]
         elif event.finish:
@@ -144,6 +173,18 @@ class EngineProcess:
     def busy(self) -> bool:
         """Whether anything runs."""
         return bool(self._running)
+
+    @property
+    def quiet_seconds(self) -> float:
+        """That the engine may take, for prompts, before a step is seen; any thread asks."""
+        if not self._step_tokens:
+            return self.silent_seconds
+        return min(self.silent_seconds, self._step_tokens / PROMPT_TOKENS)
+
+    @property
+    def pid(self) -> int:
+        """The process that was started; its heartbeat may be that of a child of it."""
+        return self._process.pid
 
     def close(self) -> None:
         """Have the engine end; end it if it does not."""
@@ -177,7 +218,7 @@ class EngineProcess:
 
 
 def _start(
-    engine_type: str, settings: EngineSettings
+    engine_type: str, settings: EngineSettings, row: int
 ) -> "tuple[subprocess.Popen[bytes], Connection[Any, Any]]":
     """The engine's process, loading, and this end of the pipe to it."""
     arguments = (
@@ -186,13 +227,14 @@ def _start(
         json.dumps(dataclasses.asdict(settings), default=str),
         str(os.getpid()),
     )
+    table = heartbeats()
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [find_python(), "-I", "-c", BOOT, *arguments, str(theirs.fileno())],
+            [find_python(), "-I", "-c", BOOT, *arguments, str(theirs.fileno()), str(row)],
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env=_without_allocator(os.environ),
+            pass_fds=[theirs.fileno(), table.descriptor],
+            env={**_without_allocator(os.environ), **table.environment()},
         )
     return process, Connection(ours.detach())
 

@@ -7,7 +7,7 @@ do (logit bias) or not together (beams and penalties) is refused by the input's 
 
 import gc
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ from trellis.guides.translate import Guide
 log = logging.getLogger("trellis.engine")
 
 MOST_MIN_P = 1 - 2**-24  # the library takes no 1; the largest 32-bit float below it
+RELOAD_SECONDS = 900.0  # that loading the pipeline anew may take before it counts as a hang
 WAIT_SECONDS = 0.05  # for a guide, while nothing else runs
 KV_CACHE_FULL = (
     "max_tokens: the KV cache has no room for this prompt and its completion; send a shorter"
@@ -58,6 +59,7 @@ class OpenVinoEngine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
+        self.allow: Callable[[float], None] = lambda seconds: None
         adapters = read_adapters(settings)
         if adapters and settings.enable_kv_cache_reuse:
             raise RuntimeError(PREFIXES_OF_ADAPTERS)
@@ -72,6 +74,7 @@ class OpenVinoEngine:
             "draft_model": bool(settings.draft_engine),
         }
         self._limits = OpenVinoLimits(**self.facts)
+        self.facts["step_tokens"] = genai.SchedulerConfig().max_num_batched_tokens
         self._load()
 
     def _load(self) -> None:
@@ -98,6 +101,7 @@ class OpenVinoEngine:
     def _reload(self) -> None:
         """Load the pipeline anew, without the guides that the library keeps for good."""
         log.info("loading the pipeline anew: the library keeps too many guides")
+        self.allow(RELOAD_SECONDS)
         self._guides.close()
         del self._guides, self._pipeline
         gc.collect()

@@ -41,17 +41,26 @@ from trellis.engine_host.engines.process_messages import (
     send,
 )
 from trellis.errors import RequestError, one_line
+from trellis.ipc.heartbeats import Heartbeat, heartbeats
+from trellis.ipc.process_state import show_stacks_on_signal
 
+IDLE_SECONDS = 1.0  # between heartbeats while there is nothing to do
 PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("trellis.engine")
 
 
-def main(engine_type: str, settings: str, parent: str, descriptor: str) -> None:
-    """Load the engine and run it until the host closes it. Never returns."""
+def main(engine_type: str, settings: str, parent: str, descriptor: str, row: str) -> None:
+    """Load the engine and run it until the host closes it. Never returns.
+
+    `row`: the number of the process's heartbeat.
+    """
     _die_with(int(parent))
     if engine_type in WITH_WORKERS:
         keep()
+    heartbeat = heartbeats().row(int(row))
+    heartbeat.owned()
+    show_stacks_on_signal()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     pipe = Connection(int(descriptor))
     try:
@@ -65,7 +74,7 @@ def main(engine_type: str, settings: str, parent: str, descriptor: str) -> None:
         send(pipe, FAILED, f"{error}")
         os._exit(1)
     try:
-        Loop(engine, pipe, host_gone=lambda: os._exit(1)).run()
+        Loop(engine, pipe, lambda: os._exit(1), heartbeat).run()
         engine.close()
     except BaseException:
         log.exception("the engine's loop failed")
@@ -99,8 +108,13 @@ class Loop:
         engine: Engine,
         pipe: "Connection[Any, Any]",
         host_gone: Callable[[], None],
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         self._engine = engine
+        self._heartbeat = heartbeat or heartbeats().row(0)
+        self._moves: int | None = None  # of an engine that counts what moved, when last seen
+        if hasattr(engine, "allow"):
+            engine.allow = self._heartbeat.allow
         self._host_gone = host_gone
         self._pipe = pipe
         # Of an engine whose `step` waits: what is new is taken at once.
@@ -115,10 +129,21 @@ class Loop:
         """Step until the host says to close."""
         while self._admit():
             events = [*self._refused, *self._step()]
+            self._beat()
             if events:
                 send(self._pipe, EVENTS, [event_values(event) for event in events])
             if self._failed_steps >= MAX_FAILED_STEPS:
                 raise RuntimeError(f"{MAX_FAILED_STEPS} steps in a row failed")
+
+    def _beat(self) -> None:
+        """A step ended, or nothing runs: prove it, unless the library behind the step stood still.
+
+        A step of an engine that waits for another process ends without any news, too.
+        """
+        moves: int | None = getattr(self._engine, "moves", None)
+        if moves is None or moves != self._moves:
+            self._moves = moves
+            self._heartbeat.beat()
 
     def _read(self) -> None:
         try:
@@ -132,10 +157,14 @@ class Loop:
         """Take what the host sent; wait for something while there is nothing to do."""
         self._refused.clear()
         while True:
+            busy = self._engine.busy or bool(self._refused)
             try:
-                kind, *rest = self._inbox.get(block=not (self._engine.busy or self._refused))
+                kind, *rest = self._inbox.get(block=not busy, timeout=IDLE_SECONDS)
             except queue.Empty:
-                return True
+                if busy:
+                    return True
+                self._beat()
+                continue
             if kind == CLOSE:
                 return False
             if kind == ADD:

@@ -94,6 +94,8 @@ SILENCE_SECONDS = 300.0  # without any token, while requests run; the library gi
 class TensorRtLlmLibrary:
     """One LLM."""
 
+    steps = 0  # it does not say when it made one
+
     def __init__(self, settings: EngineSettings) -> None:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
         tokenizer = library_tokenizer(settings)

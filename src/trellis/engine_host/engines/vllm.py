@@ -31,6 +31,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+from vllm.v1.metrics.loggers import StatLoggerBase
 
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
@@ -75,6 +76,7 @@ class VllmLibrary:
 
     def __init__(self, settings: EngineSettings) -> None:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
+        self.steps = 0
         tokenizer = library_tokenizer(settings)
         self._guide_end = tokenizer.end_id
         self._adapters = {
@@ -86,7 +88,7 @@ class VllmLibrary:
             config = arguments.create_engine_config(AS_A_SERVER)
             _size_cache(config, settings)
             share_cores(settings, Topology.read())
-            self._llm = AsyncLLM.from_vllm_config(config)
+            self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._count_steps])
         except (ValueError, RuntimeError, OSError) as error:
             raise RuntimeError(
                 f"gpt_model_path: vLLM cannot load {settings.path}: {error}"
@@ -97,8 +99,13 @@ class VllmLibrary:
             "no_guides": tokenizer.missing,
             "guides_backend": arguments.structured_outputs_config.backend,
             "adapters": list(self._adapters),
+            "step_tokens": config.scheduler_config.max_num_batched_tokens,
             "priority": config.scheduler_config.policy == "priority",
         }
+
+    def _count_steps(self, config: Any, engine_index: int = 0) -> StatLoggerBase:
+        """What the library tells of each of its steps, of those that made no token, too."""
+        return _Steps(config, engine_index, self)
 
     async def prepare(self) -> None:
         """Load the adapters: one that cannot be would end the engine at its first request."""
@@ -144,6 +151,20 @@ class VllmLibrary:
     def close(self) -> None:
         """End the library's processes."""
         self._llm.shutdown()
+
+
+class _Steps(StatLoggerBase):  # type: ignore[misc]
+    """Counts the library's steps for `library`."""
+
+    def __init__(self, config: Any, engine_index: int, library: VllmLibrary) -> None:
+        self._library = library
+
+    def record(self, *_: Any, **__: Any) -> None:
+        """A step was made."""
+        self._library.steps += 1
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""
 
 
 def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> AsyncEngineArgs:

@@ -2,12 +2,14 @@
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import Pipe
 
 import numpy as np
 import pytest
 
+from trellis.engine_host.engines import process_main
 from trellis.engine_host.engines.engine import MAX_FAILED_STEPS, Failure, Progress, Sampling
 from trellis.engine_host.engines.process_main import Loop
 from trellis.engine_host.engines.process_messages import (
@@ -23,6 +25,7 @@ from trellis.engine_host.engines.process_messages import (
     send,
 )
 from trellis.errors import RequestError
+from trellis.ipc.heartbeats import Heartbeats
 from trellis.tokenizers import interpreter
 
 
@@ -207,3 +210,70 @@ def test_no_python_of_this_version_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(interpreter, "_candidates", lambda version: iter(["/bin/true", "/none"]))
     with pytest.raises(RuntimeError, match=r"among /bin/true, /none: put python3\.\d+ on PATH"):
         interpreter.find_python()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class TestHeartbeats:
+    @pytest.fixture
+    def host(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+        monkeypatch.setattr(process_main, "IDLE_SECONDS", 0.02)
+        self.table = Heartbeats.make(30)
+        self.row = self.table.claim("the engine process", True, True)
+        made = Host()
+        made.loop._heartbeat = self.row
+        self.steps = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        step = made.engine.step
+
+        def waiting() -> Iterable[Progress | Failure]:
+            self.gate.wait()
+            return step()
+
+        monkeypatch.setattr(made.engine, "step", waiting)
+        made.thread.start()
+        yield made
+        self.gate.set()
+        made.pipe.close()
+        assert made.gone.wait(10)
+
+    def beats(self, seconds: float = 0.1) -> bool:
+        before = self.row.last_beat
+        time.sleep(seconds)
+        return self.row.last_beat != before
+
+    def make_nothing(self) -> list[Progress]:
+        time.sleep(0.001)
+        self.steps += 1
+        return []
+
+    def test_an_idle_loop_beats_and_steps_do_and_one_that_never_returns_does_not(
+        self, host: Host
+    ) -> None:
+        until(self.beats)
+        host.add(1, tokens=2)
+        host.events(1)
+        until(self.beats)
+        self.gate.clear()
+        host.add(2)
+        until(lambda: not self.beats())
+        assert host.thread.is_alive()  # as are all others
+        self.gate.set()
+        host.events(2)
+        until(self.beats)
+
+    def test_steps_of_an_engine_that_counts_prove_what_it_counts(self, host: Host) -> None:
+        until(self.beats)
+        host.engine.moves = 1  # type: ignore[attr-defined]
+        host.engine.step = self.make_nothing  # type: ignore[method-assign]
+        host.add(1)
+        until(lambda: not self.beats() and self.steps > 10)  # they go on, and make nothing
+        before = self.row.last_beat
+        host.engine.moves = 2  # type: ignore[attr-defined]
+        until(lambda: self.row.last_beat != before)
