@@ -23,7 +23,7 @@ from trellis.repository.manifest import embedding_names, model_names
 from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
-from trellis.server.process import Server, ServerFailed, ServerSettings
+from trellis.server.process import HANG_TIMEOUT, Server, ServerFailed, ServerSettings
 from trellis.server.readiness import wait_quietly
 from trellis.server.shown_log import ShownLog
 from trellis.server.signals import stop_signals
@@ -148,6 +148,16 @@ def main(
     exit_timeout: Annotated[
         int, typer.Option("--exit_timeout", "--exit-timeout", min=0, help="seconds to end in")
     ] = 5,
+    hang_timeout: Annotated[
+        float,
+        typer.Option(
+            "--hang_timeout",
+            "--hang-timeout",
+            min=0,
+            help="seconds without progress of a process of the server after which all is ended"
+            " with an error; 0 for never",
+        ),
+    ] = HANG_TIMEOUT,
     load_timeout: Annotated[
         float,
         typer.Option(
@@ -166,7 +176,7 @@ def main(
 ) -> None:
     """Launch tritonserver, report when every model is ready, stop it with Ctrl-C or SIGTERM.
 
-    Exit status: 0 if it was asked to stop, 1 if the server or a model's process died.
+    Exit status: 0 if it was asked to stop, 1 if the server or a model's process died or hung.
     """
     limits = _limits(gateway_limit or [])
     options = RankOptions(
@@ -190,6 +200,7 @@ def main(
         log_verbose=3 if log else 0,
         log_file=log_file if log else None,
         exit_timeout=exit_timeout,
+        hang_timeout=hang_timeout,
         load_timeout=load_timeout,
         extra=tuple(triton_options or ()),
         http_gateway=http_gateway,

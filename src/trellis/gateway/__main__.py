@@ -7,11 +7,13 @@ import sys
 
 from trellis.errors import TrellisError
 from trellis.gateway.server import BACKLOG, Server, listening_sockets
+from trellis.ipc.process_state import show_stacks_on_signal
 from trellis.server.gateway_settings import GatewaySettings
 
 
 def main() -> int:
     """Run the gateway; the exit status."""
+    show_stacks_on_signal()
     settings = GatewaySettings(**json.loads(sys.argv[1]))
     try:
         sockets = listening_sockets(settings.address, settings.port)

@@ -20,7 +20,7 @@ from trellis.gateway.openai.errors import as_openai, is_openai
 from trellis.gateway.openai.routes import openai_routes
 from trellis.gateway.page import Page
 from trellis.gateway.refusals import Refusal, shown, stopping
-from trellis.gateway.relays import Admin, Index, ModelRelay, Ready, Relay
+from trellis.gateway.relays import Admin, Index, Live, ModelRelay, Ready, Relay
 from trellis.gateway.sending import send_refusal
 from trellis.gateway.state import State
 from trellis.gateway.triton import ClientGone
@@ -54,7 +54,7 @@ def make_app(state: State) -> Starlette:
 def _open_routes(state: State) -> Iterable[BaseRoute]:
     if state.settings.page:
         yield _get("/", Page())
-    yield _get("/v2/health/live", Relay(state, "/v2/health/live"))
+    yield _get("/v2/health/live", Live(state, "/v2/health/live"))
     for path in ("/v2/health/ready", "/health"):  # the second is what clients of OpenAI's API ask
         yield _get(path, Ready(state, "/v2/health/ready"))
     yield _get("/v2", Relay(state, "/v2"))

@@ -107,6 +107,11 @@ def stopping() -> Refusal:
     return Refusal(503, "the server is stopping; send it to another, or later", close=True)
 
 
+def hanging(what: str) -> Refusal:
+    """A part of the server makes no progress, and the launcher is about to end it."""
+    return Refusal(503, f"the server hangs and is being ended: {what}", close=True)
+
+
 def cut_off() -> Refusal:
     """The server behind closed its connection instead of answering."""
     return Refusal(502, "the server closed the connection without an answer", close=True)

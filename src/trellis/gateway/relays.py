@@ -12,7 +12,7 @@ from typing import Any
 from trellis.gateway.body import read
 from trellis.gateway.json_bounds import check_bounds
 from trellis.gateway.models import check_inner, model_path
-from trellis.gateway.refusals import JSON, Headers, Refusal, stopping, unreachable
+from trellis.gateway.refusals import JSON, Headers, Refusal, hanging, stopping, unreachable
 from trellis.gateway.request_body import check_content_type, read_body
 from trellis.gateway.sending import Receive, Scope, Send, send_whole
 from trellis.gateway.state import State
@@ -43,12 +43,21 @@ class Relay:
         """Raise Refusal for what is not shown."""
 
 
-class Ready(Relay):
+class Live(Relay):
+    """Liveness: of this event loop, which answers, and of the server behind; nothing may hang."""
+
+    async def _check(self, scope: Scope) -> None:
+        if hung := self._state.server.hung:
+            raise hanging(hung)
+
+
+class Ready(Live):
     """Readiness: of the server, if it was not asked to stop, and its engines can be asked."""
 
     async def _check(self, scope: Scope) -> None:
         if self._state.draining:
             raise stopping()
+        await super()._check(scope)
         for name in await self._state.steps.lost():
             if await self._loaded(name):
                 raise Refusal(503, f"{name}: its step socket is closed; the server has to end")

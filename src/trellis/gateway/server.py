@@ -24,6 +24,7 @@ from trellis.gateway.protocol import GatewayProtocol
 from trellis.gateway.refusals import Refusal
 from trellis.gateway.server_state import GatewayServerState
 from trellis.gateway.state import State
+from trellis.ipc.heartbeats import heartbeats
 from trellis.server.file_limit import raise_file_limit
 from trellis.server.gateway_settings import GatewaySettings
 
@@ -32,6 +33,7 @@ PREPARE_SECONDS = 0.2  # between looks for a model that is loading
 PREPARE_SECONDS_MOST = 5.0  # where others are there already, and it may never be loaded
 DRAIN_LOOK_SECONDS = 0.02
 LAST_SECONDS = 1.0  # for what is stopped as the gateway ends
+BEAT_SECONDS = 0.25
 TICKS = 10  # of uvicorn's main loop in a second
 
 
@@ -64,6 +66,7 @@ class Server(uvicorn.Server):
         self.state: State | None = None
         self._asgi: Any = None
         self._preparing: asyncio.Task[None] | None = None
+        self._heartbeat = heartbeats().claim("the HTTP gateway", loops=True)
         limit_lines(("trellis.gateway", "uvicorn.error"), limits.log_lines, limits.log_burst)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,6 +77,7 @@ class Server(uvicorn.Server):
         self.state = State(self._settings, self._limits)
         self._asgi = make_app(self.state)
         self._preparing = asyncio.create_task(self._prepare(self.state))
+        self._beat()
         await super().startup(sockets)
 
     async def _prepare(self, state: State) -> None:
@@ -101,6 +105,11 @@ class Server(uvicorn.Server):
         if counter % TICKS == 0:
             self._look()
         return await super().on_tick(counter)
+
+    def _beat(self) -> None:
+        """The loop turned: this is one of its callbacks."""
+        self._heartbeat.beat()
+        asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
     def _look(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -15,6 +15,7 @@ from trellis.gateway.request_body import Bodies
 from trellis.gateway.step_channel import StepChannels
 from trellis.gateway.triton import CutOff, Triton
 from trellis.gateway.ways import Upstream
+from trellis.ipc.heartbeats import heartbeats
 from trellis.server.gateway_settings import GatewaySettings
 
 CUT_OFF = "the server was stopped before the answer was complete"
@@ -28,6 +29,7 @@ class State:
         self.settings = settings
         self.limits = limits
         self.draining = False  # this server was asked to stop
+        self.server = heartbeats().status  # what the launcher says of the server
         self.triton = Triton(settings.triton_port, limits, loop)
         self.models = Models(
             settings.triton_port,

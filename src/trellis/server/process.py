@@ -25,12 +25,14 @@ from typing import IO
 import psutil
 
 from trellis.errors import TrellisError
+from trellis.ipc.heartbeats import Heartbeats
 from trellis.server import folder as server_folder
 from trellis.server import shared_memory
 from trellis.server.admin_endpoints import new_key, restrictions
 from trellis.server.allocator import preloaded
 from trellis.server.file_limit import raise_file_limit
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings, missing_package
+from trellis.server.hangs import Hangs
 from trellis.server.loading import LOAD_TIMEOUT, Loading
 from trellis.server.numpy2_bridge import STUB
 from trellis.server.ports import free_ports
@@ -39,6 +41,8 @@ from trellis.server.wakeup_sockets import give_room
 
 # The server is on this machine: no proxy of the environment stands between.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+HANG_TIMEOUT = 30.0
+LAST_ERRORS_SECONDS = 1.0  # for the gateway to answer what the server left unanswered
 MODEL_CONTROL = "model-control-mode"  # Triton's option by which models come and go
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
@@ -72,6 +76,7 @@ class ServerSettings:
     gateway_decoding: bool = True  # whether the gateway makes text of ids, or `postprocessing`
     short_way: bool = True  # whether the gateway asks Python engines past Triton
     page: bool = True  # whether the gateway has a page at /
+    hang_timeout: float = HANG_TIMEOUT  # seconds without progress after which it ends; 0: never
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
     expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
     gateway_limits: Mapping[str, float] = field(default_factory=dict)  # changed ones, by name
@@ -129,6 +134,7 @@ class Server:
     def __init__(self, settings: ServerSettings, output: IO[bytes] | None = None) -> None:
         self.settings = settings
         triton = find_triton(settings.tritonserver)
+        self.heartbeats = Heartbeats.make(settings.hang_timeout)
         self.folder = server_folder.make(settings.name)
         self.prefix = f"{self.folder.name}_"
         self._locks = claim_files(self.folder, self.prefix)
@@ -165,9 +171,9 @@ class Server:
         try:
             running = triton.running_in(self.folder / "backends")
             environment = {**running, "TRELLIS_LIFELINE": str(writing)}
-            environment |= preloaded(self.settings.allocator)
+            environment |= preloaded(self.settings.allocator) | self.heartbeats.environment()
             # The stubs search the working folder for modules first.
-            inherited = (writing, *self._locks)
+            inherited = (writing, self.heartbeats.descriptor, *self._locks)
             return self._spawn(command, output, self.folder, environment, inherited)
         finally:
             os.close(writing)
@@ -188,7 +194,9 @@ class Server:
             settings.short_way,
             settings.page,
         )
-        return self._spawn(gateway.command(), output, IMPORTED_FROM, {})
+        table = self.heartbeats
+        environment, inherited = table.environment(), (table.descriptor,)
+        return self._spawn(gateway.command(), output, IMPORTED_FROM, environment, inherited)
 
     def _spawn(
         self,
@@ -264,7 +272,24 @@ class Server:
         return found
 
     def watch(self, stopping: Callable[[], bool]) -> str | None:
-        """Wait until `stopping()`, or until something dies; then say what (None if asked to)."""
+        """Wait until `stopping()`, or until something dies or hangs; then say what.
+
+        None if asked to stop. What hangs has been reported with what is known of it.
+        """
+        with contextlib.closing(self._hangs()) as hangs:
+            return self._watch(stopping, hangs)
+
+    def _hangs(self) -> Hangs:
+        settings = self.settings
+        host = settings.address if self.gateway is None else ""
+        return Hangs(
+            self.heartbeats,
+            (self.process.pid, "tritonserver"),
+            "127.0.0.1" if host in ("", "0.0.0.0") else host,
+            self.triton_port if settings.serves else 0,
+        )
+
+    def _watch(self, stopping: Callable[[], bool], hangs: Hangs) -> str | None:
         loading = Loading(self.process.pid, self.stubs, limit=0)  # nobody else waits for a rank
         models: dict[str, str] = {}  # by what their processes are called
         with _Watched() as watched:
@@ -280,9 +305,16 @@ class Server:
                     watched.forget(died[0])
                 elif died and not stopping():
                     return self._describe(*died)
+                if hang := hangs.look(watched.names(), self._pids(), time.monotonic()):
+                    hangs.report(hang)
+                    return hang.what
                 if not self.settings.serves and (failure := loading.failure()):
                     return failure
         return None
+
+    def _pids(self) -> list[int]:
+        """The processes below tritonserver that were seen last."""
+        return [process.pid for process in self._seen if process.is_running()]
 
     def _unloaded(self, model: str) -> bool:
         """Whether a model's process ended because the model was unloaded, or loaded anew.
@@ -301,6 +333,8 @@ class Server:
         return list(self.stubs().values()).count(model) >= max(int(instances), 1)
 
     def _describe(self, pid: int, name: str) -> str:
+        if hung := self.heartbeats.status.hung:  # seen inside, which ended it
+            return hung
         status = ""
         for process in (self.process, self.gateway):
             if process is not None and pid == process.pid:
@@ -337,13 +371,16 @@ class Server:
         shared_memory.remove(self.prefix)
         while self._locks:
             os.close(self._locks.pop())
+        self.heartbeats.close()
 
     def _end_gateway(self, grace: float) -> None:
+        """Nothing is behind it any more: it tells its clients so, if it can."""
         if self.gateway is None:
             return
-        if grace:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.gateway.wait(1.0)  # nothing is behind it any more
+        if self.gateway.poll() is None and not grace:
+            self.gateway.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.gateway.wait(LAST_ERRORS_SECONDS)
         self.gateway.kill()
         self.gateway.wait()
 
@@ -383,6 +420,13 @@ class _Watched:
             return
         self._pids[descriptor] = (pid, name)
         self._poll.register(descriptor, select.POLLIN)
+
+    def names(self) -> dict[int, str]:
+        """What is watched, by process."""
+        return {
+            **dict(self._pids.values()),
+            **{pid: name for pid, (_, name) in self._unpolled.items()},
+        }
 
     def forget(self, pid: int) -> None:
         """It ended as it should."""

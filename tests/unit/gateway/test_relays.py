@@ -121,6 +121,19 @@ def test_a_server_that_was_asked_to_stop_lives_and_is_not_ready() -> None:
     run(body)
 
 
+def test_a_server_that_hangs_neither_lives_nor_is_ready_and_says_why() -> None:
+    async def body(gateway: InProcess, triton: FakeTriton) -> None:
+        assert gateway.server.state is not None
+        gateway.server.state.server.hung = "the engine process made no progress for 30 s"
+        for path in ("/v2/health/live", "/v2/health/ready", "/health"):
+            status, error = await asked(gateway, get(path))
+            assert (status, "made no progress for 30 s" in error["error"]) == (503, True)
+        gateway.server.state.server.hung = ""
+        assert (await asked(gateway, get("/v2/health/live")))[0] == 404  # the fake's own answer
+
+    run(body)
+
+
 @pytest.mark.parametrize("kind", ["generate", "generate_stream"])
 def test_an_overloaded_engine_is_a_503_that_may_be_tried_again(kind: str) -> None:
     """Triton answers 400, a stream's in an event."""
