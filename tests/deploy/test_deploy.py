@@ -12,7 +12,7 @@ from support.paths import ROOT
 
 DEPLOY = ROOT / "deploy"
 PORTS = {"http": 8000}  # the gateway alone
-STOP_MARGIN = 10  # seconds that the launcher may need beyond --exit_timeout, and more
+STOP_MARGIN = 10  # seconds that the launcher may need beyond --drain_timeout: --exit_timeout and 3
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ def test_a_pod_has_shared_memory_and_time_to_stop(name: str) -> None:
             "command"
         ][1]
     )
-    needed = int(option(container["args"], "--exit_timeout")) + pause + STOP_MARGIN
+    needed = int(option(container["args"], "--drain_timeout")) + pause + STOP_MARGIN
     assert pod["terminationGracePeriodSeconds"] >= needed
 
 
@@ -125,8 +125,8 @@ def test_compose_mounts_the_repository_and_has_shared_memory() -> None:
     service = documents("compose.yaml")[0]["services"]["triton"]
     assert any(volume.endswith(":/triton_model_repo:ro") for volume in service["volumes"])
     assert service["shm_size"] == "2gb"
-    exit_timeout = int(option(service["command"], "--exit_timeout"))
-    assert int(service["stop_grace_period"].rstrip("s")) >= exit_timeout + STOP_MARGIN
+    drain_timeout = int(option(service["command"], "--drain_timeout"))
+    assert int(service["stop_grace_period"].rstrip("s")) >= drain_timeout + STOP_MARGIN
     assert (ROOT / "deploy" / service["build"]["context"]).resolve() == ROOT
     assert service["ports"] == ["127.0.0.1:8000:8000"]
 

@@ -23,7 +23,7 @@ from trellis.repository.manifest import embedding_names, model_names
 from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
-from trellis.server.process import HANG_TIMEOUT, Server, ServerFailed, ServerSettings
+from trellis.server.process import DRAIN_TIMEOUT, HANG_TIMEOUT, Server, ServerFailed, ServerSettings
 from trellis.server.readiness import wait_quietly
 from trellis.server.shown_log import ShownLog
 from trellis.server.signals import stop_signals
@@ -145,8 +145,24 @@ def main(
             help="another limit of the gateway, as docs/gateway.md names it; may be repeated",
         ),
     ] = None,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(
+            "--drain_timeout",
+            "--drain-timeout",
+            min=0,
+            help="seconds that running requests have to end in once asked to stop; new ones get"
+            " 503",
+        ),
+    ] = DRAIN_TIMEOUT,
     exit_timeout: Annotated[
-        int, typer.Option("--exit_timeout", "--exit-timeout", min=0, help="seconds to end in")
+        int,
+        typer.Option(
+            "--exit_timeout",
+            "--exit-timeout",
+            min=0,
+            help="seconds that the models have to end in, after --drain_timeout",
+        ),
     ] = 5,
     hang_timeout: Annotated[
         float,
@@ -176,6 +192,8 @@ def main(
 ) -> None:
     """Launch tritonserver, report when every model is ready, stop it with Ctrl-C or SIGTERM.
 
+    A second of these ends at once what still runs.
+
     Exit status: 0 if it was asked to stop, 1 if the server or a model's process died or hung.
     """
     limits = _limits(gateway_limit or [])
@@ -199,6 +217,7 @@ def main(
         tritonserver=tritonserver,
         log_verbose=3 if log else 0,
         log_file=log_file if log else None,
+        drain_timeout=drain_timeout,
         exit_timeout=exit_timeout,
         hang_timeout=hang_timeout,
         load_timeout=load_timeout,
@@ -259,7 +278,7 @@ def run_workers(settings: ServerSettings, workers: Workers, options: RankOptions
     if workers.engine_type == "llmapi" and needs_mpi(options):
         with stop_signals() as stopped:
             again = [sys.executable, *sys.argv]
-            run_by_mpi(options, again, settings.exit_timeout + 5.0, lambda: bool(stopped))
+            run_by_mpi(options, again, settings.stop_seconds + 5.0, lambda: bool(stopped))
     elif workers.follows:
         with stop_signals() as stopped:
             print(follow(settings, workers, lambda: bool(stopped)), file=sys.stderr)
@@ -295,6 +314,7 @@ def run(settings: ServerSettings, peers: Peers | None = None) -> None:
                 f"{died}; stopped the server, so that no client waits for an answer that"
                 " cannot come"
             )
+        server.drain(lambda: len(stopped) > 1)
 
 
 def _loaded_by_ranks(given: str, model_repo: Path) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 """uvicorn's server with our sockets, our protocol, and an end that cuts nothing off.
 
 Asked to stop, it says 503 to readiness and to new requests at once and still takes connections,
-until what is in flight has ended or `exit_timeout` is over; what is cut gets an error event.
+until what is in flight has ended or `drain_timeout` is over; what is cut gets an error event.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ BACKLOG = 1024
 PREPARE_SECONDS = 0.2  # between looks for a model that is loading
 PREPARE_SECONDS_MOST = 5.0  # where others are there already, and it may never be loaded
 DRAIN_LOOK_SECONDS = 0.02
+ABANDONED_SECONDS = 5.0  # for answers whose clients are gone to be stopped in the engine
 LAST_SECONDS = 1.0  # for what is stopped as the gateway ends
 BEAT_SECONDS = 0.25
 TICKS = 10  # of uvicorn's main loop in a second
@@ -131,7 +132,7 @@ class Server(uvicorn.Server):
             self._preparing.cancel()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await self._wait_for_ends(self._settings.exit_timeout)
+        await self._wait_for_ends(self._settings.drain_timeout)
         self.state.cut_off()
         await self._wait_for_ends(LAST_SECONDS)
         for server in self.servers:
@@ -142,13 +143,14 @@ class Server(uvicorn.Server):
         await self.state.close()
 
     async def _wait_for_ends(self, seconds: float) -> None:
-        """Until no request and no answer is left, but no longer."""
+        """Until no request and no answer is left, but no longer; less for what nobody waits for."""
         assert self.state is not None
         loop = asyncio.get_running_loop()
-        end, ticks = loop.time() + seconds, 0
+        begin, ticks = loop.time(), 0
+        end, abandoned = begin + seconds, begin + min(seconds, ABANDONED_SECONDS)
         while loop.time() < end:
             working = any(one.working for one in self.server_state.connections)
-            if not working and not self.state.abandoned:
+            if not working and (not self.state.abandoned or loop.time() > abandoned):
                 return
             await asyncio.sleep(DRAIN_LOOK_SECONDS)
             ticks += 1

@@ -26,7 +26,7 @@ def follow(settings: ServerSettings, workers: Workers, stopping: Callable[[], bo
         while not peers.why:
             if stopping():
                 peers.say("stopped")
-                _await_first_host(peers, settings.exit_timeout + END_SECONDS)
+                _await_first_host(peers, settings.stop_seconds + END_SECONDS)
                 return "stopped"
             if process.poll() is not None:
                 raise ServerFailed("the workers of this host died (their last lines are above)")

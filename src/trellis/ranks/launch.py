@@ -22,7 +22,7 @@ def run_ranks(
     settings = dataclasses.replace(settings, name=f"g{os.getpid()}-")
     environment = options.environment()
     command = mpirun_command(settings, options, {**os.environ, **environment})
-    grace = settings.exit_timeout + 5.0
+    grace = settings.stop_seconds + 5.0
     with RankGroup([(command, environment)], settings.name, grace) as group:
         status = group.wait(stopping)
     if status:

@@ -20,7 +20,7 @@ class GatewaySettings:
     port: int
     triton_port: int  # on loopback
     triton_pid: int  # its process, which the engine host's socket is named after
-    exit_timeout: float  # seconds that answers in flight have to end in once it is asked to stop
+    drain_timeout: float  # seconds that answers in flight have to end in once it is asked to stop
     model_repo: str = ""  # whose ids it makes text of; "": `postprocessing` does
     expose_inner_models: bool = False  # whether clients may ask models that are no ensembles
     allow_admin_endpoints: bool = False  # shared memory, model control, log settings, traces

@@ -42,6 +42,8 @@ from trellis.server.wakeup_sockets import give_room
 # The server is on this machine: no proxy of the environment stands between.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 HANG_TIMEOUT = 30.0
+DRAIN_TIMEOUT = 15.0  # with what follows less than the 30 s that Kubernetes gives
+DRAIN_LOOK_SECONDS = 0.05
 LAST_ERRORS_SECONDS = 1.0  # for the gateway to answer what the server left unanswered
 MODEL_CONTROL = "model-control-mode"  # Triton's option by which models come and go
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
@@ -68,7 +70,8 @@ class ServerSettings:
     extra: tuple[str, ...] = ()
     serves: bool = True  # whether it listens to clients; ranks above 0 do not
     models: tuple[str, ...] = ()  # load these alone; (): all of the repository
-    exit_timeout: int = 5  # seconds that models have to end in
+    drain_timeout: float = DRAIN_TIMEOUT  # seconds that requests in flight have to end in
+    exit_timeout: int = 5  # seconds that models have to end in, after those
     name: str = ""  # goes into the names of its temporary files
     allow_admin_endpoints: bool = False  # shared memory, model control, log settings, traces
     http_gateway: bool = True  # whether HTTP clients come through trellis.gateway
@@ -86,6 +89,11 @@ class ServerSettings:
         """Where HTTP clients on this machine reach the server."""
         host = "127.0.0.1" if self.address == "0.0.0.0" else self.address
         return f"http://{host}:{self.http_port}"
+
+    @property
+    def stop_seconds(self) -> float:
+        """That an orderly stop may take, but for the moments of the launcher itself."""
+        return self.drain_timeout + self.exit_timeout
 
     @property
     def loads_at_run_time(self) -> bool:
@@ -185,7 +193,7 @@ class Server:
             settings.http_port,
             behind,
             self.process.pid,
-            settings.exit_timeout,
+            settings.drain_timeout,
             str(settings.model_repo.resolve()) if settings.gateway_decoding else "",
             settings.expose_inner_models,
             settings.allow_admin_endpoints,
@@ -341,15 +349,36 @@ class Server:
                 status = f" with status {process.wait()}"
         return f"{name} (pid {pid}) died{status}"
 
+    def drain(self, cut_short: Callable[[], bool] = lambda: False) -> None:
+        """Take no new requests, and wait for those in flight until `drain_timeout` is over.
+
+        Readiness fails first. `cut_short`: looked at all the time; True ends the waiting.
+        """
+        self.heartbeats.status.draining = True  # of gRPC's clients, too
+        if self.gateway is not None and self.gateway.poll() is None:
+            self.gateway.terminate()  # it takes no more requests, and passes the last answers on
+        end = time.monotonic() + self.settings.drain_timeout
+        while self._in_flight() and time.monotonic() < end and not cut_short():
+            time.sleep(DRAIN_LOOK_SECONDS)
+
+    def _in_flight(self) -> bool:
+        """Whether the gateway answers clients, or an engine of Python any."""
+        if self.process.poll() is not None:
+            return False
+        if self.gateway is not None and self.gateway.poll() is None:
+            return True
+        return any(row.work for row in self.heartbeats.rows())
+
     def stop(self, grace: float | None = None) -> None:
         """End the whole tree: politely, then not; remove what it left. Safe to call twice.
 
-        `grace` in seconds; by default what the models have to end in, and 2 more.
+        `grace` in seconds, 0 for at once; by default requests are drained, and then the models
+        have what they have to end in, and 2 seconds more.
         """
+        if grace is None and not self.heartbeats.status.draining:
+            self.drain()
         grace = self.settings.exit_timeout + 2.0 if grace is None else grace
         self._tree()
-        if self.gateway is not None and self.gateway.poll() is None and grace:
-            self.gateway.terminate()  # it takes no more requests, and passes the last answers on
         if self.process.poll() is None and grace:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -131,8 +131,11 @@ class TritonPythonModel:
             response = empty_response(len(arrays["input_ids"]), arrays.get("stream_key"))
             sender.send(response, flags=final_flag())
             return
+        client = client_token(request)
+        if heartbeats().status.draining and not client:  # the gateway's were let in before
+            raise Overloaded("the server is stopping; send the request to another, or later")
         asked = self.reader.read(arrays, self.loop.engine)
-        client, step = client_token(request), flag(arrays, "ensemble_step", False)
+        step = flag(arrays, "ensemble_step", False)
         keyed = "stream_key" in arrays and "stream_key" in request.requested_output_names()
         answer = TritonAnswer(
             sender,
