@@ -81,7 +81,7 @@ def test_probes_ask_where_the_server_answers(name: str) -> None:
     assert ports.items() >= PORTS.items()
     assert not {8001, 8002} & set(ports.values())
     for probe, path in (
-        ("startupProbe", "/v2/health/ready"),
+        ("startupProbe", "/v2/health/startup"),
         ("readinessProbe", "/v2/health/ready"),
         ("livenessProbe", "/v2/health/live"),
     ):

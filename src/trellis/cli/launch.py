@@ -24,7 +24,7 @@ from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
 from trellis.server.process import DRAIN_TIMEOUT, HANG_TIMEOUT, Server, ServerFailed, ServerSettings
-from trellis.server.readiness import wait_quietly
+from trellis.server.restarts import keep_serving
 from trellis.server.shown_log import ShownLog
 from trellis.server.signals import stop_signals
 from trellis.server.triton_options import check_extra
@@ -174,6 +174,14 @@ def main(
             " with an error; 0 for never",
         ),
     ] = HANG_TIMEOUT,
+    restart: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="how often a server that died or hung is started anew behind its gateway, which"
+            " says 503 meanwhile; 0: the launcher ends with status 1",
+        ),
+    ] = 0,
     load_timeout: Annotated[
         float,
         typer.Option(
@@ -235,6 +243,8 @@ def main(
         check_options(options)
         check_extra(settings.extra)
         workers = read_workers(model_repo, options)
+        if restart:
+            _check_restart(workers, options)
         follows = workers is not None and workers.follows
         listening = None if force or follows else Listening.of(settings)
         if check:
@@ -242,13 +252,13 @@ def main(
         elif listening is not None:
             check_ports(listening.places)
         if workers is not None:
-            run_workers(settings, workers, options)
+            run_workers(settings, workers, options, restart)
         elif world_size > 1:
             with stop_signals() as stopped:
                 run_ranks(settings, options, no_mpi, lambda: bool(stopped))
         else:
             os.environ.update(options.environment())
-            run(settings)
+            run(settings, restarts=restart)
     except TrellisError as error:
         _fail(str(error))
     except OSError as error:  # the disk is full, say
@@ -272,7 +282,9 @@ def preflight(
         _fail(f"{len(failing)} of {len(checks)} checks failed; --no-check launches all the same")
 
 
-def run_workers(settings: ServerSettings, workers: Workers, options: RankOptions) -> None:
+def run_workers(
+    settings: ServerSettings, workers: Workers, options: RankOptions, restarts: int
+) -> None:
     """Serve, or on a host above the first follow, with the library's own workers."""
     os.environ.update(workers.environment())
     if workers.engine_type == "llmapi" and needs_mpi(options):
@@ -286,26 +298,36 @@ def run_workers(settings: ServerSettings, workers: Workers, options: RankOptions
         with Peers(workers.topology) as peers:
             run(settings, peers)
     else:
-        run(settings)
+        run(settings, restarts=restarts)
 
 
-def run(settings: ServerSettings, peers: Peers | None = None) -> None:
-    """Start, wait for readiness, watch until asked to stop. Raises ServerFailed if it dies."""
+def _check_restart(workers: Workers | None, options: RankOptions) -> None:
+    """Fail where more than one tritonserver, or more than one host, would have to start anew."""
+    ranks = workers is None and options.world_size > 1
+    if ranks or (workers and (workers.topology.hosts > 1 or needs_mpi(options))):
+        _fail("--restart: for one tritonserver on one host; here a supervisor has to restart all")
+
+
+def run(settings: ServerSettings, peers: Peers | None = None, restarts: int = 0) -> None:
+    """Start, wait for readiness, watch until asked to stop.
+
+    Raises ServerFailed if it dies more often than `restarts` says.
+    """
     console = Console(stderr=True)
     with stop_signals() as stopped, ShownLog() as log, Server(settings, log.output) as server:
 
         def stopping() -> bool:
             return bool(stopped) or bool(peers and peers.why)
 
-        log.url = settings.url if server.gateway is not None else ""
-        seconds = wait_quietly(server, stopping)
-        if seconds is not None:
+        def ready(seconds: float) -> None:
             names = model_names(settings.model_repo) + embedding_names(settings.model_repo)
             urls = (f"{settings.url}/v2/models/{name}" for name in names)
             console.print(f"[green]ready[/] after {seconds:.1f} s: {' '.join(urls)}")
             if settings.page and server.gateway is not None:
                 console.print(f"a page to try it: {settings.url}/")
-        died = server.watch(stopping)
+
+        log.url = settings.url if server.gateway is not None else ""
+        died = keep_serving(server, restarts, stopping, ready)
         if peers and peers.why and not peers.orderly:
             died = died or peers.why
         if died:

@@ -53,6 +53,10 @@ class AbandonedRequests:
     def __len__(self) -> int:
         return len(self._timers)
 
+    def follow(self, server_pid: int) -> None:
+        """Another tritonserver stands where the first did."""
+        self._host.follow(server_pid)
+
     def __contains__(self, exchange: object) -> bool:
         return exchange in self._timers
 
@@ -115,6 +119,9 @@ class _HostNotices:
         self._next: list[AbandonedClient] = []
         self._telling = False
         self._timer: asyncio.TimerHandle | None = None  # one for all
+
+    def follow(self, server_pid: int) -> None:
+        self._host.server_pid = server_pid
 
     def tell(self, client: AbandonedClient) -> None:
         self._next.append(client)

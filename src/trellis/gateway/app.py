@@ -19,8 +19,8 @@ from trellis.gateway.generate import Generate, Infer
 from trellis.gateway.openai.errors import as_openai, is_openai
 from trellis.gateway.openai.routes import openai_routes
 from trellis.gateway.page import Page
-from trellis.gateway.refusals import Refusal, shown, stopping
-from trellis.gateway.relays import Admin, Index, Live, ModelRelay, Ready, Relay
+from trellis.gateway.refusals import Refusal, restarting, shown, stopping
+from trellis.gateway.relays import READY_PATH, Admin, Index, Live, ModelRelay, Ready, Relay, Startup
 from trellis.gateway.sending import send_refusal
 from trellis.gateway.state import State
 from trellis.gateway.triton import ClientGone
@@ -55,8 +55,9 @@ def _open_routes(state: State) -> Iterable[BaseRoute]:
     if state.settings.page:
         yield _get("/", Page())
     yield _get("/v2/health/live", Live(state, "/v2/health/live"))
-    for path in ("/v2/health/ready", "/health"):  # the second is what clients of OpenAI's API ask
-        yield _get(path, Ready(state, "/v2/health/ready"))
+    for path in (READY_PATH, "/health"):  # the second is what clients of OpenAI's API ask
+        yield _get(path, Ready(state, READY_PATH))
+    yield _get("/v2/health/startup", Startup(state, READY_PATH))
     yield _get("/v2", Relay(state, "/v2"))
     yield _get("/v2/models/stats", Relay(state, "/v2/models/stats"))
     yield Route("/v2/repository/index", Index(state), methods=["POST"])
@@ -113,7 +114,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 class Draining:
-    """Turns requests away once the server was asked to stop; its health is still answered."""
+    """Turns requests away while the server stops or starts anew; its health is still answered."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self._app = app
@@ -121,8 +122,11 @@ class Draining:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or raise Refusal."""
-        if self._state.draining and not scope["path"].startswith(HEALTH):
-            raise stopping()
+        if not scope["path"].startswith(HEALTH):
+            if self._state.draining:
+                raise stopping()
+            if self._state.server.restarting:
+                raise restarting()
         await self._app(scope, receive, send)
 
 

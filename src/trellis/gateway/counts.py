@@ -21,7 +21,7 @@ class Counts:
 
     def __init__(self, server_pid: int, loop: asyncio.AbstractEventLoop) -> None:
         """`server_pid`: of the process tritonserver."""
-        self._server_pid = server_pid
+        self.server_pid = server_pid
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._loop = loop
@@ -48,7 +48,7 @@ class Counts:
 
     def _tell(self) -> None:
         for listener, counts in list(self._counts.items()):
-            address = model_address(HTTP_COUNTS, listener, self._server_pid)
+            address = model_address(HTTP_COUNTS, listener, self.server_pid)
             with contextlib.suppress(OSError):  # nobody is there, or it is behind: next time
                 self._socket.sendto(json.dumps(counts).encode(), address)
                 del self._counts[listener]

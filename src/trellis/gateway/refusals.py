@@ -107,6 +107,11 @@ def stopping() -> Refusal:
     return Refusal(503, "the server is stopping; send it to another, or later", close=True)
 
 
+def restarting() -> Refusal:
+    """What is behind failed, and is started anew."""
+    return Refusal(503, "the server failed and is being started anew; try again later", close=True)
+
+
 def hanging(what: str) -> Refusal:
     """A part of the server makes no progress, and the launcher is about to end it."""
     return Refusal(503, f"the server hangs and is being ended: {what}", close=True)

@@ -22,6 +22,7 @@ from trellis.server.admin_endpoints import HEADER
 from trellis.server.gateway_settings import GatewaySettings
 
 INDEX_BYTES = 4096  # of a body that says {"ready": true}
+READY_PATH = "/v2/health/ready"
 INDEX_PATH = "/v2/repository/index"
 
 
@@ -35,29 +36,49 @@ class Relay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Refusal."""
+        await self._answer(scope, send)
+
+    async def _answer(self, scope: Scope, send: Send) -> int:
+        """The status that was answered. Raises Refusal."""
         await self._check(scope)
         path = self._path.format_map(scope.get("path_params", {}))
-        await relay(self._state, send, "GET", path)
+        return await relay(self._state, send, "GET", path)
 
     async def _check(self, scope: Scope) -> None:
         """Raise Refusal for what is not shown."""
 
 
 class Live(Relay):
-    """Liveness: of this event loop, which answers, and of the server behind; nothing may hang."""
+    """Liveness: of this event loop, which answers, and of the server behind; nothing may hang.
+
+    While the launcher starts the server anew there is nothing to be done from outside: it lives.
+    """
+
+    async def _answer(self, scope: Scope, send: Send) -> int:
+        if not self._state.server.restarting:
+            return await super()._answer(scope, send)
+        await send_whole(send, 200, [], b"")
+        return 200
 
     async def _check(self, scope: Scope) -> None:
         if hung := self._state.server.hung:
             raise hanging(hung)
 
 
-class Ready(Live):
+class Ready(Relay):
     """Readiness: of the server, if it was not asked to stop, and its engines can be asked."""
+
+    async def _answer(self, scope: Scope, send: Send) -> int:
+        status = await super()._answer(scope, send)
+        self._state.started |= status == 200 and self._path == READY_PATH
+        return status
 
     async def _check(self, scope: Scope) -> None:
         if self._state.draining:
             raise stopping()
-        await super()._check(scope)
+        if hung := self._state.server.hung:
+            raise hanging(hung)
+        self._state.follow_server()
         for name in await self._state.steps.lost():
             if await self._loaded(name):
                 raise Refusal(503, f"{name}: its step socket is closed; the server has to end")
@@ -69,6 +90,16 @@ class Ready(Live):
         except TritonLost:
             raise unreachable() from None
         return reply.status == 200
+
+
+class Startup(Ready):
+    """Whether the server was ready once, for a probe that gives it time to load its models."""
+
+    async def _answer(self, scope: Scope, send: Send) -> int:
+        if not self._state.started:
+            return await super()._answer(scope, send)
+        await send_whole(send, 200, [], b"")
+        return 200
 
 
 class ModelRelay(Relay):

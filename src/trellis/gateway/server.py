@@ -110,6 +110,8 @@ class Server(uvicorn.Server):
     def _beat(self) -> None:
         """The loop turned: this is one of its callbacks."""
         self._heartbeat.beat()
+        if self.state is not None:
+            self.state.follow_server()
         asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
     def _look(self) -> None:

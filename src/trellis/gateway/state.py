@@ -30,6 +30,8 @@ class State:
         self.limits = limits
         self.draining = False  # this server was asked to stop
         self.server = heartbeats().status  # what the launcher says of the server
+        self.started = False  # whether it was ready once
+        self._server_pid = settings.triton_pid
         self.triton = Triton(settings.triton_port, limits, loop)
         self.models = Models(
             settings.triton_port,
@@ -46,6 +48,17 @@ class State:
         self.parser = ParseProcess(limits)
         # For long prompts: tokenizers of the usual kinds hold no lock of Python's meanwhile.
         self.encoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "encode")
+
+    def follow_server(self) -> None:
+        """Forget what was known of a tritonserver if another stands in its place."""
+        pid = self.server.server_pid
+        if pid in (0, self._server_pid):
+            return
+        self._server_pid = self.steps.server_pid = self.counts.server_pid = pid
+        self.abandoned.follow(pid)
+        self.steps.close()
+        self.triton.close()
+        self.models.forget()
 
     def cut_off(self) -> None:
         """End every answer that is in flight with an error."""

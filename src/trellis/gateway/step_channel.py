@@ -166,7 +166,7 @@ class StepChannels:
 
     def __init__(self, server_pid: int) -> None:
         """`server_pid`: of the process tritonserver."""
-        self._server_pid = server_pid
+        self.server_pid = server_pid
         self._channels: dict[str, StepChannel] = {}
         self._connecting = asyncio.Lock()
 
@@ -203,7 +203,7 @@ class StepChannels:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         made.setblocking(False)
         try:
-            made.connect(step_address(model, self._server_pid))
+            made.connect(step_address(model, self.server_pid))
             if not peer_is_ours(made):
                 raise OSError("another user's process")
             _, channel = await asyncio.get_running_loop().create_connection(StepChannel, sock=made)

@@ -23,7 +23,7 @@ class DisconnectSender:
 
     def __init__(self, server_pid: int) -> None:
         """`server_pid`: of the process tritonserver, in this process's pid namespace."""
-        self._server_pid = server_pid
+        self.server_pid = server_pid
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(SEND_SECONDS)
 
@@ -33,7 +33,7 @@ class DisconnectSender:
         Never raises. Waits up to 0.2 seconds where the listener is behind.
         """
         message = " ".join((PURPOSE, *tokens)).encode()
-        address = model_address(PURPOSE, model, self._server_pid)
+        address = model_address(PURPOSE, model, self.server_pid)
         try:
             self._socket.sendto(message[:MAX_DATAGRAM_BYTES], address)
         except OSError:  # an engine without a host of ours, or a server that starts or ends

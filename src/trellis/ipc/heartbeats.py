@@ -143,7 +143,7 @@ class ServerStatus(_Row):
 
     @property
     def server_pid(self) -> int:
-        """The process tritonserver; 0 while it is being started anew."""
+        """The process tritonserver, which another follows where it is started anew; 0: not said."""
         return int(self._numbers[_PID])
 
     @server_pid.setter
@@ -158,6 +158,15 @@ class ServerStatus(_Row):
     @draining.setter
     def draining(self, value: bool) -> None:
         self._numbers[_WORK] = float(value)
+
+    @property
+    def restarting(self) -> bool:
+        """Whether the server ended by itself and is started anew, until it is ready."""
+        return bool(self._numbers[_BEGAN])
+
+    @restarting.setter
+    def restarting(self, value: bool) -> None:
+        self._numbers[_BEGAN] = float(value)
 
     @property
     def hung(self) -> str:
@@ -220,9 +229,9 @@ class Heartbeats:
         return Heartbeat(self._memory, number) if number else Heartbeat(mmap.mmap(-1, ROW_BYTES), 0)
 
     def rows(self) -> list[Heartbeat]:
-        """Those of processes."""
+        """Those of processes that live."""
         rows = (Heartbeat(self._memory, number) for number in range(1, ROWS))
-        return [row for row in rows if row.pid]
+        return [row for row in rows if row.pid and Path(f"/proc/{row.pid}").exists()]
 
     def close(self) -> None:
         """Let go of the descriptor; who inherited it goes on. Safe to call twice."""

@@ -143,18 +143,17 @@ class Server:
         self.settings = settings
         triton = find_triton(settings.tritonserver)
         self.heartbeats = Heartbeats.make(settings.hang_timeout)
-        self.folder = server_folder.make(settings.name)
-        self.prefix = f"{self.folder.name}_"
-        self._locks = claim_files(self.folder, self.prefix)
-        self._seen: set[psutil.Process] = set()
+        self._output = output
+        self._make_files()
+        self._hung = 0  # the process that hangs
         self._admin_key = new_key()
         self.gateway: subprocess.Popen[bytes] | None = None
         behind = free_ports(1)[0] if has_gateway(settings) else 0
         self.triton_port = behind or settings.http_port  # where Triton itself listens for HTTP
         try:
-            self.process = self._start(triton, output, behind)
+            self.process = self._start(triton, behind)
             if behind:
-                self.gateway = self._start_gateway(output, behind)
+                self.gateway = self._start_gateway(behind)
         except BaseException:
             self.stop(grace=0) if hasattr(self, "process") else self._remove_files()
             raise
@@ -165,9 +164,33 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _start(
-        self, triton: Triton, output: IO[bytes] | None, behind: int
-    ) -> "subprocess.Popen[bytes]":
+    def _make_files(self) -> None:
+        self.folder = server_folder.make(self.settings.name)
+        self.prefix = f"{self.folder.name}_"
+        self._locks = claim_files(self.folder, self.prefix)
+        self._seen: set[psutil.Process] = set()  # processes of the tree
+
+    def put_down(self) -> None:
+        """End tritonserver at once, and the gateway if it failed; else that says 503 from here on.
+
+        After this `start_again`, or `stop`.
+        """
+        self.heartbeats.status.restarting = True
+        self._end_tree(0)
+        if self.gateway is not None and self._hung == self.gateway.pid:
+            self.gateway.kill()
+        self._remove_files()
+
+    def start_again(self) -> None:
+        """Start what was put down, on the same ports. Raises OSError."""
+        behind = self.triton_port if self.gateway is not None else 0
+        self._make_files()
+        self.heartbeats.status.hung, self._hung = "", 0
+        self.process = self._start(find_triton(self.settings.tritonserver), behind)
+        if self.gateway is not None and self.gateway.poll() is not None:
+            self.gateway = self._start_gateway(behind)
+
+    def _start(self, triton: Triton, behind: int) -> "subprocess.Popen[bytes]":
         backends = triton.lay_out_backends(self.folder / "backends")
         models = server_folder.plain_path(self.folder, self.settings.model_repo)
         arguments = self.settings.arguments(self.prefix, behind, models)
@@ -182,11 +205,13 @@ class Server:
             environment |= preloaded(self.settings.allocator) | self.heartbeats.environment()
             # The stubs search the working folder for modules first.
             inherited = (writing, self.heartbeats.descriptor, *self._locks)
-            return self._spawn(command, output, self.folder, environment, inherited)
+            started = self._spawn(command, self.folder, environment, inherited)
+            self.heartbeats.status.server_pid = started.pid
+            return started
         finally:
             os.close(writing)
 
-    def _start_gateway(self, output: IO[bytes] | None, behind: int) -> "subprocess.Popen[bytes]":
+    def _start_gateway(self, behind: int) -> "subprocess.Popen[bytes]":
         settings = self.settings
         gateway = GatewaySettings(
             settings.address,
@@ -204,16 +229,16 @@ class Server:
         )
         table = self.heartbeats
         environment, inherited = table.environment(), (table.descriptor,)
-        return self._spawn(gateway.command(), output, IMPORTED_FROM, environment, inherited)
+        return self._spawn(gateway.command(), IMPORTED_FROM, environment, inherited)
 
     def _spawn(
         self,
         command: list[str],
-        output: IO[bytes] | None,
         folder: Path,
         environment: Mapping[str, str],
         inherited: tuple[int, ...] = (),
     ) -> "subprocess.Popen[bytes]":
+        output = self._output
         return subprocess.Popen(
             command,
             env={**os.environ, **environment},
@@ -241,6 +266,7 @@ class Server:
             on_wait(time.monotonic() - begin)
         if self.settings.serves:
             give_room(self.process.pid)
+        self.heartbeats.status.restarting = False
         return time.monotonic() - begin
 
     def _check_loading(self, loading: Loading) -> None:
@@ -315,6 +341,7 @@ class Server:
                     return self._describe(*died)
                 if hang := hangs.look(watched.names(), self._pids(), time.monotonic()):
                     hangs.report(hang)
+                    self._hung = hang.pid
                     return hang.what
                 if not self.settings.serves and (failure := loading.failure()):
                     return failure
@@ -378,6 +405,14 @@ class Server:
         if grace is None and not self.heartbeats.status.draining:
             self.drain()
         grace = self.settings.exit_timeout + 2.0 if grace is None else grace
+        tree = self._end_tree(grace)
+        self._end_gateway(grace)
+        psutil.wait_procs(tree, timeout=2.0)
+        self._remove_files()
+        self.heartbeats.close()
+
+    def _end_tree(self, grace: float) -> list[psutil.Process]:
+        """End tritonserver and what it started, which may take a moment to be gone."""
         self._tree()
         if self.process.poll() is None and grace:
             self.process.terminate()
@@ -391,16 +426,13 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self._end_gateway(grace)
-        psutil.wait_procs(tree, timeout=2.0)
-        self._remove_files()
+        return tree
 
     def _remove_files(self) -> None:
         server_folder.remove(self.folder)
         shared_memory.remove(self.prefix)
         while self._locks:
             os.close(self._locks.pop())
-        self.heartbeats.close()
 
     def _end_gateway(self, grace: float) -> None:
         """Nothing is behind it any more: it tells its clients so, if it can."""

@@ -3,13 +3,15 @@
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import pytest
 
 from support.fake_triton_http import FakeTriton
-from support.gateway_in_process import Client, InProcess, run
+from support.gateway_in_process import Client, InProcess, eventually, run
 from support.gateway_wire import ENSEMBLE, get, post
+from trellis.gateway.server import BEAT_SECONDS
 
 LOAD = "/v2/repository/models/ensemble/load"
 
@@ -130,6 +132,55 @@ def test_a_server_that_hangs_neither_lives_nor_is_ready_and_says_why() -> None:
             assert (status, "made no progress for 30 s" in error["error"]) == (503, True)
         gateway.server.state.server.hung = ""
         assert (await asked(gateway, get("/v2/health/live")))[0] == 404  # the fake's own answer
+
+    run(body)
+
+
+def test_a_server_that_is_started_anew_lives_and_takes_nothing() -> None:
+    async def body(gateway: InProcess, triton: FakeTriton) -> None:
+        assert gateway.server.state is not None
+        triton.ready = True
+        status = gateway.server.state.server
+        assert (await asked(gateway, get("/v2/health/ready")))[0] == 200
+        status.restarting = True
+        triton.ready = False
+        for path, expected in (("live", 200), ("startup", 200), ("ready", 404)):
+            assert (await asked(gateway, get(f"/v2/health/{path}")))[0] == expected
+        for request in (get(f"{ENSEMBLE}/config"), post({"text_input": "a"}), get("/v1/models")):
+            code, error = await asked(gateway, request)
+            assert (code, "started anew" in str(error)) == (503, True)
+        status.restarting = False
+        assert (await asked(gateway, get(f"{ENSEMBLE}/config")))[0] == 200
+
+    run(body)
+
+
+def test_the_start_up_probe_waits_for_the_first_readiness_and_stays() -> None:
+    async def body(gateway: InProcess, triton: FakeTriton) -> None:
+        assert (await asked(gateway, get("/v2/health/startup")))[0] == 404  # not ready: its answer
+        triton.ready = True
+        assert (await asked(gateway, get("/v2/health/startup")))[0] == 200
+        triton.ready = False
+        assert (await asked(gateway, get("/v2/health/startup")))[0] == 200
+        assert (await asked(gateway, get("/v2/health/ready")))[0] == 404
+
+    run(body)
+
+
+def test_of_a_server_in_the_place_of_another_nothing_is_known() -> None:
+    async def body(gateway: InProcess, triton: FakeTriton) -> None:
+        state = gateway.server.state
+        assert state is not None
+        assert (await asked(gateway, get(f"{ENSEMBLE}/config")))[0] == 200
+        assert state.models.known(ENSEMBLE)
+        state.server.server_pid = os.getpid()  # the same: nothing is forgotten
+        await asyncio.sleep(2 * BEAT_SECONDS)
+        assert state.models.known(ENSEMBLE)
+        state.server.server_pid = 12345
+        await eventually(lambda: state.steps.server_pid == 12345)
+        assert not state.models.known(ENSEMBLE)
+        assert (state.counts.server_pid, state.abandoned._host._host.server_pid) == (12345, 12345)
+        state.server.server_pid = 0
 
     run(body)
 

@@ -198,6 +198,7 @@ class EngineProcess:
             self._watcher.join(CLOSE_SECONDS)
             self._process.kill()
             self._watcher.join()
+        self.heartbeat.release()
         for each in (self._bell, self._ear, self._pipe):
             each.close()
 
