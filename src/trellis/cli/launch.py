@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from trellis.cli.options import GrpcPort, HttpPort, MetricsPort
+from trellis.contract.metrics import NAMES
 from trellis.errors import TrellisError
 from trellis.preflight import Listening, run_checks
 from trellis.ranks.follow import follow
@@ -117,6 +118,14 @@ def main(
         bool,
         typer.Option("--page/--no-page", help="whether / is a page to try the server in a browser"),
     ] = True,
+    metrics_names: Annotated[
+        str,
+        typer.Option(
+            "--metrics_names",
+            "--metrics-names",
+            help="whose names the metrics page has, too: vllm, nvidia, otel, several with commas",
+        ),
+    ] = "",
     allocator: Annotated[
         Allocator, typer.Option(help="malloc of the server's processes, if it is installed")
     ] = Allocator.glibc,
@@ -234,6 +243,7 @@ def main(
         gateway_decoding=gateway_decoding,
         short_way=short_way,
         page=page,
+        metrics_names=_metrics_names(metrics_names),
         allocator=allocator.value,
         allow_admin_endpoints=allow_admin_endpoints,
         expose_inner_models=expose_inner_models,
@@ -356,6 +366,15 @@ def _limits(changed: list[str]) -> dict[str, float]:
             _fail(f"--gateway_limit {one[:64]}: not NAME=VALUE with a number; see docs/gateway.md")
         limits[name.strip()] = int(number) if number.is_integer() else number
     return limits
+
+
+def _metrics_names(given: str) -> tuple[str, ...]:
+    """Whose names of metrics are wanted beside our own."""
+    names = tuple(name.strip() for name in given.split(",") if name.strip())
+    for name in names:
+        if name not in NAMES:
+            _fail(f"--metrics_names {name[:64]}: not known; there are {', '.join(NAMES)}")
+    return names
 
 
 def _fail(message: str) -> NoReturn:

@@ -7,6 +7,7 @@ two kinds: responses of Triton's (triton_answers.py), and events for the gateway
 """
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -36,6 +37,9 @@ class Answer:
 
     client = ""  # the token of the connection that it goes to, if it is known by one
     ensemble_step = False  # whether its chunks go to `postprocessing`
+    submitted = 0.0  # of time.monotonic
+    queued = 0.0  # seconds from then until the engine took it
+    first_at = 0.0  # when the first token of an answer came that leaves whole
 
     def __init__(
         self,
@@ -59,6 +63,8 @@ class Answer:
 
     def feed(self, row: int, progress: Progress) -> bool:
         """Take a step's tokens. True if the engine need not go on with this row."""
+        if not (self.streaming or self.first_at):
+            self.first_at = time.monotonic()
         with self._lock:
             state = self.rows[row]
             sequence = state.sequences[progress.sequence]

@@ -5,17 +5,21 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from trellis.contract import metrics as named
+from trellis.contract.metrics import Metric
 from trellis.contract.model_names import ENSEMBLE
 from trellis.engine_host.answers import INTERNAL, INVALID, UNAVAILABLE, Answer, Outlet
 from trellis.engine_host.engines.engine import (
     MAX_FAILED_STEPS,
     Engine,
     Failure,
+    Figures,
     Progress,
     Sampling,
 )
@@ -71,6 +75,7 @@ class Scheduler:
         self._wake: Callable[[], None] = lambda: None  # the engine's, if it has one
         self._failed_steps = 0
         self._outlets: set[Outlet] = set()  # that have something to send
+        self.steps = 0  # that made something
         self.cancelled = 0  # answers that ended because their client wished or left
         self._loaded: queue.SimpleQueue[Engine | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(load,), name="step-loop")
@@ -86,6 +91,7 @@ class Scheduler:
 
         Raises Overloaded if too many wait already.
         """
+        rows[0].answer.submitted = time.monotonic()
         self._line.put(rows, len(self._running))
         self._tell(WAKE)
 
@@ -123,6 +129,22 @@ class Scheduler:
     def running(self) -> bool:
         """Whether the engine has anything to do."""
         return bool(self._running)
+
+    def figures(self) -> dict[Metric, float | None]:
+        """What the metrics page shows of it and its engine; None: not known. Any thread."""
+        ask = getattr(self.engine, "figures", Figures)
+        said: Figures = ask()
+        return {
+            named.RUNNING: len(self._running),
+            named.WAITING: len(self._line),
+            named.STEPS: self.steps,
+            named.KV_USAGE: said.kv_cache_usage,
+            named.PREFIX_QUERIES: said.prefix_queries,
+            named.PREFIX_HITS: said.prefix_hits,
+            named.PREEMPTIONS: said.preemptions,
+            named.COMPILED: said.constraints,
+            named.COMPILE_TIME: said.constraint_seconds,
+        }
 
     def close(self) -> None:
         """Stop stepping; whatever still runs ends with an error."""
@@ -206,6 +228,7 @@ class Scheduler:
         try:
             engine.add(item.key, item.ids, item.sampling)
             self._running[item.key] = item
+            item.answer.queued = time.monotonic() - item.answer.submitted
         except Exception as error:
             log.error("the engine refused a request: %s", one_line(error))
             self._fail(engine, item.answer, f"the engine refused the request: {error}")
@@ -213,12 +236,15 @@ class Scheduler:
     def _step(self, engine: Engine) -> None:
         """One step; an engine that fails time after time ends the loop with its last error."""
         try:
+            made = False
             for event in engine.step():
                 self.events += 1
+                made = True
                 self._failed_steps = 0  # not after a step that made nothing: failures may alternate
                 item = self._running.get(event.key)
                 if item is not None:
                     self._hand_out(engine, item, event)
+            self.steps += made
         except Exception as error:
             log.exception("an engine step failed")
             for item in list(self._running.values()):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers as events of the step socket: for the gateway, one sequence of one prompt each."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from trellis.engine_host.engines.engine import Extras
 from trellis.engine_host.request_reader import Asked
 from trellis.engine_host.sequences import Row, Sequence
 from trellis.errors import RequestError
+from trellis.ipc.frames import SUMMARY
 
 
 class StepAnswer(Answer):
@@ -41,6 +43,8 @@ class StepAnswer(Answer):
             return None
         ids, sequence.ids = sequence.ids, []
         outputs: dict[str, Any] = {}
+        if sequence.done:
+            outputs[SUMMARY] = self._summary(sequence)
         if row.sampling.log_probs:
             outputs["cum_log_probs"] = np.float32(sequence.cum_log_prob).item()
             outputs["output_log_probs"] = np.array(sequence.log_probs, np.float32).tolist()
@@ -57,6 +61,12 @@ class StepAnswer(Answer):
         if not (outputs or sequence.done):
             return [self.number, ids]
         return [self.number, ids, sequence.done, sequence.cut, outputs]
+
+    def _summary(self, sequence: Sequence) -> list[Any]:
+        """How it went, for the gateway's figures: see ipc/frames.py."""
+        cached = sequence.extras and sequence.extras.cached_tokens
+        lasted = time.monotonic() - self.first_at if self.first_at else 0.0
+        return [sequence.finish, cached, round(self.queued, 6), round(lasted, 6)]
 
     def _extras(self, row: Row, sequence: Sequence) -> dict[str, Any]:
         """What few ask for, told once; the cached tokens with the last event alone."""

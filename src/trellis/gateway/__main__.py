@@ -15,12 +15,16 @@ def main() -> int:
     """Run the gateway; the exit status."""
     show_stacks_on_signal()
     settings = GatewaySettings(**json.loads(sys.argv[1]))
+    place = (settings.address, settings.port)
     try:
-        sockets = listening_sockets(settings.address, settings.port)
+        sockets = listening_sockets(*place)
+        if settings.metrics_port:
+            place = (settings.metrics_address, settings.metrics_port)
+            sockets += listening_sockets(*place)
         for listener in sockets:
             listener.listen(BACKLOG)
     except OSError as error:
-        print(f"HTTP gateway: {settings.address}:{settings.port}: {error}", file=sys.stderr)
+        print(f"HTTP gateway: {':'.join(map(str, place))}: {error}", file=sys.stderr)
         return 1
     gc.freeze()  # what is imported stays
     try:

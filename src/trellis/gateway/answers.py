@@ -2,6 +2,7 @@
 """An answer of Triton's on its way to a client: one JSON object, or one in each event."""
 
 from trellis.gateway.ids import RequestId
+from trellis.gateway.metrics.meter import Meter
 from trellis.gateway.refusals import EVENTS, JSON, one_line
 
 EVENT, EVENT_END = b"data: ", b"\n\n"
@@ -21,10 +22,12 @@ class Answer:
 
     def __init__(self, request_id: RequestId) -> None:
         self.request_id = request_id
+        self.meter = Meter()  # of its chunks, where nobody else counts them
         self.status = 0
         self.streams = False
         self.failed = False  # it ends with an error of the gateway's own
         self.refused = False  # it is or ends with an error of the model's
+        self.cut = False  # it ends with an error since the server's did not end
         self.success_of: tuple[str, ...] = ()  # the models that it was answered past, once it is
         self._rest = b""  # of a stream: an event that is not complete
         self._parts: list[bytes] = []  # of a whole answer
@@ -58,6 +61,7 @@ class Answer:
         if self.streams:
             rest, self._rest = self._rest, b""
             return b"" if self.failed else one_line(self.request_id.restored(rest))
+        self._count()
         body = self._object(b"".join(self._parts))
         self._parts.clear()
         if self.failed:
@@ -80,8 +84,13 @@ class Answer:
         if self.failed:  # by one before it: that was the last
             return b""
         if event.startswith(EVENT):
+            self._count()
             event = EVENT + self._object(event[len(EVENT) :])
         return event + EVENT_END
+
+    def _count(self) -> None:
+        """Note a chunk, before it is read; of tokens nothing is known."""
+        self.meter.chunk(0)
 
     def _object(self, data: bytes) -> bytes:
         """A JSON object of Triton's as the client gets it."""

@@ -16,6 +16,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trellis.gateway.generate import Generate, Infer
+from trellis.gateway.metrics.observed import Observed
+from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.errors import as_openai, is_openai
 from trellis.gateway.openai.routes import openai_routes
 from trellis.gateway.page import Page
@@ -41,6 +43,7 @@ def make_app(state: State) -> Starlette:
             *_admin_routes(state),
         ],
         middleware=[
+            Middleware(Observed, registry=state.registry),
             Middleware(Errors),
             Middleware(Draining, state=state),
             # API keys come here: before anything of a request is read, after the server's state.
@@ -107,6 +110,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
         )
     if is_openai(request.scope["path"]):
         refusal = as_openai(refusal)
+    record_of(request.scope).reject(refusal)
     body = refusal.body()
     response = Response(body, refusal.status)
     response.raw_headers = refusal.headers(len(body))
@@ -143,7 +147,7 @@ class Errors:
         except Refusal as refusal:
             await _send(scope, send, refusal)
         except ClientGone:
-            pass
+            record_of(scope).left = True
         except Exception as error:
             log.error("%s: %s: %s", shown(scope["path"]), type(error).__name__, error)
             failed = Refusal(500, "the gateway failed; its log says why", True)
@@ -152,4 +156,6 @@ class Errors:
 
 async def _send(scope: Scope, send: Send, refusal: Refusal) -> None:
     """Send why a request is not answered, in the form of its API."""
-    await send_refusal(send, as_openai(refusal) if is_openai(scope["path"]) else refusal)
+    refusal = as_openai(refusal) if is_openai(scope["path"]) else refusal
+    record_of(scope).reject(refusal)
+    await send_refusal(send, refusal)

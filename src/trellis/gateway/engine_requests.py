@@ -32,6 +32,7 @@ class Written(NamedTuple):
 
     body: bytes  # JSON of its tensors
     counted: "CountedPrompt | None" = None  # with the C++ backend: what its answer is counted by
+    tokens: int = 0  # of the prompt
 
 
 class EngineRequests:
@@ -64,7 +65,7 @@ class EngineRequests:
         # What the engine calls a weight for each id, if it takes any.
         self.bias_input = next((name for name, made in self._made.items() if made == BIAS), "")
 
-    def body(self, values: Mapping[str, Any], inner_id: str, size: int) -> bytes | None:
+    def body(self, values: Mapping[str, Any], inner_id: str, size: int) -> Written | None:
         """The engine's body for the checked `values` of one prompt; None if it is not for here.
 
         `size`: of the client's body, in bytes. Raises what `preprocessing` answers: RequestError.
@@ -74,7 +75,9 @@ class EngineRequests:
             return None
         prompts = self.preprocessor.read(self._arrays(values), lambda: inner_id)
         rows = self.preprocessor.encode(prompts.texts)
-        return self._written(prompts, rows, values, inner_id, {})
+        body = self._written(prompts, rows, values, inner_id, {})
+        (row,) = rows
+        return Written(body, tokens=0 if isinstance(row, Exception) else len(row))
 
     def encode(self, text: str, bare: bool) -> list[int]:
         """The ids of a prompt. Raises RequestError.
@@ -100,8 +103,9 @@ class EngineRequests:
         prompts: Any = preprocessor.read(self._arrays(values), lambda: inner_id, of_ids=True)
         body = self._written(prompts, [ids], values, inner_id, more)
         if preprocessor.engine_inputs is None:
-            return Written(body)
-        return Written(body, *preprocessor.counted(prompts, [ids]))
+            return Written(body, tokens=len(ids))
+        (counted,) = preprocessor.counted(prompts, [ids])
+        return Written(body, counted, len(ids))
 
     def _arrays(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The inputs of `preprocessing`, [1, n] each."""

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from trellis.contract.client_inputs import LORA_NAME
 from trellis.gateway.abandoned_requests import AbandonedClient
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.body import stop_body
 from trellis.gateway.ids import RequestId, check_stop_key, new_id
 from trellis.gateway.infer import InferRequest, infer_answer
+from trellis.gateway.metrics.meter import Meter
+from trellis.gateway.metrics.record import Record, record_of
 from trellis.gateway.models import Model, check_inner, model_path
 from trellis.gateway.outputs import Output
 from trellis.gateway.prepared import Prepared
@@ -59,6 +62,7 @@ class Target:
     body: bytes
     answer: Answer
     channel: StepChannel | None = None  # that is asked instead
+    prompt_tokens: int = 0  # 0: not known
 
 
 @dataclass
@@ -96,9 +100,11 @@ class Generate:
 
     async def _answered(self, scope: Scope, client: Client, room: Room) -> None:
         check_content_type(scope["headers"], binary=self.by_infer)
-        owner = owner_of(scope)
+        owner, record = owner_of(scope), record_of(scope)
+        record.endpoint = "/infer" if self.by_infer else f"/{self._verb}"
         path = model_path(**scope["path_params"])
         model = await self._state.models.find(path)
+        record.model = model.name
         if not self._state.settings.expose_inner_models:
             check_inner(model)
         limit = self._state.limits.body_limit(model.context)
@@ -108,7 +114,15 @@ class Generate:
             await self._stop(path, model, owner, asked, finish, client.send)
             return
         with self._state.in_flight.noted(owner, asked.request_id):
-            await self._answer(path, model, asked, finish, client)
+            record.adapter = self._adapter(model, asked)
+            await self._answer(path, model, asked, finish, client, record)
+
+    def _adapter(self, model: Model, asked: Prepared) -> str:
+        """The LoRA adapter that is asked for, if the model has it."""
+        value = asked.values.get(LORA_NAME)
+        made = self._state.models.made().get(model.name)
+        name = value[0] if isinstance(value, list) and value else value
+        return name if made is not None and name in made.lora_adapters else ""
 
     async def _read(self, model: Model, headers: Headers, body: bytes) -> tuple[Prepared, Finish]:
         """What is asked, and what makes the client's answer of Triton's. Raises Refusal.
@@ -150,10 +164,19 @@ class Generate:
         await send_whole(send, whole.status, whole.headers, whole.body)
 
     async def _answer(
-        self, path: str, model: Model, asked: Prepared, finish: Finish, client: Client
+        self,
+        path: str,
+        model: Model,
+        asked: Prepared,
+        finish: Finish,
+        client: Client,
+        record: Record,
     ) -> None:
-        target = await self._route(path, model, asked)
-        way, answer = self._way(target, path, model, asked), target.answer
+        with record.timed("encode"):
+            target = await self._route(path, model, asked)
+        answer, meter = target.answer, self._state.registry.meter(record)
+        answer.meter, record.prompt_tokens = meter, target.prompt_tokens
+        way = self._way(target, path, model, asked, meter)
         upstream = await _open(way)
         self._state.upstreams.add(upstream)
         watch = asyncio.create_task(_watch(client.receive, upstream))
@@ -162,14 +185,15 @@ class Generate:
             complete = await self._pass_on(upstream, answer, finish, client, watch)
         finally:
             watch.cancel()
+            record.failed = answer.failed or answer.refused or answer.cut
             self._state.upstreams.discard(upstream)
             way.close(upstream, complete)
         for name in answer.success_of:
             self._state.counts.add(model.counted_by, name)
 
-    def _way(self, target: Target, path: str, model: Model, asked: Prepared) -> Way:
+    def _way(self, target: Target, path: str, model: Model, asked: Prepared, meter: Meter) -> Way:
         if target.channel is not None:
-            return StepWay(target.channel, target.body, self._type)
+            return StepWay(target.channel, target.body, self._type, meter)
         stop_path = f"{path}/generate" if model.stops_by_id else ""
         asked_path, inner_id = f"{target.path}/{self._verb}", asked.request_id.inner
         triton, abandoned = self._state.triton, self._state.abandoned
@@ -186,18 +210,18 @@ class Generate:
             return Target(path, asked.body, Answer(asked.request_id))
         if route.is_long(asked):
             loop, encoders = asyncio.get_running_loop(), self._state.encoders
-            body = await loop.run_in_executor(encoders, route.body, asked, self._type)
+            made = await loop.run_in_executor(encoders, route.body, asked, self._type)
         else:
-            body = route.body(asked, self._type)
-        if isinstance(body, Refusal):
-            raise body
+            made = route.body(asked, self._type)
+        if isinstance(made, Refusal):
+            raise made
+        body, tokens = (None, 0) if made is None else (made.body, made.tokens)
         try:
             if body is not None and route.engine is not None and route.has_steps:
                 channel = await self._state.steps.find(route.engine.model)
                 if channel is not None:
-                    return Target(
-                        "", body, _step_text(route.engine, channel, route, asked), channel
-                    )
+                    text = _step_text(route.engine, channel, route, asked)
+                    return Target("", body, text, channel, tokens)
             source = route.ensemble if body is None or route.engine is None else route.engine
             if source is None:
                 return Target(path, asked.body, Answer(asked.request_id))
@@ -206,7 +230,8 @@ class Generate:
         except Exception as error:  # of a tokenizer_type: this request's alone
             log.error("no text can be made of tokens: %s", error)
             raise Refusal(500, failure(error)) from None
-        return Target(f"/v2/models/{source.model}", body or asked.body, answer)
+        path = f"/v2/models/{source.model}"
+        return Target(path, body or asked.body, answer, prompt_tokens=tokens)
 
     async def _pass_on(
         self,
@@ -242,6 +267,7 @@ class Generate:
                 stopped = isinstance(error, CutOff)
                 refusal = Refusal(503, str(error), close=True) if stopped else cut_off()
                 raise refusal from error
+            answer.cut = True
             event = EVENT + json.dumps({"error": str(error)}).encode() + EVENT_END
             watch.cancel()
             await send({"type": "http.response.body", "body": event, "more_body": False})

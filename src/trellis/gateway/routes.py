@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trellis.contract.wiring_names import IDS_SUFFIX
-from trellis.gateway.engine_requests import EngineRequests
+from trellis.gateway.engine_requests import EngineRequests, Written
 from trellis.gateway.fields import Field
 from trellis.gateway.limits import LONG_BODY, MAX_ENGINE_BODY
 from trellis.gateway.plugins import NO_FORMATS, Formats, Plugins
@@ -73,7 +73,7 @@ class Route:
         """Whether to make its body takes so long that others should not wait for it."""
         return self.requests is not None and LONG_BODY < asked.size <= MAX_ENGINE_BODY
 
-    def body(self, asked: Prepared, answer_type: bytes) -> bytes | Refusal | None:
+    def body(self, asked: Prepared, answer_type: bytes) -> Written | Refusal | None:
         """What the engine is sent; None if the ensemble has to be asked. Any thread's.
 
         `answer_type`: the content type that the request is answered with.

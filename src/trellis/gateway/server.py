@@ -19,6 +19,7 @@ from trellis.contract.wiring_names import IDS_SUFFIX
 from trellis.gateway.app import make_app
 from trellis.gateway.limits import Limits, connections_for
 from trellis.gateway.log_rate import limit_lines
+from trellis.gateway.metrics.page import MetricsPage
 from trellis.gateway.models import model_path
 from trellis.gateway.protocol import GatewayProtocol
 from trellis.gateway.refusals import Refusal
@@ -66,17 +67,21 @@ class Server(uvicorn.Server):
         self.server_state = GatewayServerState(limits, connections_for(limits))
         self.state: State | None = None
         self._asgi: Any = None
+        self._metrics: Any = None  # what the metrics port has
         self._preparing: asyncio.Task[None] | None = None
         self._heartbeat = heartbeats().claim("the HTTP gateway", loops=True)
         limit_lines(("trellis.gateway", "uvicorn.error"), limits.log_lines, limits.log_burst)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._asgi(scope, receive, send)
+        _, port = scope.get("server") or ("", 0)
+        app = self._metrics if port == self._settings.metrics_port and port else self._asgi
+        await app(scope, receive, send)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Make what needs the running loop, then listen."""
         self.state = State(self._settings, self._limits)
         self._asgi = make_app(self.state)
+        self._metrics = MetricsPage(self.state.figures)
         self._preparing = asyncio.create_task(self._prepare(self.state))
         self._beat()
         await super().startup(sockets)
@@ -120,6 +125,7 @@ class Server(uvicorn.Server):
             connection.look(now)
         if self.state is not None:
             self.state.triton.sweep()
+            self.state.triton_metrics.sweep()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal asks for the end: say so to whoever asks from now on."""

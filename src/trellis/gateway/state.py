@@ -9,6 +9,8 @@ from trellis.gateway.abandoned_requests import AbandonedRequests
 from trellis.gateway.counts import Counts
 from trellis.gateway.ids import RequestsInFlight
 from trellis.gateway.limits import Limits
+from trellis.gateway.metrics.page import Figures
+from trellis.gateway.metrics.registry import Registry
 from trellis.gateway.models import Models
 from trellis.gateway.parse_process import ParseProcess
 from trellis.gateway.request_body import Bodies
@@ -33,13 +35,16 @@ class State:
         self.started = False  # whether it was ready once
         self._server_pid = settings.triton_pid
         self.triton = Triton(settings.triton_port, limits, loop)
+        self.triton_metrics = Triton(settings.triton_metrics_port, limits, loop)
         self.models = Models(
             settings.triton_port,
             settings.model_repo,
             settings.short_way,
             int(limits.prompt_cache_bytes),
         )
-        self.steps = StepChannels(settings.triton_pid)
+        self.registry = Registry(settings.metrics_names)
+        self.figures = Figures(self.registry, self.triton_metrics, settings.metrics_names)
+        self.steps = StepChannels(settings.triton_pid, self.registry.detokenized)
         self.in_flight = RequestsInFlight()
         self.bodies = Bodies(limits.bodies_bytes)
         self.upstreams: set[Upstream] = set()  # whose answers clients wait for
@@ -69,6 +74,7 @@ class State:
         """End what listens and what encodes."""
         await self.abandoned.close()
         self.triton.close()
+        self.triton_metrics.close()
         self.steps.close()
         self.parser.kill()
         self.counts.close()

@@ -4,17 +4,23 @@
 import asyncio
 import itertools
 import socket
+import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from trellis.contract.model_names import model_of
 from trellis.gateway.awaited import Awaited, Sink
+from trellis.gateway.metrics.meter import Meter, bucket_of
 from trellis.gateway.triton import TritonLost
 from trellis.ipc.frames import (
     EVENTS,
     HELLO,
     LEAVE,
     PROTOCOL,
+    SUMMARY,
     BadFrame,
     Frames,
     frame,
@@ -38,8 +44,10 @@ Event = list[Any]
 class StepExchange(Awaited):
     """One request, and the events that come for it."""
 
-    def __init__(self, number: int, content_type: bytes) -> None:
+    def __init__(self, number: int, content_type: bytes, meter: Meter | None = None) -> None:
+        """`meter`: what counts its chunks."""
         super().__init__()
+        self.meter = Meter() if meter is None else meter
         self.number = number
         self.content_type = content_type  # of the answer
         self.status = 0
@@ -100,7 +108,10 @@ class StepChannel(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self) -> None:
+    def __init__(self, spent: Callable[[float], None] = lambda _: None) -> None:
+        """`spent` is told the seconds that a step's events took here."""
+        self._spent = spent
+        self._stepped = 0.0  # when the step before came, by time.monotonic
         self.version = ""  # of the model
         self.no_guides = ""  # why its engine follows none
         self.lost = False
@@ -109,11 +120,11 @@ class StepChannel(asyncio.Protocol):
         self._numbers = itertools.count(1)
         self._exchanges: dict[int, StepExchange] = {}
 
-    def open(self, body: bytes, content_type: bytes) -> StepExchange:
+    def open(self, body: bytes, content_type: bytes, meter: Meter | None = None) -> StepExchange:
         """Ask; `body`: JSON of the model's tensors. Raises TritonLost."""
         if self.lost:
             raise TritonLost("the engine's socket is closed")
-        exchange = StepExchange(next(self._numbers), content_type)
+        exchange = StepExchange(next(self._numbers), content_type, meter)
         self._exchanges[exchange.number] = exchange
         self.transport.write(framed(b'["ask",%d,%b]' % (exchange.number, body)))
         return exchange
@@ -148,10 +159,7 @@ class StepChannel(asyncio.Protocol):
 
     def _take(self, message: list[Any]) -> None:
         if message[0] == EVENTS:
-            for event in message[1]:
-                exchange = self._exchanges.get(event[0])
-                if exchange is not None:
-                    exchange.take(event)
+            self._step(message[1])
         elif message[0] == HELLO and message[1].get("protocol") == PROTOCOL:
             self.version = message[1]["version"]
             self.no_guides = message[1].get("no_guides", "")
@@ -160,13 +168,44 @@ class StepChannel(asyncio.Protocol):
         else:
             raise BadFrame(f"not known: {str(message)[:64]}")
 
+    def _step(self, events: list[Event]) -> None:
+        """Give each event of a step to its exchange, and count it.
+
+        Most sequences had a chunk in the step before: the time since then is the same for all.
+        """
+        now, before = time.monotonic(), self._stepped
+        bucket = bucket_of(now - before)
+        for event in events:
+            exchange = self._exchanges.get(event[0])
+            if exchange is None:
+                continue
+            if len(event) != REFUSED:
+                meter = exchange.meter
+                if meter.last_at == before and before:
+                    meter.gaps[bucket] += 1
+                    meter.last_at = now
+                    meter.tokens += len(event[1])
+                else:
+                    meter.chunk(len(event[1]), now)
+                if len(event) != PLAIN and SUMMARY in event[4]:
+                    meter.ended(event[4][SUMMARY])
+            exchange.take(event)
+        self._stepped = now
+        self._spent(time.monotonic() - now)
+
 
 class StepChannels:
     """The connections to all models that were asked in this way."""
 
-    def __init__(self, server_pid: int) -> None:
-        """`server_pid`: of the process tritonserver."""
+    def __init__(
+        self, server_pid: int, spent: Callable[[str, float], None] = lambda *_: None
+    ) -> None:
+        """`server_pid`: of the process tritonserver.
+
+        `spent` is told a model, and the seconds that a step's events took here.
+        """
         self.server_pid = server_pid
+        self._spent = spent
         self._channels: dict[str, StepChannel] = {}
         self._connecting = asyncio.Lock()
 
@@ -206,7 +245,8 @@ class StepChannels:
             made.connect(step_address(model, self.server_pid))
             if not peer_is_ours(made):
                 raise OSError("another user's process")
-            _, channel = await asyncio.get_running_loop().create_connection(StepChannel, sock=made)
+            loop, spent = asyncio.get_running_loop(), partial(self._spent, model_of(model))
+            _, channel = await loop.create_connection(lambda: StepChannel(spent), sock=made)
         except OSError:
             made.close()
             return None

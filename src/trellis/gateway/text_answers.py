@@ -99,6 +99,7 @@ class TextAnswer(Answer):
         ids = _ids(found[1]) if found else []
         try:
             ids = self._texts.counted(ids, self._length)
+            self.meter.tokens += len(ids)
             if self._last or (self.streams and self._in_chunks):
                 text = self._sequence.add(ids, self._last, self._cut)
             else:

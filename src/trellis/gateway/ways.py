@@ -2,10 +2,11 @@
 """The two ways to an engine: by Triton's HTTP port, and by a model's step socket."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trellis.gateway.abandoned_requests import AbandonedClient, AbandonedRequests
+from trellis.gateway.metrics.meter import Meter
 from trellis.gateway.step_channel import StepChannel, StepExchange
 from trellis.gateway.triton import Exchange, Triton
 
@@ -68,10 +69,11 @@ class StepWay:
     channel: StepChannel
     body: bytes
     content_type: bytes  # of the answer
+    meter: Meter = field(default_factory=Meter)
 
     async def open(self) -> StepExchange:
         """Ask. Raises TritonLost."""
-        return self.channel.open(self.body, self.content_type)
+        return self.channel.open(self.body, self.content_type, self.meter)
 
     def close(self, upstream: StepExchange, complete: bool) -> None:
         """Have the engine told, if the answer was not complete."""

@@ -23,6 +23,11 @@ have outputs of their own:
     top_log_probs      [[[id, log_prob], ...], ...]   of each new token, the likeliest first
     prompt_log_probs   [null, [log_prob, [[id, log_prob], ...]], ...]   with the first event
     cached_tokens      of the prompt, from the prefix cache, where the engine says it; with the last
+
+The last event of an answer that is none of an error has one more, which no client sees:
+
+    summary            [finish reason, cached tokens or null, seconds until the engine took it,
+                        of a whole answer seconds since its first token]
 """
 
 import json
@@ -33,6 +38,7 @@ from trellis.errors import TrellisError
 from trellis.ipc.sockets import model_address
 
 PROTOCOL = 1
+SUMMARY = "summary"
 HELLO, ASK, LEAVE, EVENTS = "hello", "ask", "leave", "events"
 MAX_BYTES = 64 << 20  # of a message; what the gateway lets in is far smaller
 

@@ -5,10 +5,10 @@ import dataclasses
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PACKAGES = ("httptools", "uvicorn", "starlette")
+PACKAGES = ("httptools", "uvicorn", "starlette", "prometheus_client")
 IMPORTED_FROM = Path(__file__).resolve().parents[2]  # where the package itself is found
 
 
@@ -28,6 +28,10 @@ class GatewaySettings:
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)  # changed ones, by name
     short_way: bool = True  # whether Python engines are asked by their step sockets
     page: bool = True  # whether / is a page to try the server
+    metrics_address: str = "127.0.0.1"
+    metrics_port: int = 0  # where the metrics page is served; 0: nowhere
+    triton_metrics_port: int = 0  # on loopback, where Triton serves its own
+    metrics_names: Sequence[str] = ()  # of others, see trellis.contract.metrics
 
     def command(self) -> list[str]:
         """The command of a gateway, to be run in IMPORTED_FROM."""

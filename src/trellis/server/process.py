@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import psutil
 
@@ -80,6 +80,7 @@ class ServerSettings:
     short_way: bool = True  # whether the gateway asks Python engines past Triton
     page: bool = True  # whether the gateway has a page at /
     hang_timeout: float = HANG_TIMEOUT  # seconds without progress after which it ends; 0: never
+    metrics_names: tuple[str, ...] = ()  # of others, see trellis.contract.metrics
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
     expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
     gateway_limits: Mapping[str, float] = field(default_factory=dict)  # changed ones, by name
@@ -100,10 +101,13 @@ class ServerSettings:
         """Whether models come and go, by Triton's own option."""
         return any(MODEL_CONTROL in option for option in self.extra)
 
-    def arguments(self, prefix: str, behind: int = 0, models: Path | None = None) -> list[str]:
+    def arguments(
+        self, prefix: str, behind: "Behind | None" = None, models: Path | None = None
+    ) -> list[str]:
         """The command line of tritonserver, but for the backends.
 
-        `behind`: its HTTP port if it is behind a gateway, which listens on `http_port`.
+        `behind`: its ports if it is behind a gateway, which listens on `http_port` and
+        `metrics_port`.
         `models`: a link to the repository, where Triton cannot take its own path.
         """
         arguments = [f"--model-repository={models or self.model_repo.resolve()}"]
@@ -112,8 +116,8 @@ class ServerSettings:
                 arguments.append(f"--allow-{name}=false")
                 continue
             address, port = self._place(name)
-            if name == "http" and behind:
-                address, port = "127.0.0.1", behind
+            if behind is not None and name in behind._fields:
+                address, port = "127.0.0.1", getattr(behind, name)
             arguments += [f"--{name}-address={address}", f"--{name}-port={port}"]
         if self.models:
             arguments.append("--model-control-mode=explicit")
@@ -136,6 +140,13 @@ class ServerSettings:
         return address, getattr(self, f"{name}_port")
 
 
+class Behind(NamedTuple):
+    """The ports of loopback where tritonserver listens behind a gateway."""
+
+    http: int
+    metrics: int
+
+
 class Server:
     """A running tritonserver and its tree of processes. Use as a context manager."""
 
@@ -148,12 +159,13 @@ class Server:
         self._hung = 0  # the process that hangs
         self._admin_key = new_key()
         self.gateway: subprocess.Popen[bytes] | None = None
-        behind = free_ports(1)[0] if has_gateway(settings) else 0
-        self.triton_port = behind or settings.http_port  # where Triton itself listens for HTTP
+        self._behind = Behind(*free_ports(2)) if has_gateway(settings) else None
+        # Where Triton itself listens for HTTP.
+        self.triton_port = settings.http_port if self._behind is None else self._behind.http
         try:
-            self.process = self._start(triton, behind)
-            if behind:
-                self.gateway = self._start_gateway(behind)
+            self.process = self._start(triton)
+            if self._behind is not None:
+                self.gateway = self._start_gateway(self._behind)
         except BaseException:
             self.stop(grace=0) if hasattr(self, "process") else self._remove_files()
             raise
@@ -183,17 +195,20 @@ class Server:
 
     def start_again(self) -> None:
         """Start what was put down, on the same ports. Raises OSError."""
-        behind = self.triton_port if self.gateway is not None else 0
         self._make_files()
         self.heartbeats.status.hung, self._hung = "", 0
-        self.process = self._start(find_triton(self.settings.tritonserver), behind)
-        if self.gateway is not None and self.gateway.poll() is not None:
-            self.gateway = self._start_gateway(behind)
+        self.process = self._start(find_triton(self.settings.tritonserver))
+        if (
+            self._behind is not None
+            and self.gateway is not None
+            and self.gateway.poll() is not None
+        ):
+            self.gateway = self._start_gateway(self._behind)
 
-    def _start(self, triton: Triton, behind: int) -> "subprocess.Popen[bytes]":
+    def _start(self, triton: Triton) -> "subprocess.Popen[bytes]":
         backends = triton.lay_out_backends(self.folder / "backends")
         models = server_folder.plain_path(self.folder, self.settings.model_repo)
-        arguments = self.settings.arguments(self.prefix, behind, models)
+        arguments = self.settings.arguments(self.prefix, self._behind, models)
         command = [str(triton.binary), *backends, *arguments]
         if self.settings.serves and not self.settings.allow_admin_endpoints:
             command += restrictions(triton.binary, self._admin_key)
@@ -211,12 +226,12 @@ class Server:
         finally:
             os.close(writing)
 
-    def _start_gateway(self, behind: int) -> "subprocess.Popen[bytes]":
+    def _start_gateway(self, behind: Behind) -> "subprocess.Popen[bytes]":
         settings = self.settings
         gateway = GatewaySettings(
             settings.address,
             settings.http_port,
-            behind,
+            behind.http,
             self.process.pid,
             settings.drain_timeout,
             str(settings.model_repo.resolve()) if settings.gateway_decoding else "",
@@ -226,6 +241,10 @@ class Server:
             settings.gateway_limits,
             settings.short_way,
             settings.page,
+            settings.metrics_address,
+            settings.metrics_port,
+            behind.metrics,
+            settings.metrics_names,
         )
         table = self.heartbeats
         environment, inherited = table.environment(), (table.descriptor,)

@@ -72,7 +72,8 @@ class TritonPythonModel:
             self.heartbeat,
         )
         self.hangs = HangWatch(self.loop, self.heartbeat)
-        self.watch = CancellationWatch(self.loop, Metrics(settings.name).report)
+        metrics = Metrics(settings.name, self.loop.figures)
+        self.watch = CancellationWatch(self.loop, metrics.report)
         self.gone = DisconnectListener(settings.name, self._cancel_clients)
         self.keys = itertools.count(1)
         self.tensors = StepTensors.of(args["model_config"])

@@ -12,7 +12,7 @@ import pytest
 
 from trellis.engine_host.engines import async_engine
 from trellis.engine_host.engines.async_engine import AsyncEngine, Events, LibraryDied
-from trellis.engine_host.engines.engine import Failure, Progress, Sampling
+from trellis.engine_host.engines.engine import Failure, Figures, Progress, Sampling
 from trellis.errors import RequestError
 
 WAIT = 5.0
@@ -64,6 +64,9 @@ class Scripted:
                 self.ended += 1
             else:
                 self.dropped.append(key)
+
+    def figures(self) -> Figures:
+        return Figures()
 
     def why_dead(self) -> str:
         return self.dead

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from support.waiting import wait_for
+from trellis.contract import metrics
 from trellis.engine_host.answers import Answer
 from trellis.engine_host.engines.engine import (
     Extras,
@@ -137,6 +138,7 @@ class Client:
         self.frames = Frames()
         self.events: list[list[Any]] = []
         self.steps = 0
+        self.summaries: dict[int, list[Any]] = {}  # of answers that ended
         self.hello = self.receive()
 
     def receive(self) -> list[list[Any]]:
@@ -148,6 +150,9 @@ class Client:
             if message[0] == "events":
                 self.steps += 1
                 self.events += message[1]
+                for event in message[1]:
+                    if len(event) > 3 and event[2]:
+                        self.summaries[event[0]] = event[4].pop("summary")
         return messages
 
     def ask(self, number: int, **body: Any) -> None:
@@ -181,6 +186,20 @@ def client(host: Host) -> Iterator[Client]:
 def test_it_says_who_it_is(client: Client) -> None:
     about = {"protocol": 1, "version": "1", "no_guides": ""}
     assert client.hello == [["hello", about]]
+
+
+def test_the_last_event_says_how_it_went(host: Host, client: Client) -> None:
+    client.ask(1, tokens=3, return_cached_tokens=True)
+    client.ask(2, tokens=2, stream=False)
+    client.read_until_ended(1, 2)
+    finish, cached, queued, lasted = client.summaries[1]
+    assert (finish, cached, lasted) == ("length", 5, 0)
+    assert 0 < queued < 5
+    finish, cached, queued, lasted = client.summaries[2]
+    assert (finish, cached) == ("length", None)
+    assert 0 < queued < 5
+    assert 0 < lasted < 5, "of a whole answer"
+    assert (host.loop.figures()[metrics.STEPS] or 0) >= 3
 
 
 def test_a_step_of_many_streams_is_one_message(host: Host, client: Client) -> None:

@@ -106,7 +106,8 @@ class Wired:
         assert route is not None
         assert route.requests is not None
         try:
-            return route.requests.body(values, request_id, size)
+            made = route.requests.body(values, request_id, size)
+            return None if made is None else made.body
         except RequestError as bad:
             return str(bad)
 

@@ -15,13 +15,13 @@ from trellis.preflight.check import verdict
 from trellis.preflight.machine import Listening, check_listening, check_open_files
 from trellis.server.file_limit import FEW, MOST, reachable_limit
 from trellis.server.ports import PortTaken, check_ports, free_ports
-from trellis.server.process import ServerSettings
+from trellis.server.process import Behind, ServerSettings
 from trellis.server.triton_options import ExtraOptionError, check_extra
 
 SETTINGS = ServerSettings(Path("repo"), 1, 2, 3)
 
 
-def places(settings: ServerSettings, behind: int = 0) -> dict[str, str]:
+def places(settings: ServerSettings, behind: Behind | None = None) -> dict[str, str]:
     """Where tritonserver is told to listen."""
     arguments = settings.arguments("p", behind)
     found = dict(option.split("=", 1) for option in arguments if "=" in option)
@@ -34,7 +34,12 @@ def places(settings: ServerSettings, behind: int = 0) -> dict[str, str]:
 def test_an_address_of_http_opens_neither_grpc_nor_metrics() -> None:
     opened = dataclasses.replace(SETTINGS, address="0.0.0.0")
     assert places(opened) == {"http": "0.0.0.0:1", "grpc": "127.0.0.1:2", "metrics": "127.0.0.1:3"}
-    assert places(opened, behind=9)["http"] == "127.0.0.1:9"
+    shut = places(opened, Behind(http=9, metrics=8))
+    assert (shut["http"], shut["grpc"], shut["metrics"]) == (
+        "127.0.0.1:9",
+        "127.0.0.1:2",
+        "127.0.0.1:8",
+    )
 
 
 def test_each_has_an_address_of_its_own() -> None:

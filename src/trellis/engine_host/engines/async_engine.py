@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trellis.engine_host.engines.engine import Failure, Progress, Sampling
+from trellis.engine_host.engines.engine import Failure, Figures, Progress, Sampling
 from trellis.errors import RequestError, TrellisError
 
 WAIT_SECONDS = 0.2  # for the next step, unless `wake` comes first
@@ -58,6 +58,9 @@ class AsyncLibrary(Protocol):
         Raises LibraryDied, or anything else for an error of this request alone. Closing the
         iterator drops the request.
         """
+
+    def figures(self) -> Figures:
+        """What it says of itself."""
 
     def why_dead(self) -> str:
         """Why its processes are gone; '' while they live."""
@@ -112,6 +115,10 @@ class AsyncEngine:
     def wake(self) -> None:
         """Have a `step` that waits return. Any thread."""
         self._steps.put([])
+
+    def figures(self) -> Figures:
+        """The library's."""
+        return self._library.figures()
 
     def cancel(self, key: int) -> None:
         """Drop a request; nothing more comes of it."""

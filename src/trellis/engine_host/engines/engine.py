@@ -129,13 +129,27 @@ class Failure(NamedTuple):
     rejected: bool = False
 
 
+class Figures(NamedTuple):
+    """What an engine says of itself, for the metrics page; None: it does not say. Sums are since
+    it was loaded.
+    """
+
+    kv_cache_usage: float | None = None  # the part in use, 0 to 1
+    prefix_queries: int | None = None  # tokens of prompts that were looked for in the prefix cache
+    prefix_hits: int | None = None  # and found there
+    preemptions: int | None = None
+    constraints: int | None = None  # that were compiled
+    constraint_seconds: float | None = None  # that took
+
+
 class Engine(Protocol):
     """A continuous-batching engine. Every method is called from one thread, but `refuse`.
 
     One whose `step` waits for another process may have `wake()`, for any thread: it has `step` or
     the next one return at once, since there is something new to take. It has `moves`, a number that
     changes as that process goes on. One that may take long over what is no step has `allow`, which
-    it calls with the seconds.
+    it calls with the seconds. One that has figures has `figures() -> Figures`, which is asked a few
+    times a second.
     """
 
     def refuse(self, sampling: Sampling) -> None:

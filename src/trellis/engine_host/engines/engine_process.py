@@ -27,7 +27,13 @@ from typing import Any
 
 import numpy as np
 
-from trellis.engine_host.engines.engine import EngineSettings, Failure, Progress, Sampling
+from trellis.engine_host.engines.engine import (
+    EngineSettings,
+    Failure,
+    Figures,
+    Progress,
+    Sampling,
+)
 from trellis.engine_host.engines.kinds import limits
 from trellis.engine_host.engines.process_messages import (
     ADD,
@@ -74,6 +80,7 @@ class EngineProcess:
         self._running: dict[int, int] = {}  # key -> sequences that did not end yet
         self._unbegun: dict[int, tuple[int, float]] = {}  # key -> prompt's tokens, seconds of beams
         self.silent_seconds = 0.0  # that the engine may take before anything comes of those
+        self._figures = Figures()
         self._closing = False
         table = heartbeats()
         row = table.claim_number(f"the engine process {name}".strip(), True, True)
@@ -141,11 +148,23 @@ class EngineProcess:
                 "the engine's process is gone; its last lines are in the log"
             ) from None
         if kind == EVENTS:
+            if len(rest) > 1:
+                self._figures = Figures(*rest[1])
             for values in rest[0]:
                 event = read_event(values)
                 if event.key in self._running:
                     self._count(event)
                     yield event
+
+    def figures(self) -> Figures:
+        """What the engine said last of itself. Any thread.
+
+        It says nothing while it is idle, when none of its cache is in use.
+        """
+        said = self._figures
+        if self._running or said.kv_cache_usage is None:
+            return said
+        return said._replace(kv_cache_usage=0.0)
 
     def wake(self) -> None:
         """Have a `step` that waits return, or the next one. Any thread, at any time."""

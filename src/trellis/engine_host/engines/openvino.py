@@ -19,6 +19,7 @@ from trellis.engine_host.engines.engine import (
     EngineSettings,
     Extras,
     Failure,
+    Figures,
     FinishReason,
     Progress,
     Sampling,
@@ -220,6 +221,15 @@ class OpenVinoEngine:
             self._queue.forget(key)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
                 yield Failure(key, KV_CACHE_FULL)
+
+    def figures(self) -> Figures:
+        """The cache's use as of the last step, and the guides; prefix hits the library keeps."""
+        usage = self._pipeline.get_metrics().cache_usage / 100 if self._running else 0.0
+        return Figures(
+            kv_cache_usage=usage,
+            constraints=self._guides.compiled,
+            constraint_seconds=self._guides.seconds,
+        )
 
     def cancel(self, key: int) -> None:
         """Free the request's place in the batch and its cache blocks at the next step."""

@@ -64,6 +64,7 @@ class OpenVinoGuides:
                 file.read_text(), self._weights, tokenizer, "CPU", ATTENTION_BACKEND="SDPA"
             )
         self._thread = ThreadPoolExecutor(1, "guides")
+        self.compiled, self.seconds = 0, 0.0  # guides, and what they took
         self._kept: set[bytes] = set()  # digests of what was compiled
         self._elements = 0  # of these
         self._waiting: dict[int, Compiling] = {}
@@ -123,13 +124,16 @@ class OpenVinoGuides:
 
     def _compile(self, guide: Guide, begun: list[float]) -> int:
         """The elements of a guide that is compiled then. Raises RequestError."""
-        begun.append(time.monotonic())
+        begin = time.monotonic()
+        begun.append(begin)
         once = genai.GenerationConfig()
         once.max_new_tokens, once.structured_output_config = 1, structured_output(guide)
         try:
             self._pipeline.generate(openvino.Tensor(np.zeros((1, 1), np.int64)), once)
         except RuntimeError as error:
             raise RequestError(f"{GUIDE}: OpenVINO cannot follow it: {_reason(error)}") from None
+        self.compiled += 1
+        self.seconds += time.monotonic() - begin
         return size(guide)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +25,7 @@ from trellis.engine_host.engines.engine import (
     Engine,
     EngineSettings,
     Failure,
+    Figures,
     Progress,
 )
 from trellis.engine_host.engines.keeper import keep
@@ -46,6 +48,7 @@ from trellis.ipc.process_state import show_stacks_on_signal
 
 IDLE_SECONDS = 1.0  # between heartbeats while there is nothing to do
 PR_SET_PDEATHSIG = 1
+FIGURES_SECONDS = 0.25  # between two times that the host is told them
 
 log = logging.getLogger("trellis.engine")
 
@@ -119,6 +122,8 @@ class Loop:
         self._pipe = pipe
         # Of an engine whose `step` waits: what is new is taken at once.
         self._wake: Callable[[], None] = getattr(engine, "wake", lambda: None)
+        self._figures: Callable[[], Figures] | None = getattr(engine, "figures", None)
+        self._next_figures = 0.0
         self._refused: list[Failure] = []
         self._inbox: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         self._running: dict[int, int] = {}  # key -> sequences that did not end yet
@@ -131,7 +136,8 @@ class Loop:
             events = [*self._refused, *self._step()]
             self._beat()
             if events:
-                send(self._pipe, EVENTS, [event_values(event) for event in events])
+                made = [event_values(event) for event in events]
+                send(self._pipe, EVENTS, made, *self._new_figures())
             if self._failed_steps >= MAX_FAILED_STEPS:
                 raise RuntimeError(f"{MAX_FAILED_STEPS} steps in a row failed")
 
@@ -144,6 +150,14 @@ class Loop:
         if moves is None or moves != self._moves:
             self._moves = moves
             self._heartbeat.beat()
+
+    def _new_figures(self) -> Iterable[Figures]:
+        """What the engine says of itself: now and then, and once nothing runs any more."""
+        now = time.monotonic()
+        if self._figures is None or (self._running and now < self._next_figures):
+            return ()
+        self._next_figures = now + FIGURES_SECONDS
+        return (self._figures(),)
 
     def _read(self) -> None:
         try:

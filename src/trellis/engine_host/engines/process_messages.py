@@ -2,7 +2,8 @@
 """What the engine's process and its host say to each other: JSON arrays, one a message.
 
     host -> engine   [ADD, key, [ids], [sampling]]   [CANCEL, key]   [CLOSE]
-    engine -> host   [READY, facts]   [FAILED, message]   [EVENTS, [event, ...]]
+    engine -> host   [READY, facts]   [FAILED, message]
+                     [EVENTS, [event, ...]]   [EVENTS, [event, ...], figures]
 
 JSON writes named tuples as arrays by itself: an event whose second member is a text is a Failure;
 of the others one of six members is a Progress, one of seven a Progress with Extras, one of three

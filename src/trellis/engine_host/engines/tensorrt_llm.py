@@ -27,7 +27,7 @@ from tensorrt_llm.llmapi.llm_args import TorchLlmArgs
 
 from trellis.contract.client_inputs import GUIDE, PROMPT
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
-from trellis.engine_host.engines.engine import EngineSettings, Sampling
+from trellis.engine_host.engines.engine import EngineSettings, Figures, Sampling
 from trellis.engine_host.engines.engine_arguments import (
     ARGUMENTS_FILE,
     check_names,
@@ -150,6 +150,10 @@ class TensorRtLlmLibrary:
                 # It may be gone, which is no matter then; nothing is read of this request after.
                 with contextlib.suppress(Exception):
                     answer.abort()
+
+    def figures(self) -> Figures:
+        """None: the library gathers them where it is asked to before each step, at their cost."""
+        return Figures()
 
     def why_dead(self) -> str:
         """Why the library is gone or hangs; '' while it lives."""

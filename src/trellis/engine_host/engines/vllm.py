@@ -34,7 +34,7 @@ from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
-from trellis.engine_host.engines.engine import EngineSettings, Sampling
+from trellis.engine_host.engines.engine import EngineSettings, Figures, Sampling
 from trellis.engine_host.engines.engine_arguments import (
     ARGUMENTS_FILE,
     declared_dtype,
@@ -43,6 +43,7 @@ from trellis.engine_host.engines.engine_arguments import (
 from trellis.engine_host.engines.library_tokenizer import library_tokenizer
 from trellis.engine_host.engines.lora import IN_A_BATCH, Adapter, largest_rank, read_adapters
 from trellis.engine_host.engines.topology import Topology
+from trellis.engine_host.engines.vllm_figures import VllmFigures
 from trellis.engine_host.engines.vllm_parallel import OURS as PARALLEL
 from trellis.engine_host.engines.vllm_parallel import parallel_arguments, share_cores
 from trellis.engine_host.engines.vllm_requests import (
@@ -77,6 +78,7 @@ class VllmLibrary:
     def __init__(self, settings: EngineSettings) -> None:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
         self.steps = 0
+        self._stats = VllmFigures()
         tokenizer = library_tokenizer(settings)
         self._guide_end = tokenizer.end_id
         self._adapters = {
@@ -88,7 +90,8 @@ class VllmLibrary:
             config = arguments.create_engine_config(AS_A_SERVER)
             _size_cache(config, settings)
             share_cores(settings, Topology.read())
-            self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._count_steps])
+            told = [self._count_steps, self._stats.logger]
+            self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=told)
         except (ValueError, RuntimeError, OSError) as error:
             raise RuntimeError(
                 f"gpt_model_path: vLLM cannot load {settings.path}: {error}"
@@ -143,6 +146,10 @@ class VllmLibrary:
             raise LibraryDied(f"vLLM's engine process is gone: {error}") from error
         except CLIENT_ERRORS as error:
             raise rejection(error, sampling) from error
+
+    def figures(self) -> Figures:
+        """As of its last step."""
+        return self._stats.figures
 
     def why_dead(self) -> str:
         """Why its engine process is gone; '' while it lives."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """POST /v1/chat/completions."""
 
+from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.asking import read_inputs
 from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.chat_writer import ChatWriter
@@ -18,35 +19,41 @@ from trellis.gateway.sending import Client, Scope
 class ChatCompletions(Endpoint):
     """The endpoint."""
 
+    name = "/v1/chat/completions"
+
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(ChatRequest, body, self.state.limits)
         most, log_probs, streams = asked.most_tokens, asked.log_probs, asked.streams
         constraint = asked.constraint
         tools = plan_tools(asked.tools, asked.tool_choice, asked.parallel_tool_calls)
-        served = await find_served(self.state, asked.model)
+        record = record_of(scope)
+        served = await find_served(self.state, asked.model, record)
         check_tools(served, tools)
         continued = bool(asked.continue_final_message)
         begins = (
             not continued if asked.add_generation_prompt is None else asked.add_generation_prompt
         )
-        text, ids = await chat_prompt(
-            self.state,
-            served,
-            asked.messages,
-            begins,
-            continued,
-            {
-                **effort_arguments(served, asked.reasoning_effort),
-                **(asked.chat_template_kwargs or {}),
-            },
-            tools=tools.shown,
-        )
+        arguments = {
+            **effort_arguments(served, asked.reasoning_effort),
+            **(asked.chat_template_kwargs or {}),
+        }
+        with record.timed("encode"):
+            text, ids = await chat_prompt(
+                self.state,
+                served,
+                asked.messages,
+                begins,
+                continued,
+                arguments,
+                tools=tools.shown,
+            )
         inputs = read_inputs(served, asked, most or served.room(len(ids)), log_probs, streams)
-        parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
-        if held is not None:
-            inputs.hold_to(served, held)
-        generation = Generation(self.state, served, "messages")
+        with record.timed("constrain" if constraint or tools.use else "plan"):
+            parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
+            if held is not None:
+                inputs.hold_to(served, held)
+        generation = Generation(self.state, served, "messages", record)
         prompts = [Prompt(ids, text)]
         await generation.prepare(prompts, asked.n or 1, inputs, log_probs, streams, parsing)
         request_id, headers = request_headers()

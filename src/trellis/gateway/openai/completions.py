@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.asking import LogProbs, check_ids, encode, read_inputs
 from trellis.gateway.openai.choices import Choice, Piece, TokenLogProb, Usage, token_text
 from trellis.gateway.openai.endpoint import Endpoint, request_headers
@@ -54,6 +55,8 @@ class CompletionRequest(Structured):
 class Completions(Endpoint):
     """The endpoint."""
 
+    name = "/v1/completions"
+
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(CompletionRequest, body, self.state.limits)
@@ -61,8 +64,10 @@ class Completions(Endpoint):
         most = DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
         if most == 0 and not echo:
             raise bad("max_tokens", "0 only means something with echo: true; send 1 or more")
-        served = await find_served(self.state, asked.model)
-        prompts = await _prompts(self.state, served, asked)
+        record = record_of(scope)
+        served = await find_served(self.state, asked.model, record)
+        with record.timed("encode"):
+            prompts = await _prompts(self.state, served, asked)
         n = asked.n or 1
         limits = served.preprocessor.limits.request
         many = limits.max_prompts_per_request
@@ -74,8 +79,9 @@ class Completions(Endpoint):
         constraint = asked.constraint
         inputs = read_inputs(served, asked, max(most, 1), wanted, streams)
         if constraint is not None:
-            inputs.hold_to(served, constraint)
-        generation = Generation(self.state, served, "prompt")
+            with record.timed("constrain"):
+                inputs.hold_to(served, constraint)
+        generation = Generation(self.state, served, "prompt", record)
         await generation.prepare(prompts, n, inputs, wanted, streams)
         request_id, headers = request_headers()
         writer = CompletionWriter(f"cmpl-{request_id}", asked, generation, prompts, n)

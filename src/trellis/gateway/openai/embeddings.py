@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from trellis.gateway.metrics.record import record_of
 from trellis.gateway.models import model_path
 from trellis.gateway.openai.endpoint import Endpoint, send_json
 from trellis.gateway.openai.errors import OpenAIError, bad, rejected
@@ -40,16 +41,21 @@ class EmbeddingRequest(Fields):
 class Embeddings(Endpoint):
     """The endpoint."""
 
+    name = "/v1/embeddings"
+
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(EmbeddingRequest, body, self.state.limits)
         inputs = _inputs(asked.input)
         path, batch = await _find(self.state, asked.model)
+        record = record_of(scope)
+        record.model = asked.model
         vectors, tokens = [], 0
         for start in range(0, len(inputs), batch):
             some, count = await _ask(self.state, path, inputs[start : start + batch])
             vectors.append(some)
             tokens += count
+        record.prompt_tokens = tokens
         made = np.concatenate(vectors)
         if asked.dimensions not in (None, made.shape[1]):
             raise bad(

@@ -4,6 +4,7 @@
 from typing import Any
 
 from trellis.gateway.ids import new_id
+from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.errors import as_openai
 from trellis.gateway.openai.jobs import written
 from trellis.gateway.refusals import JSON, Headers, Refusal
@@ -17,11 +18,15 @@ BODY_CONTEXT = 1 << 17  # tokens of a context: what is read before the model is 
 class Endpoint:
     """An ASGI application for one path."""
 
+    name = ""  # the path, if it asks a model
+
     def __init__(self, state: State) -> None:
         self.state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises OpenAIError, ClientGone."""
+        if self.name:
+            record_of(scope).endpoint = self.name
         try:
             with self.state.bodies.room() as room:
                 body = b""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.ids import RequestId
+from trellis.gateway.metrics.meter import Meter
 from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.told import reason
 
@@ -55,9 +56,15 @@ class TritonEvents:
     """By Triton's HTTP port: pieces of JSON, or of a stream of events that are JSON each."""
 
     def __init__(
-        self, ensemble: str, texts: Detokenizer, inner_id: str, counted: "CountedPrompt | None"
+        self,
+        ensemble: str,
+        texts: Detokenizer,
+        inner_id: str,
+        counted: "CountedPrompt | None",
+        meter: Meter | None = None,
     ) -> None:
         """`counted`: of the prompt, where the engine does not say why an answer ended."""
+        self._meter = meter or Meter()
         self._texts = texts
         self._counted = counted
         self._answer = Answer(RequestId(inner_id))
@@ -87,7 +94,9 @@ class TritonEvents:
         if rest.strip():
             events.append(self._event(rest.removeprefix(EVENT)))
         if self._streams and not self._ended:
-            events.append([0, [], True, 0, self._finish()])
+            last = self._finish()
+            self._meter.finish = last.get("finish_reason", "")
+            events.append([0, [], True, 0, last])
         return events
 
     def _event(self, data: bytes) -> Event:
@@ -106,6 +115,7 @@ class TritonEvents:
             if whole:
                 ids = ids[self._counted.in_front :]
             self._made += ids
+        self._meter.chunk(len(ids))
         outputs: dict[str, Any] = {
             name: _list(found[name])[0]
             for name in ("finish_reason", "num_output_tokens")
@@ -117,6 +127,7 @@ class TritonEvents:
         self._ended = whole or found.get("stream_end") is True
         if self._ended:
             outputs = self._finish() | outputs
+            self._meter.finish = outputs.get("finish_reason", "")
         return [0, ids, self._ended, _one(found, "text_cut") or 0, outputs]
 
     def _finish(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from trellis.gateway.abandoned_requests import AbandonedClient
 from trellis.gateway.engine_requests import Written
+from trellis.gateway.metrics.record import Record
 from trellis.gateway.openai.asking import Inputs, LogProbs, without_steps, write
 from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import EventReader, StepEvents, TritonEvents
@@ -36,8 +37,9 @@ log = logging.getLogger("trellis.gateway")
 class Generation:
     """The sequences of one request."""
 
-    def __init__(self, state: State, served: Served, param: str) -> None:
+    def __init__(self, state: State, served: Served, param: str, record: Record) -> None:
         """`param`: the field that the prompts came by."""
+        self._record = record
         self._state = state
         self._served = served
         self._param = param
@@ -64,6 +66,7 @@ class Generation:
         more = without_steps(served, inputs) if channel is None else {**inputs.more, **USAGE}
         self._guide_param = inputs.guide_param
         self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
+        self._record.prompt_tokens = self._prompt_tokens
         skip = inputs.values.get("skip_special_tokens")
 
         def work() -> list[tuple[str, Written]]:
@@ -84,12 +87,15 @@ class Generation:
             choice = Choice(
                 index, text, served.tokenizer, prompt.ids, log_probs.answer, parsing.parser()
             )
+            meter = self._state.registry.meter(self._record)
             if channel is not None:
-                way: Way = StepWay(channel, made.body, JSON)
+                way: Way = StepWay(channel, made.body, JSON, meter)
                 reader: EventReader = StepEvents()
             else:
                 way = self._by_triton(made.body, inner_id, streams)
-                reader = TritonEvents(served.engine.ensemble, route.texts, inner_id, made.counted)
+                reader = TritonEvents(
+                    served.engine.ensemble, route.texts, inner_id, made.counted, meter
+                )
             self._jobs.append(Job(way, reader, choice))
 
     def _by_triton(self, body: bytes, inner_id: str, streams: bool) -> Way:
@@ -190,15 +196,21 @@ class Generation:
                 await self._gather([self._follow(job, client, writer) for job in self._jobs])
             last = one_line(writer.end(self.usage()))
         except TritonLost as error:
-            last = _error_event(_lost(error))
+            last = self._error_event(_lost(error))
         except OpenAIError as error:
-            last = _error_event(error)
+            last = self._error_event(error)
         except ClientGone:
             raise
         except Exception as error:  # of ours: the client still sees that the answer is cut
             log.error("an answer could not be written: %s: %s", type(error).__name__, error)
-            last = _error_event(OpenAIError(500, "the gateway failed; its log says why"))
+            last = self._error_event(OpenAIError(500, "the gateway failed; its log says why"))
         await client.send({"type": "http.response.body", "body": last, "more_body": False})
+
+    def _error_event(self, error: OpenAIError) -> bytes:
+        """An error in a stream that has begun, which ends it."""
+        self._record.failed = True
+        body = error_body(error.status, error.message, error.param, error.code)
+        return one_line(b"data: " + body + b"\n\n")
 
     async def _first_heads(self) -> None:
         """Wait until an answer has begun that is no error. Raises Refusal for one that is."""
@@ -243,9 +255,3 @@ def _lost(error: TritonLost) -> Any:
         return OpenAIError(503, str(error), close=True)
     refusal = cut_off()
     return OpenAIError(refusal.status, refusal.message, close=True)
-
-
-def _error_event(error: OpenAIError) -> bytes:
-    """An error in a stream that has begun, which ends it."""
-    body = error_body(error.status, error.message, error.param, error.code)
-    return one_line(b"data: " + body + b"\n\n")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """POST /v1/responses, whole and as events. Nothing is kept from one request to the next."""
 
+from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.asking import read_inputs
 from trellis.gateway.openai.endpoint import Endpoint, request_headers
 from trellis.gateway.openai.errors import bad
@@ -19,27 +20,32 @@ from trellis.gateway.sending import Client, Scope
 class Responses(Endpoint):
     """The endpoint."""
 
+    name = "/v1/responses"
+
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(ResponsesRequest, body, self.state.limits)
         log_probs, streams = asked.log_probs, bool(asked.stream)
         constraint, tools = asked.constraint, asked.plan
-        served = await find_served(self.state, asked.model)
+        record = record_of(scope)
+        served = await find_served(self.state, asked.model, record)
         check_tools(served, tools)
         messages, places = read_items(asked.instructions, asked.input)
         effort = asked.reasoning.effort if asked.reasoning else None
-        text, ids = await chat_prompt(
-            self.state,
-            served,
-            messages,
-            arguments=effort_arguments(served, effort, "reasoning.effort"),
-            param="input",
-            places=places,
-            tools=tools.shown,
-        )
+        with record.timed("encode"):
+            text, ids = await chat_prompt(
+                self.state,
+                served,
+                messages,
+                arguments=effort_arguments(served, effort, "reasoning.effort"),
+                param="input",
+                places=places,
+                tools=tools.shown,
+            )
         most = asked.max_output_tokens or served.room(len(ids))
         inputs = read_inputs(served, asked, most, log_probs, streams)
-        parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
+        with record.timed("constrain" if constraint or tools.use else "plan"):
+            parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
         if log_probs.answer and parsing.format is not None:
             what = (
                 "not told where calls and thoughts are told from text; leave it out, or ask a chat"
@@ -47,7 +53,7 @@ class Responses(Endpoint):
             raise bad("include", what, "unsupported_parameter")
         if held is not None:
             inputs.hold_to(served, held)
-        generation = Generation(self.state, served, "input")
+        generation = Generation(self.state, served, "input", record)
         await generation.prepare([Prompt(ids, text)], 1, inputs, log_probs, streams, parsing)
         request_id, headers = request_headers()
         writer = ResponseWriter(request_id, asked)

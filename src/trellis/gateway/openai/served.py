@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trellis.contract.client_inputs import GUIDE_TYPE
 from trellis.gateway.engine_requests import EngineRequests
+from trellis.gateway.metrics.record import Record
 from trellis.gateway.models import Model, check_inner, model_path
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.refusals import Refusal, shown
@@ -82,8 +83,8 @@ class Served:
         return max(min([*left, *most], default=DEFAULT_TOKENS), 1)
 
 
-async def find_served(state: State, name: str) -> Served:
-    """The model of that name. Raises OpenAIError: 404 if there is none."""
+async def find_served(state: State, name: str, record: Record) -> Served:
+    """The model of that name, which `record` is then of. Raises OpenAIError: 404 if none is."""
     ensemble, adapter = name, ""
     made = state.models.made()
     if name not in made:
@@ -107,6 +108,7 @@ async def find_served(state: State, name: str) -> Served:
         if refusal.status == 404:
             raise no_model(name) from None
         raise
+    record.model, record.adapter = model.name, adapter
     route = model.route
     if route is None or route.engine is None or route.requests is None:
         raise OpenAIError(

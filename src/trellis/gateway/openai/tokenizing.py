@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.choices import token_text
 from trellis.gateway.openai.completions import Ids
 from trellis.gateway.openai.endpoint import Endpoint, send_json
@@ -43,12 +44,14 @@ class DetokenizeRequest(Fields):
 class Tokenize(Endpoint):
     """Text to ids."""
 
+    name = "/tokenize"
+
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(TokenizeRequest, body, self.state.limits)
         if (asked.prompt is None) == (asked.messages is None):
             raise bad("prompt", "send either prompt or messages")
-        served = await find_served(self.state, asked.model)
+        served = await find_served(self.state, asked.model, record_of(scope))
         if asked.tools and asked.messages is None:
             raise bad("tools", "only means something with messages; leave it out")
         if asked.messages is not None:
@@ -79,10 +82,12 @@ class Tokenize(Endpoint):
 class Detokenize(Endpoint):
     """Ids to text, special tokens with it unless they are to be left out."""
 
+    name = "/detokenize"
+
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(DetokenizeRequest, body, self.state.limits)
-        served = await find_served(self.state, asked.model)
+        served = await find_served(self.state, asked.model, record_of(scope))
         most = served.tokenizer.vocab_size - 1
         if asked.tokens and max(asked.tokens) > most:
             raise bad("tokens", f"{max(asked.tokens)} is not in the vocabulary; send 0 to {most}")

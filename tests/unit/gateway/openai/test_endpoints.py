@@ -14,6 +14,7 @@ from support.openai_api import user
 from support.shown_config import config_of
 from trellis.engine_files.engine_folder import EngineFolder
 from trellis.gateway.limits import Limits
+from trellis.gateway.metrics.registry import Registry
 from trellis.gateway.models import Model, read_model
 from trellis.gateway.openai.chat import ChatCompletions
 from trellis.gateway.openai.completions import Completions
@@ -56,7 +57,7 @@ class Channel:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
 
-    def open(self, body: bytes, content_type: bytes) -> StepExchange:
+    def open(self, body: bytes, content_type: bytes, meter: Any) -> StepExchange:
         asked = json.loads(body)
         self.asked.append(asked)
         exchange = StepExchange(len(self.asked), content_type)
@@ -100,6 +101,8 @@ class Asked:
         state: Any = SimpleNamespace(
             bodies=Bodies(1 << 20),
             limits=Limits(),
+            settings=SimpleNamespace(log_prompts=False),
+            registry=Registry(),
             encoders=self._encoders,
             upstreams=set(),
             counts=SimpleNamespace(add=lambda *_: None),

@@ -14,6 +14,7 @@ from support.byte_tokenizer import ByteTokenizer
 from support.openai_api import joined
 from trellis.gateway.awaited import Awaited, Sink
 from trellis.gateway.limits import Limits
+from trellis.gateway.metrics.record import Record
 from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.chat_writer import ChatWriter
 from trellis.gateway.openai.choices import Choice
@@ -110,7 +111,7 @@ def generation(ways: list[Scripts]) -> Generation:
     state = SimpleNamespace(upstreams=set(), limits=Limits(), counts=counts)
     engine = SimpleNamespace(ensemble="ensemble", model="tensorrt_llm")
     served = SimpleNamespace(engine=engine, model=SimpleNamespace(counted_by="preprocessing"))
-    made = Generation(cast(Any, state), cast(Any, served), "messages")
+    made = Generation(cast(Any, state), cast(Any, served), "messages", Record())
     for index, way in enumerate(ways):
         reader = TritonEvents("ensemble", TEXTS, "1f", None)
         choice = Choice(index, TEXTS.sequence(), TOKENIZER, [1])

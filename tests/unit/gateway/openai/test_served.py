@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from trellis.gateway.metrics.record import Record
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.models import served_models
 from trellis.gateway.openai.served import DEFAULT_TOKENS, Served, find_served
@@ -54,7 +55,7 @@ def state() -> Any:
 
 
 def find(name: str) -> Served:
-    return asyncio.run(find_served(cast(Any, state()), name))
+    return asyncio.run(find_served(cast(Any, state()), name, Record()))
 
 
 def test_a_model_or_an_adapter_of_one_is_found() -> None:

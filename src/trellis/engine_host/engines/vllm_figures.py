@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What vLLM says of its steps, summed: its cache, its prefix cache, its preemptions."""
+
+from typing import Any
+
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+from trellis.engine_host.engines.engine import Figures
+
+
+class VllmFigures:
+    """The sums; `logger` is what the library calls for a logger of its own."""
+
+    def __init__(self) -> None:
+        self.figures = Figures(0.0, 0, 0, 0)
+
+    def logger(self, *_: Any, **__: Any) -> StatLoggerBase:
+        """One that adds to these sums; the library gives its configuration and a number."""
+        return _Logger(self)
+
+    def add(self, scheduler: Any, iteration: Any) -> None:
+        """A step's statistics, either of which may be None."""
+        now = self.figures
+        if scheduler is not None:
+            prefix = scheduler.prefix_cache_stats
+            now = now._replace(
+                kv_cache_usage=float(scheduler.kv_cache_usage),
+                prefix_queries=(now.prefix_queries or 0) + prefix.queries,
+                prefix_hits=(now.prefix_hits or 0) + prefix.hits,
+            )
+        if iteration is not None:
+            made = (now.preemptions or 0) + iteration.num_preempted_reqs
+            now = now._replace(preemptions=made)
+        self.figures = now
+
+
+class _Logger(StatLoggerBase):  # type: ignore[misc]  # whose types mypy does not see
+    """What the library calls after each step."""
+
+    def __init__(self, sums: VllmFigures) -> None:
+        self._sums = sums
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+        """Add them; releases differ in what else they give."""
+        self._sums.add(scheduler_stats, iteration_stats)
+
+    def log_engine_initialized(self) -> None:
+        """Nothing."""

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Around every request: its record is kept, counted at its end, and written to the log."""
+
+import time
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from trellis.gateway.metrics.record import RECORD, Record
+from trellis.gateway.metrics.registry import Registry
+from trellis.gateway.metrics.request_ids import request_id
+
+Ended = Callable[[Scope, Record], None]
+
+
+class Observed:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, registry: Registry, ended: tuple[Ended, ...] = ()) -> None:
+        """`ended`: called with every request that ended, after it was counted."""
+        self._app = app
+        self._registry = registry
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        scope[RECORD] = record = Record(request_id(scope))
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+            await send(message)
+
+        self._registry.begin(record)
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            record.ended = time.monotonic()
+            self._registry.end(record)
+            for ended in self._ended:
+                ended(scope, record)
