@@ -4,6 +4,7 @@
 import os
 import sys
 import tempfile
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -29,6 +30,14 @@ from trellis.server.restarts import keep_serving
 from trellis.server.shown_log import ShownLog
 from trellis.server.signals import stop_signals
 from trellis.server.triton_options import check_extra
+
+
+class LogFormat(str, Enum):
+    """How the gateway writes its log; `none`: without a line for each request."""
+
+    text = "text"
+    json = "json"
+    none = "none"
 
 
 def main(
@@ -118,6 +127,18 @@ def main(
         bool,
         typer.Option("--page/--no-page", help="whether / is a page to try the server in a browser"),
     ] = True,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            "--log-format", "--log_format", help="of the gateway's lines, one for each request"
+        ),
+    ] = LogFormat.text,
+    log_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--log-prompts", "--log_prompts", help="have the line of a request its prompt"
+        ),
+    ] = False,
     metrics_names: Annotated[
         str,
         typer.Option(
@@ -243,6 +264,8 @@ def main(
         gateway_decoding=gateway_decoding,
         short_way=short_way,
         page=page,
+        log_format=log_format.value,
+        log_prompts=log_prompts,
         metrics_names=_metrics_names(metrics_names),
         allocator=allocator.value,
         allow_admin_endpoints=allow_admin_endpoints,

@@ -43,7 +43,7 @@ def make_app(state: State) -> Starlette:
             *_admin_routes(state),
         ],
         middleware=[
-            Middleware(Observed, registry=state.registry),
+            Middleware(Observed, registry=state.registry, ended=state.ended),
             Middleware(Errors),
             Middleware(Draining, state=state),
             # API keys come here: before anything of a request is read, after the server's state.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from trellis.contract.client_inputs import LORA_NAME
+from trellis.contract.client_inputs import LORA_NAME, PROMPT
 from trellis.gateway.abandoned_requests import AbandonedClient
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.body import stop_body
@@ -115,6 +115,8 @@ class Generate:
             return
         with self._state.in_flight.noted(owner, asked.request_id):
             record.adapter = self._adapter(model, asked)
+            if self._state.settings.log_prompts:
+                record.prompt = str(asked.values.get(PROMPT, ""))
             await self._answer(path, model, asked, finish, client, record)
 
     def _adapter(self, model: Model, asked: Prepared) -> str:

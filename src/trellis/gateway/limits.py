@@ -57,6 +57,7 @@ class Limits:
     abandoned_seconds: float = 30.0  # for each of them; what was stopped ends in far less
     log_lines: float = 10.0  # a second
     log_burst: int = 50
+    access_lines: float = 1000.0  # of requests, a second
 
     @classmethod
     def of(cls, changed: Mapping[str, float]) -> "Limits":

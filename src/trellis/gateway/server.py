@@ -19,6 +19,7 @@ from trellis.contract.wiring_names import IDS_SUFFIX
 from trellis.gateway.app import make_app
 from trellis.gateway.limits import Limits, connections_for
 from trellis.gateway.log_rate import limit_lines
+from trellis.gateway.logs import set_up
 from trellis.gateway.metrics.page import MetricsPage
 from trellis.gateway.models import model_path
 from trellis.gateway.protocol import GatewayProtocol
@@ -70,6 +71,7 @@ class Server(uvicorn.Server):
         self._metrics: Any = None  # what the metrics port has
         self._preparing: asyncio.Task[None] | None = None
         self._heartbeat = heartbeats().claim("the HTTP gateway", loops=True)
+        set_up(settings.log_format, limits.access_lines)
         limit_lines(("trellis.gateway", "uvicorn.error"), limits.log_lines, limits.log_burst)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:

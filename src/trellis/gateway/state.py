@@ -9,6 +9,8 @@ from trellis.gateway.abandoned_requests import AbandonedRequests
 from trellis.gateway.counts import Counts
 from trellis.gateway.ids import RequestsInFlight
 from trellis.gateway.limits import Limits
+from trellis.gateway.logs import AccessLog
+from trellis.gateway.metrics.observed import Ended
 from trellis.gateway.metrics.page import Figures
 from trellis.gateway.metrics.registry import Registry
 from trellis.gateway.models import Models
@@ -43,6 +45,10 @@ class State:
             int(limits.prompt_cache_bytes),
         )
         self.registry = Registry(settings.metrics_names)
+        # Told of every request that ended.
+        self.ended: tuple[Ended, ...] = ()
+        if settings.log_format != "none":
+            self.ended += (AccessLog(settings.log_prompts),)
         self.figures = Figures(self.registry, self.triton_metrics, settings.metrics_names)
         self.steps = StepChannels(settings.triton_pid, self.registry.detokenized)
         self.in_flight = RequestsInFlight()

@@ -31,6 +31,8 @@ class GatewaySettings:
     metrics_address: str = "127.0.0.1"
     metrics_port: int = 0  # where the metrics page is served; 0: nowhere
     triton_metrics_port: int = 0  # on loopback, where Triton serves its own
+    log_format: str = "none"  # or text, json: see trellis.gateway.logs
+    log_prompts: bool = False  # whether the line of a request has its prompt
     metrics_names: Sequence[str] = ()  # of others, see trellis.contract.metrics
 
     def command(self) -> list[str]:

@@ -80,6 +80,8 @@ class ServerSettings:
     short_way: bool = True  # whether the gateway asks Python engines past Triton
     page: bool = True  # whether the gateway has a page at /
     hang_timeout: float = HANG_TIMEOUT  # seconds without progress after which it ends; 0: never
+    log_format: str = "none"  # of the gateway: text, json, or no line for a request
+    log_prompts: bool = False  # whether those lines have prompts
     metrics_names: tuple[str, ...] = ()  # of others, see trellis.contract.metrics
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
     expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
@@ -244,6 +246,8 @@ class Server:
             settings.metrics_address,
             settings.metrics_port,
             behind.metrics,
+            settings.log_format,
+            settings.log_prompts,
             settings.metrics_names,
         )
         table = self.heartbeats

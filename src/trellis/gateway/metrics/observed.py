@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Around every request: its record is kept, counted at its end, and written to the log."""
 
-import time
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,7 +34,7 @@ class Observed:
         try:
             await self._app(scope, receive, noted)
         finally:
-            record.ended = time.monotonic()
+            record.end()
             self._registry.end(record)
             for ended in self._ended:
                 ended(scope, record)

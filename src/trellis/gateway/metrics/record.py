@@ -4,6 +4,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from trellis.gateway.metrics.meter import Meter
@@ -34,12 +35,19 @@ class Record:
         self.status = 0  # 0: no answer has begun
         self.reason = ""  # why it was rejected
         self.failed = False  # it has an error after its answer began
+        self.prompt = ""  # its text, where the log is to have it
         self.left = False  # its client did, before the answer was complete
         self.prompt_tokens = 0
         self.meters: list[Meter] = []  # of its sequences
         self.spans: dict[str, tuple[float, float]] = {}  # begin and end of its parts, by name
         self.told = [0, 0, 0]  # of PROMPT, CACHED and MADE tokens, what the registry has
         self.told_seconds = 0.0  # and of the times between chunks
+
+    def end(self) -> None:
+        """It was answered, or will not be."""
+        self.ended = time.monotonic()
+        if self.status >= HTTPStatus.BAD_REQUEST and not self.reason:  # the model rejected it
+            self.reason = REASONS.get(self.status, "other")
 
     def reject(self, refusal: Refusal) -> None:
         """It gets an error instead of an answer."""

@@ -67,6 +67,8 @@ class Generation:
         self._guide_param = inputs.guide_param
         self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         self._record.prompt_tokens = self._prompt_tokens
+        if self._state.settings.log_prompts:
+            self._record.prompt = "\n".join(prompt.text or str(prompt.ids) for prompt in prompts)
         skip = inputs.values.get("skip_special_tokens")
 
         def work() -> list[tuple[str, Written]]:
