@@ -5,7 +5,7 @@ import dataclasses
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGES = ("httptools", "uvicorn", "starlette", "prometheus_client")
@@ -33,7 +33,9 @@ class GatewaySettings:
     triton_metrics_port: int = 0  # on loopback, where Triton serves its own
     log_format: str = "none"  # or text, json: see trellis.gateway.logs
     log_prompts: bool = False  # whether the line of a request has its prompt
-    metrics_names: Sequence[str] = ()  # of others, see trellis.contract.metrics
+    metrics_names: list[str] = dataclasses.field(
+        default_factory=list
+    )  # of others, see trellis.contract.metrics
 
     def command(self) -> list[str]:
         """The command of a gateway, to be run in IMPORTED_FROM."""

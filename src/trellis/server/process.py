@@ -248,7 +248,7 @@ class Server:
             behind.metrics,
             settings.log_format,
             settings.log_prompts,
-            settings.metrics_names,
+            list(settings.metrics_names),
         )
         table = self.heartbeats
         environment, inherited = table.environment(), (table.descriptor,)
