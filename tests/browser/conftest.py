@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.fake_openai import FakeOpenAI, fake_openai
+from support.fake_status import FakeStatus, fake_status
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 PHONE = {"width": 360, "height": 640}
@@ -50,4 +51,11 @@ def tab(chromium: Any) -> Iterator[Any]:
 def fake() -> Iterator[FakeOpenAI]:
     """The page, with answers that the test decides."""
     with fake_openai() as running:
+        yield running
+
+
+@pytest.fixture
+def status() -> Iterator[FakeStatus]:
+    """The page at /status, with figures that the test decides."""
+    with fake_status() as running:
         yield running

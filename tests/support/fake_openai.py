@@ -94,13 +94,20 @@ def fake_openai() -> Iterator[FakeOpenAI]:
     """A running one."""
     (port,) = free_ports(1)
     fake = FakeOpenAI(port)
-    config = uvicorn.Config(fake.app(), port=port, log_level="error", timeout_graceful_shutdown=1)
+    with served(fake.app(), port):
+        yield fake
+
+
+@contextmanager
+def served(app: Starlette, port: int) -> Iterator[None]:
+    """An application on a thread, which listens inside."""
+    config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         wait_for(lambda: server.started)
-        yield fake
+        yield
     finally:
         server.should_exit = True
         thread.join()

@@ -125,7 +125,7 @@ def main(
     ] = True,
     page: Annotated[
         bool,
-        typer.Option("--page/--no-page", help="whether / is a page to try the server in a browser"),
+        typer.Option("--page/--no-page", help="whether / and /status are pages for a browser"),
     ] = True,
     log_format: Annotated[
         LogFormat,
@@ -358,6 +358,7 @@ def run(settings: ServerSettings, peers: Peers | None = None, restarts: int = 0)
             console.print(f"[green]ready[/] after {seconds:.1f} s: {' '.join(urls)}")
             if settings.page and server.gateway is not None:
                 console.print(f"a page to try it: {settings.url}/")
+                console.print(f"a page to watch it: {settings.url}/status")
 
         log.url = settings.url if server.gateway is not None else ""
         died = keep_serving(server, restarts, stopping, ready)

@@ -18,9 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from trellis.gateway.generate import Generate, Infer
 from trellis.gateway.metrics.observed import Observed
 from trellis.gateway.metrics.record import record_of
+from trellis.gateway.metrics.status import StatusFigures
 from trellis.gateway.openai.errors import as_openai, is_openai
 from trellis.gateway.openai.routes import openai_routes
-from trellis.gateway.page import Page
+from trellis.gateway.page import STATUS, Page
 from trellis.gateway.refusals import Refusal, restarting, shown, stopping
 from trellis.gateway.relays import READY_PATH, Admin, Index, Live, ModelRelay, Ready, Relay, Startup
 from trellis.gateway.sending import send_refusal
@@ -57,6 +58,8 @@ def make_app(state: State) -> Starlette:
 def _open_routes(state: State) -> Iterable[BaseRoute]:
     if state.settings.page:
         yield _get("/", Page())
+        yield _get("/status", Page(STATUS))
+        yield _get("/status/figures", StatusFigures(state.figures))
     yield _get("/v2/health/live", Live(state, "/v2/health/live"))
     for path in (READY_PATH, "/health"):  # the second is what clients of OpenAI's API ask
         yield _get(path, Ready(state, READY_PATH))

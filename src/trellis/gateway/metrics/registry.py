@@ -84,6 +84,7 @@ class Registry:
         if record.left:
             self._add(named.DISCONNECTS, labels)
         if record.model:
+            self._seen.add(record.model)
             self._flush(record)
             self._observe(record, labels)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page at `/`, to try a server in a browser: one file, which asks the OpenAI API.
+"""The pages of the gateway, one file each: `/` to try a server, `/status` to watch it.
 
-Its policy lets run what is in the file, by digest, and lets it ask this server; nothing else: no
+Their policy lets run what is in the file, by digest, and lets it ask this server; nothing else: no
 resource of another place, no frame around it, no markup made of texts.
 """
 
@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from trellis.gateway.sending import send_whole
 
+TRY, STATUS = "index.html", "status.html"
 _PART = r"<{0}>(.*?)</{0}>"
 _POLICY = (
     "default-src 'none'; script-src {script}; style-src {style}; connect-src 'self';"
@@ -23,10 +24,10 @@ _POLICY = (
 
 
 class Page:
-    """The ASGI endpoint of the page; read once, when the gateway starts."""
+    """The ASGI endpoint of a page; read once, when the gateway starts."""
 
-    def __init__(self) -> None:
-        page = files(__name__).joinpath("index.html").read_text("utf-8")
+    def __init__(self, file: str = TRY) -> None:
+        page = files(__name__).joinpath(file).read_text("utf-8")
         policy = _POLICY.format(script=_digest(page, "script"), style=_digest(page, "style"))
         self._body = page.encode()
         self._headers = [
