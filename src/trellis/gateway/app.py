@@ -22,7 +22,7 @@ from trellis.gateway.metrics.status import StatusFigures
 from trellis.gateway.openai.errors import as_openai, is_openai
 from trellis.gateway.openai.routes import openai_routes
 from trellis.gateway.page import STATUS, Page
-from trellis.gateway.refusals import Refusal, restarting, shown, stopping
+from trellis.gateway.refusals import Refusal, hanging, restarting, shown, stopping
 from trellis.gateway.relays import READY_PATH, Admin, Index, Live, ModelRelay, Ready, Relay, Startup
 from trellis.gateway.sending import send_refusal
 from trellis.gateway.state import State
@@ -121,7 +121,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 class Draining:
-    """Turns requests away while the server stops or starts anew; its health is still answered."""
+    """Turns requests away while the server stops, hangs, or starts anew; but for its health."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self._app = app
@@ -134,6 +134,8 @@ class Draining:
                 raise stopping()
             if self._state.server.restarting:
                 raise restarting()
+            if hung := self._state.server.hung:
+                raise hanging(hung)
         await self._app(scope, receive, send)
 
 

@@ -2,8 +2,9 @@
 """The launcher's view of what hangs: every process of a server, from outside.
 
 Models' processes and the gateway prove progress in a table (ipc/heartbeats.py); tritonserver, which
-is not ours, by an answer to a question for its health; and Linux says of each whether it is
-stopped. What is seen inside (engine_host/hang_watch.py) has a moment more before this ends it.
+is not ours, by an answer to a question for its health, and its models' queues by its metrics
+(model_queues.py); and Linux says of each whether it is stopped. What is seen inside
+(engine_host/hang_watch.py) has a moment more before this ends it.
 """
 
 import contextlib
@@ -18,10 +19,11 @@ from pathlib import Path
 from trellis.ipc.heartbeats import Heartbeat, Heartbeats
 from trellis.ipc.process_state import STOPPED, ask_for_stacks, describe, state
 from trellis.ipc.stalls import Stall, look_seconds
+from trellis.server.model_queues import QueueStalls
 
 GRACE_SECONDS = 3.0  # for those inside to see it, and to answer their clients
 MAX_THREADS = 64  # of a process that has no stacks to show, listed in the log
-HEALTH = "/v2/health/live"
+HEALTH, METRICS = "/v2/health/live", "/metrics"
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,14 @@ class Hang:
 class Hangs:
     """Looks for hangs of one server from its readiness on; nothing with a time-out of 0."""
 
-    def __init__(self, table: Heartbeats, server: tuple[int, str], host: str, port: int) -> None:
-        """`server`: tritonserver's process and its name, whose HTTP is at `host` and `port`.
-
-        A port of 0 is none: its health is not asked for.
-        """
+    def __init__(
+        self,
+        table: Heartbeats,
+        server: tuple[int, str],
+        http: tuple[str, int] | None,
+        metrics: tuple[str, int] | None = None,
+    ) -> None:
+        """`server`: tritonserver's process and its name; `http`, `metrics`: where it is asked."""
         self._limit = table.hang_timeout
         self._table = table
         self._server = server
@@ -48,7 +53,8 @@ class Hangs:
         self._batches: defaultdict[tuple[int, str], Stall] = defaultdict(Stall)
         self._health = Stall()
         self._next = 0.0
-        self._probe = Probe(host, port, self._limit) if self._limit and port else None
+        self._queues = QueueStalls()
+        self._probe = Probe(http, metrics, self._limit) if self._limit and http else None
 
     def close(self) -> None:
         """Ask no more."""
@@ -66,7 +72,8 @@ class Hangs:
         if not self._limit or now < self._next:
             return None
         self._next = now + look_seconds(self._limit)
-        return self._stop(own, below, now) or self._still(now) or self._mute(now)
+        found = self._stop(own, below, now) or self._still(now)
+        return found or self._mute(now) or self._queued(now)
 
     def _stop(self, own: Mapping[int, str], below: Iterable[int], now: float) -> Hang | None:
         """A process that Linux says is stopped."""
@@ -104,6 +111,20 @@ class Hangs:
         why = f"did not answer {HEALTH} for {seconds:.0f} s; it is {describe(pid)}"
         return Hang(pid, f"{name} (pid {pid}) {why}")
 
+    def _queued(self, now: float) -> Hang | None:
+        """A model whose requests do not get to it."""
+        page = self._probe.page if self._probe is not None else ""
+        stalled = self._queues.look(page, now)
+        rows = self._table.rows()
+        allowed = max((row.allowed for row in rows), default=0.0)
+        if stalled is None or stalled[0] < self._limit + allowed + GRACE_SECONDS:
+            return None
+        seconds, queue = stalled
+        named = (row.pid for row in rows if row.name == f"the process of {queue.model}")
+        pid = next(named, self._server[0])
+        why = f"{queue.waiting:.0f} {queue.what}, and none has left it for {seconds:.0f} s"
+        return Hang(pid, f"{queue.model}: {why}; its process (pid {pid}) is {describe(pid)}")
+
     def report(self, hang: Hang) -> None:
         """Readiness fails; then what is known of the process goes to the log."""
         self._table.status.hung = hang.what
@@ -115,12 +136,16 @@ class Hangs:
 
 
 class Probe:
-    """Asks a server for its health on a thread, again and again."""
+    """Asks a server for its health on a thread, again and again, and for its metrics."""
 
-    def __init__(self, host: str, port: int, limit: float) -> None:
+    def __init__(
+        self, http: tuple[str, int], metrics: tuple[str, int] | None, limit: float
+    ) -> None:
         """`limit`: seconds that an answer may take."""
-        self.answers = 0
-        self._place = host, port
+        self.answers = 0  # that came of its health
+        self.page = ""  # of metrics; "" if there is none
+        self._http = http
+        self._metrics = metrics
         self._limit = limit
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
@@ -132,12 +157,22 @@ class Probe:
 
     def _run(self) -> None:
         while not self._closed.wait(look_seconds(self._limit)):
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                asked = http.client.HTTPConnection(*self._place, timeout=self._limit)
-                with contextlib.closing(asked):
-                    asked.request("GET", HEALTH)
-                    asked.getresponse().read()
-                    self.answers += 1
+            if get(self._http, HEALTH, self._limit) is not None:
+                self.answers += 1
+            if self._metrics is not None:
+                page = get(self._metrics, METRICS, self._limit / 2)
+                self.page = (page or b"").decode("utf-8", "replace")
+
+
+def get(place: tuple[str, int], path: str, seconds: float) -> bytes | None:
+    """The body of an answer, whatever its status; None if there is none in that time."""
+    asked = http.client.HTTPConnection(*place, timeout=seconds)
+    try:
+        with contextlib.closing(asked):
+            asked.request("GET", path)
+            return asked.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return None
 
 
 def threads(pid: int) -> list[str]:

@@ -338,13 +338,13 @@ class Server:
 
     def _hangs(self) -> Hangs:
         settings = self.settings
-        host = settings.address if self.gateway is None else ""
-        return Hangs(
-            self.heartbeats,
-            (self.process.pid, "tritonserver"),
-            "127.0.0.1" if host in ("", "0.0.0.0") else host,
-            self.triton_port if settings.serves else 0,
-        )
+        server = self.process.pid, "tritonserver"
+        if not settings.serves:
+            return Hangs(self.heartbeats, server, None)
+        http, metrics = settings._place("http"), settings._place("metrics")
+        if self._behind is not None:  # Triton's own, not the gateway's
+            http, metrics = (("127.0.0.1", port) for port in self._behind)
+        return Hangs(self.heartbeats, server, _reached(http), _reached(metrics))
 
     def _watch(self, stopping: Callable[[], bool], hangs: Hangs) -> str | None:
         loading = Loading(self.process.pid, self.stubs, limit=0)  # nobody else waits for a rank
@@ -568,6 +568,12 @@ def die_with_parent() -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # no setuid program gives it more rights
+
+
+def _reached(place: tuple[str, int]) -> tuple[str, int]:
+    """Where this machine reaches what listens there."""
+    address, port = place
+    return ("127.0.0.1" if address == "0.0.0.0" else address), port
 
 
 def _quietly(action: Callable[[], object]) -> None:

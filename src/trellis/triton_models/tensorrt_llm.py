@@ -98,10 +98,10 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """End every stream, then the threads."""
         self.hangs.close()
-        self.heartbeat.release()
         self.gone.close()
         self.watch.close()
         self.loop.close()
+        self.heartbeat.release()
         self.steps.close()
         self.senders.close()
         self.refusals.close()

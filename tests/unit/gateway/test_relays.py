@@ -130,6 +130,8 @@ def test_a_server_that_hangs_neither_lives_nor_is_ready_and_says_why() -> None:
         for path in ("/v2/health/live", "/v2/health/ready", "/health"):
             status, error = await asked(gateway, get(path))
             assert (status, "made no progress for 30 s" in error["error"]) == (503, True)
+        status, error = await asked(gateway, post({"text_input": "a"}))
+        assert (status, "made no progress for 30 s" in error["error"]) == (503, True)
         gateway.server.state.server.hung = ""
         assert (await asked(gateway, get("/v2/health/live")))[0] == 404  # the fake's own answer
 
