@@ -17,9 +17,12 @@ CopyMode = Literal["link", "copy", "symlink"]
 SHOW_PROGRESS_BYTES = 1 << 28
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content in one step, keeping its mode; a crash leaves the old content."""
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file's content in one step; a crash leaves the old content.
+
+    `mode`: of a new file; one that is there keeps its own.
+    """
+    mode = path.stat().st_mode & 0o777 if path.exists() else mode
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

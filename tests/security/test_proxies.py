@@ -59,14 +59,14 @@ STARTS = {
 }
 GENERATE = "/v2/models/ensemble/generate"
 # What an attacker would have another client be answered with.
-HIDDEN = b"GET /v2/models/ensemble/stats HTTP/1.1\r\nHost: x\r\n\r\n"
+HIDDEN = b"GET /v2/models/ensemble/stats HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b'{"text_input": "a", "max_tokens": 1}'
 
 
 def request(*headers: bytes, body: bytes = b"", line: bytes = b"POST %s HTTP/1.1") -> bytes:
     """One request as it is, framed by its own headers."""
     first = line % GENERATE.encode() if b"%s" in line else line
-    return b"\r\n".join([first, b"Host: x", *headers, b"", body])
+    return b"\r\n".join([first, b"Host: localhost", *headers, b"", body])
 
 
 def sized(body: bytes) -> bytes:

@@ -33,7 +33,8 @@ def gateway(
 ) -> Iterator[Running]:
     """A gateway before that port. `more`: of GatewaySettings, `limits` among them."""
     (port,) = free_ports(1)
-    settings = GatewaySettings("127.0.0.1", port, triton_port, triton_pid, exit_timeout, **more)
+    address = more.pop("address", "127.0.0.1")
+    settings = GatewaySettings(address, port, triton_port, triton_pid, exit_timeout, **more)
     process = subprocess.Popen(settings.command(), cwd=IMPORTED_FROM, stderr=subprocess.PIPE)
     try:
         wait_for(lambda: listens(port))

@@ -109,7 +109,7 @@ class _OneByOne:
 
 def get(target: str = "/v2/health/ready", *headers: str, version: str = "1.1") -> bytes:
     """A GET as bytes."""
-    lines = [f"GET {target} HTTP/{version}", "Host: x", *headers]
+    lines = [f"GET {target} HTTP/{version}", "Host: localhost", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -121,7 +121,7 @@ def post(
 ) -> bytes:
     """A POST as bytes, with its length."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"POST {target} HTTP/{version}", "Host: x", f"Content-Length: {len(content)}"]
+    lines = [f"POST {target} HTTP/{version}", "Host: localhost", f"Content-Length: {len(content)}"]
     return "\r\n".join([*lines, *headers, "", ""]).encode() + content
 
 

@@ -121,7 +121,8 @@ def test_an_http_client_that_hangs_up_on_a_stream_frees_its_place(
     server: Server, repo: Path
 ) -> None:
     body = json.dumps({"text_input": "Once", "stream": True, **LONG}).encode()
-    head = f"POST {ENSEMBLE}/generate_stream HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+    head = f"POST {ENSEMBLE}/generate_stream HTTP/1.1\r\nHost: localhost"
+    head += f"\r\nContent-Length: {len(body)}"
     address = ("127.0.0.1", server.settings.http_port)
     with socket.create_connection(address) as connection:
         connection.sendall(head.encode() + b"\r\n\r\n" + body)

@@ -42,7 +42,9 @@ def hang_up(url: str, kind: str, chunks: int) -> None:
     """Ask, read as many chunks, and leave."""
     host, port = url.removeprefix("http://").split(":")
     body = json.dumps({**LONG, "stream": kind == "generate_stream"}).encode()
-    head = f"POST {ENSEMBLE}/{kind} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {ENSEMBLE}/{kind} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     with socket.create_connection((host, int(port)), timeout=60) as client:
         client.sendall(head.encode() + body)
         for _ in range(chunks):

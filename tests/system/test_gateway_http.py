@@ -197,7 +197,7 @@ TOKENIZE = {
 def test_a_body_may_come_in_chunks(port: int, target: str) -> None:
     body = json.dumps(INFER if target == "/infer" else ASKED).encode()
     chunks = b"".join(b"%x;note=1\r\n%s\r\n" % (len(p), p) for p in pieces(body, 7))
-    head = f"POST {ENSEMBLE}{target} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    head = f"POST {ENSEMBLE}{target} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
     with Wire(port) as wire:
         wire.send(head.encode() + b"\r\n" + chunks + b"0\r\nTrailer: dropped\r\n\r\n" + get())
         answer = wire.answer()
@@ -257,7 +257,7 @@ TWO_READINGS = {
 def test_a_request_with_two_readings_is_refused_and_ends_its_connection(
     port: int, case: str, target: str
 ) -> None:
-    head = f"POST {ENSEMBLE}{target} HTTP/1.1\r\nHost: x\r\n".encode() + TWO_READINGS[case]
+    head = f"POST {ENSEMBLE}{target} HTTP/1.1\r\nHost: localhost\r\n".encode() + TWO_READINGS[case]
     with Wire(port) as wire:
         wire.send(head + b"\r\n0\r\n\r\n" + get())
         answer = wire.answer()
@@ -291,7 +291,8 @@ def test_what_cannot_be_taken_is_refused_with_its_status(
 
 
 def test_a_body_in_chunks_beyond_the_limit_is_refused(port: int) -> None:
-    head = f"POST {ENSEMBLE}/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = f"POST {ENSEMBLE}/generate HTTP/1.1\r\nHost: localhost\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n"
     with Wire(port) as wire:
         wire.send(head.encode())
         chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"

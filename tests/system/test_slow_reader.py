@@ -34,7 +34,8 @@ def slow_http(server: Server) -> Iterator[Later]:
     """A stream over HTTP of which nothing is read until asked for."""
     body = {"text_input": PROMPT, **ASKED}
     data = json.dumps(body).encode()
-    head = "POST /v2/models/ensemble/generate_stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head = "POST /v2/models/ensemble/generate_stream HTTP/1.1\r\nHost: localhost\r\n"
+    head += "Connection: close\r\n"
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, TINY_BUFFER)
         connection.settimeout(60)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask the ensemble over gRPC: client.py "The capital of France is" --max_tokens 20 --top_p 0.9."""
+"""Ask the ensemble over gRPC or HTTPS: client.py "The capital of France is" --max_tokens 20."""
 
 import queue
 import sys
@@ -11,6 +11,7 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from trellis.cli.ask_http import AskFailed, generate_by_http
 from trellis.contract.client_inputs import CLIENT_INPUTS, MAX_TOKENS, STREAM
 from trellis.grpc_client import INPUTS, generate, input_types
 
@@ -22,6 +23,7 @@ COUNT = "num_output_tokens"
 MANY = frozenset(item.name for item in CLIENT_INPUTS if item.many)
 TYPES = {"INT32": int, "UINT64": int, "FP32": float, "BYTES": str, "BOOL": bool}
 NO_PROXY = ("grpc.enable_http_proxy", 0)  # an address given is the address meant
+HTTP = ("http://", "https://")
 CONNECT_SECONDS = 10.0
 DEFAULTS: dict[str, Any] = {MAX_TOKENS: 128, STREAM: True}
 
@@ -42,19 +44,56 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("prompt")
-@click.option("--url", default="localhost:8001", show_default=True, help="gRPC address")
+@click.option(
+    "--url",
+    default="localhost:8001",
+    show_default=True,
+    help="gRPC address, or that of HTTP: https://host:8000",
+)
+@click.option("--api-key", envvar="TRELLIS_API_KEY", default="", help="for a server with keys")
+@click.option(
+    "--ca-cert", default="", help="whose certificates to trust, PEM; default: the system's"
+)
 @click.option("--model", default="ensemble", show_default=True, help="the ensemble to ask")
 @click.option("--request_id", default="", help="needed for streams from the C++ backend")
 @click.option("--timeout", default=600.0, help="seconds of silence after which to give up")
 @sampling_options
-def main(prompt: str, url: str, model: str, request_id: str, timeout: float, **values: Any) -> None:
-    """Send PROMPT (- reads standard input), print the text as it comes."""
+def main(
+    prompt: str,
+    url: str,
+    api_key: str,
+    ca_cert: str,
+    model: str,
+    request_id: str,
+    timeout: float,
+    **values: Any,
+) -> None:
+    """Send PROMPT (- reads standard input), print the text as it comes.
+
+    Over gRPC, or over HTTP where --url begins with http:// or https://.
+    """
     text = sys.stdin.read() if prompt == "-" else prompt
     given = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in values.items()
         if value is not None and value != ()
     }
+    try:
+        if url.startswith(HTTP):
+            _print(generate_by_http(url, model, text, given, timeout, api_key, ca_cert), given)
+        elif api_key or ca_cert:
+            raise click.UsageError("--api-key and --ca-cert: only with --url https://...")
+        else:
+            _ask_grpc(text, url, model, request_id, timeout, given)
+    except AskFailed as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _ask_grpc(
+    text: str, url: str, model: str, request_id: str, timeout: float, given: dict[str, Any]
+) -> None:
     try:
         with triton.InferenceServerClient(url, channel_args=[NO_PROXY]) as client:
             _look_for(client, url)
@@ -68,8 +107,6 @@ def main(prompt: str, url: str, model: str, request_id: str, timeout: float, **v
         raise click.ClickException(error.message()) from error
     except queue.Empty:
         raise click.ClickException(f"no answer within {timeout:g} s (--timeout)") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 def _look_for(client: Any, url: str) -> None:

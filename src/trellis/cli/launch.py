@@ -11,9 +11,20 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from trellis.cli.options import GrpcPort, HttpPort, MetricsPort
+from trellis.cli.options import (
+    AllowedHost,
+    ApiKeys,
+    CorsOrigin,
+    GrpcPort,
+    HttpPort,
+    MetricsPort,
+    TlsCert,
+    TlsClientCa,
+    TlsKey,
+)
 from trellis.contract.metrics import NAMES
 from trellis.errors import TrellisError
+from trellis.gateway.access.check import check_access
 from trellis.preflight import Listening, run_checks
 from trellis.ranks.follow import follow
 from trellis.ranks.launch import run_ranks
@@ -22,13 +33,14 @@ from trellis.ranks.options import RankOptions, check_options
 from trellis.ranks.peers import Peers
 from trellis.ranks.workers import Workers, cpp_engines, read_workers
 from trellis.repository.manifest import embedding_names, model_names
+from trellis.server.access_settings import AccessSettings
 from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
 from trellis.server.process import DRAIN_TIMEOUT, HANG_TIMEOUT, Server, ServerFailed, ServerSettings
 from trellis.server.restarts import keep_serving
 from trellis.server.shown_log import ShownLog
-from trellis.server.signals import stop_signals
+from trellis.server.signals import reload_signals, stop_signals
 from trellis.server.triton_options import check_extra
 
 
@@ -185,6 +197,12 @@ def main(
             " 503",
         ),
     ] = DRAIN_TIMEOUT,
+    api_keys: ApiKeys = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
+    cors_origin: CorsOrigin = None,
+    allowed_host: AllowedHost = None,
     exit_timeout: Annotated[
         int,
         typer.Option(
@@ -271,8 +289,17 @@ def main(
         allow_admin_endpoints=allow_admin_endpoints,
         expose_inner_models=expose_inner_models,
         gateway_limits=limits,
+        access=AccessSettings(
+            api_keys=str(api_keys or ""),
+            tls_cert=str(tls_cert or ""),
+            tls_key=str(tls_key or ""),
+            tls_client_ca=str(tls_client_ca or ""),
+            cors_origins=tuple(cors_origin or ()),
+            allowed_hosts=tuple(allowed_host or ()),
+        ),
     )
     try:
+        check_access(settings.access)
         check_options(options)
         check_extra(settings.extra)
         workers = read_workers(model_repo, options)
@@ -347,9 +374,17 @@ def run(settings: ServerSettings, peers: Peers | None = None, restarts: int = 0)
     Raises ServerFailed if it dies more often than `restarts` says.
     """
     console = Console(stderr=True)
-    with stop_signals() as stopped, ShownLog() as log, Server(settings, log.output) as server:
+    with (
+        stop_signals() as stopped,
+        reload_signals(settings.access.reloads) as reloads,
+        ShownLog() as log,
+        Server(settings, log.output) as server,
+    ):
 
         def stopping() -> bool:
+            if reloads:
+                reloads.clear()
+                server.reload()
             return bool(stopped) or bool(peers and peers.why)
 
         def ready(seconds: float) -> None:

@@ -2,7 +2,6 @@
 """python -m trellis.gateway SETTINGS: run the gateway, its settings as JSON, until SIGTERM."""
 
 import gc
-import json
 import sys
 
 from trellis.errors import TrellisError
@@ -14,7 +13,7 @@ from trellis.server.gateway_settings import GatewaySettings
 def main() -> int:
     """Run the gateway; the exit status."""
     show_stacks_on_signal()
-    settings = GatewaySettings(**json.loads(sys.argv[1]))
+    settings = GatewaySettings.of(sys.argv[1])
     place = (settings.address, settings.port)
     try:
         sockets = listening_sockets(*place)

@@ -10,11 +10,16 @@ from collections.abc import Iterable
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from trellis.gateway.access.hosts import Hosts
+from trellis.gateway.access.keys import Keys
+from trellis.gateway.access.request_ids import RequestIds
+from trellis.gateway.access.tls import ClientCertificates
 from trellis.gateway.generate import Generate, Infer
 from trellis.gateway.metrics.observed import Observed
 from trellis.gateway.metrics.record import record_of
@@ -43,16 +48,45 @@ def make_app(state: State) -> Starlette:
             *openai_routes(state),
             *_admin_routes(state),
         ],
-        middleware=[
-            Middleware(Observed, registry=state.registry, ended=state.ended),
-            Middleware(Errors),
-            Middleware(Draining, state=state),
-            # API keys come here: before anything of a request is read, after the server's state.
-        ],
+        middleware=_middleware(state),
         exception_handlers={HTTPException: _no_route},
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _middleware(state: State) -> list[Middleware]:
+    """What every request goes through, the outermost first: nothing of its body is read here."""
+    access = state.settings.access
+    made = [
+        Middleware(RequestIds, tls=bool(access.tls_cert)),
+        Middleware(Observed, registry=state.registry, ended=state.ended),
+    ]
+    if access.cors_origins:
+        made.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=access.cors_origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=("*",),
+                expose_headers=("x-request-id", "retry-after"),
+            )
+        )
+    made += [
+        Middleware(Errors),
+        Middleware(
+            Hosts,
+            address=state.settings.address,
+            allowed=access.allowed_hosts,
+            origins=access.cors_origins,
+        ),
+        Middleware(Draining, state=state),
+    ]
+    if access.tls_client_ca:
+        made.append(Middleware(ClientCertificates))
+    if state.keyring is not None:
+        made.append(Middleware(Keys, keyring=state.keyring))
+    return made
 
 
 def _open_routes(state: State) -> Iterable[BaseRoute]:

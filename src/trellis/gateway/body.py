@@ -17,7 +17,7 @@ from trellis.gateway.ids import RequestId, check_id
 from trellis.gateway.json_bounds import check_bounds
 from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model
-from trellis.gateway.prepared import Prepared
+from trellis.gateway.prepared import Prepared, tokens_asked
 from trellis.gateway.refusals import SHOWN, Refusal, shown
 from trellis.ipc.disconnect_sender import PARAMETER
 
@@ -53,7 +53,8 @@ def prepare(model: Model, body: bytes, inner_id: str, limits: Limits, once: bool
         model.responses.check_one(values, rows)
     one = values[STOP] in (True, [True]) if stops else rows == 1 and _one_sequence(values)
     made = _written({**values, PARAMETER: inner_id, ID: inner_id})
-    return Prepared(made, RequestId(inner_id, client_id), one, values, stops, len(body))
+    tokens = 0 if stops else tokens_asked(values, len(body))
+    return Prepared(made, RequestId(inner_id, client_id), one, values, stops, len(body), tokens)
 
 
 def _unchecked(asked: dict[str, Any], inner_id: str) -> Prepared:
@@ -65,7 +66,9 @@ def _unchecked(asked: dict[str, Any], inner_id: str) -> Prepared:
     check_id(client_id := asked.get(ID, ""))
     inputs = {name: value for name, value in asked.items() if name != PARAMETER}
     made = _written({**inputs, ID: inner_id})
-    return Prepared(made, RequestId(inner_id, client_id), False, {}, False, len(made))
+    size = len(made)
+    tokens = tokens_asked({}, size)
+    return Prepared(made, RequestId(inner_id, client_id), False, {}, False, size, tokens)
 
 
 def _written(body: dict[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 from trellis.contract.client_inputs import LORA_NAME, PROMPT
 from trellis.gateway.abandoned_requests import AbandonedClient
+from trellis.gateway.access.keys import CALLER
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.body import stop_body
 from trellis.gateway.ids import RequestId, check_stop_key, new_id
@@ -24,7 +25,7 @@ from trellis.gateway.reading import Sent, read_request
 from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal, cut_off, unreachable
 from trellis.gateway.request_body import Room, check_content_type, header, read_body
 from trellis.gateway.routes import Route
-from trellis.gateway.sending import Client, Receive, Scope, Send, Write, send_whole, write_now
+from trellis.gateway.sending import Client, Receive, Scope, Send, Write, client_of, send_whole
 from trellis.gateway.state import State
 from trellis.gateway.step_channel import StepChannel
 from trellis.gateway.step_text import StepText
@@ -96,7 +97,7 @@ class Generate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Refusal, ClientGone."""
         with self._state.bodies.room() as room:
-            await self._answered(scope, Client(receive, send, write_now(scope)), room)
+            await self._answered(scope, client_of(scope, receive, send), room)
 
     async def _answered(self, scope: Scope, client: Client, room: Room) -> None:
         check_content_type(scope["headers"], binary=self.by_infer)
@@ -113,6 +114,7 @@ class Generate:
         if asked.stops:
             await self._stop(path, model, owner, asked, finish, client.send)
             return
+        client.allowance.reserve(asked.tokens)
         with self._state.in_flight.noted(owner, asked.request_id):
             record.adapter = self._adapter(model, asked)
             if self._state.settings.log_prompts:
@@ -328,9 +330,12 @@ async def _watch(receive: Receive, upstream: Upstream) -> None:
 
 
 def owner_of(scope: Scope) -> str:
-    """What only whoever sent this request can say again: its stop key, or its connection."""
+    """What only whoever sent this request can say again: its stop key, or its connection.
+
+    Two API keys are never of one owner.
+    """
     key = header(scope["headers"], STOP_KEY)
     if key:
         check_stop_key(key)
-        return f"key {key}"
-    return f"connection {scope['client']}"
+        return f"key {key} {scope.get(CALLER, '')}"
+    return f"connection {scope['client']} {scope.get(CALLER, '')}"

@@ -22,6 +22,7 @@ class Limits:
     # Connections.
     connections: int = 8192
     connections_per_address: int = 4096
+    handshake_seconds: float = 10.0  # of TLS
     idle_seconds: float = 75.0  # a connection without a request
     unread_seconds: float = 60.0  # a client that takes nothing of what was written to it
     linger_seconds: float = 2.0  # for a client to read a refusal while it still sends

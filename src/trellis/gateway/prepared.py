@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A body of `/generate` or `/generate_stream` that was checked."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from trellis.contract.client_inputs import SKIP, STREAM
+from trellis.contract.client_inputs import BEAMS, MAX_TOKENS, SEQUENCES, SKIP, STREAM
 from trellis.gateway.ids import RequestId
+
+BYTES_PER_TOKEN = 4  # of a body, about: its prompt is not encoded yet
 
 
 class Prepared(NamedTuple):
@@ -16,6 +19,7 @@ class Prepared(NamedTuple):
     values: dict[str, Any]  # the inputs that were sent
     stops: bool  # whether it ends another request
     size: int  # bytes of the body that the client sent
+    tokens: int  # that prompt and answer may have together, see `tokens_asked`
 
     @property
     def streams(self) -> bool:
@@ -28,3 +32,21 @@ class Prepared(NamedTuple):
         value = self.values.get(SKIP)
         said: bool | None = value[0] if isinstance(value, list) else value
         return said
+
+
+def tokens_asked(values: Mapping[str, Any], size: int) -> int:
+    """The tokens that a request of `size` bytes may take: about those of its prompt, and all of
+    its answers.
+
+    >>> tokens_asked({"max_tokens": [8, 8], "num_return_sequences": 3}, 40)
+    58
+    """
+    each = values.get(MAX_TOKENS, 0)
+    answers = sum(each) if isinstance(each, list) else each
+    copies = max(_most(values, SEQUENCES), _most(values, BEAMS))
+    return int(answers * copies) + size // BYTES_PER_TOKEN
+
+
+def _most(values: Mapping[str, Any], name: str) -> int:
+    value = values.get(name, 1)
+    return max(value, default=1) if isinstance(value, list) else int(value)

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from trellis.gateway.heads import check_head, head_too_large
 from trellis.gateway.openai.errors import as_openai, is_openai
 from trellis.gateway.refusals import Refusal, half_closed
-from trellis.gateway.sending import WRITE_NOW
+from trellis.gateway.sending import CERTIFIED, WRITE_NOW
 from trellis.gateway.server_state import GatewayServerState
 
 PIECE_BYTES = 4096  # parsed at once: so many bytes of requests are in line at most
@@ -99,6 +99,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
         # Per-connection state
         self.address = ""
+        self.certified = False  # whether its client has shown a certificate
         self.running: Cycle | None = None  # what is answered, or was answered last
         self.ahead = bytearray()  # sent before it is its turn
         self.url = b""  # of the request that was read last
@@ -123,6 +124,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = Flow(transport)
         self.address = self.client[0] if self.client else ""
+        self.certified = bool(verified_certificate(transport))
         self.refusal = self.server_state.admit(self)
         if self.refusal is not None:
             self._refuse()
@@ -251,10 +253,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self.ahead.clear()
         if self.transport.is_closing():
             return
-        if self.half_closed or not self.transport.can_write_eof():
+        if self.half_closed:
             self.transport.close()
             return
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        elif not self.in_body and self.refusal is None:  # TLS, and nothing more is sent
+            self.transport.close()
+            return
         self.flow.held = False
         self.flow.resume_reading()
 
@@ -279,6 +285,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         scope: dict[str, Any] = {"method": method.decode(), "http_version": version}
         scope |= {"path": path.decode(), "raw_path": path, "query_string": b""}
+        scope[CERTIFIED] = self.certified
         self.scope.update(scope)  # type: ignore[typeddict-item]
         self.in_head, self.in_body, self.raw_bytes, self.data_bytes = False, True, 0, 0
         self.since = self.loop.time()
@@ -382,6 +389,12 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._refuse()
         elif now - self.since > limits.idle_seconds:
             self.transport.abort() if unsent else self.transport.close()
+
+
+def verified_certificate(transport: asyncio.BaseTransport) -> dict[str, Any]:
+    """The certificate of a client, which TLS has verified; {} for none."""
+    found = transport.get_extra_info("ssl_object")
+    return (found.getpeercert() or {}) if found is not None else {}
 
 
 def _late(what: str, seconds: float) -> Refusal:

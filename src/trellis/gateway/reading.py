@@ -106,6 +106,7 @@ def answer(made: ReadRequest) -> dict[str, Any]:
         "values": _small(asked.values),
         "stops": asked.stops,
         "size": asked.size,
+        "tokens": asked.tokens,
         "infer": infer and {"rows": infer.rows, "wanted": infer.wanted},
     }
 
@@ -119,6 +120,7 @@ def read_answer(found: Mapping[str, Any], inner_id: str, body: bytes) -> ReadReq
         found["values"],
         found["stops"],
         found["size"],
+        found["tokens"],
     )
     infer = found["infer"]
     if infer is None:

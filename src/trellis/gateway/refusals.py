@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from trellis.errors import TrellisError
 
-RETRY_AFTER = (b"retry-after", b"1")  # seconds; with every 503 and 429
+RETRY_AFTER = (b"retry-after", b"1")  # seconds; with every 503, and each 429 that has no other
 CLOSE = (b"connection", b"close")
 JSON, EVENTS = b"application/json", b"text/event-stream; charset=utf-8"
 SHOWN = 64  # characters at most of what a client sent
@@ -66,6 +66,8 @@ class Refusal(TrellisError):
     close: bool = False  # the connection cannot be used any further
     content_type: bytes = b""  # of the answer that Triton would have given, which this one equals
     allow: str = ""  # the methods that there are, with a 405
+    code: str | None = None  # of an error in OpenAI's form
+    retry_after: int = 1  # seconds, with a 503 or 429
 
     def body(self) -> bytes:
         """The bytes of the answer."""
@@ -78,7 +80,9 @@ class Refusal(TrellisError):
         """Those of the answer, with a body of so many bytes."""
         made = [(b"content-type", self.content_type or JSON), (b"content-length", b"%d" % length)]
         if self.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-            made.append(RETRY_AFTER)
+            made.append((b"retry-after", b"%d" % self.retry_after))
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            made.append((b"www-authenticate", b"Bearer"))
         if self.allow:
             made.append((b"allow", self.allow.encode()))
         if self.close:

@@ -5,11 +5,15 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from trellis.gateway.access.accounts import UNBOUNDED, Allowance
 from trellis.gateway.refusals import RETRY_AFTER, Headers, Refusal
 
 # An extension of ASGI's scope: `write(data) -> bool` writes a piece of a body that has begun,
 # unless the client is behind. Starlette's layers and a task's switch cost more than a token's text.
 WRITE_NOW = "trellis.write_now"
+OWN_ID = "trellis.own_id"  # of a scope: the id that the gateway gave its request
+CERTIFIED = "trellis.certified"  # of a scope: whether its client has shown a certificate
+ALLOWANCE = "trellis.allowance"  # of a scope: what counts the tokens of its request
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,6 +28,7 @@ class Client(NamedTuple):
     receive: Receive
     send: Send
     write: Write  # see WRITE_NOW
+    allowance: Allowance = UNBOUNDED  # counts the tokens that the request takes
 
 
 async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
@@ -35,11 +40,11 @@ async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> 
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def write_now(scope: Scope) -> Write:
-    """What writes at once, where the server has it."""
+def client_of(scope: Scope, receive: Receive, send: Send) -> Client:
+    """The ways to and from whoever sent a request; one writes at once, where the server can."""
     extension = scope.get("extensions", {}).get(WRITE_NOW)
     write: Write = extension["write"] if extension else lambda _: False
-    return write
+    return Client(receive, send, write, scope.get(ALLOWANCE, UNBOUNDED))
 
 
 async def send_refusal(send: Send, refusal: Refusal) -> None:

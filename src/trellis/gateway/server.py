@@ -6,8 +6,12 @@ until what is in flight has ended or `drain_timeout` is over; what is cut gets a
 """
 
 import asyncio
+import contextlib
 import gc
+import logging
+import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +20,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from trellis.contract.wiring_names import IDS_SUFFIX
+from trellis.errors import TrellisError
+from trellis.gateway.access.keys import Keyring
+from trellis.gateway.access.tls import Certificates, TlsDoor, TlsProtocol
 from trellis.gateway.app import make_app
 from trellis.gateway.limits import Limits, connections_for
 from trellis.gateway.log_rate import limit_lines
@@ -27,6 +34,7 @@ from trellis.gateway.refusals import Refusal
 from trellis.gateway.server_state import GatewayServerState
 from trellis.gateway.state import State
 from trellis.ipc.heartbeats import heartbeats
+from trellis.server.access_settings import AccessSettings
 from trellis.server.file_limit import raise_file_limit
 from trellis.server.gateway_settings import GatewaySettings
 
@@ -38,6 +46,7 @@ ABANDONED_SECONDS = 5.0  # for answers whose clients are gone to be stopped in t
 LAST_SECONDS = 1.0  # for what is stopped as the gateway ends
 BEAT_SECONDS = 0.25
 TICKS = 10  # of uvicorn's main loop in a second
+log = logging.getLogger("trellis.gateway")
 
 
 class Server(uvicorn.Server):
@@ -66,6 +75,9 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._limits = limits
         self.server_state = GatewayServerState(limits, connections_for(limits))
+        self._keyring = _keyring(settings.access)
+        self._certificates = _certificates(settings.access)
+        self._doors: list[TlsDoor] = []
         self.state: State | None = None
         self._asgi: Any = None
         self._metrics: Any = None  # what the metrics port has
@@ -81,12 +93,35 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Make what needs the running loop, then listen."""
-        self.state = State(self._settings, self._limits)
+        self.state = State(self._settings, self._limits, self._keyring)
         self._asgi = make_app(self.state)
         self._metrics = MetricsPage(self.state.figures)
         self._preparing = asyncio.create_task(self._prepare(self.state))
+        with contextlib.suppress(RuntimeError, ValueError):  # no main thread: a test's
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         self._beat()
-        await super().startup(sockets)
+        doors = [each for each in sockets or [] if self._has_door(each)]
+        await super().startup([each for each in sockets or [] if each not in doors])
+        for listener in doors:
+            assert self._certificates is not None
+            self._doors.append(
+                TlsDoor(listener, self._certificates, self.server_state, self._tls_protocol)
+            )
+
+    def _has_door(self, listener: socket.socket) -> bool:
+        """Whether it speaks TLS: the metrics port does not, as Triton's own does not."""
+        port = listener.getsockname()[1]
+        return self._certificates is not None and port != self._settings.metrics_port
+
+    def _tls_protocol(self) -> TlsProtocol:
+        return TlsProtocol(self.config, self.server_state, {})
+
+    def reload(self) -> None:
+        """Read the files of keys and certificates again; what cannot be used changes nothing."""
+        if self._keyring is not None:
+            _reload("API keys", self._keyring.load)
+        if self._certificates is not None:
+            _reload("certificates", self._certificates.load)
 
     async def _prepare(self, state: State) -> None:
         """Load the tokenizers before the first request wants them, once their models are there.
@@ -147,6 +182,8 @@ class Server(uvicorn.Server):
         await self._wait_for_ends(LAST_SECONDS)
         for server in self.servers:
             server.close()
+        for door in self._doors:
+            door.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
@@ -166,6 +203,23 @@ class Server(uvicorn.Server):
             ticks += 1
             if ticks % int(1 / DRAIN_LOOK_SECONDS) == 0:
                 self._look()
+
+
+def _keyring(access: AccessSettings) -> Keyring | None:
+    return Keyring(Path(access.api_keys)) if access.api_keys else None
+
+
+def _certificates(access: AccessSettings) -> Certificates | None:
+    return Certificates(access) if access.tls_cert else None
+
+
+def _reload(what: str, load: Callable[[], object]) -> None:
+    try:
+        load()
+    except TrellisError as error:
+        log.error("%s: %s; what was read before stays", what, error)
+    else:
+        log.warning("%s: read again", what)
 
 
 async def _found(state: State, path: str) -> bool:

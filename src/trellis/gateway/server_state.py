@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the connections of the gateway share: how many there are, whose, and who waits for whom."""
 
-import asyncio
 from collections import Counter, OrderedDict
 from typing import Any, Protocol
 
@@ -13,10 +12,20 @@ from trellis.gateway.refusals import Refusal
 REFUSED_AT_ONCE = 256  # connections beyond the limit that are told why they are closed
 
 
+class Closable(Protocol):
+    """What can be ended at once."""
+
+    def abort(self) -> None:
+        """Close it, whatever it waits for."""
+
+
 class Connection(Protocol):
     """A client's connection, as all of them together see it."""
 
-    transport: asyncio.Transport
+    @property
+    def transport(self) -> Closable:
+        """The connection itself."""
+
     address: str
 
 

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from trellis.gateway.abandoned_requests import AbandonedRequests
+from trellis.gateway.access.keys import Keyring
 from trellis.gateway.counts import Counts
 from trellis.gateway.ids import RequestsInFlight
 from trellis.gateway.limits import Limits
@@ -28,10 +29,14 @@ CUT_OFF = "the server was stopped before the answer was complete"
 class State:
     """One gateway's; made in its running loop."""
 
-    def __init__(self, settings: GatewaySettings, limits: Limits) -> None:
+    def __init__(
+        self, settings: GatewaySettings, limits: Limits, keyring: Keyring | None = None
+    ) -> None:
+        """`keyring`: the API keys that are known; None: no key is needed."""
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.limits = limits
+        self.keyring = keyring
         self.draining = False  # this server was asked to stop
         self.server = heartbeats().status  # what the launcher says of the server
         self.started = False  # whether it was ready once

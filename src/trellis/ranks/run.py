@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from trellis.repository.manifest import model_names
+from trellis.server.access_settings import AccessSettings
 from trellis.server.process import Server, ServerFailed, ServerSettings
 from trellis.server.signals import stop_signals
 
@@ -104,6 +105,7 @@ def read_settings(text: str) -> ServerSettings:
         values[name] = values[name] and Path(values[name])
     for name in ("extra", "models"):
         values[name] = tuple(values[name])
+    values["access"] = AccessSettings.of(values["access"])
     return ServerSettings(**values)
 
 

@@ -10,7 +10,8 @@ import secrets
 from pathlib import Path
 
 ENDPOINTS = ("shared-memory", "model-repository", "logging", "trace")
-OPTIONS = ("http-restricted-api", "grpc-restricted-protocol")
+KEYED = ("metadata", "inference", "model-config", "statistics")  # of gRPC, where keys are asked for
+HTTP, GRPC = "http-restricted-api", "grpc-restricted-protocol"
 HEADER = "trellis-admin"
 
 
@@ -19,10 +20,21 @@ def new_key() -> str:
     return secrets.token_urlsafe(32)
 
 
-def restrictions(binary: Path, key: str) -> list[str]:
-    """The arguments that shut them, as far as this server, which may be an old one, has them."""
-    known = [option for option in OPTIONS if _has(binary, option)]
-    return [f"--{option}={','.join(ENDPOINTS)}:{HEADER}={key}" for option in known]
+def restrictions(binary: Path, key: str, admin: bool = False, keyed: bool = False) -> list[str]:
+    """The arguments that shut them, as far as this server, which may be an old one, has them.
+
+    `admin`: open the endpoints. `keyed`: shut gRPC but for its health, since Triton knows no keys
+    of clients; a server that cannot has no gRPC then.
+    """
+    http = () if admin else ENDPOINTS
+    grpc = (*http, *(KEYED if keyed else ()))
+    made = []
+    for option, endpoints in ((HTTP, http), (GRPC, grpc)):
+        if endpoints and _has(binary, option):
+            made.append(f"--{option}={','.join(endpoints)}:{HEADER}={key}")
+        elif keyed and option == GRPC:
+            made.append("--allow-grpc=false")
+    return made
 
 
 def _has(binary: Path, option: str) -> bool:

@@ -7,6 +7,9 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from trellis.server.access_settings import NO_ACCESS_SETTINGS, AccessSettings
 
 PACKAGES = ("httptools", "uvicorn", "starlette", "prometheus_client")
 IMPORTED_FROM = Path(__file__).resolve().parents[2]  # where the package itself is found
@@ -36,6 +39,13 @@ class GatewaySettings:
     metrics_names: list[str] = dataclasses.field(
         default_factory=list
     )  # of others, see trellis.contract.metrics
+    access: AccessSettings = NO_ACCESS_SETTINGS  # who may ask
+
+    @classmethod
+    def of(cls, data: str) -> "GatewaySettings":
+        """What `command` wrote."""
+        found: dict[str, Any] = json.loads(data)
+        return cls(**{**found, "access": AccessSettings.of(found["access"])})
 
     def command(self) -> list[str]:
         """The command of a gateway, to be run in IMPORTED_FROM."""

@@ -13,6 +13,7 @@ import json
 import os
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from trellis.errors import TrellisError
 from trellis.ipc.heartbeats import Heartbeats
 from trellis.server import folder as server_folder
 from trellis.server import shared_memory
+from trellis.server.access_settings import NO_ACCESS_SETTINGS, AccessSettings
 from trellis.server.admin_endpoints import new_key, restrictions
 from trellis.server.allocator import preloaded
 from trellis.server.file_limit import raise_file_limit
@@ -40,7 +42,11 @@ from trellis.server.triton import Triton, find_triton
 from trellis.server.wakeup_sockets import give_room
 
 # The server is on this machine: no proxy of the environment stands between.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+# Its certificate is for the names of clients, and nothing is sent that is secret.
+_DIRECT = urllib.request.build_opener(
+    urllib.request.ProxyHandler({}),
+    urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),
+)
 HANG_TIMEOUT = 30.0
 DRAIN_TIMEOUT = 15.0  # with what follows less than the 30 s that Kubernetes gives
 DRAIN_LOOK_SECONDS = 0.05
@@ -86,12 +92,14 @@ class ServerSettings:
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
     expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
     gateway_limits: Mapping[str, float] = field(default_factory=dict)  # changed ones, by name
+    access: AccessSettings = NO_ACCESS_SETTINGS  # who may ask the gateway
 
     @property
     def url(self) -> str:
         """Where HTTP clients on this machine reach the server."""
         host = "127.0.0.1" if self.address == "0.0.0.0" else self.address
-        return f"http://{host}:{self.http_port}"
+        scheme = "https" if self.access.tls_cert else "http"
+        return f"{scheme}://{host}:{self.http_port}"
 
     @property
     def stop_seconds(self) -> float:
@@ -212,8 +220,9 @@ class Server:
         models = server_folder.plain_path(self.folder, self.settings.model_repo)
         arguments = self.settings.arguments(self.prefix, self._behind, models)
         command = [str(triton.binary), *backends, *arguments]
-        if self.settings.serves and not self.settings.allow_admin_endpoints:
-            command += restrictions(triton.binary, self._admin_key)
+        if self.settings.serves:
+            admin, keyed = self.settings.allow_admin_endpoints, bool(self.settings.access.api_keys)
+            command += restrictions(triton.binary, self._admin_key, admin, keyed)
         lifeline, writing = os.pipe()  # see trellis/ipc/server_lifetime.py
         os.close(lifeline)
         try:
@@ -249,10 +258,17 @@ class Server:
             settings.log_format,
             settings.log_prompts,
             list(settings.metrics_names),
+            settings.access.absolute(),
         )
         table = self.heartbeats
         environment, inherited = table.environment(), (table.descriptor,)
-        return self._spawn(gateway.command(), IMPORTED_FROM, environment, inherited)
+        command = gateway.command()
+        return self._spawn(command, IMPORTED_FROM, environment, inherited, _prepare_gateway)
+
+    def reload(self) -> None:
+        """Have the gateway read the files of keys and certificates again."""
+        if self.gateway is not None and self.gateway.poll() is None:
+            self.gateway.send_signal(signal.SIGHUP)
 
     def _spawn(
         self,
@@ -260,6 +276,7 @@ class Server:
         folder: Path,
         environment: Mapping[str, str],
         inherited: tuple[int, ...] = (),
+        prepare: "Callable[[], None] | None" = None,
     ) -> "subprocess.Popen[bytes]":
         output = self._output
         return subprocess.Popen(
@@ -270,7 +287,7 @@ class Server:
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,
             start_new_session=True,  # Ctrl-C in a terminal reaches the launcher alone
-            preexec_fn=_prepare_child,
+            preexec_fn=prepare or _prepare_child,
             pass_fds=inherited,
         )
 
@@ -315,7 +332,8 @@ class Server:
             path.parent.name for path in self.settings.model_repo.glob("*/config.pbtxt")
         )
         return {
-            name: _get(f"{self.settings.url}/v2/models/{name}/ready") is not None for name in models
+            name: _get(f"http://127.0.0.1:{self.triton_port}/v2/models/{name}/ready") is not None
+            for name in models
         }
 
     def stubs(self) -> dict[int, str]:
@@ -532,9 +550,11 @@ class _Watched:
 
 def has_gateway(settings: ServerSettings) -> bool:
     """Whether HTTP clients come through a gateway; says so where it is wanted and cannot be."""
+    missing = missing_package()
+    if settings.serves and settings.access != NO_ACCESS_SETTINGS:
+        _check_has_gateway(settings, missing)
     if not (settings.serves and settings.http_gateway):
         return False
-    missing = missing_package()
     if missing:
         print(
             f"no gateway: the package {missing} is not installed (pip install {missing} uvloop);"
@@ -543,6 +563,14 @@ def has_gateway(settings: ServerSettings) -> bool:
             file=sys.stderr,
         )
     return not missing
+
+
+def _check_has_gateway(settings: ServerSettings, missing: str) -> None:
+    why = "" if settings.http_gateway else "--no-http_gateway: leave it out"
+    if missing:
+        why = f"the package {missing} is not installed: pip install {missing} uvloop"
+    if why:
+        raise ServerFailed(f"{why}; only the gateway asks for API keys, TLS, hosts and origins")
 
 
 def claim_files(folder: Path, prefix: str) -> list[int]:
@@ -561,6 +589,12 @@ def _prepare_child() -> None:
     """What a server's process does before it becomes one."""
     raise_file_limit()
     die_with_parent()
+
+
+def _prepare_gateway() -> None:
+    """The same for a gateway, which a SIGHUP does not end before it listens to it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _prepare_child()
 
 
 def die_with_parent() -> None:

@@ -1,6 +1,5 @@
 """Limits are changed by their names, and what is no limit is said to be none."""
 
-import json
 import logging
 import subprocess
 from pathlib import Path
@@ -12,6 +11,7 @@ from trellis.cli.launch import _limits
 from trellis.errors import TrellisError
 from trellis.gateway.limits import Limits, connections_for
 from trellis.gateway.log_rate import LineLimit
+from trellis.server.access_settings import AccessSettings
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.ports import free_ports
 
@@ -58,8 +58,20 @@ def test_connections_leave_files_for_triton_and_for_the_rest(
 
 
 def test_settings_go_through_the_command_line_whole() -> None:
-    settings = GatewaySettings("::1", 1, 2, 3, 4.0, "/x", True, True, "key", {"connections": 5})
-    assert GatewaySettings(**json.loads(settings.command()[-1])) == settings
+    settings = GatewaySettings(
+        "::1",
+        1,
+        2,
+        3,
+        4.0,
+        "/x",
+        True,
+        True,
+        "key",
+        {"connections": 5},
+        access=AccessSettings(api_keys="/k", cors_origins=("https://a",)),
+    )
+    assert GatewaySettings.of(settings.command()[-1]) == settings
 
 
 def test_the_log_has_so_many_lines_and_says_how_many_it_lacks() -> None:

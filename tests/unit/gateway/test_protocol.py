@@ -129,9 +129,9 @@ def test_one_address_has_so_many_connections_and_no_more() -> None:
     "head",
     [
         b"GET /" + b"x" * 5000,
-        b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: " + b"y" * 5000,
+        b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nA: " + b"y" * 5000,
         b"GET /v2 HTTP/1.1\r\n" + b"A: b\r\n" * 2000,
-        b"GET /v2 HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 101 + b"\r\n",
+        b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 101 + b"\r\n",
     ],
 )
 @pytest.mark.parametrize("size", [1, 100, 100_000])
@@ -151,7 +151,8 @@ def test_a_head_is_so_large_and_no_larger(head: bytes, size: int) -> None:
 def test_a_body_in_tiny_chunks_is_refused(extension: bytes) -> None:
     async def body(gateway: InProcess, triton: FakeTriton) -> None:
         client = await gateway.connect()
-        head = f"POST {ENSEMBLE}/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = f"POST {ENSEMBLE}/generate HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Transfer-Encoding: chunked\r\n\r\n"
         await client.send(head.encode())
         chunk = b"2%b\r\n  \r\n" % extension
         for _ in range(30):
@@ -166,7 +167,8 @@ def test_a_body_in_tiny_chunks_is_refused(extension: bytes) -> None:
 def test_trailers_without_an_end_are_refused() -> None:
     async def body(gateway: InProcess, triton: FakeTriton) -> None:
         client = await gateway.connect()
-        head = f"POST {ENSEMBLE}/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = f"POST {ENSEMBLE}/generate HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Transfer-Encoding: chunked\r\n\r\n"
         await client.send(head.encode() + b"1\r\n{\r\n0\r\n" + b"A: b\r\n" * 9000)
         assert (await client.read()).startswith(b"HTTP/1.1 4")
 
@@ -186,7 +188,9 @@ def test_a_body_that_nobody_reads_ends_with_its_answer() -> None:
     async def body(gateway: InProcess, triton: FakeTriton) -> None:
         for target in ("/v2/health/live", "/nothing", "/v2/models/none/generate"):
             client = await gateway.connect()
-            head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000000\r\n\r\n"
+            head = (
+                f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000000\r\n\r\n"
+            )
             await client.send(head.encode())
             data = await client.read()
             assert data.split(b"\r\n")[0] in (
@@ -305,7 +309,7 @@ def test_http_1_0_gets_streams_without_chunks() -> None:
 def test_a_head_that_is_not_let_in_is_an_error_of_its_path_s_api(head: str, status: int) -> None:
     async def body(gateway: InProcess, triton: FakeTriton) -> None:
         client = await gateway.connect()
-        await client.send(f"{head}\r\nHost: x\r\n\r\n".encode())
+        await client.send(f"{head}\r\nHost: localhost\r\n\r\n".encode())
         answer = await client.read(lambda data: data.endswith(b"}"))
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]

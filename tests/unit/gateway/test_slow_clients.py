@@ -79,7 +79,9 @@ def test_who_reads_nothing_is_given_up_alone_and_its_request_stopped(run: Run) -
 def test_an_answer_before_a_close_is_read_to_its_end_however_slowly(run: Run) -> None:
     async def body() -> None:
         with FakeTriton() as triton:
-            asked = large(triton).replace(b"Host: x", b"Host: x\r\nConnection: close")
+            asked = large(triton).replace(
+                b"Host: localhost", b"Host: localhost\r\nConnection: close"
+            )
             async with in_process(triton.port, {"linger_seconds": 0.2}) as gateway:
                 client = await gateway.connect(small=True)
                 await client.send(asked)
@@ -97,7 +99,7 @@ def test_who_never_takes_an_answer_is_given_up(run: Run, how: str) -> None:
         with FakeTriton() as triton:
             asked = large(triton)
             if how == "closed":
-                asked = asked.replace(b"Host: x", b"Host: x\r\nConnection: close")
+                asked = asked.replace(b"Host: localhost", b"Host: localhost\r\nConnection: close")
             limits = {"linger_seconds": 0.1, "unread_seconds": 0.3}
             async with in_process(triton.port, limits) as gateway:
                 client = await gateway.connect(small=True)
@@ -132,13 +134,17 @@ def test_a_refusal_can_be_read_while_the_client_still_sends(run: Run) -> None:
         (b"", "idle_seconds"),
         (get(f"{ENSEMBLE}/config"), "idle_seconds"),
         (b"GET /v2 HT", "head_seconds"),
-        (b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: x\r\nA: b\r\n", "head_seconds"),
         (
-            b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+            b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: localhost\r\nA: b\r\n",
+            "head_seconds",
+        ),
+        (
+            b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 9\r\n\r\n{",
             "body_seconds",
         ),
         (
-            b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: x\r\n"
+            b"POST /v2/models/ensemble/generate HTTP/1.1\r\nHost: localhost\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
             "body_seconds",
         ),

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trellis.gateway.access.request_ids import REQUEST_ID
 from trellis.gateway.metrics.record import RECORD, Record
 from trellis.gateway.metrics.registry import Registry
-from trellis.gateway.metrics.request_ids import request_id
 
 Ended = Callable[[Scope, Record], None]
 
@@ -23,7 +23,7 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        scope[RECORD] = record = Record(request_id(scope))
+        scope[RECORD] = record = Record(scope.get("state", {}).get(REQUEST_ID, ""))
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":

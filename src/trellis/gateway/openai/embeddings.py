@@ -15,6 +15,7 @@ from trellis.gateway.openai.endpoint import Endpoint, send_json
 from trellis.gateway.openai.errors import OpenAIError, bad, rejected
 from trellis.gateway.openai.fields import FAIL_FAST, Count, Fields, Positive, read_fields
 from trellis.gateway.openai.served import NAME, no_model
+from trellis.gateway.prepared import BYTES_PER_TOKEN
 from trellis.gateway.refusals import Refusal, shown, unreachable
 from trellis.gateway.sending import Client, Scope
 from trellis.gateway.state import State
@@ -50,12 +51,14 @@ class Embeddings(Endpoint):
         path, batch = await _find(self.state, asked.model)
         record = record_of(scope)
         record.model = asked.model
+        client.allowance.reserve(sum(map(_tokens, inputs)))
         vectors, tokens = [], 0
         for start in range(0, len(inputs), batch):
             some, count = await _ask(self.state, path, inputs[start : start + batch])
             vectors.append(some)
             tokens += count
         record.prompt_tokens = tokens
+        client.allowance.settle(tokens)
         made = np.concatenate(vectors)
         if asked.dimensions not in (None, made.shape[1]):
             raise bad(
@@ -84,6 +87,11 @@ def _inputs(sent: Any) -> Sequence[Any]:
         if not each:
             raise bad("input" if single else f"input[{at}]", "empty; send some text")
     return inputs
+
+
+def _tokens(each: Any) -> int:
+    """The tokens of a text or list of ids; of a text about, since the model encodes it."""
+    return len(each) // BYTES_PER_TOKEN + 1 if isinstance(each, str) else len(each)
 
 
 async def _find(state: State, name: str) -> tuple[str, int]:

@@ -3,13 +3,12 @@
 
 from typing import Any
 
-from trellis.gateway.ids import new_id
 from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.errors import as_openai
 from trellis.gateway.openai.jobs import written
 from trellis.gateway.refusals import JSON, Headers, Refusal
 from trellis.gateway.request_body import check_content_type, read_body
-from trellis.gateway.sending import Client, Receive, Scope, Send, send_whole, write_now
+from trellis.gateway.sending import Client, Receive, Scope, Send, client_of, send_whole
 from trellis.gateway.state import State
 
 BODY_CONTEXT = 1 << 17  # tokens of a context: what is read before the model is known
@@ -34,7 +33,7 @@ class Endpoint:
                     check_content_type(scope["headers"])
                     limit = self.state.limits.body_limit(BODY_CONTEXT)
                     body = await read_body(receive, scope["headers"], limit, room)
-                await self.answer(scope, body, Client(receive, send, write_now(scope)))
+                await self.answer(scope, body, client_of(scope, receive, send))
         except Refusal as refusal:
             raise as_openai(refusal) from refusal
 
@@ -47,9 +46,3 @@ async def send_json(client: Client, data: Any) -> None:
     """Send an answer that was made here."""
     headers: Headers = [(b"content-type", JSON)]
     await send_whole(client.send, 200, headers, written(data))
-
-
-def request_headers() -> tuple[str, Headers]:
-    """An id for a request, and the header that says it: clients log it."""
-    made = new_id()
-    return made, [(b"x-request-id", made.encode())]

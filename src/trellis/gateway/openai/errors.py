@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from trellis.contract.client_inputs import GUIDE, GUIDE_TYPE
-from trellis.gateway.refusals import Headers, Refusal
+from trellis.gateway.refusals import Refusal
 
 PREFIX = "/v1/"  # of paths whose errors have that form
 OTHERS = ("/tokenize", "/detokenize")
@@ -48,18 +48,10 @@ class OpenAIError(Refusal):
     """Why a request to an endpoint of OpenAI's is not answered."""
 
     param: str | None = None
-    code: str | None = None
 
     def body(self) -> bytes:
         """The bytes of the answer."""
         return error_body(self.status, self.message, self.param, self.code)
-
-    def headers(self, length: int) -> Headers:
-        """Those of the answer, with a body of so many bytes."""
-        made = super().headers(length)
-        if self.status == 401:
-            made.append((b"www-authenticate", b"Bearer"))
-        return made
 
 
 def error_body(
@@ -99,7 +91,15 @@ def as_openai(refusal: Refusal) -> OpenAIError:
     if isinstance(refusal, OpenAIError):
         return refusal
     message, param = named(refusal.message) if refusal.status == 400 else (refusal.message, None)
-    return OpenAIError(refusal.status, message, refusal.close, allow=refusal.allow, param=param)
+    return OpenAIError(
+        refusal.status,
+        message,
+        refusal.close,
+        allow=refusal.allow,
+        code=refusal.code,
+        retry_after=refusal.retry_after,
+        param=param,
+    )
 
 
 def named(message: str, prompt: str = "prompt", guide: str | None = None) -> tuple[str, str | None]:

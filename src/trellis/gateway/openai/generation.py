@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
+from trellis.contract.client_inputs import MAX_TOKENS
 from trellis.gateway.abandoned_requests import AbandonedClient
 from trellis.gateway.engine_requests import Written
 from trellis.gateway.metrics.record import Record
@@ -21,7 +22,7 @@ from trellis.gateway.openai.errors import OpenAIError, bad, error_body, rejected
 from trellis.gateway.openai.jobs import Flow, Job, Prompt, Writer
 from trellis.gateway.openai.parsing import PLAIN_TEXT, Parsing
 from trellis.gateway.openai.served import Served
-from trellis.gateway.refusals import EVENTS, JSON, Headers, cut_off, one_line
+from trellis.gateway.refusals import EVENTS, JSON, cut_off, one_line
 from trellis.gateway.sending import Client, Receive, send_whole
 from trellis.gateway.state import State
 from trellis.gateway.step_channel import STATUS
@@ -46,6 +47,7 @@ class Generation:
         self._guide_param: str | None = None  # the field that what holds an answer came by
         self._jobs: list[Job] = []
         self._prompt_tokens = 0
+        self._most = 0  # tokens of all its answers
 
     async def prepare(
         self,
@@ -69,6 +71,7 @@ class Generation:
         self._record.prompt_tokens = self._prompt_tokens
         if self._state.settings.log_prompts:
             self._record.prompt = "\n".join(prompt.text or str(prompt.ids) for prompt in prompts)
+        self._most = count * int(inputs.values[MAX_TOKENS])
         skip = inputs.values.get("skip_special_tokens")
 
         def work() -> list[tuple[str, Written]]:
@@ -114,9 +117,10 @@ class Generation:
         made = sum(job.choice.completion for job in self._jobs)
         return Usage(self._prompt_tokens, made, sum(cached) if cached else None)
 
-    async def run(self, client: Client, headers: Headers, writer: Writer, streams: bool) -> None:
+    async def run(self, client: Client, writer: Writer, streams: bool) -> None:
         """Ask, and answer. Raises Refusal, ClientGone."""
         watch: asyncio.Task[None] | None = None
+        client.allowance.reserve(self._prompt_tokens + self._most)
         try:
             for number, job in enumerate(self._jobs, 1):
                 await job.open()
@@ -125,16 +129,18 @@ class Generation:
                     await asyncio.sleep(0)  # others are served meanwhile
             watch = asyncio.create_task(self._watch(client.receive))
             if streams:
-                await self._stream(client, headers, writer)
+                await self._stream(client, writer)
             else:
                 pieces = await self._gather([self._whole(job) for job in self._jobs])
                 body = writer.whole([job.choice for job in self._jobs], pieces, self.usage())
                 watch.cancel()
-                await send_whole(client.send, 200, [*headers, (b"content-type", JSON)], body)
+                await send_whole(client.send, 200, [(b"content-type", JSON)], body)
         finally:
             if watch is not None:
                 watch.cancel()
             self._close()
+            usage = self.usage()
+            client.allowance.settle(usage.prompt + usage.completion)
 
     def _close(self) -> None:
         for job in self._jobs:
@@ -183,10 +189,10 @@ class Generation:
         status = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
         return rejected(message, self._param, status, self._guide_param)
 
-    async def _stream(self, client: Client, headers: Headers, writer: Writer) -> None:
+    async def _stream(self, client: Client, writer: Writer) -> None:
         """Answer piece by piece, once the first sequence has begun."""
         await self._first_heads()
-        start = [*headers, (b"content-type", EVENTS), (b"cache-control", b"no-store")]
+        start = [(b"content-type", EVENTS), (b"cache-control", b"no-store")]
         await client.send({"type": "http.response.start", "status": 200, "headers": start})
         begun = one_line(writer.begin())
         if begun:

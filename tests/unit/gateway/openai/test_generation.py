@@ -142,7 +142,7 @@ def run(ways: list[Scripts], behind: bool = False, leaves: bool = False) -> list
         messages = [{"role": "user", "content": "Hi"}]
         asked = ChatRequest.model_validate({"model": "m", "messages": messages, "stream": True})
         writer = ChatWriter("chatcmpl-1", asked, made)
-        await made.run(Client(receive, send, write), [], writer, streams=True)
+        await made.run(Client(receive, send, write), writer, streams=True)
         return sent
 
     return asyncio.run(main())
