@@ -184,10 +184,11 @@ bench: $(VENV)/.dev ## the pipeline beside Triton alone, do-nothing and referenc
 bench-tokenizers: $(VENV)/.dev ## tokenizers against the raw libraries and transformers
 	@$(BIN)/python benchmarks/tokenizer_speed.py
 
-pins: $(VENV)/.dev ## renew requirements/constraints.txt from pyproject.toml
+pins: $(VENV)/.dev ## renew requirements/constraints.txt and the files of hashes from pyproject.toml
 	@$(PIP) uv
 	@$(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header \
 	  --extra serve --extra demo --extra test --extra dev --extra bench --extra browser --no-emit-index-url --upgrade pyproject.toml -o requirements/constraints.txt
+	@sh requirements/renew-hashes $(BIN)/uv
 
 clean: ## remove the demo's folders and what tools left; .venv and your own folders stay
 	rm -rf smollm2-out smollm2-tokenizer $(DEMO_REPO) triton_log.txt .pytest_cache .mypy_cache .ruff_cache
