@@ -80,7 +80,7 @@ class EngineProcess:
         self._running: dict[int, int] = {}  # key -> sequences that did not end yet
         self._unbegun: dict[int, tuple[int, float]] = {}  # key -> prompt's tokens, seconds of beams
         self.silent_seconds = 0.0  # that the engine may take before anything comes of those
-        self._figures = Figures()
+        self._figures = Figures()  # told last
         self._closing = False
         table = heartbeats()
         row = table.claim_number(f"the engine process {name}".strip(), True, True)
@@ -102,12 +102,13 @@ class EngineProcess:
     def _wait_ready(self) -> dict[str, Any]:
         """What the engine says of itself once it is loaded. Raises RuntimeError with its error."""
         try:
-            kind, facts = receive(self._pipe)
+            kind, facts, *rest = receive(self._pipe)
         except (EOFError, OSError):
             raise EngineDied(_status(self._process.wait())) from None
         if kind == FAILED:
             self._process.wait()
             raise RuntimeError(facts)
+        self._figures = Figures(*rest[0])
         return dict(facts)
 
     def refuse(self, sampling: Sampling) -> None:

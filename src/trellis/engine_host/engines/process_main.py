@@ -99,7 +99,8 @@ def _load(engine_type: str, values: dict[str, Any], pipe: "Connection[Any, Any]"
     for name in ("path", "tokenizer"):
         values[name] = values[name] and Path(values[name])
     engine = load(engine_type, EngineSettings(**values))
-    send(pipe, READY, engine.facts)
+    figures: Callable[[], Figures] = getattr(engine, "figures", Figures)
+    send(pipe, READY, engine.facts, figures())
     return engine
 
 

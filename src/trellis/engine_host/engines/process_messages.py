@@ -2,7 +2,7 @@
 """What the engine's process and its host say to each other: JSON arrays, one a message.
 
     host -> engine   [ADD, key, [ids], [sampling]]   [CANCEL, key]   [CLOSE]
-    engine -> host   [READY, facts]   [FAILED, message]
+    engine -> host   [READY, facts, figures]   [FAILED, message]
                      [EVENTS, [event, ...]]   [EVENTS, [event, ...], figures]
 
 JSON writes named tuples as arrays by itself: an event whose second member is a text is a Failure;
