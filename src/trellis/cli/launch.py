@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Launch tritonserver on a model repository, and stay with it: everything started is stopped."""
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -151,6 +152,14 @@ def main(
             "--log-prompts", "--log_prompts", help="have the line of a request its prompt"
         ),
     ] = False,
+    otlp_endpoint: Annotated[
+        str,
+        typer.Option(
+            "--otlp-endpoint",
+            "--otlp_endpoint",
+            help="where OpenTelemetry's spans are sent over OTLP: http://host:4318",
+        ),
+    ] = "",
     metrics_names: Annotated[
         str,
         typer.Option(
@@ -284,6 +293,7 @@ def main(
         page=page,
         log_format=log_format.value,
         log_prompts=log_prompts,
+        otlp_endpoint=_otlp_endpoint(otlp_endpoint),
         metrics_names=_metrics_names(metrics_names),
         allocator=allocator.value,
         allow_admin_endpoints=allow_admin_endpoints,
@@ -434,6 +444,15 @@ def _metrics_names(given: str) -> tuple[str, ...]:
         if name not in NAMES:
             _fail(f"--metrics_names {name[:64]}: not known; there are {', '.join(NAMES)}")
     return names
+
+
+def _otlp_endpoint(given: str) -> str:
+    """Where spans are sent, if that can be."""
+    if given and not given.startswith(("http://", "https://")):
+        _fail(f"--otlp-endpoint {given[:64]}: not a URL; send it as http://host:4318")
+    if given and importlib.util.find_spec("opentelemetry") is None:
+        _fail("--otlp-endpoint: OpenTelemetry is not installed: pip install 'trellis-llm[otel]'")
+    return given
 
 
 def _fail(message: str) -> NoReturn:

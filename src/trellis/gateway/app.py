@@ -60,7 +60,7 @@ def _middleware(state: State) -> list[Middleware]:
     access = state.settings.access
     made = [
         Middleware(RequestIds, tls=bool(access.tls_cert)),
-        Middleware(Observed, registry=state.registry, ended=state.ended),
+        Middleware(Observed, state.registry, state.begun, state.ended),
     ]
     if access.cors_origins:
         made.append(

@@ -16,7 +16,6 @@ from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.body import stop_body
 from trellis.gateway.ids import RequestId, check_stop_key, new_id
 from trellis.gateway.infer import InferRequest, infer_answer
-from trellis.gateway.metrics.meter import Meter
 from trellis.gateway.metrics.record import Record, record_of
 from trellis.gateway.models import Model, check_inner, model_path
 from trellis.gateway.outputs import Output
@@ -178,9 +177,9 @@ class Generate:
     ) -> None:
         with record.timed("encode"):
             target = await self._route(path, model, asked)
-        answer, meter = target.answer, self._state.registry.meter(record)
-        answer.meter, record.prompt_tokens = meter, target.prompt_tokens
-        way = self._way(target, path, model, asked, meter)
+        answer, record.prompt_tokens = target.answer, target.prompt_tokens
+        answer.meter = self._state.registry.meter(record)
+        way = self._way(target, path, model, asked, record)
         upstream = await _open(way)
         self._state.upstreams.add(upstream)
         watch = asyncio.create_task(_watch(client.receive, upstream))
@@ -195,14 +194,15 @@ class Generate:
         for name in answer.success_of:
             self._state.counts.add(model.counted_by, name)
 
-    def _way(self, target: Target, path: str, model: Model, asked: Prepared, meter: Meter) -> Way:
+    def _way(self, target: Target, path: str, model: Model, asked: Prepared, record: Record) -> Way:
         if target.channel is not None:
-            return StepWay(target.channel, target.body, self._type, meter)
+            return StepWay(target.channel, target.body, self._type, target.answer.meter)
         stop_path = f"{path}/generate" if model.stops_by_id else ""
         asked_path, inner_id = f"{target.path}/{self._verb}", asked.request_id.inner
         triton, abandoned = self._state.triton, self._state.abandoned
         client = AbandonedClient(inner_id, model.engines, stop_path)
-        return TritonWay(triton, abandoned, asked_path, target.body, client)
+        parent = record.traceparent
+        return TritonWay(triton, abandoned, asked_path, target.body, client, parent)
 
     async def _route(self, path: str, model: Model, asked: Prepared) -> Target:
         """What is asked, with which body, and what becomes of its answer.

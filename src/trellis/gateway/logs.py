@@ -85,6 +85,7 @@ def _members(scope: MutableMapping[str, Any], record: Record) -> dict[str, Any]:
     asked = bool(record.meters) or record.prompt_tokens
     return {
         "id": record.request_id,
+        "trace_id": record.traceparent[3:35],
         "client": (scope.get("client") or ("",))[0],
         "model": record.model,
         "adapter": record.adapter,

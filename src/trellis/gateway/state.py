@@ -3,7 +3,9 @@
 
 import asyncio
 import os
+from collections.abc import MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from trellis.gateway.abandoned_requests import AbandonedRequests
 from trellis.gateway.access.keys import Keyring
@@ -11,18 +13,21 @@ from trellis.gateway.counts import Counts
 from trellis.gateway.ids import RequestsInFlight
 from trellis.gateway.limits import Limits
 from trellis.gateway.logs import AccessLog
-from trellis.gateway.metrics.observed import Ended
+from trellis.gateway.metrics.observed import Hook
 from trellis.gateway.metrics.page import Figures
+from trellis.gateway.metrics.record import Record
 from trellis.gateway.metrics.registry import Registry
 from trellis.gateway.models import Models
 from trellis.gateway.parse_process import ParseProcess
 from trellis.gateway.request_body import Bodies
 from trellis.gateway.step_channel import StepChannels
+from trellis.gateway.tracing import Tracing, traceparent
 from trellis.gateway.triton import CutOff, Triton
 from trellis.gateway.ways import Upstream
 from trellis.ipc.heartbeats import heartbeats
 from trellis.server.gateway_settings import GatewaySettings
 
+Scope = MutableMapping[str, Any]
 CUT_OFF = "the server was stopped before the answer was complete"
 
 
@@ -50,8 +55,10 @@ class State:
             int(limits.prompt_cache_bytes),
         )
         self.registry = Registry(settings.metrics_names)
-        # Told of every request that ended.
-        self.ended: tuple[Ended, ...] = ()
+        self.tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
+        # Told of every request.
+        self.begun: Hook = _note_trace if self.tracing is None else self.tracing.begin
+        self.ended: tuple[Hook, ...] = () if self.tracing is None else (self.tracing.end,)
         if settings.log_format != "none":
             self.ended += (AccessLog(settings.log_prompts),)
         self.figures = Figures(self.registry, self.triton_metrics, settings.metrics_names)
@@ -89,4 +96,11 @@ class State:
         self.steps.close()
         self.parser.kill()
         self.counts.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
         self.encoders.shutdown(wait=False, cancel_futures=True)
+
+
+def _note_trace(scope: Scope, record: Record) -> None:
+    """Without spans of our own the client's is passed on."""
+    record.traceparent = traceparent(scope)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from trellis.gateway.abandoned_requests import AbandonedClient, AbandonedRequests
 from trellis.gateway.metrics.meter import Meter
+from trellis.gateway.refusals import JSON, Headers
 from trellis.gateway.step_channel import StepChannel, StepExchange
 from trellis.gateway.triton import Exchange, Triton
 
@@ -49,10 +50,14 @@ class TritonWay:
     path: str
     body: bytes
     client: AbandonedClient  # who is told once nobody wants the answer
+    traceparent: str = ""  # of the span that it belongs to
 
     async def open(self) -> Exchange:
         """Ask. Raises TritonLost."""
-        return await self.triton.open("POST", self.path, self.body)
+        headers: Headers = [(b"Content-Type", JSON)]
+        if self.traceparent:
+            headers.append((b"traceparent", self.traceparent.encode()))
+        return await self.triton.open("POST", self.path, self.body, headers)
 
     def close(self, upstream: Exchange, complete: bool) -> None:
         """Keep the connection, or have the engine told."""

@@ -35,10 +35,10 @@ class GatewaySettings:
     metrics_port: int = 0  # where the metrics page is served; 0: nowhere
     triton_metrics_port: int = 0  # on loopback, where Triton serves its own
     log_format: str = "none"  # or text, json: see trellis.gateway.logs
+    otlp_endpoint: str = ""  # where spans are sent; "": there are none
     log_prompts: bool = False  # whether the line of a request has its prompt
-    metrics_names: list[str] = dataclasses.field(
-        default_factory=list
-    )  # of others, see trellis.contract.metrics
+    # Of others, see trellis.contract.metrics.
+    metrics_names: list[str] = dataclasses.field(default_factory=list)
     access: AccessSettings = NO_ACCESS_SETTINGS  # who may ask
 
     @classmethod

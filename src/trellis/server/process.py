@@ -87,6 +87,7 @@ class ServerSettings:
     page: bool = True  # whether the gateway has a page at /
     hang_timeout: float = HANG_TIMEOUT  # seconds without progress after which it ends; 0: never
     log_format: str = "none"  # of the gateway: text, json, or no line for a request
+    otlp_endpoint: str = ""  # where the gateway sends spans; "": there are none
     log_prompts: bool = False  # whether those lines have prompts
     metrics_names: tuple[str, ...] = ()  # of others, see trellis.contract.metrics
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
@@ -256,6 +257,7 @@ class Server:
             settings.metrics_port,
             behind.metrics,
             settings.log_format,
+            settings.otlp_endpoint,
             settings.log_prompts,
             list(settings.metrics_names),
             settings.access.absolute(),

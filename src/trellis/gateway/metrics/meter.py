@@ -30,12 +30,23 @@ def new_gaps() -> list[int]:
 class Meter:
     """One sequence of an answer."""
 
-    __slots__ = ("began", "cached", "finish", "first_at", "gaps", "last_at", "queued", "tokens")
+    __slots__ = (
+        "asked_at",
+        "began",
+        "cached",
+        "finish",
+        "first_at",
+        "gaps",
+        "last_at",
+        "queued",
+        "tokens",
+    )
 
     def __init__(self, gaps: list[int] | None = None) -> None:
         """`gaps`: of all sequences of its model and adapter, a number a bucket."""
         self.gaps = new_gaps() if gaps is None else gaps
         self.tokens = 0
+        self.asked_at = time.monotonic()  # when it was about to be
         self.first_at = self.last_at = 0.0  # of time.monotonic; 0: nothing came
         self.began = 0.0  # when the first token came, where that was before the first chunk
         self.finish = ""  # why it ended, as the engine says it

@@ -9,14 +9,21 @@ from trellis.gateway.access.request_ids import REQUEST_ID
 from trellis.gateway.metrics.record import RECORD, Record
 from trellis.gateway.metrics.registry import Registry
 
-Ended = Callable[[Scope, Record], None]
+Hook = Callable[[Scope, Record], None]
 
 
 class Observed:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, registry: Registry, ended: tuple[Ended, ...] = ()) -> None:
-        """`ended`: called with every request that ended, after it was counted."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        registry: Registry,
+        begun: Hook,
+        ended: tuple[Hook, ...] = (),
+    ) -> None:
+        """`begun`: called with every request; `ended`: once it has ended and was counted."""
+        self._begun = begun
         self._app = app
         self._registry = registry
         self._ended = ended
@@ -31,6 +38,7 @@ class Observed:
             await send(message)
 
         self._registry.begin(record)
+        self._begun(scope, record)
         try:
             await self._app(scope, receive, noted)
         finally:

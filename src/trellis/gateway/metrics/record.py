@@ -35,6 +35,8 @@ class Record:
         self.status = 0  # 0: no answer has begun
         self.reason = ""  # why it was rejected
         self.failed = False  # it has an error after its answer began
+        self.traceparent = ""  # of the span that whoever is asked for it belongs to
+        self.span: Any = None  # of the request itself, where there are spans
         self.prompt = ""  # its text, where the log is to have it
         self.left = False  # its client did, before the answer was complete
         self.prompt_tokens = 0

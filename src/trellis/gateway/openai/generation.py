@@ -109,7 +109,8 @@ class Generation:
         path = f"/v2/models/{self._served.engine.model}/{verb}"
         stop_path = f"/v2/models/{model.name}/generate" if model.stops_by_id else ""
         client = AbandonedClient(inner_id, model.engines, stop_path)
-        return TritonWay(state.triton, state.abandoned, path, body, client)
+        parent = self._record.traceparent
+        return TritonWay(state.triton, state.abandoned, path, body, client, parent)
 
     def usage(self) -> Usage:
         """The tokens so far."""

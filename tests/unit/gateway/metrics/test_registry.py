@@ -195,7 +195,8 @@ def test_a_request_whose_application_raises_is_counted() -> None:
 
     async def send(message: Any) -> None: ...
 
-    observed = Observed(app, registry, ended=(lambda _, record: seen.append(record),))
+    ended = (lambda _, record: seen.append(record),)
+    observed = Observed(app, registry, lambda *_: None, ended)
     with pytest.raises(RuntimeError):
         asyncio.run(observed({"type": "http"}, cast(Any, SimpleNamespace()), send))
     (record,) = seen
