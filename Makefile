@@ -156,8 +156,8 @@ test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, o
 test-clients: ## third-party clients, unchanged, against the demo engine (docs/clients.md)
 	@ci/clients
 
-faults: $(VENV)/.dev ## a model's process killed KILLS=20 times under load, and every other fault
-	@KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/faults
+faults: $(VENV)/.dev ## processes killed and stopped KILLS=20 times under load, and every other fault
+	@KILLS=$(KILLS) HANGS=$(KILLS) $(BIN)/python -m pytest -s tests/faults
 
 fuzz: $(VENV)/.dev ## FUZZ_REQUESTS=10000 made-up requests, over HTTP and gRPC; FUZZ_SEED= makes others
 	@FUZZ_REQUESTS=$(FUZZ_REQUESTS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest -s tests/fuzz

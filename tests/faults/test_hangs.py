@@ -1,23 +1,29 @@
 """A hang at a random moment under load, HANGS times: seen in time, and every client is answered.
 
-A stopped process (SIGSTOP), and a step that never returns while the other threads live.
+A stopped process (SIGSTOP), a step that never returns while the other threads live, a plugin that
+does not.
 """
 
 import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
+from support.edited_engine import edit_engine, source_of
 from support.engines import ENGINE
 from support.launched import Launched
-from support.load import CLIENT_SECONDS, Load
-from support.serving import serve
+from support.load import CLIENT_SECONDS, ENSEMBLE, Load, ask
+from support.serving import assemble_demo, serve
+from trellis.grpc_client import generate
 
 HANGS = int(os.environ.get("HANGS", "4"))
 SEED = int(os.environ.get("HANG_SEED", "7"))
@@ -26,12 +32,6 @@ CLIENTS = 9
 SEEN = 4.0  # seconds: a step that reads prompts may take longer, and a look is now and then
 LATE = 10.0  # seconds: that, and for errors, stacks and the end, on a busy machine
 
-# The file of the step that hangs, its class, and what never returns: Python's lock held or not.
-STEPS = (
-    ("openvino.py", "OpenVinoEngine")
-    if ENGINE == "openvino"
-    else ("async_engine.py", "AsyncEngine")
-)
 HANGING_STEP = '''
 
 _step = {engine}.step
@@ -50,12 +50,27 @@ def _hanging(self):
 {engine}.step = _hanging
 '''
 
+HANGING_HOOK = """
+import threading
+
+
+def prompt(text: str) -> str:
+    if text == "HANG":
+        threading.Event().wait()
+    return text
+"""
+
 
 def engine_process(launched: Launched) -> psutil.Process:
     """The process that makes the steps: with a keeper, the child of that."""
     (process,) = launched.stub("tensorrt_llm").children()[:1]
-    below = [each for each in process.children() if ENGINE != "openvino"]
-    return below[0] if below else process
+    return process if ENGINE == "openvino" else process.children()[0]
+
+
+def worker(launched: Launched) -> psutil.Process:
+    """A process that a library made for itself."""
+    below = engine_process(launched).children(recursive=True)
+    return next(each for each in below if "resource_tracker" not in " ".join(each.cmdline()))
 
 
 VICTIMS: dict[str, Callable[[Launched], psutil.Process]] = {
@@ -65,11 +80,12 @@ VICTIMS: dict[str, Callable[[Launched], psutil.Process]] = {
     "gateway": lambda launched: launched.find("trellis.gateway"),
     "postprocessing": lambda launched: launched.stub("postprocessing"),
     "preprocessing": lambda launched: launched.stub("preprocessing"),
-}
+} | ({} if ENGINE == "openvino" else {"worker": worker})
 NAMES = {
     "engine": "the engine process of tensorrt_llm",
     "gateway": "the HTTP gateway",
     "tritonserver": "tritonserver",
+    "worker": "the engine process of tensorrt_llm",
 }
 
 
@@ -95,14 +111,17 @@ def test_a_stopped_process_ends_the_server_in_time_and_every_client_is_answered(
     print(f"\n{victim} stopped after {moment:.2f} s: {len(outcomes) - len(last)} right", end="")
 
 
+@pytest.mark.promise("hangs")
 def test_a_step_that_never_returns_is_answered_with_its_stack_in_the_log(
     demo_repo: Path, tmp_path: Path
 ) -> None:
-    repo = hanging(demo_repo, tmp_path)
+    repo = tmp_path / "repo"
+    shutil.copytree(demo_repo, repo)
+    edit_engine(repo, HANGING_STEP)
     with serve(repo, tmp_path, "--hang_timeout", f"{TIMEOUT:g}", launcher=True) as launched:
         load = Load(launched.url, launched.grpc, CLIENTS)
         assert load.started.wait(CLIENT_SECONDS)
-        hang(repo)
+        (source_of(repo) / "hang").touch()
         log = ended_in_time(launched)
         outcomes = load.stop()
     assert "the engine process of tensorrt_llm made no progress" in log
@@ -114,24 +133,57 @@ def test_a_step_that_never_returns_is_answered_with_its_stack_in_the_log(
     launched.assert_nothing_left("trellis-*" if ENGINE == "vllm" else "*")
 
 
-def hanging(demo_repo: Path, folder: Path) -> Path:
-    """A repository whose engine makes a step that never returns, once `hang` is called."""
-    repo = folder / "repo"
-    shutil.copytree(demo_repo, repo)
-    file, engine = STEPS
-    source = source_of(repo) / file
-    text = source.read_text() + HANGING_STEP.replace("{engine}", engine)
-    source.unlink()
-    source.write_text(text)
-    return repo
+class TestPlugins:
+    """Code of an outsider's that never returns: a hook, in the gateway and in `preprocessing`."""
+
+    @pytest.fixture
+    def launched(self, demo_engine: tuple[Path, Path], tmp_path: Path) -> Iterator[Launched]:
+        hooks = tmp_path / "hooks.py"
+        hooks.write_text(HANGING_HOOK)
+        repo = assemble_demo(demo_engine, tmp_path, hooks=hooks)
+        options = ("--hang_timeout", f"{TIMEOUT:g}")
+        with serve(repo, tmp_path, *options, launcher=True) as running:
+            yield running
+
+    def test_a_gateway_whose_loop_stands_still(self, launched: Launched) -> None:
+        with ThreadPoolExecutor(3) as pool:
+            good = pool.submit(ask, launched.url, "", "horse", "whole")
+            assert good.result().whole
+            stream = pool.submit(_read_stream, launched)
+            hanging = pool.submit(_generate, launched, "HANG")
+            log = ended_in_time(launched)
+            assert isinstance(hanging.exception(20), httpx.TransportError)
+            assert isinstance(stream.exception(20), httpx.TransportError)
+        assert "the HTTP gateway" in log
+        assert "made no progress" in log
+        assert "in prompt" in log  # its stack
+        launched.assert_nothing_left()
+
+    def test_a_batch_of_preprocessing_that_never_ends(self, launched: Launched) -> None:
+        with (
+            ThreadPoolExecutor(1) as pool,
+            triton.InferenceServerClient(f"127.0.0.1:{launched.grpc}") as client,
+        ):
+            asked = pool.submit(list, generate(client, [b"HANG"], {"max_tokens": 4}, timeout=60))
+            log = ended_in_time(launched)
+            assert isinstance(asked.exception(20), InferenceServerException)
+        assert "the process of preprocessing" in log
+        assert "has answered one batch" in log
+        assert "in prompt" in log
+        launched.assert_nothing_left()
 
 
-def hang(repo: Path) -> None:
-    (source_of(repo) / "hang").touch()
+def _generate(launched: Launched, text: str) -> httpx.Response:
+    body = {"text_input": text, "max_tokens": 4}
+    return httpx.post(f"{launched.url}{ENSEMBLE}/generate", json=body, timeout=CLIENT_SECONDS)
 
 
-def source_of(repo: Path) -> Path:
-    return repo / "tensorrt_llm" / "1" / "trellis" / "engine_host" / "engines"
+def _read_stream(launched: Launched) -> bytes:
+    """A stream that is longer than all this takes."""
+    body = {"text_input": "Once", "max_tokens": 8000, "end_id": -1, "stream": True}
+    url = f"{launched.url}{ENSEMBLE}/generate_stream"
+    with httpx.stream("POST", url, json=body, timeout=CLIENT_SECONDS) as response:
+        return response.read()
 
 
 def ended_in_time(launched: Launched) -> str:

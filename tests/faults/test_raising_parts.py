@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from support.engines import ENGINE, read_demo_engine
+from support.edited_engine import edit_engine, source_of
+from support.engines import read_demo_engine
 from support.launched import Launched
 from support.load import ENSEMBLE
 from support.probes import add_probes, settled
@@ -39,11 +40,6 @@ def _raising(self):
 
 {engine}.step = _raising
 '''
-STEPS = (
-    ("openvino.py", "OpenVinoEngine")
-    if ENGINE == "openvino"
-    else ("async_engine.py", "AsyncEngine")
-)
 # A tokenizer_type of an outsider's: GPT-2's, with three faults.
 RAISING_TYPE = '''"""raising: gpt2, but for three words."""
 
@@ -133,11 +129,7 @@ class TestRaisingSteps:
     ) -> Iterator[tuple[Launched, Path]]:
         folder = tmp_path_factory.mktemp("steps")
         repo = make(demo_engine, folder, "gpt2", None)
-        file, engine = STEPS
-        source = source_of(repo) / file
-        text = source.read_text() + RAISING_STEPS.replace("{engine}", engine)
-        source.unlink()
-        source.write_text(text)
+        edit_engine(repo, RAISING_STEPS)
         with serve(repo, folder, launcher=True, ready=False) as launched:
             yield launched.wait_ready(), repo
 
@@ -181,10 +173,6 @@ class TestRaisingSteps:
         assert "the process of tensorrt_llm" in log
         assert "3 steps in a row failed" in log
         launched.assert_nothing_left()
-
-
-def source_of(repo: Path) -> Path:
-    return repo / "tensorrt_llm" / "1" / "trellis" / "engine_host" / "engines"
 
 
 class TestRaisingTokenizer:

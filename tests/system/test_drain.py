@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 import tritonclient.grpc as triton
 
 from support.launched import Launched
@@ -62,6 +63,7 @@ def launch(repo: Path, folder: Path, *arguments: str) -> Iterator[Launched]:
         yield launched
 
 
+@pytest.mark.promise("draining")
 def test_what_is_in_flight_ends_whole_and_nothing_new_begins(
     demo_repo: Path, tmp_path: Path
 ) -> None:
