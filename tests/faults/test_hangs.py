@@ -29,8 +29,9 @@ HANGS = int(os.environ.get("HANGS", "4"))
 SEED = int(os.environ.get("HANG_SEED", "7"))
 TIMEOUT = float(os.environ.get("HANG_TIMEOUT", "5"))
 CLIENTS = 9
-SEEN = 4.0  # seconds: a step that reads prompts may take longer, and a look is now and then
-LATE = 10.0  # seconds: that, and for errors, stacks and the end, on a busy machine
+# Seconds: a step that reads the prompts of all clients may take longer, and a look is now and then.
+SEEN = 8.0
+LATE = 14.0  # that, and for errors, stacks and the end, on a busy machine
 
 HANGING_STEP = '''
 
