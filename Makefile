@@ -187,7 +187,7 @@ bench-tokenizers: $(VENV)/.dev ## tokenizers against the raw libraries and trans
 pins: $(VENV)/.dev ## renew requirements/constraints.txt and the files of hashes from pyproject.toml
 	@$(PIP) uv
 	@$(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header \
-	  --extra serve --extra demo --extra test --extra dev --extra bench --extra browser --no-emit-index-url --upgrade pyproject.toml -o requirements/constraints.txt
+	  --extra serve --extra demo --extra test --extra dev --extra bench --extra browser --extra otel --no-emit-index-url --upgrade pyproject.toml -o requirements/constraints.txt
 	@sh requirements/renew-hashes $(BIN)/uv
 
 clean: ## remove the demo's folders and what tools left; .venv and your own folders stay
