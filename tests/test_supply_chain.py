@@ -26,7 +26,7 @@ def test_the_hashed_pins_are_those_of_the_constraints() -> None:
 
 
 def test_every_hashed_pin_has_hashes() -> None:
-    for name in ("serve-hashes.txt", "supply-hashes.txt"):
+    for name in ("serve-hashes.txt", "supply-hashes.txt", "deploy-hashes.txt"):
         text = (REQUIREMENTS / name).read_text()
         for part in re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]:
             assert re.search(r"--hash=sha256:[0-9a-f]{64}", part), part

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -31,18 +30,6 @@ def pods() -> dict[str, dict[str, Any]]:
 
 def option(arguments: list[str], name: str) -> str:
     return arguments[arguments.index(name) + 1]
-
-
-@pytest.fixture(scope="module")
-def launcher_options() -> set[str]:
-    help_text = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "launch_triton_server.py"), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin"},
-    ).stdout
-    return set(re.findall(r"--[a-z][\w-]*", help_text))
 
 
 def test_every_option_is_one_of_the_launcher(launcher_options: set[str]) -> None:
