@@ -1,7 +1,10 @@
 """What deploy/ says is what the launcher takes and the server does, as far as text can show it."""
 
 import re
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,7 +104,7 @@ def test_all_gpus_of_the_group_are_ranks() -> None:
 def test_the_image_is_made_of_the_wheel_of_what_exists_and_starts_the_launcher() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     copies = [line.split()[1:-1] for line in lines if line.startswith("COPY")]
-    sources = [source for copy in copies if "--from=wheel" not in copy for source in copy]
+    sources = [source for copy in copies for source in copy]
     assert {"src/", "tokenizers/", "model_repo_src/"} <= set(sources)
     assert [source for source in sources if not (ROOT / source).exists()] == []
     (entry,) = [line for line in lines if line.startswith("ENTRYPOINT")]
@@ -161,6 +164,57 @@ def test_the_image_and_compose_run_as_a_user_who_is_not_root() -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["ulimits"]["nofile"] >= 65536
+
+
+def test_the_image_keeps_wheels_and_build_tools_of_no_layer() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    last = text[text.rindex("FROM ${BASE}") :]
+    assert "COPY" not in last
+    assert "--mount=type=bind,from=wheels,source=/wheels,target=/wheels" in last
+    assert "--no-index --find-links /wheels" in last
+    assert "--only-binary :all:" in text
+    assert "gcc" not in re.sub(r"^#.*", "", last, flags=re.MULTILINE)
+
+
+def test_compose_for_clients_from_outside_asks_for_keys_and_speaks_tls(
+    launcher_options: set[str],
+) -> None:
+    (secure,) = documents("compose-secure.yaml")
+    service = secure["services"]["triton"]
+    words = service["command"]
+    assert {word for word in words if word.startswith("--")} <= launcher_options
+    for name, wanted in (
+        ("--api-keys", "api_keys"),
+        ("--tls-cert", "tls_cert"),
+        ("--tls-key", "tls_key"),
+    ):
+        assert option(words, name) == f"/run/secrets/{wanted}"
+    assert set(service["secrets"]) == set(secure["secrets"])
+    assert service["healthcheck"]["test"][-1].startswith("https://")
+    assert service["ports"] == ["8443:8000"]
+    plain = documents("compose.yaml")[0]["services"]["triton"]
+    assert option(words, "--exit_timeout") == option(plain["command"], "--exit_timeout")
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze")
+    unit = tmp_path / "trellis.service"
+    text = (DEPLOY / "trellis.service").read_text()
+    unit.write_text(text.replace("/opt/trellis/bin/trellis", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_starts_the_launcher_and_gives_it_time(launcher_options: set[str]) -> None:
+    text = (DEPLOY / "trellis.service").read_text()
+    (command,) = re.findall(r"^ExecStart=(.*)", text, re.MULTILINE)
+    words = command.split()
+    assert {word for word in words if word.startswith("--")} <= launcher_options
+    (stop,) = re.findall(r"^TimeoutStopSec=(\d+)", text, re.MULTILINE)
+    assert int(stop) >= int(option(words, "--exit_timeout")) + STOP_MARGIN
+    credentials = set(re.findall(r"^LoadCredential=(\w+):", text, re.MULTILINE))
+    assert set(re.findall(r"CREDENTIALS_DIRECTORY}/(\w+)", command)) == credentials
 
 
 def test_the_slurm_script_is_bash_and_runs_one_launcher_a_node() -> None:
