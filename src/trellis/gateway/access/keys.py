@@ -14,9 +14,9 @@ from trellis.gateway.refusals import Headers, Refusal
 from trellis.gateway.sending import ALLOWANCE
 
 log = logging.getLogger("trellis.gateway")
-# Answered without a key: what supervisors ask, and a page without data. docs/gateway.md lists them.
-HEALTH_PATHS = frozenset(("/health", "/v2/health/live", "/v2/health/ready"))
-OPEN_PATHS = HEALTH_PATHS | {"/"}
+# Answered without a key: what supervisors ask, and pages without data. docs/gateway.md lists them.
+HEALTH_PATHS = frozenset(("/health", "/v2/health/live", "/v2/health/ready", "/v2/health/startup"))
+OPEN_PATHS = HEALTH_PATHS | {"/", "/status"}
 AUTHORIZATION, API_KEY = b"authorization", b"x-api-key"
 SECRETS = (AUTHORIZATION, API_KEY)
 BEARER = "bearer "
