@@ -247,3 +247,15 @@ def test_a_bias_changes_its_own_request(engine: EngineTexts, plain: str) -> None
     )
     assert biased.text == " banana" * 3
     assert free.text == plain
+
+
+def test_the_engine_says_what_it_found_in_its_cache(engine: EngineTexts) -> None:
+    prompt = ("The same words again and again. " * 40, {"max_tokens": 8})
+    before = engine.engine.figures()
+    engine.ask(prompt)
+    engine.ask(prompt)
+    after = engine.engine.figures()
+    tokens = len(engine.tokenizer.encode(prompt[0]))
+    assert (after.prefix_queries or 0) - (before.prefix_queries or 0) == 2 * tokens
+    assert 0 < (after.prefix_hits or 0) - (before.prefix_hits or 0) < 2 * tokens
+    assert (after.kv_cache_usage, after.preemptions) == (0, 0)
