@@ -244,6 +244,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if refusal is not None and not self.deaf and not self.transport.is_closing():
             if is_openai(self.url.partition(b"?")[0].decode("latin-1")):
                 refusal = as_openai(refusal)
+            self.server_state.refused(refusal)
             self.transport.write(refusal.written(self.is_head))
             self._linger()
 

@@ -95,6 +95,7 @@ class Server(uvicorn.Server):
         """Make what needs the running loop, then listen."""
         self.state = State(self._settings, self._limits, self._keyring)
         self._asgi = make_app(self.state)
+        self.server_state.refused = self.state.registry.refused
         self._metrics = MetricsPage(self.state.figures)
         self._preparing = asyncio.create_task(self._prepare(self.state))
         with contextlib.suppress(RuntimeError, ValueError):  # no main thread: a test's

@@ -2,6 +2,7 @@
 """What the connections of the gateway share: how many there are, whose, and who waits for whom."""
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from uvicorn.server import ServerState
@@ -39,6 +40,8 @@ class GatewayServerState(ServerState):
         super().__init__()
         self.limits = limits
         self.draining = False  # this server was asked to stop
+        # Told of what is refused before the application sees it.
+        self.refused: Callable[[Refusal], None] = lambda _: None
         self._most = most
         self._addresses: Counter[str] = Counter()
         # Those that wait for their client, for a request or the rest of one: the longest first.

@@ -16,7 +16,8 @@ DISCONNECTED, FAILED, UNKNOWN = "disconnected", "error", "unknown"
 TOO_LONG = "context_length_exceeded"  # OpenAI's code of a prompt that does not fit
 REASONS = {
     400: "invalid_request", 401: "unauthorized", 403: "forbidden", 404: "not_found",
-    405: "method", 408: "timeout", 413: "too_large", 415: "media_type", 429: "rate_limit",
+    405: "method", 408: "timeout", 413: "too_large", 414: "too_large", 415: "media_type",
+    429: "rate_limit", 431: "too_large",
     500: "internal", 501: "not_supported", 502: "engine_lost", 503: "unavailable",
 }  # fmt: skip
 GONE = 499  # what others log for a client that left before its answer began

@@ -16,7 +16,8 @@ from prometheus_client.metrics_core import Metric as Family
 from trellis.contract import metrics as named
 from trellis.contract.metrics import INTER_TOKEN, METRICS, NVIDIA_TOKENS, Metric
 from trellis.gateway.metrics.meter import Meter, new_gaps
-from trellis.gateway.metrics.record import GONE, Record
+from trellis.gateway.metrics.record import GONE, REASONS, Record
+from trellis.gateway.refusals import Refusal
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 # Kept as plain numbers, and read when somebody looks.
@@ -87,6 +88,10 @@ class Registry:
             self._seen.add(record.model)
             self._flush(record)
             self._observe(record, labels)
+
+    def refused(self, refusal: Refusal) -> None:
+        """What came was no request, or came by a connection too many."""
+        self._add(named.REJECTIONS, ("", REASONS.get(refusal.status, "other")))
 
     def detokenized(self, model: str, seconds: float) -> None:
         """The chunks of a step were made text of and written."""
