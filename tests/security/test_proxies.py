@@ -27,11 +27,11 @@ http {{
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-  upstream gateway {{ server 127.0.0.1:{gateway}; keepalive 1; }}
+  upstream localhost {{ server 127.0.0.1:{gateway}; keepalive 1; }}
   server {{
     listen 127.0.0.1:{port};
     location / {{
-      proxy_pass http://gateway; proxy_http_version 1.1; proxy_buffering off;
+      proxy_pass http://localhost; proxy_http_version 1.1; proxy_buffering off;
       proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
     }}
   }}

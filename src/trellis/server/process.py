@@ -164,15 +164,15 @@ class Server:
     def __init__(self, settings: ServerSettings, output: IO[bytes] | None = None) -> None:
         self.settings = settings
         triton = find_triton(settings.tritonserver)
+        self._behind = Behind(*free_ports(2)) if has_gateway(settings) else None
+        # Where Triton itself listens for HTTP.
+        self.triton_port = settings.http_port if self._behind is None else self._behind.http
         self.heartbeats = Heartbeats.make(settings.hang_timeout)
         self._output = output
         self._make_files()
         self._hung = 0  # the process that hangs
         self._admin_key = new_key()
         self.gateway: subprocess.Popen[bytes] | None = None
-        self._behind = Behind(*free_ports(2)) if has_gateway(settings) else None
-        # Where Triton itself listens for HTTP.
-        self.triton_port = settings.http_port if self._behind is None else self._behind.http
         try:
             self.process = self._start(triton)
             if self._behind is not None:
@@ -329,14 +329,13 @@ class Server:
         return _get(f"{self.settings.url}/v2/health/ready") is not None
 
     def models_ready(self) -> dict[str, bool]:
-        """Which models are loaded by now, by name."""
+        """Which models are loaded by now, by name. Triton is asked, which wants no key."""
+        behind = f"http://127.0.0.1:{self.triton_port}"
+        url = self.settings.url if self.gateway is None else behind
         models = sorted(
             path.parent.name for path in self.settings.model_repo.glob("*/config.pbtxt")
         )
-        return {
-            name: _get(f"http://127.0.0.1:{self.triton_port}/v2/models/{name}/ready") is not None
-            for name in models
-        }
+        return {name: _get(f"{url}/v2/models/{name}/ready") is not None for name in models}
 
     def stubs(self) -> dict[int, str]:
         """The processes of the Python models: pid -> model."""
