@@ -12,6 +12,7 @@ import threading
 
 from trellis.engine_host.triton_answers import TritonAnswer
 from trellis.errors import one_line
+from trellis.ipc.heartbeats import heartbeats
 
 log = logging.getLogger("trellis.senders")
 
@@ -48,10 +49,13 @@ class Senders:
             thread.join(timeout=5)
 
     def _run(self) -> None:
+        heartbeat = heartbeats().claim("a thread that sends responses to Triton")
         while (answer := self._queue.get()) is not None:
-            self._flush(answer)
+            with heartbeat.working():
+                self._flush(answer)
             if self._fed_again(answer):
                 self._queue.put(answer)  # behind the others: nobody waits for one busy stream
+        heartbeat.release()
         self._drain()
         self._queue.put(None)  # for the next thread
 

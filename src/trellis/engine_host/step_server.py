@@ -26,6 +26,7 @@ from trellis.ipc.frames import (
     frame,
     step_address,
 )
+from trellis.ipc.heartbeats import heartbeats
 from trellis.ipc.sockets import peer_is_ours
 
 BIND_SECONDS = 0.5  # between tries for an address that a model before this one still has
@@ -60,6 +61,7 @@ class StepConnection:
         self._new: dict[int, StepAnswer] = {}  # scheduled since the last message
         self._unsent = b""
         self._lost = False
+        self._heartbeat = heartbeats().claim("a thread that reads a step socket")
         self._lock = threading.Lock()  # held to write
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
@@ -140,6 +142,7 @@ class StepConnection:
         except Exception:
             log.exception("the step socket failed")
         self._lost = True
+        self._heartbeat.release()
         for answer in list(self.answers.values()):
             self._host.leave(answer)
         for each in (self._socket, self._bell, self._ear):
@@ -161,8 +164,9 @@ class StepConnection:
                     data = self._socket.recv(READ_BYTES)
                     if not data:
                         raise EOFError
-                    for message in frames.feed(data):
-                        self._take(message)
+                    with self._heartbeat.working():
+                        for message in frames.feed(data):
+                            self._take(message)
 
     def _send_rest(self) -> None:
         with self._lock:

@@ -35,6 +35,7 @@ class _Row:
     """A row of the table: numbers and a text."""
 
     def __init__(self, memory: mmap.mmap, number: int) -> None:
+        self.number = number
         start = number * ROW_BYTES
         row = memoryview(memory)[start : start + ROW_BYTES]
         self._numbers = row[:_TEXT].cast("d")

@@ -49,8 +49,8 @@ class Hangs:
         self._table = table
         self._server = server
         self._stopped: defaultdict[int, Stall] = defaultdict(Stall)
-        self._beats: defaultdict[tuple[int, str], Stall] = defaultdict(Stall)
-        self._batches: defaultdict[tuple[int, str], Stall] = defaultdict(Stall)
+        self._beats: defaultdict[tuple[int, int], Stall] = defaultdict(Stall)
+        self._batches: defaultdict[tuple[int, int], Stall] = defaultdict(Stall)
         self._health = Stall()
         self._next = 0.0
         self._queues = QueueStalls()
@@ -88,7 +88,7 @@ class Hangs:
     def _still(self, now: float) -> Hang | None:
         """A process that proves nothing any more."""
         for row in self._table.rows():
-            key, limit = (row.pid, row.name), self._limit + row.allowed
+            key, limit = (row.number, row.pid), self._limit + row.allowed
             if row.watched_inside:
                 limit += GRACE_SECONDS
             beat = row.last_beat if row.loops and row.last_beat else None

@@ -32,6 +32,7 @@ from trellis.engine_host.step_inputs import read_step_inputs, with_step_inputs
 from trellis.engine_host.step_server import StepConnection, StepServer
 from trellis.errors import RequestError
 from trellis.ipc.frames import Frames, frame, step_address
+from trellis.ipc.heartbeats import heartbeats
 
 MODEL = "tensorrt_llm"
 
@@ -370,3 +371,20 @@ def test_a_model_that_replaces_another_listens_once_that_is_gone(host: Host) -> 
 
     wait_for(lambda: version() == "2")
     later.close()
+
+
+def test_a_request_that_is_never_taken_is_seen_as_a_batch_that_does_not_end(
+    host: Host, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(host, "ask", lambda *_: gate.wait())
+
+    def stuck() -> list[float]:
+        name = "a thread that reads a step socket"
+        return [row.began for row in heartbeats().rows() if row.name == name and row.began]
+
+    assert stuck() == []
+    client.ask(1, tokens=1)
+    wait_for(lambda: len(stuck()) == 1)
+    gate.set()
+    wait_for(lambda: stuck() == [])

@@ -81,6 +81,15 @@ def test_a_batch_that_does_not_end_hangs_and_none_at_all_does_not(watched: Watch
         assert "the process of preprocessing" in watched.after(2)
 
 
+def test_threads_of_one_process_and_name_are_told_apart(watched: Watched) -> None:
+    hangs, works = (watched.table.claim("a thread") for _ in range(2))
+    with hangs.working():
+        for _ in range(int(LIMIT) - 1):
+            with works.working():
+                assert watched.after(1.0) == ""
+        assert "a thread" in watched.after(2)
+
+
 def test_what_is_seen_inside_has_a_moment_more(watched: Watched) -> None:
     watched.table.claim("the engine process", loops=True, watched_inside=True).beat()
     assert watched.after(LIMIT + GRACE_SECONDS - 0.5) == ""
