@@ -9,11 +9,15 @@ import pytest
 from support.fake_triton_http import FakeTriton
 from support.gateway_process import gateway
 from support.gateway_wire import ENSEMBLE, Wire, post, wait_for
+from support.otlp_receiver import Receiver
+from support.otlp_receiver import attributes as attributes_of
 from support.paths import ROOT
 from trellis.errors import TrellisError
+from trellis.gateway.metrics.meter import Meter
 from trellis.gateway.metrics.record import Record
 from trellis.gateway.tracing import Tracing, attributes, traceparent
 
+WHY = "needs OpenTelemetry: pip install -e '.[otel]'"
 SENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -59,3 +63,43 @@ def test_a_request_without_a_model_has_no_figures_of_one() -> None:
         "error.type": "not_found",
         "trellis.request_id": "1f",
     }
+
+
+def test_a_records_times_become_spans() -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason=WHY)
+    record = Record("1f")
+    scope = {"method": "POST", "headers": [(b"traceparent", SENT.encode())]}
+    with Receiver() as receiver:
+        tracing = Tracing(receiver.url)
+        tracing.begin(scope, record)
+        assert record.traceparent.split("-")[1] == SENT.split("-")[1]
+        assert record.traceparent != SENT, "whoever is asked is a child of the request's own span"
+        with record.timed("encode"):
+            pass
+        record.model, record.endpoint, record.status = "m", "/v1/completions", 200
+        meter = Meter()
+        meter.chunk(2, meter.asked_at + 0.5)
+        meter.chunk(1, meter.asked_at + 0.75)
+        meter.ended(["stop", 1, 0.25, 0.0])
+        record.meters.append(meter)
+        record.end()
+        tracing.end(scope, record)
+        tracing.close()
+    spans = {span.name: span for span in receiver.spans}
+    root = spans["POST /v1/completions"]
+    assert attributes_of(root)["gen_ai.usage.cache_read.input_tokens"] == 1
+    for name, seconds in (("queue", 0.25), ("prefill", 0.25), ("decode", 0.25), ("engine", 0.75)):
+        took = spans[name].end_time_unix_nano - spans[name].start_time_unix_nano
+        assert took / 1e9 == pytest.approx(seconds, abs=0.05), name
+    assert spans["encode"].parent_span_id == root.span_id
+
+
+def test_a_get_has_no_span() -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason=WHY)
+    record, scope = Record(), {"method": "GET", "headers": []}
+    with Receiver() as receiver:
+        tracing = Tracing(receiver.url)
+        tracing.begin(scope, record)
+        tracing.end(scope, record)
+        tracing.close()
+    assert receiver.spans == []
