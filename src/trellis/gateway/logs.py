@@ -17,7 +17,6 @@ from trellis.gateway.refusals import shown
 
 FORMATS = ("text", "json", "none")
 MEMBERS = "members"  # of a log record: what a line of JSON has beside
-HEALTH = ("/v2/health/", "/health")
 access = logging.getLogger("trellis.access")
 
 
@@ -52,12 +51,15 @@ class AccessLog:
     def __init__(self, prompts: bool) -> None:
         """`prompts`: whether it has what was asked."""
         self._prompts = prompts
+        self._health: dict[str, int] = {}  # the last status of each of its paths
 
     def __call__(self, scope: MutableMapping[str, Any], record: Record) -> None:
-        """A request has ended. One that only asks whether the server is there has no line."""
+        """A request has ended. A probe of health has a line where its status is another one."""
         status, path = record.status or GONE, scope["path"]
-        if status == 200 and path.startswith(HEALTH):
-            return
+        if record.probes:
+            if self._health.get(path) == status:
+                return
+            self._health[path] = status
         members = {name: value for name, value in _members(scope, record).items() if value != ""}
         if self._prompts and record.prompt:
             members["prompt"] = record.prompt

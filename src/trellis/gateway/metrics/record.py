@@ -20,6 +20,7 @@ REASONS = {
     429: "rate_limit", 431: "too_large",
     500: "internal", 501: "not_supported", 502: "engine_lost", 503: "unavailable",
 }  # fmt: skip
+HEALTH = ("/v2/health/live", "/v2/health/ready", "/health")
 GONE = 499  # what others log for a client that left before its answer began
 
 
@@ -30,6 +31,7 @@ class Record:
         self.request_id = request_id
         self.started = time.monotonic()
         self.ended = 0.0
+        self.probes = False  # it asks for the server's health alone
         self.endpoint = OTHER
         self.model = ""  # the ensemble's name; "" until it was found
         self.adapter = ""  # a LoRA adapter that the model has

@@ -80,7 +80,7 @@ class Registry:
         labels = (record.model, record.adapter)
         status = str(record.status or GONE)
         self._add(named.REQUESTS, (*labels, record.endpoint, status, record.finish_reason))
-        if record.reason:
+        if record.reason and not record.probes:  # a server that is not ready rejects nobody
             self._add(named.REJECTIONS, (record.model, record.reason))
         if record.left:
             self._add(named.DISCONNECTS, labels)

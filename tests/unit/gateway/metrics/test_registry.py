@@ -132,6 +132,16 @@ def test_a_rejection_has_a_reason(refusal: Refusal, reason: str) -> None:
     assert figure(registry, "trellis_requests_total", status=str(refusal.status)) == 1
 
 
+def test_a_server_that_is_not_ready_rejects_nobody() -> None:
+    registry = Registry()
+    record = Record()
+    record.probes = True
+    record.reject(Refusal(503, "wait"))
+    end(registry, record, 503)
+    assert figure(registry, "trellis_rejections_total") == 0
+    assert figure(registry, "trellis_requests_total", status="503", endpoint="other") == 1
+
+
 def test_vllms_success_sums_endpoints_and_leaves_out_errors() -> None:
     registry = Registry()
     for endpoint, finish in (("/a", "stop"), ("/b", "tool_calls"), ("/a", "length")):
