@@ -5,7 +5,7 @@ from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.asking import read_inputs
 from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.chat_writer import ChatWriter
-from trellis.gateway.openai.endpoint import Endpoint
+from trellis.gateway.openai.endpoint import Endpoint, request_id
 from trellis.gateway.openai.fields import read_fields
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import Prompt
@@ -13,7 +13,7 @@ from trellis.gateway.openai.messages import chat_prompt, effort_arguments
 from trellis.gateway.openai.parsing import check_tools, plan_answer
 from trellis.gateway.openai.served import find_served
 from trellis.gateway.openai.tools import plan_tools
-from trellis.gateway.sending import OWN_ID, Client, Scope
+from trellis.gateway.sending import Client, Scope
 
 
 class ChatCompletions(Endpoint):
@@ -56,6 +56,6 @@ class ChatCompletions(Endpoint):
         generation = Generation(self.state, served, "messages", record)
         prompts = [Prompt(ids, text)]
         await generation.prepare(prompts, asked.n or 1, inputs, log_probs, streams, parsing)
-        request_id = scope[OWN_ID]
-        writer = ChatWriter(f"chatcmpl-{request_id}", asked, generation)
+        made_id = request_id(scope)
+        writer = ChatWriter(f"chatcmpl-{made_id}", asked, generation)
         await generation.run(client, writer, streams)

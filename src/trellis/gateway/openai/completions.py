@@ -12,7 +12,7 @@ from pydantic import Field
 from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.asking import LogProbs, check_ids, encode, read_inputs
 from trellis.gateway.openai.choices import Choice, Piece, TokenLogProb, Usage, token_text
-from trellis.gateway.openai.endpoint import Endpoint
+from trellis.gateway.openai.endpoint import Endpoint, request_id
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import FAIL_FAST, Count, Generating, read_fields
 from trellis.gateway.openai.generation import Generation
@@ -21,7 +21,7 @@ from trellis.gateway.openai.messages import INLINE_BYTES
 from trellis.gateway.openai.served import Served, find_served
 from trellis.gateway.openai.structure import Structured
 from trellis.gateway.refusals import quoted
-from trellis.gateway.sending import OWN_ID, Client, Scope
+from trellis.gateway.sending import Client, Scope
 from trellis.gateway.state import State
 
 DEFAULT_TOKENS = 16  # OpenAI's own
@@ -83,8 +83,8 @@ class Completions(Endpoint):
                 inputs.hold_to(served, constraint)
         generation = Generation(self.state, served, "prompt", record)
         await generation.prepare(prompts, n, inputs, wanted, streams)
-        request_id = scope[OWN_ID]
-        writer = CompletionWriter(f"cmpl-{request_id}", asked, generation, prompts, n)
+        made_id = request_id(scope)
+        writer = CompletionWriter(f"cmpl-{made_id}", asked, generation, prompts, n)
         await generation.run(client, writer, streams)
 
 

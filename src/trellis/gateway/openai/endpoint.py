@@ -3,12 +3,13 @@
 
 from typing import Any
 
+from trellis.gateway.ids import new_id
 from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.errors import as_openai
 from trellis.gateway.openai.jobs import written
 from trellis.gateway.refusals import JSON, Headers, Refusal
 from trellis.gateway.request_body import check_content_type, read_body
-from trellis.gateway.sending import Client, Receive, Scope, Send, client_of, send_whole
+from trellis.gateway.sending import OWN_ID, Client, Receive, Scope, Send, client_of, send_whole
 from trellis.gateway.state import State
 
 BODY_CONTEXT = 1 << 17  # tokens of a context: what is read before the model is known
@@ -46,3 +47,9 @@ async def send_json(client: Client, data: Any) -> None:
     """Send an answer that was made here."""
     headers: Headers = [(b"content-type", JSON)]
     await send_whole(client.send, 200, headers, written(data))
+
+
+def request_id(scope: Scope) -> str:
+    """The id that the gateway gave a request: clients find it in its answer's header."""
+    found: str = scope.get(OWN_ID) or new_id()  # beyond the gateway's own middleware a new one
+    return found

@@ -3,7 +3,7 @@
 
 from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.asking import read_inputs
-from trellis.gateway.openai.endpoint import Endpoint
+from trellis.gateway.openai.endpoint import Endpoint, request_id
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import read_fields
 from trellis.gateway.openai.generation import Generation
@@ -14,7 +14,7 @@ from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.response_input import read_items
 from trellis.gateway.openai.response_writer import ResponseWriter
 from trellis.gateway.openai.served import find_served
-from trellis.gateway.sending import OWN_ID, Client, Scope
+from trellis.gateway.sending import Client, Scope
 
 
 class Responses(Endpoint):
@@ -55,6 +55,6 @@ class Responses(Endpoint):
             inputs.hold_to(served, held)
         generation = Generation(self.state, served, "input", record)
         await generation.prepare([Prompt(ids, text)], 1, inputs, log_probs, streams, parsing)
-        request_id = scope[OWN_ID]
-        writer = ResponseWriter(request_id, asked)
+        made_id = request_id(scope)
+        writer = ResponseWriter(made_id, asked)
         await generation.run(client, writer, streams)
