@@ -1,11 +1,15 @@
 """API keys before a real server: by the launcher, OpenAI's own client, and gRPC."""
 
+import contextlib
+import queue
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import tritonclient.grpc as triton
@@ -117,19 +121,112 @@ def test_health_needs_no_key(launched: Launched) -> None:
     assert httpx.get(f"{launched.url}/v2").status_code == 401
 
 
-def test_grpc_is_not_a_way_around_the_keys(launched: Launched) -> None:
+def tensor(name: str, value: object, dtype: str, kind: type) -> triton.InferInput:
+    made = triton.InferInput(name, [1, 1], dtype)
+    made.set_data_from_numpy(np.array([[value]], kind))
+    return made
+
+
+def inputs(tokens: int) -> list[triton.InferInput]:
+    return [
+        tensor("text_input", b"Once upon", "BYTES", np.object_),
+        tensor("max_tokens", tokens, "INT32", np.int32),
+        tensor("stream", True, "BOOL", np.bool_),
+    ]
+
+
+def streamed(
+    launched: Launched, headers: dict[str, str], tokens: int = 12, model: str = "ensemble"
+) -> str:
+    """The text of a gRPC stream. Raises InferenceServerException."""
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    with triton.InferenceServerClient(f"127.0.0.1:{launched.grpc}") as client:
+        client.start_stream(lambda result, error: answers.put((result, error)), headers=headers)
+        with contextlib.suppress(InferenceServerException):  # refused before it was asked
+            client.async_stream_infer(model, inputs(tokens), enable_empty_final_response=True)
+        texts: list[bytes] = []
+        while True:
+            result, error = answers.get(timeout=60)
+            if error is not None:
+                raise error
+            made = result.as_numpy("text_output")
+            texts += [] if made is None else list(made.reshape(-1))
+            if result.get_response().parameters["triton_final_response"].bool_param:
+                return b"".join(texts).decode()
+
+
+NO_KEYS: list[dict[str, str]] = [{}, {"authorization": "Bearer wrong"}, {"x-api-key": ""}]
+CALLS: dict[str, Callable[[triton.InferenceServerClient, dict[str, str]], object]] = {
+    "metadata": lambda grpc, headers: grpc.get_server_metadata(headers=headers),
+    "ready": lambda grpc, headers: grpc.is_model_ready("ensemble", headers=headers),
+    "config": lambda grpc, headers: grpc.get_model_config("ensemble", headers=headers),
+    "statistics": lambda grpc, headers: grpc.get_inference_statistics(headers=headers),
+    "infer": lambda grpc, headers: grpc.infer("ensemble", inputs(4), headers=headers),
+}
+
+
+@pytest.mark.parametrize("headers", NO_KEYS)
+def test_grpc_is_not_a_way_around_the_keys(launched: Launched, headers: dict[str, str]) -> None:
     with triton.InferenceServerClient(f"127.0.0.1:{launched.grpc}") as grpc:
         assert grpc.is_server_live()
-        asked = triton.InferInput("text_input", [1, 1], "BYTES")
+        assert grpc.is_server_ready()
+        for call in CALLS.values():
+            with pytest.raises(InferenceServerException, match="API key") as refused:
+                call(grpc, headers)
+            assert refused.value.status() == "StatusCode.UNAUTHENTICATED"
+    with pytest.raises(InferenceServerException, match="API key"):
+        streamed(launched, headers)
+
+
+@pytest.mark.parametrize("form", ["authorization", "x-api-key"])
+def test_grpc_answers_who_has_a_key_as_http_does(
+    launched: Launched, keys: dict[str, str], form: str
+) -> None:
+    key = keys["alice"]
+    headers = {form: f"Bearer {key}" if form == "authorization" else key}
+    asked = {"text_input": "Once upon", "max_tokens": 12}
+    url = f"{launched.url}/v2/models/ensemble/generate"
+    expected = httpx.post(url, json=asked, headers=headers, timeout=60).json()["text_output"]
+    assert streamed(launched, headers) == expected
+    with triton.InferenceServerClient(f"127.0.0.1:{launched.grpc}") as grpc:
+        for name in ("metadata", "ready", "config", "statistics"):
+            assert CALLS[name](grpc, headers)
+
+
+def test_no_header_of_a_client_reaches_tritons_grpc(
+    launched: Launched, keys: dict[str, str]
+) -> None:
+    """This one ends a 24.10 server where a request fails."""
+    headers = {"x-api-key": keys["alice"], "triton_grpc_error": "true"}
+    for _ in range(3):
+        with pytest.raises(InferenceServerException, match="max_tokens"):
+            streamed(launched, headers, tokens=-1)
+    assert streamed(launched, headers)
+
+
+def test_inner_models_and_admin_methods_are_shut_over_grpc(
+    launched: Launched, keys: dict[str, str]
+) -> None:
+    headers = {"x-api-key": keys["alice"]}
+    with pytest.raises(InferenceServerException, match="only ensembles are asked"):
+        streamed(launched, headers, model="tensorrt_llm")
+    with triton.InferenceServerClient(f"127.0.0.1:{launched.grpc}") as grpc:
         works: list[Callable[[], object]] = [
-            lambda: grpc.get_server_metadata(),
-            lambda: grpc.get_model_config("ensemble"),
-            lambda: grpc.get_inference_statistics(),
-            lambda: grpc.infer("tensorrt_llm", [asked]),
+            lambda: grpc.load_model("ensemble", headers=headers),
+            lambda: grpc.get_log_settings(headers=headers),
+            lambda: grpc.get_system_shared_memory_status(headers=headers),
+            lambda: grpc.get_model_repository_index(headers=headers),
         ]
         for work in works:
-            with pytest.raises(InferenceServerException, match="restricted"):
+            with pytest.raises(InferenceServerException) as refused:
                 work()
+            assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_tokens_asked_over_grpc_count(launched: Launched, keys: dict[str, str]) -> None:
+    headers = {"x-api-key": keys["few"]}
+    with pytest.raises(InferenceServerException, match=r"at most 4000 \(tokens_per_minute\)"):
+        streamed(launched, headers, tokens=5000)
 
 
 def test_sighup_to_the_launcher_changes_the_keys(

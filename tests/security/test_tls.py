@@ -12,6 +12,8 @@ import httpx
 import httpx2
 import openai
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from support.certificates import Authority
 from support.key_files import KeyFile
@@ -128,3 +130,19 @@ def test_a_new_certificate_is_there_after_sighup_while_a_stream_goes_on(
     assert len(events) > 50
     assert "error" not in events[-1]
     assert "certificates: read again" in launched.log()
+
+
+def test_grpc_speaks_tls_and_asks_for_the_key(
+    launched: Launched, authority: Authority, key: str
+) -> None:
+    place, trusted = f"{LOOPBACK}:{launched.grpc}", str(authority.cert)
+    with triton.InferenceServerClient(place, ssl=True, root_certificates=trusted) as client:
+        assert client.is_server_live()
+        assert client.get_model_metadata("ensemble", headers={"x-api-key": key}).name == "ensemble"
+        with pytest.raises(InferenceServerException, match="no API key"):
+            client.get_model_metadata("ensemble")
+    with (
+        triton.InferenceServerClient(place) as plain,
+        pytest.raises(InferenceServerException),
+    ):
+        plain.is_server_live(client_timeout=3)

@@ -78,6 +78,7 @@ class Server(uvicorn.Server):
         self._keyring = _keyring(settings.access)
         self._certificates = _certificates(settings.access)
         self._doors: list[TlsDoor] = []
+        self._grpc: Any = None  # a GrpcDoor
         self.state: State | None = None
         self._asgi: Any = None
         self._metrics: Any = None  # what the metrics port has
@@ -100,6 +101,12 @@ class Server(uvicorn.Server):
         self._preparing = asyncio.create_task(self._prepare(self.state))
         with contextlib.suppress(RuntimeError, ValueError):  # no main thread: a test's
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+        if self._keyring is not None and self._settings.grpc_port:
+            # Imported where it is wanted: grpc takes a tenth of a second.
+            from trellis.gateway.access.grpc_door import GrpcDoor
+
+            self._grpc = GrpcDoor(self.state, self._keyring)
+            await self._grpc.start()
         self._beat()
         doors = [each for each in sockets or [] if self._has_door(each)]
         await super().startup([each for each in sockets or [] if each not in doors])
@@ -178,7 +185,9 @@ class Server(uvicorn.Server):
             self._preparing.cancel()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await self._wait_for_ends(self._settings.drain_timeout)
+        seconds = self._settings.drain_timeout
+        grpc_ends = self._grpc.stop(seconds) if self._grpc is not None else asyncio.sleep(0)
+        await asyncio.gather(self._wait_for_ends(seconds), grpc_ends)
         self.state.cut_off()
         await self._wait_for_ends(LAST_SECONDS)
         for server in self.servers:

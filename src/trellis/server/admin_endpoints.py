@@ -23,8 +23,8 @@ def new_key() -> str:
 def restrictions(binary: Path, key: str, admin: bool = False, keyed: bool = False) -> list[str]:
     """The arguments that shut them, as far as this server, which may be an old one, has them.
 
-    `admin`: open the endpoints. `keyed`: shut gRPC but for its health, since Triton knows no keys
-    of clients; a server that cannot has no gRPC then.
+    `admin`: open the endpoints. `keyed`: shut gRPC but for its health to all but the gateway, since
+    Triton knows no keys of clients; a server that cannot has no gRPC then.
     """
     http = () if admin else ENDPOINTS
     grpc = (*http, *(KEYED if keyed else ()))

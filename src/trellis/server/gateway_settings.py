@@ -40,6 +40,9 @@ class GatewaySettings:
     # Of others, see trellis.contract.metrics.
     metrics_names: list[str] = dataclasses.field(default_factory=list)
     access: AccessSettings = NO_ACCESS_SETTINGS  # who may ask
+    grpc_address: str = "127.0.0.1"
+    grpc_port: int = 0  # where gRPC is answered, too; 0: by Triton itself
+    triton_grpc_port: int = 0  # on loopback
 
     @classmethod
     def of(cls, data: str) -> "GatewaySettings":

@@ -117,8 +117,8 @@ class ServerSettings:
     ) -> list[str]:
         """The command line of tritonserver, but for the backends.
 
-        `behind`: its ports if it is behind a gateway, which listens on `http_port` and
-        `metrics_port`.
+        `behind`: its ports if it is behind a gateway, which listens on `http_port`,
+        `metrics_port` and, with API keys, `grpc_port`.
         `models`: a link to the repository, where Triton cannot take its own path.
         """
         arguments = [f"--model-repository={models or self.model_repo.resolve()}"]
@@ -127,8 +127,8 @@ class ServerSettings:
                 arguments.append(f"--allow-{name}=false")
                 continue
             address, port = self._place(name)
-            if behind is not None and name in behind._fields:
-                address, port = "127.0.0.1", getattr(behind, name)
+            if hidden := getattr(behind, name, 0):
+                address, port = "127.0.0.1", hidden
             arguments += [f"--{name}-address={address}", f"--{name}-port={port}"]
         if self.models:
             arguments.append("--model-control-mode=explicit")
@@ -156,6 +156,13 @@ class Behind(NamedTuple):
 
     http: int
     metrics: int
+    grpc: int  # 0: it listens for gRPC itself, as it does without API keys
+
+    @classmethod
+    def of(cls, settings: ServerSettings) -> "Behind":
+        """Free ones."""
+        http, metrics, grpc = free_ports(3)
+        return cls(http, metrics, grpc if settings.access.api_keys else 0)
 
 
 class Server:
@@ -164,7 +171,7 @@ class Server:
     def __init__(self, settings: ServerSettings, output: IO[bytes] | None = None) -> None:
         self.settings = settings
         triton = find_triton(settings.tritonserver)
-        self._behind = Behind(*free_ports(2)) if has_gateway(settings) else None
+        self._behind = Behind.of(settings) if has_gateway(settings) else None
         # Where Triton itself listens for HTTP.
         self.triton_port = settings.http_port if self._behind is None else self._behind.http
         self.heartbeats = Heartbeats.make(settings.hang_timeout)
@@ -249,7 +256,7 @@ class Server:
             model_repo=str(settings.model_repo.resolve()) if settings.gateway_decoding else "",
             expose_inner_models=settings.expose_inner_models,
             allow_admin_endpoints=settings.allow_admin_endpoints,
-            admin_key="" if settings.allow_admin_endpoints else self._admin_key,
+            admin_key="" if settings.allow_admin_endpoints and not behind.grpc else self._admin_key,
             limits=settings.gateway_limits,
             short_way=settings.short_way,
             page=settings.page,
@@ -261,6 +268,9 @@ class Server:
             log_prompts=settings.log_prompts,
             metrics_names=list(settings.metrics_names),
             access=settings.access.absolute(),
+            grpc_address=settings.grpc_address,
+            grpc_port=settings.grpc_port if behind.grpc else 0,
+            triton_grpc_port=behind.grpc,
         )
         table = self.heartbeats
         environment, inherited = table.environment(), (table.descriptor,)
@@ -362,7 +372,7 @@ class Server:
             return Hangs(self.heartbeats, server, None)
         http, metrics = settings._place("http"), settings._place("metrics")
         if self._behind is not None:  # Triton's own, not the gateway's
-            http, metrics = (("127.0.0.1", port) for port in self._behind)
+            http, metrics = ("127.0.0.1", self._behind.http), ("127.0.0.1", self._behind.metrics)
         return Hangs(self.heartbeats, server, _reached(http), _reached(metrics))
 
     def _watch(self, stopping: Callable[[], bool], hangs: Hangs) -> str | None:

@@ -107,11 +107,7 @@ class Account:
         most = self._limits.requests_in_flight
         if most and self.requests >= most:
             raise _limited(f"{most} requests in flight (requests_in_flight)", "wait for one to end")
-        wait = self._requests.wait(1)
-        if wait:
-            rate = f"{self._requests.per_minute} requests a minute (requests_per_minute)"
-            raise _limited(rate, _later(wait), wait)
-        self._requests.take(1)
+        self.count()
         self.requests += 1
         allowance = Allowance(self)
         try:
@@ -119,6 +115,14 @@ class Account:
         finally:
             allowance.end()
             self.requests -= 1
+
+    def count(self) -> None:
+        """Note one request. Raises Refusal where there were too many within a minute."""
+        wait = self._requests.wait(1)
+        if wait:
+            rate = f"{self._requests.per_minute} requests a minute (requests_per_minute)"
+            raise _limited(rate, _later(wait), wait)
+        self._requests.take(1)
 
     def reserve(self, tokens: int) -> None:
         """Note tokens that a request may take. Raises Refusal."""
