@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -33,7 +34,11 @@ def key(file: KeyFile) -> str:
 def front(file: KeyFile, key: str) -> Iterator[tuple[Running, int]]:
     """A gateway, and its gRPC port; nobody listens on the port behind."""
     port, behind = free_ports(2)
-    settings = {"grpc_port": port, "triton_grpc_port": behind, "admin_key": "secret"}
+    settings: dict[str, Any] = {
+        "grpc_port": port,
+        "triton_grpc_port": behind,
+        "admin_key": "secret",
+    }
     access = AccessSettings(api_keys=str(file.path))
     with FakeTriton() as triton, gateway(triton.port, access=access, **settings) as running:
         yield running, port
