@@ -34,12 +34,9 @@ def places(settings: ServerSettings, behind: Behind | None = None) -> dict[str, 
 def test_an_address_of_http_opens_neither_grpc_nor_metrics() -> None:
     opened = dataclasses.replace(SETTINGS, address="0.0.0.0")
     assert places(opened) == {"http": "0.0.0.0:1", "grpc": "127.0.0.1:2", "metrics": "127.0.0.1:3"}
-    shut = places(opened, Behind(http=9, metrics=8))
-    assert (shut["http"], shut["grpc"], shut["metrics"]) == (
-        "127.0.0.1:9",
-        "127.0.0.1:2",
-        "127.0.0.1:8",
-    )
+    shut = {"http": "127.0.0.1:9", "grpc": "127.0.0.1:2", "metrics": "127.0.0.1:8"}
+    assert places(opened, Behind(http=9, metrics=8, grpc=0)) == shut
+    assert places(opened, Behind(http=9, metrics=8, grpc=7)) == {**shut, "grpc": "127.0.0.1:7"}
 
 
 def test_each_has_an_address_of_its_own() -> None:
