@@ -17,7 +17,8 @@ from texts import opened
 from support.standin import build_standin
 from support.tokenizer_folders import Folders
 from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerFailed, ServerSettings
+from trellis.server.process import Server
+from trellis.server.settings import ServerFailed, ServerSettings
 
 Measured = dict[str, dict[str, dict[str, Any]]]  # case -> pipeline -> figure -> value
 Say = Callable[[str], None]

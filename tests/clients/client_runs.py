@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.paths import ROOT
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 
 CLIENTS = ROOT / ".clients"
 PROGRAMS = Path(__file__).with_name("programs")

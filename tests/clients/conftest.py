@@ -9,7 +9,7 @@ import pytest
 from clients.client_runs import PROMPT, TOKENS, curl
 from clients.clients_table import Row, read_versions, show
 from support.serving import serve_demo
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 
 _rows: dict[tuple[str, str], Row] = {}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clients.client_runs import PROGRAMS, PROMPT, TOKENS, curl, grpc_url, run, sources, venv
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 
 DATASET = [
     {"input": "Translate to French:", "instruction": "cheese", "output": "le fromage est bon ici"},

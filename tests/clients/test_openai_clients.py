@@ -8,7 +8,7 @@ import pytest
 
 from clients.client_runs import PROMPT, TOKENS, ask, curl_openai, node_modules, venv
 from support.serving import serve_demo
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 
 OVER = "OpenAI's API"
 STOP = " city"

@@ -20,7 +20,7 @@ from clients.client_runs import CLIENTS, PROGRAMS, PROMPT, TOKENS, ask, curl, ru
 from trellis.engine_files.engine_folder import read_engine
 from trellis.repository.assemble import Plan, assemble
 from trellis.server.ports import free_ports
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 from trellis.server.triton import Triton, find_triton
 
 READY_SECONDS = 180  # on a busy machine

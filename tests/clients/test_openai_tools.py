@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clients.client_runs import run, venv
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 
 OVER = "OpenAI's API"
 REQUESTS, TOKENS_IN, TOKENS_OUT = 6, 20, 8

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clients.client_runs import PROMPT, TOKENS, ask, grpc_url, run, venv
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 
 PAYLOAD = (
     '{"text_input": {{ text|tojson }}, "max_tokens": {{ max_tokens }}, "min_tokens":'

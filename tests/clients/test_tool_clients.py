@@ -9,7 +9,7 @@ import pytest
 
 from clients.client_runs import ask, curl_openai, node_modules, venv
 from clients.programs.tools_asked import AGAIN, MOST_TOKENS, QUESTION, RESULT, Report, Weather
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 
 OVER = "OpenAI's API"
 SECONDS = 600  # of a program that asks some twenty times

@@ -15,7 +15,7 @@ from support.load import ENSEMBLE
 from support.serving import serve
 from support.small_disks import around, needed
 from trellis.server import folder as server_folder
-from trellis.server.process import ServerFailed
+from trellis.server.settings import ServerFailed
 
 SHM = Path("/dev/shm")
 

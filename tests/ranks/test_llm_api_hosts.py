@@ -18,7 +18,7 @@ import pytest
 from support.waiting import wait_for
 from trellis.ranks.llm_api import COMMAND, run_by_mpi
 from trellis.ranks.options import RankOptions, find_mpirun
-from trellis.server.process import ServerFailed
+from trellis.server.settings import ServerFailed
 
 STAND_IN = """#!/bin/bash
 command="${@:1}"

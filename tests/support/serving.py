@@ -20,7 +20,8 @@ from trellis.demo.repository import PARSER
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.parser_formats import find_parser
 from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from trellis.server.process import Server
+from trellis.server.settings import ServerSettings
 
 LOG = "triton.log"  # in the folder that a test gives
 

@@ -21,7 +21,7 @@ from support.probes import add_probes, state
 from support.serving import LOG, serve
 from support.waiting import wait_for
 from trellis.server.gateway_settings import missing_package
-from trellis.server.process import ServerSettings, has_gateway
+from trellis.server.settings import ServerSettings, has_gateway
 from trellis.soak.measure import stuck
 
 LONG = {"text_input": "Once upon a time", "max_tokens": 6000, "end_id": -1}

@@ -21,8 +21,9 @@ from trellis.preflight import Listening
 from trellis.preflight.repository import QUESTION, read_repository
 from trellis.ranks.options import RankOptions
 from trellis.server.ports import check_ports
-from trellis.server.process import Server, ServerFailed, ServerSettings
+from trellis.server.process import Server
 from trellis.server.readiness import wait_with_progress
+from trellis.server.settings import ServerFailed, ServerSettings
 from trellis.server.signals import stop_signals
 from trellis.server.triton import serving_python
 

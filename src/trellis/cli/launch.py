@@ -38,8 +38,9 @@ from trellis.server.access_settings import AccessSettings
 from trellis.server.allocator import Allocator
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
-from trellis.server.process import DRAIN_TIMEOUT, HANG_TIMEOUT, Server, ServerFailed, ServerSettings
+from trellis.server.process import Server
 from trellis.server.restarts import keep_serving
+from trellis.server.settings import DRAIN_TIMEOUT, HANG_TIMEOUT, ServerFailed, ServerSettings
 from trellis.server.shown_log import ShownLog
 from trellis.server.signals import reload_signals, stop_signals
 from trellis.server.triton_options import check_extra

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from trellis.demo.repository import make_repository
 from trellis.server.ports import free_ports
-from trellis.server.process import Server, ServerSettings
+from trellis.server.process import Server
+from trellis.server.settings import ServerSettings
 from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
 from trellis.soak.measure import grown, look, settle, stuck, touch
 from trellis.soak.prompts import decoded, right_texts

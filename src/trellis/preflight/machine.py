@@ -14,7 +14,7 @@ from trellis.preflight.check import Check
 from trellis.preflight.repository import Repository
 from trellis.server.file_limit import FEW, reachable_limit
 from trellis.server.ports import PortTaken, check_ports
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
 from trellis.server.triton import TritonNotFound, find_triton
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from trellis.ranks.peers import Peers
 from trellis.ranks.workers import Workers, worker_command
-from trellis.server.process import ServerFailed, ServerSettings, die_with_parent
+from trellis.server.child import die_with_parent
+from trellis.server.settings import ServerFailed, ServerSettings
 from trellis.server.triton import serving_python
 
 POLL_SECONDS = 0.2

@@ -16,7 +16,7 @@ import psutil
 from trellis.ranks.options import RUN_RANK
 from trellis.server import folder as server_folder
 from trellis.server import shared_memory
-from trellis.server.process import die_with_parent
+from trellis.server.child import die_with_parent
 
 POLL_SECONDS = 0.1
 LOOKS_PER_TREE = 5  # polls for one look at the whole tree, which costs more

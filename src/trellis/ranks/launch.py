@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from trellis.ranks.group import RankGroup
 from trellis.ranks.options import RankOptions, RanksError, find_host, mpirun_command
-from trellis.server.process import ServerFailed, ServerSettings
+from trellis.server.settings import ServerFailed, ServerSettings
 
 
 def run_ranks(

@@ -22,7 +22,7 @@ from trellis.ranks.options import (
     find_host,
     mpirun_start,
 )
-from trellis.server.process import ServerFailed
+from trellis.server.settings import ServerFailed
 
 COMMAND = "trtllm-llmapi-launch"
 INSIDE, SIZE = "TLLM_SPAWN_PROXY_PROCESS", "tllm_mpi_size"  # what it sets

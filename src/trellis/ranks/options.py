@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trellis.errors import TrellisError
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 
 RUN_RANK = "trellis.ranks.run"  # the module that runs one rank
 # What mpirun passes on to other hosts, where it is set.

@@ -17,7 +17,8 @@ from typing import IO
 
 from trellis.repository.manifest import model_names
 from trellis.server.access_settings import AccessSettings
-from trellis.server.process import Server, ServerFailed, ServerSettings
+from trellis.server.process import Server
+from trellis.server.settings import ServerFailed, ServerSettings
 from trellis.server.signals import stop_signals
 
 LAST_LINES = 20

@@ -7,39 +7,34 @@ readiness fails, and whoever supervises the launcher sees its exit status.
 """
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
-import select
 import signal
 import ssl
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import psutil
 
-from trellis.errors import TrellisError
 from trellis.ipc.heartbeats import Heartbeats
 from trellis.server import folder as server_folder
 from trellis.server import shared_memory
-from trellis.server.access_settings import NO_ACCESS_SETTINGS, AccessSettings
 from trellis.server.admin_endpoints import new_key, restrictions
 from trellis.server.allocator import preloaded
-from trellis.server.file_limit import raise_file_limit
-from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings, missing_package
+from trellis.server.child import prepare_child, prepare_gateway
+from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.hangs import Hangs
-from trellis.server.loading import LOAD_TIMEOUT, Loading
+from trellis.server.loading import Loading
 from trellis.server.numpy2_bridge import STUB
-from trellis.server.ports import free_ports
+from trellis.server.settings import Behind, ServerFailed, ServerSettings, has_gateway
 from trellis.server.triton import Triton, find_triton
 from trellis.server.wakeup_sockets import give_room
+from trellis.server.watched import Watched
 
 # The server is on this machine: no proxy of the environment stands between.
 # Its certificate is for the names of clients, and nothing is sent that is secret.
@@ -47,122 +42,8 @@ _DIRECT = urllib.request.build_opener(
     urllib.request.ProxyHandler({}),
     urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),
 )
-HANG_TIMEOUT = 30.0
-DRAIN_TIMEOUT = 15.0  # with what follows less than the 30 s that Kubernetes gives
 DRAIN_LOOK_SECONDS = 0.05
 LAST_ERRORS_SECONDS = 1.0  # for the gateway to answer what the server left unanswered
-MODEL_CONTROL = "model-control-mode"  # Triton's option by which models come and go
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
-
-
-class ServerFailed(TrellisError, RuntimeError):
-    """The server did not start, or ended by itself; the message says why."""
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """What a server is started with. Addresses are loopback unless asked otherwise."""
-
-    model_repo: Path
-    http_port: int = 8000
-    grpc_port: int = 8001
-    metrics_port: int = 8002
-    address: str = "127.0.0.1"  # of HTTP
-    grpc_address: str = "127.0.0.1"
-    metrics_address: str = "127.0.0.1"
-    tritonserver: str = ""
-    log_verbose: int = 0
-    log_file: Path | None = None
-    extra: tuple[str, ...] = ()
-    serves: bool = True  # whether it listens to clients; ranks above 0 do not
-    models: tuple[str, ...] = ()  # load these alone; (): all of the repository
-    drain_timeout: float = DRAIN_TIMEOUT  # seconds that requests in flight have to end in
-    exit_timeout: int = 5  # seconds that models have to end in, after those
-    name: str = ""  # goes into the names of its temporary files
-    allow_admin_endpoints: bool = False  # shared memory, model control, log settings, traces
-    http_gateway: bool = True  # whether HTTP clients come through trellis.gateway
-    allocator: str = "glibc"  # or jemalloc, tcmalloc: see trellis.server.allocator
-    gateway_decoding: bool = True  # whether the gateway makes text of ids, or `postprocessing`
-    short_way: bool = True  # whether the gateway asks Python engines past Triton
-    page: bool = True  # whether the gateway has a page at /
-    hang_timeout: float = HANG_TIMEOUT  # seconds without progress after which it ends; 0: never
-    log_format: str = "none"  # of the gateway: text, json, or no line for a request
-    otlp_endpoint: str = ""  # where the gateway sends spans; "": there are none
-    log_prompts: bool = False  # whether those lines have prompts
-    metrics_names: tuple[str, ...] = ()  # of others, see trellis.contract.metrics
-    load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
-    expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
-    gateway_limits: Mapping[str, float] = field(default_factory=dict)  # changed ones, by name
-    access: AccessSettings = NO_ACCESS_SETTINGS  # who may ask the gateway
-
-    @property
-    def url(self) -> str:
-        """Where HTTP clients on this machine reach the server."""
-        host = "127.0.0.1" if self.address == "0.0.0.0" else self.address
-        scheme = "https" if self.access.tls_cert else "http"
-        return f"{scheme}://{host}:{self.http_port}"
-
-    @property
-    def stop_seconds(self) -> float:
-        """That an orderly stop may take, but for the moments of the launcher itself."""
-        return self.drain_timeout + self.exit_timeout
-
-    @property
-    def loads_at_run_time(self) -> bool:
-        """Whether models come and go, by Triton's own option."""
-        return any(MODEL_CONTROL in option for option in self.extra)
-
-    def arguments(
-        self, prefix: str, behind: "Behind | None" = None, models: Path | None = None
-    ) -> list[str]:
-        """The command line of tritonserver, but for the backends.
-
-        `behind`: its ports if it is behind a gateway, which listens on `http_port`,
-        `metrics_port` and, with API keys, `grpc_port`.
-        `models`: a link to the repository, where Triton cannot take its own path.
-        """
-        arguments = [f"--model-repository={models or self.model_repo.resolve()}"]
-        for name in ("http", "grpc", "metrics"):
-            if not self.serves:
-                arguments.append(f"--allow-{name}=false")
-                continue
-            address, port = self._place(name)
-            if hidden := getattr(behind, name, 0):
-                address, port = "127.0.0.1", hidden
-            arguments += [f"--{name}-address={address}", f"--{name}-port={port}"]
-        if self.models:
-            arguments.append("--model-control-mode=explicit")
-            arguments += [f"--load-model={model}" for model in self.models]
-        arguments += [
-            f"--exit-timeout-secs={self.exit_timeout}",
-            "--disable-auto-complete-config",
-            f"--backend-config=python,shm-region-prefix-name={prefix}",
-            f"--log-verbose={self.log_verbose}",
-        ]
-        if self.log_file is not None:
-            arguments.append(f"--log-file={self.log_file.resolve()}")
-        if self.loads_at_run_time and not any("strict-readiness" in one for one in self.extra):
-            arguments.append("--strict-readiness=false")  # an unloaded model is no fault
-        return [*arguments, *self.extra]
-
-    def _place(self, name: str) -> tuple[str, int]:
-        """Where `http`, `grpc` or `metrics` listens."""
-        address = self.address if name == "http" else getattr(self, f"{name}_address")
-        return address, getattr(self, f"{name}_port")
-
-
-class Behind(NamedTuple):
-    """The ports of loopback where tritonserver listens behind a gateway."""
-
-    http: int
-    metrics: int
-    grpc: int  # 0: it listens for gRPC itself, as it does without API keys
-
-    @classmethod
-    def of(cls, settings: ServerSettings) -> "Behind":
-        """Free ones."""
-        http, metrics, grpc = free_ports(3)
-        return cls(http, metrics, grpc if settings.access.api_keys else 0)
 
 
 class Server:
@@ -275,7 +156,7 @@ class Server:
         table = self.heartbeats
         environment, inherited = table.environment(), (table.descriptor,)
         command = gateway.command()
-        return self._spawn(command, IMPORTED_FROM, environment, inherited, _prepare_gateway)
+        return self._spawn(command, IMPORTED_FROM, environment, inherited, prepare_gateway)
 
     def reload(self) -> None:
         """Have the gateway read the files of keys and certificates again."""
@@ -299,7 +180,7 @@ class Server:
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,
             start_new_session=True,  # Ctrl-C in a terminal reaches the launcher alone
-            preexec_fn=prepare or _prepare_child,
+            preexec_fn=prepare or prepare_child,
             pass_fds=inherited,
         )
 
@@ -370,7 +251,7 @@ class Server:
         server = self.process.pid, "tritonserver"
         if not settings.serves:
             return Hangs(self.heartbeats, server, None)
-        http, metrics = settings._place("http"), settings._place("metrics")
+        http, metrics = settings.place("http"), settings.place("metrics")
         if self._behind is not None:  # Triton's own, not the gateway's
             http, metrics = ("127.0.0.1", self._behind.http), ("127.0.0.1", self._behind.metrics)
         return Hangs(self.heartbeats, server, _reached(http), _reached(metrics))
@@ -378,7 +259,7 @@ class Server:
     def _watch(self, stopping: Callable[[], bool], hangs: Hangs) -> str | None:
         loading = Loading(self.process.pid, self.stubs, limit=0)  # nobody else waits for a rank
         models: dict[str, str] = {}  # by what their processes are called
-        with _Watched() as watched:
+        with Watched() as watched:
             watched.add(self.process.pid, "tritonserver")
             if self.gateway is not None:
                 watched.add(self.gateway.pid, "the HTTP gateway")
@@ -505,85 +386,6 @@ class Server:
         return list(self._seen)
 
 
-class _Watched:
-    """Processes whose end wakes a poll, by Linux's pidfds, or is looked for where those are not."""
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-        self._pids: dict[int, tuple[int, str]] = {}  # fd -> (pid, name)
-        self._unpolled: dict[int, tuple[psutil.Process, str]] = {}  # pid -> (process, name)
-
-    def __enter__(self) -> "_Watched":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in self._pids:
-            os.close(descriptor)
-
-    def add(self, pid: int, name: str) -> None:
-        if pid in self._unpolled or any(pid == known for known, _ in self._pids.values()):
-            return
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        except OSError:  # an old kernel, or a container that forbids the call
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self._unpolled[pid] = (psutil.Process(pid), name)
-            return
-        self._pids[descriptor] = (pid, name)
-        self._poll.register(descriptor, select.POLLIN)
-
-    def names(self) -> dict[int, str]:
-        """What is watched, by process."""
-        return {
-            **dict(self._pids.values()),
-            **{pid: name for pid, (_, name) in self._unpolled.items()},
-        }
-
-    def forget(self, pid: int) -> None:
-        """It ended as it should."""
-        self._unpolled.pop(pid, None)
-        for descriptor in [each for each, (known, _) in self._pids.items() if known == pid]:
-            self._poll.unregister(descriptor)
-            os.close(descriptor)
-            del self._pids[descriptor]
-
-    def wait(self, seconds: float) -> tuple[int, str] | None:
-        """The first that ended, if any did within `seconds`."""
-        for descriptor, _ in self._poll.poll(seconds * 1000):
-            return self._pids[descriptor]
-        for pid, (process, name) in self._unpolled.items():
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                return pid, name
-        return None
-
-
-def has_gateway(settings: ServerSettings) -> bool:
-    """Whether HTTP clients come through a gateway; says so where it is wanted and cannot be."""
-    missing = missing_package()
-    if settings.serves and settings.access != NO_ACCESS_SETTINGS:
-        _check_has_gateway(settings, missing)
-    if not (settings.serves and settings.http_gateway):
-        return False
-    if missing:
-        print(
-            f"no gateway: the package {missing} is not installed (pip install {missing} uvloop);"
-            " HTTP goes straight to Triton, so that the requests of clients that hang up run to"
-            " their end, and JSON of the wrong type is refused without the field's name",
-            file=sys.stderr,
-        )
-    return not missing
-
-
-def _check_has_gateway(settings: ServerSettings, missing: str) -> None:
-    why = "" if settings.http_gateway else "--no-http_gateway: leave it out"
-    if missing:
-        why = f"the package {missing} is not installed: pip install {missing} uvloop"
-    if why:
-        raise ServerFailed(f"{why}; only the gateway asks for API keys, TLS, hosts and origins")
-
-
 def claim_files(folder: Path, prefix: str) -> list[int]:
     """Remove what servers that were killed left, and mark this one's files as in use."""
     locks = []
@@ -594,25 +396,6 @@ def claim_files(folder: Path, prefix: str) -> list[int]:
         server_folder.sweep()
         locks.append(server_folder.claim(folder))
     return locks
-
-
-def _prepare_child() -> None:
-    """What a server's process does before it becomes one."""
-    raise_file_limit()
-    die_with_parent()
-
-
-def _prepare_gateway() -> None:
-    """The same for a gateway, which a SIGHUP does not end before it listens to it."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _prepare_child()
-
-
-def die_with_parent() -> None:
-    """Have the kernel end the server should the launcher be killed outright."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # no setuid program gives it more rights
 
 
 def _reached(place: tuple[str, int]) -> tuple[str, int]:

@@ -5,8 +5,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from trellis.server.process import Server, ServerFailed
+from trellis.server.process import Server
 from trellis.server.readiness import wait_quietly
+from trellis.server.settings import ServerFailed
 
 STEADY_SECONDS = 600.0  # a server that ran so long begins with its restarts anew
 MOST_SECONDS = 60.0  # between an end and a start

@@ -18,7 +18,7 @@ from trellis.ranks.options import (
     rank_settings,
     share,
 )
-from trellis.server.process import ServerSettings
+from trellis.server.settings import ServerSettings
 
 SETTINGS = ServerSettings(Path("/repo"), http_port=9000, log_file=Path("/logs/triton.txt"))
 

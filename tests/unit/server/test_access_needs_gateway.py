@@ -6,7 +6,8 @@ import pytest
 
 from trellis.server.access_settings import AccessSettings
 from trellis.server.admin_endpoints import restrictions
-from trellis.server.process import Server, ServerFailed, ServerSettings, has_gateway
+from trellis.server.process import Server
+from trellis.server.settings import ServerFailed, ServerSettings, has_gateway
 
 KEYED = AccessSettings(api_keys="keys.yaml")
 
@@ -27,7 +28,7 @@ def test_a_server_without_a_gateway_does_not_start_with_keys_or_tls(
 def test_a_missing_package_is_no_way_around_the_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trellis.server.process.missing_package", lambda: "httptools")
+    monkeypatch.setattr("trellis.server.settings.missing_package", lambda: "httptools")
     with pytest.raises(ServerFailed, match="the package httptools is not installed"):
         has_gateway(ServerSettings(tmp_path, access=KEYED))
     assert not has_gateway(ServerSettings(tmp_path))

@@ -15,7 +15,7 @@ from trellis.preflight.check import verdict
 from trellis.preflight.machine import Listening, check_listening, check_open_files
 from trellis.server.file_limit import FEW, MOST, reachable_limit
 from trellis.server.ports import PortTaken, check_ports, free_ports
-from trellis.server.process import Behind, ServerSettings
+from trellis.server.settings import Behind, ServerSettings
 from trellis.server.triton_options import ExtraOptionError, check_extra
 
 SETTINGS = ServerSettings(Path("repo"), 1, 2, 3)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from trellis.server import restarts
-from trellis.server.process import ServerFailed
 from trellis.server.restarts import STEADY_SECONDS, Restarts, keep_serving
+from trellis.server.settings import ServerFailed
 
 
 def test_each_waits_twice_as_long_up_to_a_minute_and_then_it_is_given_up() -> None:
