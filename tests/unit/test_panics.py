@@ -11,6 +11,7 @@ import pytest
 from support.fake_triton import InferenceResponse
 from support.panicking import write_panicking
 from trellis.errors import RequestError, one_line
+from trellis.ipc.heartbeats import heartbeats
 from trellis.panics import Panicked, guarded, is_panic
 from trellis.pipeline.decode import Detokenizer
 from trellis.pipeline.encode import Preprocessor, Stop
@@ -182,6 +183,7 @@ def test_postprocessing_answers_the_others_of_a_batch(
     from trellis.triton_models.postprocessing import TritonPythonModel
 
     model = TritonPythonModel()
+    model.heartbeat = heartbeats().row(0)
     model.detokenizer = Detokenizer.of(tokenizer)
     model.streams = StreamTable(model.detokenizer)
     model.engine_answers = None
