@@ -208,8 +208,8 @@ def test_a_request_whose_application_raises_is_counted() -> None:
 
     ended = (lambda _, record: seen.append(record),)
     observed = Observed(app, registry, lambda *_: None, ended)
+    scope = {"type": "http", "state": {REQUEST_ID: "seven"}}
     with pytest.raises(RuntimeError):
-        scope = {"type": "http", "state": {REQUEST_ID: "seven"}}
         asyncio.run(observed(scope, cast(Any, SimpleNamespace()), send))
     (record,) = seen
     assert (record.status, record.request_id) == (207, "seven")
