@@ -27,9 +27,9 @@ LAYERS = (
     "ranks",
     "preflight",
     "docker",
-    "soak",
     "triton_models",
     "gateway",
+    "soak",
     "cli",
 )
 

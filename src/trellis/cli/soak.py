@@ -20,10 +20,11 @@ from trellis.server.ports import free_ports
 from trellis.server.process import Server
 from trellis.server.settings import ServerSettings
 from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
+from trellis.soak.access import NO_ACCESS, Access, NoCertificate
 from trellis.soak.measure import grown, look, settle, stuck, touch
 from trellis.soak.prompts import decoded, right_texts
 from trellis.soak.report import show
-from trellis.soak.traffic import ENSEMBLE, Traffic
+from trellis.soak.traffic import ENSEMBLE, HANG_SECONDS, Traffic
 
 # Of the demo engine's cache: soon used up, so that what grows later is a leak.
 SETTINGS = {"max_tokens_in_paged_kv_cache": "16384"}
@@ -42,13 +43,22 @@ def main(
             help="of a Python engine; default: the demo engine's, made anew",
         ),
     ] = None,
+    keys: Annotated[
+        bool,
+        typer.Option("--keys/--no-keys", help="whether clients need an API key, and speak TLS"),
+    ] = True,
 ) -> None:
     """Soak the demo engine, or a repository of your own."""
     console = Console()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         repo = model_repo or make_repository(Path(folder), SETTINGS)
         log = Path(folder) / "triton.log"
-        problems = soak(console, repo, log, seconds, clients, seed)
+        try:
+            access = Access.make(Path(folder)) if keys else NO_ACCESS
+        except NoCertificate as error:
+            console.print(f"[red]{error}")
+            raise typer.Exit(1) from None
+        problems = soak(console, repo, log, seconds, clients, seed, access)
         if problems:
             console.print("the end of the server's log:", log.read_text(errors="replace")[-3000:])
     for problem in problems:
@@ -59,12 +69,21 @@ def main(
 
 
 def soak(
-    console: Console, repo: Path, log: Path, seconds: float, clients: int, seed: int
+    console: Console,
+    repo: Path,
+    log: Path,
+    seconds: float,
+    clients: int,
+    seed: int,
+    access: Access = NO_ACCESS,
 ) -> list[str]:
     """Run it; what was wrong, nothing if all was well."""
     http, grpc, metrics = free_ports(3)
     with log.open("wb") as output:
-        server = Server(ServerSettings(repo, http, grpc, metrics), output)
+        settings = ServerSettings(
+            repo, http, grpc, metrics, access=access.settings, expose_inner_models=True
+        )
+        server = Server(settings, output)
     over = threading.Event()
     died: list[str] = []
     try:
@@ -72,14 +91,16 @@ def soak(
         watch = threading.Thread(target=_watch, args=(server, over, died), daemon=True)
         watch.start()
         address = f"127.0.0.1:{grpc}"
-        right = right_texts(lambda text, tokens: ask(server, text, tokens))
+        asking = access.http(settings.url, HANG_SECONDS)
+        right = right_texts(lambda text, tokens: ask(asking, text, tokens))
         problems = [
             f"{script}: {right[script].text!r} is not the decoder's text of its ids, {text!r}"
-            for script, text in decoded(repo, address, right).items()
+            for script, text in decoded(repo, access.grpc(address), right).items()
             if text != right[script].text
         ]
-        touch(server, lambda text: ask(server, text, 1))
-        traffic = Traffic(server.settings.url, address, right, clients, seed)
+        touch(server, lambda text: ask(asking, text, 1))
+        asking.close()
+        traffic = Traffic(settings.url, address, right, clients, seed, access)
         warm = min(seconds * WARM_SHARE, WARM_SECONDS)
         _wait(warm, died)
         start = look(server)
@@ -106,10 +127,10 @@ def soak(
     return problems
 
 
-def ask(server: Server, text: str, tokens: int) -> tuple[str, list[float]]:
+def ask(http: httpx.Client, text: str, tokens: int) -> tuple[str, list[float]]:
     """A greedy text of so many tokens, and their log probabilities."""
     body = {"text_input": text, "max_tokens": tokens, "end_id": -1, "return_log_probs": True}
-    response = httpx.post(f"{server.settings.url}{ENSEMBLE}/generate", json=body, timeout=120)
+    response = http.post(f"{ENSEMBLE}/generate", json=body)
     response.raise_for_status()
     answer = response.json()
     log_probs = answer["output_log_probs"]

@@ -89,17 +89,18 @@ def sure_tokens(log_probs: list[float]) -> int:
     return next(unsure, len(log_probs))
 
 
-def decoded(repo: Path, grpc: str, right: dict[str, Right]) -> dict[str, str]:
+def decoded(
+    repo: Path, client: triton.InferenceServerClient, right: dict[str, Right]
+) -> dict[str, str]:
     """Each script's text by the registry's decoder, from the ids that the engine gives.
 
     Asks `tensorrt_llm` directly, which Python engines alone answer.
     """
     tokenizer = _tokenizer(repo)
     texts = {}
-    with triton.InferenceServerClient(grpc) as client:
-        for number, (script, (_, tokens)) in enumerate(right.items()):
-            ids = _generate(client, tokenizer.encode(prompt(script)), tokens, number)
-            texts[script] = tokenizer.decode(ids)
+    for number, (script, (_, tokens)) in enumerate(right.items()):
+        ids = _generate(client, tokenizer.encode(prompt(script)), tokens, number)
+        texts[script] = tokenizer.decode(ids)
     return texts
 
 

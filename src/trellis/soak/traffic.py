@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from trellis.errors import TrellisError
 from trellis.grpc_client import generate, texts
+from trellis.soak.access import NO_ACCESS, Access
 from trellis.soak.prompts import Right, prompt
 
 ENSEMBLE = "/v2/models/ensemble"
@@ -75,10 +76,16 @@ class Traffic:
     """Many clients on threads of their own, until told to stop."""
 
     def __init__(
-        self, url: str, grpc: str, right: dict[str, Right], clients: int, seed: int
+        self,
+        url: str,
+        grpc: str,
+        right: dict[str, Right],
+        clients: int,
+        seed: int,
+        access: Access = NO_ACCESS,
     ) -> None:
         self.tally = Tally()
-        self._url, self._grpc, self._right = url, grpc, right
+        self._url, self._grpc, self._right, self._access = url, grpc, right, access
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._client, args=(random.Random(seed * 1000 + number),))
@@ -98,8 +105,8 @@ class Traffic:
 
     def _client(self, chance: random.Random) -> None:
         with (
-            httpx.Client(base_url=self._url, timeout=HANG_SECONDS) as http,
-            triton.InferenceServerClient(self._grpc) as grpc,
+            self._access.http(self._url, HANG_SECONDS) as http,
+            self._access.grpc(self._grpc) as grpc,
         ):
             client = Client(http, grpc, self._right, chance)
             kinds, weights = zip(*KINDS, strict=True)
