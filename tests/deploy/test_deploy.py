@@ -193,7 +193,7 @@ def test_compose_for_clients_from_outside_asks_for_keys_and_speaks_tls(
     assert service["healthcheck"]["test"][-1].startswith("https://")
     assert service["ports"] == ["8443:8000"]
     plain = documents("compose.yaml")[0]["services"]["triton"]
-    assert option(words, "--exit_timeout") == option(plain["command"], "--exit_timeout")
+    assert option(words, "--drain_timeout") == option(plain["command"], "--drain_timeout")
 
 
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_the_unit_starts_the_launcher_and_gives_it_time(launcher_options: set[st
     words = command.split()
     assert {word for word in words if word.startswith("--")} <= launcher_options
     (stop,) = re.findall(r"^TimeoutStopSec=(\d+)", text, re.MULTILINE)
-    assert int(stop) >= int(option(words, "--exit_timeout")) + STOP_MARGIN
+    assert int(stop) >= int(option(words, "--drain_timeout")) + STOP_MARGIN
     credentials = set(re.findall(r"^LoadCredential=(\w+):", text, re.MULTILINE))
     assert set(re.findall(r"CREDENTIALS_DIRECTORY}/(\w+)", command)) == credentials
 

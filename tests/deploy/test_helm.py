@@ -144,8 +144,8 @@ def test_a_pod_has_no_rights_and_time_to_stop(values: dict[str, Any]) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     words = arguments(template)
-    exit_timeout = int(words[words.index("--exit_timeout") + 1])
-    assert spec["terminationGracePeriodSeconds"] >= exit_timeout + 15
+    drain_timeout = int(words[words.index("--drain_timeout") + 1])
+    assert spec["terminationGracePeriodSeconds"] >= drain_timeout + 15
 
 
 def test_every_value_is_in_the_schema_and_used() -> None:

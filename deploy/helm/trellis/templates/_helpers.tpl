@@ -32,8 +32,8 @@ metadata:
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  # The pause before SIGTERM, --exit_timeout, and what the launcher needs beyond it.
-  terminationGracePeriodSeconds: {{ add .Values.exitTimeout 20 }}
+  # The pause before SIGTERM, --drain_timeout, and what the launcher needs beyond it.
+  terminationGracePeriodSeconds: {{ add .Values.drainTimeout 20 }}
   automountServiceAccountToken: false
   {{- with .Values.image.pullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
@@ -52,8 +52,8 @@ spec:
       args:
         - --world_size
         - {{ mul (max 1 .Values.gpus) .Values.group.size | quote }}
-        - --exit_timeout
-        - {{ .Values.exitTimeout | quote }}
+        - --drain_timeout
+        - {{ .Values.drainTimeout | quote }}
         {{- if $leads }}
         {{- if .Values.access.apiKeysSecret }}
         - --api-keys
@@ -94,7 +94,7 @@ spec:
         - {name: metrics, containerPort: {{ .Values.metrics.port }}}
         {{- end }}
       startupProbe:
-        {{- include "trellis.probe" (dict "path" "/v2/health/ready" "access" .Values.access) | nindent 8 }}
+        {{- include "trellis.probe" (dict "path" "/v2/health/startup" "access" .Values.access) | nindent 8 }}
         periodSeconds: 5
         failureThreshold: {{ div .Values.startupSeconds 5 }}
       readinessProbe:
