@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trellis.gateway.access.keys import HEALTH_PATHS
 from trellis.gateway.access.request_ids import REQUEST_ID
-from trellis.gateway.metrics.record import HEALTH, RECORD, Record
+from trellis.gateway.metrics.record import RECORD, Record
 from trellis.gateway.metrics.registry import Registry
 
 Hook = Callable[[Scope, Record], None]
@@ -31,7 +32,7 @@ class Observed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         scope[RECORD] = record = Record(scope.get("state", {}).get(REQUEST_ID, ""))
-        record.probes = scope.get("path") in HEALTH
+        record.probes = scope.get("path") in HEALTH_PATHS
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":

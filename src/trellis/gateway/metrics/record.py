@@ -20,7 +20,6 @@ REASONS = {
     429: "rate_limit", 431: "too_large",
     500: "internal", 501: "not_supported", 502: "engine_lost", 503: "unavailable",
 }  # fmt: skip
-HEALTH = ("/v2/health/live", "/v2/health/ready", "/health")
 GONE = 499  # what others log for a client that left before its answer began
 
 
