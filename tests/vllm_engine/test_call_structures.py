@@ -9,6 +9,8 @@ from support.parsing import parse
 from trellis.parsers import CallArguments, CallBegin, CallEnd, Setup, Text, Tool, ToolUse
 from trellis.parsers.registry import load
 
+pytestmark = pytest.mark.slow  # ci/ranks --long
+
 SCHEMA = {
     "type": "object",
     "properties": {"a": {"type": "integer"}},

@@ -18,6 +18,8 @@ from trellis.guides.translate import translate
 from trellis.tokenizers import load
 from vllm_engine.engine_texts import END, EngineTexts, Made
 
+pytestmark = pytest.mark.slow  # ci/ranks --long
+
 SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
