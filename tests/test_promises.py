@@ -54,5 +54,6 @@ SAID_OTHERWISE = {
     ),
     "clients that disconnect free their place; no live stream is ever cancelled": "disconnects",
     "more than it can carry: right answers or a prompt 503": "overload",
-    "texts right, nothing leaked under mixed traffic": "`make soak`, minutes of load",
+    "texts right, nothing leaked under mixed traffic, with an API key and TLS"
+    " (`trellis soak --no-keys`: without)": "`make soak`, minutes of load",
 }

@@ -21,7 +21,7 @@ from support.serving import serve
 from support.waiting import wait_for
 from trellis.tokenizers import load
 
-READY_SECONDS = 300
+READY_SECONDS = 600
 TOKENS = 12
 
 
