@@ -105,7 +105,8 @@ async def _exchange(load: Load, thing: str) -> tuple[int, str]:
     body = {"text_input": line * 8, "max_tokens": load.tokens, "end_id": -1, "stream": load.stream}
     data = json.dumps(body).encode()
     path = "/v2/models/ensemble/generate" + ("_stream" if load.stream else "")
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(data)}"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    head += f"Content-Length: {len(data)}"
     reader, writer = await asyncio.open_connection(load.host, load.port)
     try:
         writer.write(f"{head}\r\n\r\n".encode() + data)
