@@ -44,7 +44,10 @@ class AsyncLibrary(Protocol):
     """One library. All but `close` is called on the event loop."""
 
     facts: dict[str, Any]  # what its limits are made of
-    steps: int  # that its scheduler made, as far as it says; else 0 for ever
+
+    @property
+    def steps(self) -> int:
+        """That its scheduler made, as far as it says; else 0 for ever."""
 
     async def prepare(self) -> None:
         """What is left to do before the first request. Raises RuntimeError if it fails."""

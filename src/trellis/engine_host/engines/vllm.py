@@ -31,7 +31,6 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
-from vllm.v1.metrics.loggers import StatLoggerBase
 
 from trellis.engine_host.engines.async_engine import Events, LibraryDied
 from trellis.engine_host.engines.engine import EngineSettings, Figures, Sampling
@@ -77,7 +76,6 @@ class VllmLibrary:
 
     def __init__(self, settings: EngineSettings) -> None:
         """Load the checkpoint. Raises RuntimeError with what kept it from that."""
-        self.steps = 0
         self._stats = VllmFigures()
         tokenizer = library_tokenizer(settings)
         self._guide_end = tokenizer.end_id
@@ -90,8 +88,7 @@ class VllmLibrary:
             config = arguments.create_engine_config(AS_A_SERVER)
             _size_cache(config, settings)
             share_cores(settings, Topology.read())
-            told = [self._count_steps, self._stats.logger]
-            self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=told)
+            self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._stats.logger])
         except (ValueError, RuntimeError, OSError) as error:
             raise RuntimeError(
                 f"gpt_model_path: vLLM cannot load {settings.path}: {error}"
@@ -106,9 +103,10 @@ class VllmLibrary:
             "priority": config.scheduler_config.policy == "priority",
         }
 
-    def _count_steps(self, config: Any, engine_index: int = 0) -> StatLoggerBase:
-        """What the library tells of each of its steps, of those that made no token, too."""
-        return _Steps(config, engine_index, self)
+    @property
+    def steps(self) -> int:
+        """That it made so far, those that made no token, too."""
+        return self._stats.steps
 
     async def prepare(self) -> None:
         """Load the adapters: one that cannot be would end the engine at its first request."""
@@ -158,20 +156,6 @@ class VllmLibrary:
     def close(self) -> None:
         """End the library's processes."""
         self._llm.shutdown()
-
-
-class _Steps(StatLoggerBase):  # type: ignore[misc]
-    """Counts the library's steps for `library`."""
-
-    def __init__(self, config: Any, engine_index: int, library: VllmLibrary) -> None:
-        self._library = library
-
-    def record(self, *_: Any, **__: Any) -> None:
-        """A step was made."""
-        self._library.steps += 1
-
-    def log_engine_initialized(self) -> None:
-        """Nothing to say."""
 
 
 def engine_arguments(settings: EngineSettings, tokenizer: str = "") -> AsyncEngineArgs:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What vLLM says of its steps, summed: its cache, its prefix cache, its preemptions."""
+"""What vLLM says of its steps, counted and summed: its cache, its prefix cache, its preemptions."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ class VllmFigures:
 
     def __init__(self) -> None:
         self.figures = Figures(0.0, 0, 0, 0)
+        self.steps = 0
 
     def logger(self, *_: Any, **__: Any) -> StatLoggerBase:
         """One that adds to these sums; the library gives its configuration and a number."""
@@ -20,6 +21,7 @@ class VllmFigures:
 
     def add(self, scheduler: Any, iteration: Any) -> None:
         """A step's statistics, either of which may be None."""
+        self.steps += 1
         now = self.figures
         if scheduler is not None:
             prefix = scheduler.prefix_cache_stats
