@@ -36,6 +36,7 @@ from trellis.ranks.workers import Workers, cpp_engines, read_workers
 from trellis.repository.manifest import embedding_names, model_names
 from trellis.server.access_settings import AccessSettings
 from trellis.server.allocator import Allocator
+from trellis.server.gateway_settings import MAX_WORKERS
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
 from trellis.server.process import Server
@@ -197,6 +198,16 @@ def main(
             help="another limit of the gateway, as docs/gateway.md names it; may be repeated",
         ),
     ] = None,
+    gateway_workers: Annotated[
+        int,
+        typer.Option(
+            "--gateway_workers",
+            "--gateway-workers",
+            min=1,
+            max=MAX_WORKERS,
+            help="processes of the gateway, where one is not enough for a machine's streams",
+        ),
+    ] = 1,
     drain_timeout: Annotated[
         float,
         typer.Option(
@@ -283,6 +294,7 @@ def main(
         tritonserver=tritonserver,
         log_verbose=3 if log else 0,
         log_file=log_file if log else None,
+        gateway_workers=gateway_workers,
         drain_timeout=drain_timeout,
         exit_timeout=exit_timeout,
         hang_timeout=hang_timeout,

@@ -32,7 +32,7 @@ from trellis.ipc.sockets import peer_is_ours
 BIND_SECONDS = 0.5  # between tries for an address that a model before this one still has
 CLOSE_SECONDS = 2.0  # for threads to end
 READ_BYTES = 262_144
-CONNECTIONS = 16  # a gateway has one
+CONNECTIONS = 64  # a gateway has one for each of its processes
 
 log = logging.getLogger("trellis.steps")
 

@@ -152,7 +152,7 @@ class Generate:
     ) -> None:
         """End this owner's requests of an id; where there are none, the answer is the same."""
         shown = asked.request_id.client
-        inner_ids = self._state.in_flight.started_by(owner, shown) or [asked.request_id.inner]
+        inner_ids = await self._state.inner_ids(owner, shown) or [asked.request_id.inner]
         for inner_id in inner_ids:
             request_id = RequestId(inner_id, shown)
             stop = asked._replace(body=stop_body(inner_id), request_id=request_id)

@@ -15,7 +15,7 @@ from trellis.gateway.models import check_inner, model_path
 from trellis.gateway.refusals import JSON, Headers, Refusal, hanging, stopping, unreachable
 from trellis.gateway.request_body import check_content_type, read_body
 from trellis.gateway.sending import Receive, Scope, Send, send_whole
-from trellis.gateway.state import State
+from trellis.gateway.state import CHANGED, State
 from trellis.gateway.triton import TritonLost
 from trellis.repository.manifest import ensembles_of
 from trellis.server.admin_endpoints import HEADER
@@ -165,7 +165,8 @@ class Admin:
             self._state, send, scope["method"], scope["path"], body, seconds=seconds
         )
         if loads and status == 200:
-            self._state.models.forget()
+            self._state.models_changed()
+            self._state.mesh.tell(CHANGED)
 
     async def _with_steps(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         """What unloads a model that `make repo` made with its steps, where Triton keeps them.

@@ -8,6 +8,7 @@ from typing import Any
 
 from trellis.gateway.refusals import Headers, Refusal, shown
 from trellis.gateway.triton import ClientGone
+from trellis.gateway.worker_table import Share
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 FORM = "application/x-www-form-urlencoded"
@@ -55,9 +56,11 @@ class Bodies:
     0
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, share: Share | None = None) -> None:
+        """`share`: of this worker, where the gateway has several."""
         self.most = most
         self.taken = 0
+        self._share = share or Share()
 
     @contextmanager
     def room(self) -> Iterator["Room"]:
@@ -67,6 +70,16 @@ class Bodies:
             yield room
         finally:
             self.taken -= room.taken
+            self._share.own = self.taken
+
+    def take(self, size: int) -> None:
+        """Note so many bytes more. Raises Refusal."""
+        if self.taken + self._share.others + size > self.most:
+            raise Refusal(
+                503, "the bodies of all requests together are too large; try again", close=True
+            )
+        self.taken += size
+        self._share.own = self.taken
 
 
 class Room:
@@ -78,11 +91,7 @@ class Room:
 
     def take(self, size: int) -> None:
         """Note so many bytes more. Raises Refusal where all bodies together are too large."""
-        if self._bodies.taken + size > self._bodies.most:
-            raise Refusal(
-                503, "the bodies of all requests together are too large; try again", close=True
-            )
-        self._bodies.taken += size
+        self._bodies.take(size)
         self.taken += size
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -33,6 +34,8 @@ from trellis.gateway.protocol import GatewayProtocol
 from trellis.gateway.refusals import Refusal
 from trellis.gateway.server_state import GatewayServerState
 from trellis.gateway.state import State
+from trellis.gateway.worker_table import WorkerTable, worker_name
+from trellis.gateway.workers import END_SECONDS, Workers
 from trellis.ipc.heartbeats import heartbeats
 from trellis.server.access_settings import AccessSettings
 from trellis.server.file_limit import raise_file_limit
@@ -54,7 +57,16 @@ class Server(uvicorn.Server):
 
     server_state: GatewayServerState
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        table: WorkerTable | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        """`table`: of the gateway's workers, if there are several; `workers`: those of the first.
+
+        Raises TrellisError.
+        """
         limits = Limits.of(settings.limits)
         raise_file_limit()
         config = uvicorn.Config(
@@ -74,8 +86,10 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._settings = settings
         self._limits = limits
-        self.server_state = GatewayServerState(limits, connections_for(limits))
-        self._keyring = _keyring(settings.access)
+        self.server_state = GatewayServerState(limits, connections_for(limits), table)
+        self._table = table
+        self._workers = workers
+        self._keyring = _keyring(settings.access, table)
         self._certificates = _certificates(settings.access)
         self._doors: list[TlsDoor] = []
         self._grpc: Any = None  # a GrpcDoor
@@ -83,7 +97,7 @@ class Server(uvicorn.Server):
         self._asgi: Any = None
         self._metrics: Any = None  # what the metrics port has
         self._preparing: asyncio.Task[None] | None = None
-        self._heartbeat = heartbeats().claim("the HTTP gateway", loops=True)
+        self._heartbeat = heartbeats().claim(worker_name(table), loops=True)
         set_up(settings.log_format, limits.access_lines)
         limit_lines(("trellis.gateway", "uvicorn.error"), limits.log_lines, limits.log_burst)
 
@@ -94,7 +108,10 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Make what needs the running loop, then listen."""
-        self.state = State(self._settings, self._limits, self._keyring)
+        self.state = State(self._settings, self._limits, self._keyring, self._table)
+        self.state.mesh.start()
+        if self._workers is not None:
+            self._workers.watch(_worker_died)
         self._asgi = make_app(self.state)
         self.server_state.refused = self.state.registry.refused
         self._metrics = MetricsPage(self.state.figures)
@@ -130,6 +147,8 @@ class Server(uvicorn.Server):
             _reload("API keys", self._keyring.load)
         if self._certificates is not None:
             _reload("certificates", self._certificates.load)
+        if self._workers is not None:
+            self._workers.signal(signal.SIGHUP)
 
     async def _prepare(self, state: State) -> None:
         """Load the tokenizers before the first request wants them, once their models are there.
@@ -177,6 +196,8 @@ class Server(uvicorn.Server):
         self.server_state.draining = self.should_exit = True
         if self.state is not None:
             self.state.draining = True
+        if self._workers is not None:
+            self._workers.signal(signal.SIGTERM)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for what is in flight, cut off what is left, then close."""
@@ -198,6 +219,8 @@ class Server(uvicorn.Server):
             connection.transport.abort()
         await super().shutdown(sockets)
         await self.state.close()
+        if self._workers is not None:
+            await self._workers.ended(END_SECONDS)
 
     async def _wait_for_ends(self, seconds: float) -> None:
         """Until no request and no answer is left, but no longer; less for what nobody waits for."""
@@ -215,8 +238,14 @@ class Server(uvicorn.Server):
                 self._look()
 
 
-def _keyring(access: AccessSettings) -> Keyring | None:
-    return Keyring(Path(access.api_keys)) if access.api_keys else None
+def _keyring(access: AccessSettings, table: WorkerTable | None) -> Keyring | None:
+    return Keyring(Path(access.api_keys), table=table) if access.api_keys else None
+
+
+def _worker_died(what: str) -> None:
+    """End with it: the launcher sees the first process alone."""
+    log.error("%s; ending the gateway", what)
+    os._exit(1)
 
 
 def _certificates(access: AccessSettings) -> Certificates | None:
@@ -240,8 +269,11 @@ async def _found(state: State, path: str) -> bool:
     return True
 
 
-def listening_sockets(address: str, port: int) -> list[socket.socket]:
-    """One for each address that a name stands for. Raises OSError."""
+def listening_sockets(address: str, port: int, shared: bool = False) -> list[socket.socket]:
+    """One for each address that a name stands for. Raises OSError.
+
+    `shared`: other processes of this user may listen there, too.
+    """
     made: list[socket.socket] = []
     try:
         for family, kind, protocol, _, place in socket.getaddrinfo(
@@ -249,6 +281,8 @@ def listening_sockets(address: str, port: int) -> list[socket.socket]:
         ):
             made.append(listener := socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(place)

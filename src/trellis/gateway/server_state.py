@@ -9,6 +9,7 @@ from uvicorn.server import ServerState
 
 from trellis.gateway.limits import Limits
 from trellis.gateway.refusals import Refusal
+from trellis.gateway.worker_table import CONNECTIONS, AddressShares, Share, WorkerTable
 
 REFUSED_AT_ONCE = 256  # connections beyond the limit that are told why they are closed
 
@@ -35,9 +36,14 @@ class GatewayServerState(ServerState):
 
     connections: set[Any]
 
-    def __init__(self, limits: Limits, most: int) -> None:
-        """`most`: connections that may be open, by the descriptors that there are."""
+    def __init__(self, limits: Limits, most: int, table: WorkerTable | None = None) -> None:
+        """`most`: connections that may be open, by the descriptors that there are.
+
+        `table`: of the gateway's workers, if there are several, whose connections count, too.
+        """
         super().__init__()
+        self._share = table.share(CONNECTIONS) if table else Share()
+        self._others = table.addresses() if table else AddressShares()
         self.limits = limits
         self.draining = False  # this server was asked to stop
         # Told of what is refused before the application sees it.
@@ -52,18 +58,21 @@ class GatewayServerState(ServerState):
 
         Where there are too many, the one that has waited longest for its client makes room.
         """
-        self._addresses[connection.address] += 1
+        self._note(connection.address, 1)
         most = self.limits.connections_per_address
         if self._most < self.limits.connections:  # few files may be open: half are for others
             most = min(most, self._most // 2)
-        if self._addresses[connection.address] > most:
+        address = connection.address
+        if self._addresses[address] + self._others.others(address) > most:
             return Refusal(
                 429,
                 f"more than {most} connections from this address; close some, or use them again",
                 close=True,
             )
-        if len(self.connections) > self._most:
-            if len(self.connections) > self._most + REFUSED_AT_ONCE:
+        mine = len(self.connections)
+        over = max(mine - self._most, mine + self._share.others - self.limits.connections)
+        if over > 0:
+            if over > REFUSED_AT_ONCE:
                 connection.transport.abort()
                 return None
             if not self._waiting:
@@ -76,9 +85,15 @@ class GatewayServerState(ServerState):
     def forget(self, connection: Connection) -> None:
         """It is closed."""
         self._waiting.pop(connection, None)
-        self._addresses[connection.address] -= 1
-        if self._addresses[connection.address] <= 0:
-            del self._addresses[connection.address]
+        self._note(connection.address, -1)
+
+    def _note(self, address: str, change: int) -> None:
+        """So many more connections of an address."""
+        self._addresses[address] += change
+        self._others.note(address, change)
+        self._share.own += change
+        if self._addresses[address] <= 0:
+            del self._addresses[address]
 
     def busy(self, connection: Connection) -> None:
         """A request has come whole."""

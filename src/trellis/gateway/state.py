@@ -14,7 +14,7 @@ from trellis.gateway.ids import RequestsInFlight
 from trellis.gateway.limits import Limits
 from trellis.gateway.logs import AccessLog
 from trellis.gateway.metrics.observed import Hook
-from trellis.gateway.metrics.page import Figures
+from trellis.gateway.metrics.page import Figures, written
 from trellis.gateway.metrics.record import Record
 from trellis.gateway.metrics.registry import Registry
 from trellis.gateway.models import Models
@@ -24,10 +24,14 @@ from trellis.gateway.step_channel import StepChannels
 from trellis.gateway.tracing import Tracing, traceparent
 from trellis.gateway.triton import CutOff, Triton
 from trellis.gateway.ways import Upstream
+from trellis.gateway.worker_mesh import Answerer, WorkerMesh
+from trellis.gateway.worker_table import BODIES, WorkerTable
 from trellis.ipc.heartbeats import heartbeats
 from trellis.server.gateway_settings import GatewaySettings
 
 Scope = MutableMapping[str, Any]
+# What the workers of one gateway ask each other.
+STARTED_BY, FIGURES, CHANGED = "started_by", "figures", "models_changed"
 CUT_OFF = "the server was stopped before the answer was complete"
 
 
@@ -35,9 +39,16 @@ class State:
     """One gateway's; made in its running loop."""
 
     def __init__(
-        self, settings: GatewaySettings, limits: Limits, keyring: Keyring | None = None
+        self,
+        settings: GatewaySettings,
+        limits: Limits,
+        keyring: Keyring | None = None,
+        table: WorkerTable | None = None,
     ) -> None:
-        """`keyring`: the API keys that are known; None: no key is needed."""
+        """`keyring`: the API keys that are known; None: no key is needed.
+
+        `table`: of the gateway's workers, if there are several.
+        """
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.limits = limits
@@ -61,10 +72,18 @@ class State:
         self.ended: tuple[Hook, ...] = () if self.tracing is None else (self.tracing.end,)
         if settings.log_format != "none":
             self.ended += (AccessLog(settings.log_prompts),)
-        self.figures = Figures(self.registry, self.triton_metrics, settings.metrics_names)
+        answers: dict[str, Answerer] = {
+            STARTED_BY: self._started_by,
+            FIGURES: self._own_figures,
+            CHANGED: self.models_changed,
+        }
+        self.mesh = WorkerMesh(table, answers)
+        self.figures = Figures(
+            self.registry, self.triton_metrics, settings.metrics_names, self._other_figures
+        )
         self.steps = StepChannels(settings.triton_pid, self.registry.detokenized)
         self.in_flight = RequestsInFlight()
-        self.bodies = Bodies(limits.bodies_bytes)
+        self.bodies = Bodies(limits.bodies_bytes, table.share(BODIES) if table else None)
         self.upstreams: set[Upstream] = set()  # whose answers clients wait for
         self.abandoned = AbandonedRequests(self.triton, settings.triton_pid, limits, loop)
         self.counts = Counts(settings.triton_pid, loop)
@@ -83,6 +102,26 @@ class State:
         self.triton.close()
         self.models.forget()
 
+    async def inner_ids(self, owner: str, client_id: str) -> list[str]:
+        """The inner ids of this owner's requests of that id, whichever worker has them."""
+        return self.in_flight.started_by(owner, client_id) or [
+            each for found in await self.mesh.ask(STARTED_BY, owner, client_id) for each in found
+        ]
+
+    def _started_by(self, owner: str, client_id: str) -> list[str]:
+        return self.in_flight.started_by(owner, client_id)
+
+    def _own_figures(self) -> list[str]:
+        nvidia = (family for _, family in self.registry.nvidia())
+        return [written(self.registry.collect()), written(nvidia)]
+
+    async def _other_figures(self) -> list[list[str]]:
+        return await self.mesh.ask(FIGURES)
+
+    def models_changed(self) -> None:
+        """Models were loaded or unloaded."""
+        self.models.forget()
+
     def cut_off(self) -> None:
         """End every answer that is in flight with an error."""
         for upstream in self.upstreams:
@@ -90,6 +129,7 @@ class State:
 
     async def close(self) -> None:
         """End what listens and what encodes."""
+        self.mesh.close()
         await self.abandoned.close()
         self.triton.close()
         self.triton_metrics.close()

@@ -21,8 +21,14 @@ def prepare_gateway() -> None:
     prepare_child()
 
 
-def die_with_parent() -> None:
-    """Have the kernel end the server should the launcher be killed outright."""
+def prepare_worker() -> None:
+    """The same for one of a gateway's workers: nothing is to be asked of it without the first."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    die_with_parent(signal.SIGKILL)
+
+
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have the kernel end this process by a signal should its parent be killed outright."""
     libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    libc.prctl(PR_SET_PDEATHSIG, number)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # no setuid program gives it more rights

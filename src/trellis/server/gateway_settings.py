@@ -12,6 +12,7 @@ from typing import Any
 from trellis.server.access_settings import NO_ACCESS_SETTINGS, AccessSettings
 
 PACKAGES = ("httptools", "uvicorn", "starlette", "prometheus_client")
+MAX_WORKERS = 32
 IMPORTED_FROM = Path(__file__).resolve().parents[2]  # where the package itself is found
 
 
@@ -43,6 +44,7 @@ class GatewaySettings:
     grpc_address: str = "127.0.0.1"
     grpc_port: int = 0  # where gRPC is answered, too; 0: by Triton itself
     triton_grpc_port: int = 0  # on loopback
+    workers: int = 1  # processes that share these ports
 
     @classmethod
     def of(cls, data: str) -> "GatewaySettings":

@@ -88,9 +88,18 @@ class Server:
         """
         self.heartbeats.status.restarting = True
         self._end_tree(0)
-        if self.gateway is not None and self._hung == self.gateway.pid:
-            self.gateway.kill()
+        if self.gateway is not None and self._hung in self._gateway_pids():
+            self.gateway.kill()  # its workers end with it
         self._remove_files()
+
+    def _gateway_pids(self) -> list[int]:
+        """The processes of the gateway: the one that was started, and its workers."""
+        if self.gateway is None or self.gateway.poll() is not None:
+            return []
+        with contextlib.suppress(psutil.Error):
+            workers = psutil.Process(self.gateway.pid).children()
+            return [self.gateway.pid, *(worker.pid for worker in workers)]
+        return [self.gateway.pid]
 
     def start_again(self) -> None:
         """Start what was put down, on the same ports. Raises OSError."""
@@ -152,6 +161,7 @@ class Server:
             grpc_address=settings.grpc_address,
             grpc_port=settings.grpc_port if behind.grpc else 0,
             triton_grpc_port=behind.grpc,
+            workers=settings.gateway_workers,
         )
         table = self.heartbeats
         environment, inherited = table.environment(), (table.descriptor,)

@@ -56,6 +56,7 @@ class ServerSettings:
     load_timeout: float = LOAD_TIMEOUT  # seconds that loading may take; 0: no limit
     expose_inner_models: bool = False  # whether HTTP clients may ask models that are no ensembles
     gateway_limits: Mapping[str, float] = field(default_factory=dict)  # changed ones, by name
+    gateway_workers: int = 1  # processes of the gateway
     access: AccessSettings = NO_ACCESS_SETTINGS  # who may ask the gateway
 
     @property

@@ -12,10 +12,14 @@ from contextlib import contextmanager
 
 from trellis.gateway.access.key_file import KeyLimits
 from trellis.gateway.refusals import Refusal
+from trellis.gateway.worker_table import KeyNumbers
 
 Clock = Callable[[], float]
 MINUTE = 60.0
 LIMITED = "rate_limit_exceeded"  # OpenAI's code
+# Where the numbers of an account are: what is in flight, and two buckets of three.
+_REQUESTS, _TOKENS, _REQUEST_BUCKET, _TOKEN_BUCKET = 0, 1, 2, 5
+_FILLED, _RATE = 1, 2  # of a bucket, after its level
 
 
 class Bucket:
@@ -27,11 +31,26 @@ class Bucket:
     1.0
     """
 
-    def __init__(self, per_minute: int, clock: Clock) -> None:
+    def __init__(
+        self, per_minute: int, clock: Clock, numbers: "memoryview[float] | None" = None, at: int = 0
+    ) -> None:
+        """`numbers`: where its three are kept, from `at` on; another limit fills it anew."""
         self.per_minute = per_minute  # 0: no limit
         self._clock = clock
-        self._level = float(per_minute)
-        self._filled = clock()
+        self._numbers = memoryview(bytearray(24)).cast("d") if numbers is None else numbers
+        self._at = at
+        if self._numbers[at + _RATE] != per_minute:
+            self._numbers[at + _RATE] = self._level = float(per_minute)
+            self._numbers[at + _FILLED] = clock()
+
+    @property
+    def _level(self) -> float:
+        value: float = self._numbers[self._at]
+        return value
+
+    @_level.setter
+    def _level(self, value: float) -> None:
+        self._numbers[self._at] = value
 
     def wait(self, amount: int) -> float:
         """Seconds until there is so much; 0 for at once. `amount`: at most `per_minute`."""
@@ -47,9 +66,9 @@ class Bucket:
 
     def _fill(self) -> None:
         now = self._clock()
-        more = (now - self._filled) * self.per_minute / MINUTE
+        more = (now - self._numbers[self._at + _FILLED]) * self.per_minute / MINUTE
         self._level = min(self._level + more, float(self.per_minute))
-        self._filled = now
+        self._numbers[self._at + _FILLED] = now
 
 
 class Allowance:
@@ -74,7 +93,7 @@ class Allowance:
     def end(self) -> None:
         """The request is answered."""
         if self._account is not None:
-            self._account.tokens -= self._reserved
+            self._account.free(self._reserved)
             self._reserved = 0
 
 
@@ -82,42 +101,64 @@ UNBOUNDED = Allowance()  # holds nothing
 
 
 class Account:
-    """The requests with one key."""
+    """The requests with one key, of all workers of the gateway."""
 
-    def __init__(self, name: str, limits: KeyLimits, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        limits: KeyLimits,
+        clock: Clock = time.monotonic,
+        numbers: KeyNumbers | None = None,
+    ) -> None:
+        """`numbers`: those that other workers count in, too; None: there are none."""
         self.name = name
         self._clock = clock
-        self.requests = 0  # in flight
-        self.tokens = 0  # that those may take
-        self._limits = limits
-        self._requests = Bucket(limits.requests_per_minute, clock)
-        self._tokens = Bucket(limits.tokens_per_minute, clock)
+        numbers = KeyNumbers() if numbers is None else numbers
+        self._numbers, self._locked = numbers.cells, numbers.locked
+        self.change(limits)
 
     def change(self, limits: KeyLimits) -> None:
         """Other limits; what is in flight goes on."""
-        if limits.requests_per_minute != self._limits.requests_per_minute:
-            self._requests = Bucket(limits.requests_per_minute, self._clock)
-        if limits.tokens_per_minute != self._limits.tokens_per_minute:
-            self._tokens = Bucket(limits.tokens_per_minute, self._clock)
         self._limits = limits
+        rates = limits.requests_per_minute, limits.tokens_per_minute
+        with self._locked:
+            self._requests = Bucket(rates[0], self._clock, self._numbers, _REQUEST_BUCKET)
+            self._tokens = Bucket(rates[1], self._clock, self._numbers, _TOKEN_BUCKET)
+
+    @property
+    def requests(self) -> int:
+        """In flight."""
+        return int(self._numbers[_REQUESTS])
+
+    @property
+    def tokens(self) -> int:
+        """That those in flight may take."""
+        return int(self._numbers[_TOKENS])
 
     @contextmanager
     def request(self) -> Iterator[Allowance]:
         """One request, from its head to the end of its answer. Raises Refusal."""
-        most = self._limits.requests_in_flight
-        if most and self.requests >= most:
-            raise _limited(f"{most} requests in flight (requests_in_flight)", "wait for one to end")
-        self.count()
-        self.requests += 1
+        with self._locked:
+            most = self._limits.requests_in_flight
+            if most and self.requests >= most:
+                limit = f"{most} requests in flight (requests_in_flight)"
+                raise _limited(limit, "wait for one to end")
+            self._count()
+            self._numbers[_REQUESTS] += 1
         allowance = Allowance(self)
         try:
             yield allowance
         finally:
             allowance.end()
-            self.requests -= 1
+            with self._locked:
+                self._numbers[_REQUESTS] -= 1
 
     def count(self) -> None:
         """Note one request. Raises Refusal where there were too many within a minute."""
+        with self._locked:
+            self._count()
+
+    def _count(self) -> None:
         wait = self._requests.wait(1)
         if wait:
             rate = f"{self._requests.per_minute} requests a minute (requests_per_minute)"
@@ -135,18 +176,25 @@ class Account:
                     f" key at most {limit} ({name}); send fewer max_tokens or a shorter prompt",
                     code=LIMITED,
                 )
-        if most and self.tokens + tokens > most:
-            raise _limited(f"{most} tokens in flight (tokens_in_flight)", "wait for one to end")
-        wait = self._tokens.wait(tokens)
-        if wait:
-            raise _limited(f"{rate} tokens a minute (tokens_per_minute)", _later(wait), wait)
-        self._tokens.take(tokens)
-        self.tokens += tokens
+        with self._locked:
+            if most and self.tokens + tokens > most:
+                raise _limited(f"{most} tokens in flight (tokens_in_flight)", "wait for one to end")
+            wait = self._tokens.wait(tokens)
+            if wait:
+                raise _limited(f"{rate} tokens a minute (tokens_per_minute)", _later(wait), wait)
+            self._tokens.take(tokens)
+            self._numbers[_TOKENS] += tokens
 
     def give_back(self, tokens: int) -> None:
         """So many of those that were reserved are not needed."""
-        self._tokens.take(-tokens)
-        self.tokens -= tokens
+        with self._locked:
+            self._tokens.take(-tokens)
+            self._numbers[_TOKENS] -= tokens
+
+    def free(self, tokens: int) -> None:
+        """So many of those that were reserved were taken by a request that has ended."""
+        with self._locked:
+            self._numbers[_TOKENS] -= tokens
 
 
 def _later(wait: float) -> str:

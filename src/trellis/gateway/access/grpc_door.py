@@ -61,7 +61,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", MESSAGE_BYTES),
                 ("grpc.max_concurrent_streams", STREAMS),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(settings.workers > 1)),
             ],
             maximum_concurrent_rpcs=int(state.limits.connections),
         )

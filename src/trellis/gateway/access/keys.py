@@ -9,9 +9,10 @@ from pathlib import Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trellis.gateway.access.accounts import Account, Clock
-from trellis.gateway.access.key_file import digest, read_keys
+from trellis.gateway.access.key_file import KeyLimits, digest, read_keys
 from trellis.gateway.refusals import Headers, Refusal
 from trellis.gateway.sending import ALLOWANCE
+from trellis.gateway.worker_table import WorkerTable
 
 log = logging.getLogger("trellis.gateway")
 # Answered without a key: what supervisors ask, and pages without data. docs/gateway.md lists them.
@@ -27,9 +28,12 @@ CALLER = "trellis.caller"  # of a scope: the name of the key
 class Keyring:
     """The keys of a file, and what each takes."""
 
-    def __init__(self, path: Path, clock: Clock = time.monotonic) -> None:
-        """Raises KeyFileError."""
+    def __init__(
+        self, path: Path, clock: Clock = time.monotonic, table: WorkerTable | None = None
+    ) -> None:
+        """`table`: of the gateway's workers, if there are several. Raises KeyFileError."""
         self._path = path
+        self._table = table
         self._clock = clock
         self._accounts: dict[str, Account] = {}
         self._digests: list[tuple[str, Account]] = []
@@ -40,11 +44,15 @@ class Keyring:
         keys = read_keys(self._path)
         accounts = {}
         for name, entry in keys.items():
-            account = accounts[name] = self._accounts.get(name) or Account(name, entry, self._clock)
+            account = accounts[name] = self._accounts.get(name) or self._new(name, entry)
             account.change(entry)
         self._accounts = accounts
         self._digests = [(entry.sha256, accounts[name]) for name, entry in keys.items()]
         return len(keys)
+
+    def _new(self, name: str, limits: KeyLimits) -> Account:
+        numbers = None if self._table is None else self._table.key(name)
+        return Account(name, limits, self._clock, numbers)
 
     def find(self, headers: Headers) -> Account:
         """Whose request it is. Raises Refusal where it has no key of the file."""

@@ -1,13 +1,24 @@
 """The metrics port of a gateway process, beside a Triton that a test decides."""
 
+import asyncio
 import os
+from collections import defaultdict
 
 import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.fake_triton_http import FakeTriton
 from support.gateway_process import gateway
 from support.gateway_wire import ENSEMBLE, Wire, post
+from trellis.gateway.metrics.page import Figures, add_families, read_families, written
+from trellis.gateway.metrics.registry import Registry
+from trellis.gateway.refusals import Refusal
+from trellis.gateway.triton import TritonLost
+from trellis.gateway.worker_mesh import WorkerLost
 from trellis.server.ports import free_ports
 
 
@@ -35,3 +46,54 @@ def test_what_is_refused_before_it_is_a_request_is_counted_too() -> None:
         ("", "too_large"): 1,
         ("ensemble", "invalid_request"): 1,
     }
+
+
+LABELS = st.tuples(st.sampled_from(["a", 'b"\\\n']), st.sampled_from(["x", "한국"]))
+
+
+@given(st.lists(st.lists(st.tuples(LABELS, st.integers(1, 9))), min_size=1, max_size=4))
+def test_the_figures_of_workers_add_up_by_their_labels(
+    workers: list[list[tuple[tuple[str, str], int]]],
+) -> None:
+    families = []
+    for counted in workers:
+        registry = CollectorRegistry()
+        counter = Counter("requests", "Some.", ("model", "adapter"), registry=registry)
+        times = Histogram("seconds", "Some.", ("model",), buckets=(0.001, 4), registry=registry)
+        for labels, number in counted:
+            counter.labels(*labels).inc(number)
+            times.labels(labels[0]).observe(number)
+        families.append(list(registry.collect()))
+    total, *others = families
+    for other in others:
+        add_families(total, read_families(written(other)))
+    found = {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in total
+        for sample in family.samples
+        if sample.name in ("requests_total", "seconds_sum", "seconds_count", "seconds_bucket")
+    }
+    every = [each for counted in workers for each in counted]
+    expected: dict[tuple[str, ...], float] = defaultdict(float)
+    for (model, adapter), number in every:
+        expected["requests_total", adapter, model] += number
+        expected["seconds_sum", model] += number
+        expected["seconds_count", model] += 1
+        for bound in (0.001, 4.0):
+            expected["seconds_bucket", str(bound), model] += number <= bound
+        expected["seconds_bucket", "+Inf", model] += 1
+    assert found == expected
+
+
+def test_the_page_is_refused_where_a_worker_does_not_tell() -> None:
+    class Triton:
+        async def ask(self, *_: object) -> object:
+            raise TritonLost("not there")
+
+    async def lost() -> list[list[str]]:
+        raise WorkerLost("worker 2 does not answer")
+
+    figures = Figures(Registry(), Triton(), (), lost)  # type: ignore[arg-type]
+    with pytest.raises(Refusal, match="worker 2 does not answer") as refused:
+        asyncio.run(figures.text())
+    assert refused.value.status == 503
