@@ -61,7 +61,7 @@ PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRI
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve repo check launch engine serve-docker test test-all test-prerequisites faults fuzz soak lint docs format bench bench-tokenizers pins clean clean-venv \
+.PHONY: help setup demo serve repo check launch engine serve-docker test test-all test-prerequisites faults fuzz soak lint docs format bench bench-engine bench-tokenizers pins clean clean-venv \
   setup-vllm test-vllm test-families test-clients
 
 help: ## list the targets and variables
@@ -180,6 +180,9 @@ format: $(VENV)/.dev ## let ruff format the sources
 
 bench: $(VENV)/.dev ## the pipeline beside Triton alone, do-nothing and reference plugins; BENCH=--help
 	@$(BIN)/python benchmarks/pipeline $(BENCH)
+
+bench-engine: $(VENV)/.dev ## the demo's engine behind Trellis, beside its bare library; BENCH=--help
+	@$(BIN)/python benchmarks/embedded_engine.py $(BENCH)
 
 bench-tokenizers: $(VENV)/.dev ## tokenizers against the raw libraries and transformers
 	@$(BIN)/python benchmarks/tokenizer_speed.py

@@ -48,6 +48,7 @@ class Running:
     port: int
     log: Path
     ready_seconds: float
+    grpc: int = 0  # its gRPC port, if it has one
 
     def names(self) -> dict[int, str]:
         """Its processes: pid -> what each is."""
@@ -145,6 +146,7 @@ def trellis(repository: Path, log: Path, *options: str) -> Iterator[Running]:
     command = [sys.executable, str(LAUNCHER), "--model_repo", str(repository)]
     command += [f"--http_port={http}", f"--grpc_port={grpc}", f"--metrics_port={metrics}"]
     with _started([*command, *options], log, http, "/v2/health/ready") as running:
+        running.grpc = grpc
         yield running
 
 
@@ -163,6 +165,17 @@ def vllm_api(
         else:
             values = value if isinstance(value, list) else [value]
             command += [f"--{option}", *map(str, values)]
+    with _started(command, log, port, "/health") as running:
+        yield running
+
+
+@contextlib.contextmanager
+def llama_cpp(program: str, model: Path, log: Path, streams: int, size: int) -> Iterator[Running]:
+    """llama.cpp's server on a GGUF file; `size`: tokens that all streams have room for."""
+    port = free_ports(1)[0]
+    command = [program, "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--parallel", str(streams), "--ctx-size", str(size), "--no-webui"]
+    command += ["--threads", str(len(os.sched_getaffinity(0)))]
     with _started(command, log, port, "/health") as running:
         yield running
 

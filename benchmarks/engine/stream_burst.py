@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accounting import sample
+from grpc_stream import GrpcStream
 from http_stream import HttpStream, Piece
 
 EVENT = b"data:"
 DONE = b"[DONE]"  # vLLM's last event
 SECONDS = 300.0  # that all streams may take
 Numbers = dict[str, Any]
+Connection = HttpStream | GrpcStream
 
 
 @dataclass
@@ -47,7 +49,26 @@ def burst(
 
     Raises RuntimeError for an error that a server answered, or if it takes too long.
     """
-    connections = [HttpStream("127.0.0.1", port) for _ in requests]
+    sent, pieces, cpu = _asked([HttpStream("127.0.0.1", port) for _ in requests], requests, pids)
+    streams = [read_stream(begin, came, text_of) for begin, came in zip(sent, pieces, strict=True)]
+    return Burst(streams, cpu)
+
+
+def grpc_burst(port: int, requests: Sequence[bytes], pids: Sequence[int]) -> Burst:
+    """The same of serialized ModelInferRequests; texts are not read."""
+    sent, pieces, cpu = _asked([GrpcStream("127.0.0.1", port) for _ in requests], requests, pids)
+    if not all(pieces):
+        raise RuntimeError("a stream got nothing")
+    streams = [
+        Stream(begin, [when for when, _ in came]) for begin, came in zip(sent, pieces, strict=True)
+    ]
+    return Burst(streams, cpu)
+
+
+def _asked(
+    connections: Sequence[Connection], requests: Sequence[bytes], pids: Sequence[int]
+) -> tuple[list[float], list[list[Piece]], dict[int, float]]:
+    """When each request was sent, what came for it, and the CPU seconds meanwhile."""
     before = sample(pids)
     sent = []
     for connection, request in zip(connections, requests, strict=True):
@@ -55,16 +76,13 @@ def burst(
         connection.start(request)
     _read_all(connections)
     after = sample(pids)
-    streams = [
-        read_stream(begin, connection.pieces, text_of)
-        for begin, connection in zip(sent, connections, strict=True)
-    ]
     for connection in connections:
         connection.socket.close()
-    return Burst(streams, {pid: after[pid] - before[pid] for pid in after if pid in before})
+    cpu = {pid: after[pid] - before[pid] for pid in after if pid in before}
+    return sent, [connection.pieces for connection in connections], cpu
 
 
-def _read_all(connections: Sequence[HttpStream]) -> None:
+def _read_all(connections: Sequence[Connection]) -> None:
     poll = select.epoll()
     open_ones = {connection.socket.fileno(): connection for connection in connections}
     for descriptor in open_ones:

@@ -47,7 +47,9 @@ def prompts(case: Case, texts: Texts) -> list[str]:
 def requests(case: Case, pipeline: Pipeline, texts: Texts) -> list[bytes]:
     """One request for each of `lengths(case)`."""
     asked = prompts(case, texts)
-    encode: Callable[[str, Mapping[str, Any]], bytes] = _http if case.protocol == "http" else _grpc
+    encode: Callable[[str, Mapping[str, Any]], bytes] = (
+        _http if case.protocol == "http" else grpc_request
+    )
     request_id = f"{ID.decode()}@{case.pace_us}"
     return [
         encode(request_id, _values(case, pipeline, asked[at % len(asked)], length))
@@ -77,7 +79,8 @@ def _http(request_id: str, values: Mapping[str, Any]) -> bytes:
     return post(f"/v2/models/ensemble/{verb}", body)
 
 
-def _grpc(request_id: str, values: Mapping[str, Any]) -> bytes:
+def grpc_request(request_id: str, values: Mapping[str, Any]) -> bytes:
+    """A serialized ModelInferRequest of `ensemble`."""
     message = service_pb2.ModelInferRequest(model_name="ensemble", id=request_id)
     for name, value in values.items():
         tensor = message.inputs.add(name=name)
