@@ -345,7 +345,8 @@ def _of_bare(case: Numbers, name: str) -> str:
 
 
 def _median(rounds: Sequence[Numbers], name: str, what: str) -> float:
-    return statistics.median(one[name][what] for one in rounds)
+    values: list[float] = [one[name][what] for one in rounds]
+    return statistics.median(values)
 
 
 def _cpu(rounds: Sequence[Numbers]) -> str:

@@ -2,7 +2,7 @@
 """The results of embedded_engine.py as a picture: tokens a second, first token, CPU."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ COLOURS = {
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
     """Write a PNG with a panel for each."""
-    panels = {
+    panels: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
         "tokens a second": lambda one: one["tokens_per_second"],
         "first token, median, ms": lambda one: one["first_token_ms"]["median"],
         "µs of CPU a token beside the engine": lambda one: one.get("cpu_us_per_token"),
@@ -38,8 +38,9 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             points = []
             for number in streams:
                 found = [value(one) for one in cases[str(number)].get(name, [])]
-                if found and None not in found:
-                    points.append((number, statistics.median(found)))
+                known = [each for each in found if each is not None]
+                if known:
+                    points.append((number, statistics.median(known)))
             if points:
                 axis.plot(*zip(*points, strict=True), "o-", label=name, color=COLOURS.get(name))
         axis.set(xscale="log", title=title, xlabel="streams", ylim=(0, None))
