@@ -110,12 +110,18 @@ def _fractions(bounds: Bounds) -> Node:
 
 
 def _with_point(low: int, high: int, count: int) -> Node:
-    """From `low` to `high`, as so many 10**-count."""
+    """From `low` to `high`, as so many 10**-count; below `high` with more decimals, too.
+
+    No number can be read in two ways: a library that follows grammars loses count of the digits
+    where the same ones may stand in several alternatives.
+    """
     more = max(0, min(MORE_DECIMALS, DIGITS - len(str(high)) - 1))
+    if not more:
+        return _pointed(low, high, count)
     inside: Node = NEVER
     if high > low:
         inside = sequence(_pointed(low, high - 1, count), many(_digits(), 0, more))
-    return choice(inside, _pointed(low, high, count))
+    return choice(inside, _pointed(max(low, high), high, count))
 
 
 def _pointed(low: int, high: int, count: int) -> Node:
