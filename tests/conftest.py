@@ -1,10 +1,15 @@
 """What all tests share: the demo engine, a repository made from it, a real server on it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+
+# Tests ask over gRPC in the process that starts servers. gRPC's handlers of fork() poll what is
+# closed before exec(), and one in ten of those that are started while others are asked aborts.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from support.ending import wait_for_ends
 from support.engines import lay_out_engine
