@@ -2,8 +2,9 @@
 """Preflight: whether a repository will run here, found out before anything is launched.
 
 A module for each thing that is looked at: `repository`, `engine`, `gpus` (`memory` estimates what
-they will hold) and `machine`; for a checkpoint `library`, and `checkpoint_gpus` (`vllm_memory`).
-Each has functions that give one or more `Check`s; `run_checks` asks them all.
+they will hold) and `machine`; for a checkpoint `library`, and `checkpoint_gpus` (`vllm_memory`);
+`shared_gpus` for models of one repository. Each has functions that give one or more `Check`s;
+`run_checks` asks them all.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ from trellis.preflight.repository import (
     check_large_files,
     read_repository,
 )
+from trellis.preflight.shared_gpus import check_together
 from trellis.ranks.options import RankOptions
 from trellis.ranks.placement import ranks_here
 from trellis.repository.manifest import embedding_names, model_names
@@ -85,6 +87,9 @@ def _checks(
     for name in names:
         checks = _model(model_repo, name, world_size, here, tritonserver, thorough)
         yield from (check.of(name) if several else check for check in checks)
+    if len(names) > 1:
+        python = serving_python(tritonserver)
+        yield from check_together(model_repo, names, python, world_size, here)
     yield check_shared_memory(here(world_size))
     yield check_open_files()
     if listening is not None:

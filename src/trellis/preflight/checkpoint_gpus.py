@@ -9,7 +9,7 @@ import psutil
 from trellis.engine_files.checkpoint import CheckpointError
 from trellis.engine_files.parallel import ParallelError, check_parallel, fitting
 from trellis.preflight.check import Check
-from trellis.preflight.gpus import Gpu, count_gpus, visible_gpus
+from trellis.preflight.gpus import FRACTION, Gpu, count_gpus, visible_gpus
 from trellis.preflight.library import Installed
 from trellis.preflight.memory import GIB
 from trellis.preflight.repository import Repository
@@ -26,7 +26,6 @@ from trellis.preflight.vllm_memory import (
 COPY_ALL = "copy the whole checkpoint, then `make repo`"
 CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE"
 CPU_CACHE_GIB = 1  # the engine's own default
-FRACTION = "kv_cache_free_gpu_mem_fraction"
 
 
 def check_split(repository: Repository, asked: int) -> Check:
@@ -102,7 +101,7 @@ def _gpus(
     free = fullest.total - fullest.used
     if engine_type != "vllm":
         yield _weights_fit(served, free)
-    elif not _estimable(served):
+    elif not estimable(served):
         yield _not_estimated(f"{free / GIB:.2f} GiB free")
     else:
         estimate = estimate_gpu(served, fullest.total)
@@ -170,15 +169,20 @@ def _longest(served: ServedCheckpoint) -> int:
     return int(served.size("max_model_len", said or 1))
 
 
+def cpu_cache_gib() -> int:
+    """What the cache of each process on a CPU has, in GiB."""
+    text = os.environ.get(CPU_CACHE, "")
+    return int(text) if text.isdigit() and int(text) else CPU_CACHE_GIB
+
+
 def _cpu_memory(served: ServedCheckpoint) -> Iterator[Check]:
     """Weights and cache of every process fit in what is free."""
     free = psutil.virtual_memory().available
     found = f"{free / GIB:.2f} GiB free"
-    if not _estimable(served):
+    if not estimable(served):
         yield _not_estimated(found)
         return
-    text = os.environ.get(CPU_CACHE, "")
-    space = int(text) if text.isdigit() and int(text) else CPU_CACHE_GIB
+    space = cpu_cache_gib()
     estimate = estimate_cpu(served, space)
     needed = (
         f"weights {estimate.weights / GIB:.2f} + KV cache {estimate.kv_cache / GIB:.2f}"
@@ -201,7 +205,8 @@ def _weights_fit(served: ServedCheckpoint, free: float) -> Check:
     return Check("GPU memory", f"{free / GIB:.2f} GiB free", needed, not remedy, remedy)
 
 
-def _estimable(served: ServedCheckpoint) -> bool:
+def estimable(served: ServedCheckpoint) -> bool:
+    """Whether config.json gives the sizes that an estimate takes."""
     return served.checkpoint.config.num_hidden_layers is not None and kv_bytes_per_token(served) > 0
 
 

@@ -13,6 +13,7 @@ from trellis.preflight.memory import GIB, MemoryEstimate, estimate_memory
 from trellis.preflight.repository import Repository
 
 QUERY = ("--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits")
+FRACTION = "kv_cache_free_gpu_mem_fraction"
 DEFAULT_FRACTION = 0.9  # of TensorRT-LLM
 
 
@@ -23,6 +24,7 @@ class Gpu:
     name: str
     total: float
     used: float
+    number: int = 0  # nvidia-smi's
 
 
 def find_gpus() -> list[Gpu]:
@@ -36,14 +38,15 @@ def find_gpus() -> list[Gpu]:
         )
     except (OSError, subprocess.SubprocessError):
         return []
-    return [gpu for gpu in map(_read_line, done.stdout.splitlines()) if gpu is not None]
+    lines = enumerate(done.stdout.splitlines())
+    return [gpu for number, line in lines if (gpu := _read_line(line, number)) is not None]
 
 
-def _read_line(line: str) -> Gpu | None:
+def _read_line(line: str, number: int) -> Gpu | None:
     """`NVIDIA H100 80GB HBM3, 81559, 4` (MiB); None for a GPU that does not say its memory."""
     try:
         name, total, used = (part.strip() for part in line.rsplit(",", 2))
-        return Gpu(name, float(total) * 2**20, float(used) * 2**20)
+        return Gpu(name, float(total) * 2**20, float(used) * 2**20, number)
     except ValueError:
         return None
 
@@ -73,17 +76,26 @@ def check_gpus(repository: Repository, engine: EngineConfig, here: int) -> Itera
     )
     if not here:
         return
-    fraction = float(
-        repository.parameter("tensorrt_llm", "kv_cache_free_gpu_mem_fraction") or DEFAULT_FRACTION
-    )
-    most = repository.parameter("tensorrt_llm", "max_tokens_in_paged_kv_cache")
+    fullest = max(gpus[:here], key=lambda gpu: gpu.used, default=None)
+    free = fullest.total - fullest.used if fullest else 0.0
+    estimate, fraction, _ = engine_estimate(repository, engine, free)
+    yield check_memory(engine, estimate, free if fullest else None, fraction)
+
+
+def engine_estimate(
+    repository: Repository, engine: EngineConfig, free: float
+) -> tuple[MemoryEstimate, float, int | None]:
+    """What an engine would hold on a GPU with `free` bytes.
+
+    And its share of free memory for the KV cache, and the most tokens in it, if they are limited.
+    """
+    fraction = float(repository.parameter("tensorrt_llm", FRACTION) or DEFAULT_FRACTION)
+    text = repository.parameter("tensorrt_llm", "max_tokens_in_paged_kv_cache")
+    most = int(text) if text else None
     weights = max(
         rank_bytes(repository.engine_folder, engine.tensor_parallel).values(), default=0.0
     )
-    fullest = max(gpus[:here], key=lambda gpu: gpu.used, default=None)
-    free = fullest.total - fullest.used if fullest else 0.0
-    estimate = estimate_memory(engine, weights, free, fraction, int(most) if most else None)
-    yield check_memory(engine, estimate, free if fullest else None, fraction)
+    return estimate_memory(engine, weights, free, fraction, most), fraction, most
 
 
 def count_gpus(gpus: Sequence[Gpu], here: int, world_size: int, remedy: str) -> Check:
@@ -123,7 +135,7 @@ def check_memory(
     if estimate.kv_tokens < engine.max_seq_len:
         remedy = (
             f"the KV cache is too small for one request of {engine.max_seq_len} tokens: raise"
-            f" kv_cache_free_gpu_mem_fraction ({fraction:g}) or max_tokens_in_paged_kv_cache"
+            f" {FRACTION} ({fraction:g}) or max_tokens_in_paged_kv_cache"
         )
         return Check("GPU memory", found, f"{parts} (estimated)", False, remedy)
     return Check("GPU memory", found, f"{parts} (estimated)", True)
