@@ -16,6 +16,7 @@ from fuzz.fuzzed_server import FuzzedServer
 from fuzz.judged import SECONDS, send_all
 from fuzz.openai_bodies import SCHEMA, Asked
 from fuzz.openai_faults import Faulty
+from support.engines import lacks
 from support.openai_api import CHAT, COMPLETIONS, MODEL, RESPONSES, joined, plain, user
 
 WHOLE: dict[str, Any] = {CHAT: ChatCompletion, COMPLETIONS: Completion, RESPONSES: Response}
@@ -115,6 +116,8 @@ class OpenAIJudge:
 
 def _check_held(asked: Asked, answer: dict[str, Any]) -> None:
     """What an answer is held to holds, unless the answer was cut off."""
+    if lacks("model that follows guides"):
+        return
     if asked.path == RESPONSES:
         return  # the constraints are those of chats
     if asked.body.get("echo"):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fuzz.batches import batches
+from support.engines import needs
 from support.random_schemas import schemas
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
@@ -88,6 +89,7 @@ def judge(demo_engine: tuple[Path, Path]) -> Iterator[Judge]:
     judging.close()
 
 
+@needs("step in the caller's process")
 @batches(schemas(), 0.1)
 def test_every_whole_answer_is_valid(judge: Judge, batch: list[Any]) -> None:
     judge.ask(batch)

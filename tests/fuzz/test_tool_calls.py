@@ -13,6 +13,7 @@ import jsonschema
 
 from fuzz.batches import REQUESTS, SEED
 from fuzz.judged import CLIENTS
+from support.engines import needs
 from support.openai_api import CHAT, events, joined, user
 
 CALLS = max(REQUESTS // 50, 16)
@@ -86,6 +87,7 @@ def call(http: httpx.Client, number: int) -> str:
     return name
 
 
+@needs("model that follows guides")
 def test_a_call_that_must_be_made_has_valid_arguments_every_time(http: httpx.Client) -> None:
     # One after another until every guide is compiled, for which the server waits only so long.
     called = Counter(call(http, number) for number in range(GUIDES))

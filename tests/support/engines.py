@@ -44,6 +44,8 @@ LACKS: dict[str, tuple[Name, ...]] = {
     "search over beams": ("vllm", "llmapi"),
     "library of its own": ("llmapi",),
     "min_tokens beside several ends": ("llmapi",),
+    "model that follows guides": ("llmapi",),
+    "step in the caller's process": ("vllm", "llmapi"),
 }
 
 
