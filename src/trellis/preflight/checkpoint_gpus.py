@@ -153,14 +153,14 @@ def _gpu_remedy(served: ServedCheckpoint, estimate: VllmMemory, gpu: Gpu) -> str
 def _one_request(served: ServedCheckpoint, estimate: VllmMemory, more: str) -> str:
     """vLLM does not start where the cache is too small for one request of full length."""
     longest = _longest(served)
-    if estimate.kv_tokens >= longest:
+    if estimate.request_tokens >= longest:
         return ""
     asked = served.settings.get("max_tokens_in_paged_kv_cache")
-    if asked and estimate.fitting_tokens >= longest:
+    if asked and estimate.fitting_tokens >= longest + estimate.block_tokens:
         more = f"raise max_tokens_in_paged_kv_cache ({asked})"
     return (
         f"the KV cache is too small for one request of {longest} tokens: {more}, or"
-        f" SET=max_seq_len:{max(estimate.kv_tokens, 1)}"
+        f" SET=max_seq_len:{max(estimate.request_tokens, 1)}"
     )
 
 
@@ -192,7 +192,8 @@ def _cpu_memory(served: ServedCheckpoint) -> Iterator[Check]:
     if served.gpus * estimate.held > free:
         remedy = f"a smaller model or cache ({CPU_CACHE}={space} GiB, for each process)"
     else:
-        wider = -(-_longest(served) * estimate.token_bytes // GIB)
+        tokens = _longest(served) + estimate.block_tokens
+        wider = -(-tokens * estimate.token_bytes // GIB)
         remedy = _one_request(served, estimate, f"set {CPU_CACHE}={wider:.0f} (GiB)")
     yield Check("memory", found, needed, not remedy, remedy)
 

@@ -44,11 +44,17 @@ class VllmMemory:
     room: float  # bytes that are left for the cache, which may be made smaller
     fitting_tokens: int  # the most that would fit in there
     token_bytes: float  # of one token in the cache
+    block_tokens: int
 
     @property
     def held(self) -> float:
         """All of it."""
         return self.weights + self.overhead + self.kv_cache
+
+    @property
+    def request_tokens(self) -> int:
+        """Of one request that has the cache for itself: vLLM keeps one block back."""
+        return max(self.kv_tokens - self.block_tokens, 0)
 
 
 def kv_bytes_per_token(served: ServedCheckpoint) -> float:
@@ -104,7 +110,7 @@ def _filled(
     asked = served.settings.get("max_tokens_in_paged_kv_cache")
     tokens = -(-asked // size) * size if asked else fitting
     held = tokens * token if asked else room
-    return VllmMemory(weights, overhead, held, tokens, room, fitting, token)
+    return VllmMemory(weights, overhead, held, tokens, room, fitting, token, size)
 
 
 def _activations(served: ServedCheckpoint) -> float:
