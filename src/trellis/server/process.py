@@ -29,6 +29,7 @@ from trellis.server.allocator import preloaded
 from trellis.server.child import prepare_child, prepare_gateway
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.hangs import Hangs
+from trellis.server.load_order import load_order
 from trellis.server.loading import Loading
 from trellis.server.numpy2_bridge import STUB
 from trellis.server.settings import Behind, ServerFailed, ServerSettings, has_gateway
@@ -117,6 +118,7 @@ class Server:
         backends = triton.lay_out_backends(self.folder / "backends")
         models = server_folder.plain_path(self.folder, self.settings.model_repo)
         arguments = self.settings.arguments(self.prefix, self._behind, models)
+        arguments += load_order(self.settings.model_repo, self.settings.extra)
         command = [str(triton.binary), *backends, *arguments]
         if self.settings.serves:
             admin, keyed = self.settings.allow_admin_endpoints, bool(self.settings.access.api_keys)
