@@ -39,7 +39,7 @@ class Place:
         self,
         name: str,
         engine_type: str = "vllm",
-        shape: dict[str, Any] = LLAMA_7B,
+        shape: Any = LLAMA_7B,
         **values: str,
     ) -> None:
         self._assemble(
