@@ -108,7 +108,7 @@ def test_a_stopped_process_ends_the_server_in_time_and_every_client_is_answered(
     assert "stopped by a signal" in log
     last = [outcome for outcome in outcomes if outcome.error]
     assert len(last) == CLIENTS  # each saw the server go, and none waited for ever
-    launched.assert_nothing_left("trellis-*" if ENGINE == "vllm" else "*")
+    launched.assert_nothing_left()
     print(f"\n{victim} stopped after {moment:.2f} s: {len(outcomes) - len(last)} right", end="")
 
 
@@ -131,7 +131,7 @@ def test_a_step_that_never_returns_is_answered_with_its_stack_in_the_log(
     assert len(last) == CLIENTS
     told = [outcome for outcome in last if "made no progress" in outcome.error]
     assert told, last  # an error that says why, and not only a closed connection
-    launched.assert_nothing_left("trellis-*" if ENGINE == "vllm" else "*")
+    launched.assert_nothing_left()
 
 
 class TestPlugins:

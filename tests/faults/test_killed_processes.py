@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.engines import ENGINE
 from support.launched import MODELS
 from support.load import CLIENT_SECONDS, THINGS, WAYS, Load, Outcome, ask
 from support.serving import serve
@@ -60,7 +59,7 @@ def test_a_killed_model_ends_every_request_rightly_and_the_server_with_a_reason(
         assert len(last) == CLIENTS  # all of them saw the server go
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{launched.url}/v2/health/ready", timeout=5)
-        launched.assert_nothing_left("trellis-*" if ENGINE == "vllm" else "*")  # torch has its own
+        launched.assert_nothing_left()
     right = len(outcomes) - len(last)
     print(f"\n{model} killed after {moment:.2f} s: {right} right, {len(last)} errors,", end=" ")
     print(f"launcher ended in {ended:.2f} s")

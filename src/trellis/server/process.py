@@ -22,6 +22,8 @@ from typing import IO
 import psutil
 
 from trellis.ipc.heartbeats import Heartbeats
+from trellis.ipc.server_folder import FOLDER
+from trellis.ipc.server_lifetime import LIFELINE
 from trellis.server import folder as server_folder
 from trellis.server import shared_memory
 from trellis.server.admin_endpoints import new_key, restrictions
@@ -127,7 +129,7 @@ class Server:
         os.close(lifeline)
         try:
             running = triton.running_in(self.folder / "backends")
-            environment = {**running, "TRELLIS_LIFELINE": str(writing)}
+            environment = {**running, LIFELINE: str(writing), FOLDER: str(self.folder)}
             environment |= preloaded(self.settings.allocator) | self.heartbeats.environment()
             # The stubs search the working folder for modules first.
             inherited = (writing, self.heartbeats.descriptor, *self._locks)

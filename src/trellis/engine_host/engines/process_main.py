@@ -45,6 +45,7 @@ from trellis.engine_host.engines.process_messages import (
 from trellis.errors import RequestError, one_line
 from trellis.ipc.heartbeats import Heartbeat, heartbeats
 from trellis.ipc.process_state import show_stacks_on_signal
+from trellis.ipc.server_folder import use_server_folder
 
 IDLE_SECONDS = 1.0  # between heartbeats while there is nothing to do
 PR_SET_PDEATHSIG = 1
@@ -60,6 +61,7 @@ def main(engine_type: str, settings: str, parent: str, descriptor: str, row: str
     """
     _die_with(int(parent))
     if engine_type in WITH_WORKERS:
+        use_server_folder()
         keep()
     heartbeat = heartbeats().row(int(row))
     heartbeat.owned()
