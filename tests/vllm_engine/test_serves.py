@@ -20,6 +20,7 @@ from support.paths import ROOT
 from support.serving import serve
 from support.waiting import wait_for
 from trellis.tokenizers import load
+from vllm_engine.greedy_texts import greedy_texts
 
 READY_SECONDS = 600
 TOKENS = 12
@@ -41,21 +42,7 @@ def http(server: Launched) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def expected(checkpoint: Path, demo_engine: tuple[Path, Path]) -> list[str]:
     """The greedy texts of transformers' own loop over the same weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    tokenizer = load("gpt2", demo_engine[1])
-    texts = []
-    for prompt in PROMPTS:
-        ids = torch.tensor([tokenizer.encode(prompt)])
-        with torch.no_grad():
-            made = model.generate(
-                ids, max_new_tokens=TOKENS, do_sample=False, eos_token_id=2, pad_token_id=2
-            )
-        new = made[0, ids.shape[1] :].tolist()
-        texts.append(tokenizer.decode(new[: new.index(2)] if 2 in new else new))
-    return texts
+    return greedy_texts(checkpoint, load("gpt2", demo_engine[1]), PROMPTS, TOKENS)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 8])
@@ -164,7 +151,7 @@ def test_any_killed_process_ends_all_within_15_seconds(
             assert "error" in [line for line in lines if line][-1]
         wait_for(lambda: launched.process.poll() is not None, 15 - (time.monotonic() - began))
         assert launched.process.returncode != 0
-        launched.assert_nothing_left("trellis-*")  # torch has files of its own there
+        launched.assert_nothing_left()
 
 
 def _find(launched: Launched, what: str) -> psutil.Process:
