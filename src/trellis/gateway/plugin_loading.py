@@ -52,6 +52,7 @@ def load_plugins(
     try:
         shared = tokenizer if _same_tokenizer(reading, writing) else None
         encoder = Preprocessor(reading, shared)
+        encoder.tokenizer.prepare()
         memory = PrefixEncoder(encoder.tokenizer, prompt_cache_bytes)
         formats = Formats(load_parser(writing), load_parser(writing, calls=False))
         return Plugins(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tokenizer around Hugging Face's `tokenizers` library: byte-level BPE and SentencePiece kinds.
 
-The library turns text into ids, as the file says. Ids into text is done here, from a table of each
-token's bytes: see `decoding.py`.
+The library turns text into ids, as the file says, or another one that has the same ids sooner: see
+`quick.py`. Ids into text is done here, from a table of each token's bytes: see `decoding.py`.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ from tokenizers import decoders, models
 from trellis.tokenizers.chat import ChatTemplate
 from trellis.tokenizers.cuts import cut_tokens
 from trellis.tokenizers.decoding import decoder_kinds, read_decoder
-from trellis.tokenizers.encoder import BackendEncoder, Encoder
+from trellis.tokenizers.encoder import Encoder
 from trellis.tokenizers.errors import TokenizerError
 from trellis.tokenizers.files import AddedToken, guess, read_bytes, read_json
+from trellis.tokenizers.quick import QuickEncoder
 from trellis.tokenizers.stream import Leading
 from trellis.tokenizers.tokenizer import Tokenizer
 
@@ -69,7 +70,7 @@ class FastTokenizer(Tokenizer):
         backend.no_padding()
         backend.encode_special_tokens = not behaviour.parse_special_tokens
         self.backend = backend
-        self._encoder = encoder or BackendEncoder(backend)
+        self._encoder = encoder or QuickEncoder(backend)
         self.chat = chat
         self.bos_id, self.eos_id, self.pad_id = (
             backend.token_to_id(roles[role]) if role in roles else None
@@ -92,6 +93,11 @@ class FastTokenizer(Tokenizer):
         ids = set(backend.get_vocab(with_added_tokens=True).values())
         self.vocab_size = 1 + max(ids, default=-1)
         self.text_vocab_size = 1 + max(ids - self._added.keys(), default=-1)
+
+    def prepare(self) -> None:
+        """See Tokenizer.prepare."""
+        if isinstance(self._encoder, QuickEncoder):
+            self._encoder.prepare()
 
     def encode(self, text: str) -> list[int]:
         """See Tokenizer.encode. Raises TokenizerError for text with a lone surrogate."""

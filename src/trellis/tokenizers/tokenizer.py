@@ -88,6 +88,10 @@ class Tokenizer(ABC):
         b' world'
         """
 
+    def prepare(self) -> None:
+        """Begin to load what encodes sooner, if anything does; returns at once."""
+        return None
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, in order."""
         return [self.encode(text) for text in texts]
