@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     folders = importlib.import_module("support.tokenizer_folders").Folders(folder)
     results: dict[str, Any] = {"encode_long": {}, "encode_batch": {}, "stream": {}, "weight": {}}
     for name in ("gpt2", "llama", "llama_json"):
-        contenders = Contenders(name, folders)
+        contenders = Contenders(name, folders, rounds)
         results["encode_long"][name] = contenders.encode_long(rounds)
         results["encode_batch"][name] = contenders.encode_batch(rounds)
         results["stream"][name] = contenders.stream(rounds)
@@ -79,24 +79,29 @@ WEIGHED = [
 class Contenders:
     """One vocabulary in this package, in the raw libraries and in transformers."""
 
-    def __init__(self, name: str, folders: Any) -> None:
+    def __init__(self, name: str, folders: Any, rounds: int) -> None:
         import sentencepiece
         import tokenizers
         from transformers import AutoTokenizer
 
         from trellis.tokenizers import load
 
-        corpus = importlib.import_module("tokenizer_corpus")
+        corpus = importlib.import_module("support.tokenizer_corpus")
         kind = name.removesuffix("_json")
         source = folders[f"{kind}_json"]
-        self.ours = load(kind, folders[name])
+        self.ours: Any = load(kind, folders[name])
+        self.ours.prepare()
+        getattr(
+            getattr(self.ours, "_encoder", None), "wait", bool
+        )()  # for fastokens, where it has the same ids
         self.raw = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
         self.transformers = AutoTokenizer.from_pretrained(source)
         self.sentencepiece: Any = None
         if name == "llama":  # from tokenizer.model, whose own library it is
             path = str(folders["llama"] / "tokenizer.model")
             self.sentencepiece = sentencepiece.SentencePieceProcessor(model_file=path)
-        self.long = corpus.long_text(40_000)
+        # One for each round: fastokens knows a text's words when it comes again.
+        self.longs = [corpus.long_text(40_000, seed=7 + index) for index in range(rounds + 1)]
         self.batch = [corpus.long_text(200, seed=seed) for seed in range(64)]
 
     def raw_fast(self, texts: list[str]) -> list[list[int]]:
@@ -105,52 +110,52 @@ class Contenders:
 
     def encode_long(self, rounds: int) -> Numbers:
         """Seconds to encode one prompt of 40,000 characters."""
-        text = self.long
-        calls = {
-            "ours": lambda: self.ours.encode(text),
-            "tokenizers": lambda: self.raw.encode(text, add_special_tokens=False).ids,
-            "tokenizers, fast": lambda: self.raw_fast([text]),
-            "transformers": lambda: self.transformers.encode(text),
+        texts = self.longs
+        calls: dict[str, Callable[[int], Any]] = {
+            "ours": lambda index: self.ours.encode(texts[index]),
+            "tokenizers": lambda index: self.raw.encode(texts[index], add_special_tokens=False).ids,
+            "tokenizers, fast": lambda index: self.raw_fast([texts[index]]),
+            "transformers": lambda index: self.transformers.encode(texts[index]),
         }
         if self.sentencepiece:
-            calls["sentencepiece"] = lambda: self.sentencepiece.encode(text)
+            calls["sentencepiece"] = lambda index: self.sentencepiece.encode(texts[index])
         return race(calls, rounds)
 
     def encode_batch(self, rounds: int) -> Numbers:
         """Seconds to encode 64 prompts of 200 characters."""
         texts = self.batch
 
-        def raw() -> list[list[int]]:
+        def raw(_: int) -> list[list[int]]:
             return [e.ids for e in self.raw.encode_batch(texts, add_special_tokens=False)]
 
-        calls: dict[str, Callable[[], Any]] = {
-            "ours": lambda: self.ours.encode_batch(texts),
+        calls: dict[str, Callable[[int], Any]] = {
+            "ours": lambda _: self.ours.encode_batch(texts),
             "tokenizers": raw,
-            "tokenizers, fast": lambda: self.raw_fast(texts),
-            "transformers": lambda: self.transformers(texts)["input_ids"],
+            "tokenizers, fast": lambda _: self.raw_fast(texts),
+            "transformers": lambda _: self.transformers(texts)["input_ids"],
         }
         if self.sentencepiece:
-            calls["sentencepiece"] = lambda: self.sentencepiece.encode(texts)
+            calls["sentencepiece"] = lambda _: self.sentencepiece.encode(texts)
         return race(calls, rounds)
 
     def stream(self, rounds: int) -> Numbers:
         """Seconds a token to stream 500 tokens, one by one."""
         from tokenizers.decoders import DecodeStream
 
-        ids = self.ours.encode(self.long)[:500]
+        ids = self.ours.encode(self.longs[0])[:500]
         decode = self.transformers.decode
 
-        def ours() -> None:
+        def ours(_: int) -> None:
             decoder = self.ours.stream_decoder()
             for token in ids:
                 decoder.push([token])
 
-        def stream() -> None:
+        def stream(_: int) -> None:
             decoder = DecodeStream(skip_special_tokens=True)
             for token in ids:
                 decoder.step(self.raw, token)
 
-        def growing() -> None:
+        def growing(_: int) -> None:
             for end in range(1, len(ids) + 1):
                 decode(ids[:end], skip_special_tokens=True)
 
@@ -158,14 +163,17 @@ class Contenders:
         return {name: seconds / len(ids) for name, seconds in race(calls, rounds).items()}
 
 
-def race(calls: dict[str, Callable[[], Any]], rounds: int) -> Numbers:
-    """The median seconds of each call, all taking turns; one round first to warm up."""
+def race(calls: Mapping[str, Callable[[int], Any]], rounds: int) -> Numbers:
+    """The median seconds of each call, all taking turns; one round first to warm up.
+
+    A call is given the number of the round.
+    """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for index in range(rounds + 1):
         for name, call in calls.items():
             gc.collect()
             start = time.perf_counter()
-            call()
+            call(index)
             if index:
                 taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
