@@ -46,13 +46,16 @@ def make(seed: int) -> Made:
     """The vocabulary of that number."""
     rng = random.Random(seed)
     vocab, merges = _merged(rng)
+    chosen = rng.sample(ADDED, rng.choice((0, 1, 3, 6)))
+    if rng.random() < 0.4:  # as in GPT-2's own files
+        for content in chosen:
+            vocab.setdefault(content, len(vocab))
     model = models.BPE(vocab=vocab, merges=merges, ignore_merges=rng.random() < 0.4)
     backend = tokenizers.Tokenizer(model)
     if rng.random() < 0.3:
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = _pre_tokenizer(rng)
     backend.decoder = decoders.ByteLevel()
-    chosen = rng.sample(ADDED, rng.choice((0, 1, 3, 6)))
     flags = ("lstrip", "rstrip", "single_word", "normalized")
     often = rng.choice((0, 0, 0.25))
     backend.add_tokens(

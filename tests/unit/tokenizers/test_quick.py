@@ -23,7 +23,7 @@ from support.tokenizer_folders import TYPE_OF, Folders, Loaded, slow_where_large
 from trellis.tokenizers import TokenizerError, load, quick
 from trellis.tokenizers.encoder import BackendEncoder
 from trellis.tokenizers.fast import FastTokenizer
-from trellis.tokenizers.quick import QuickEncoder
+from trellis.tokenizers.quick import QuickEncoder, shortened
 from trellis.tokenizers.quick_kinds import differs_on, first_difference, why_not
 
 pytest.importorskip("fastokens")
@@ -225,6 +225,22 @@ def test_other_ids_on_the_corpus_are_found(gpt2: FastTokenizer) -> None:
     assert first_difference(slow, opened, gpt2.backend) is not None
     own = fastokens.Tokenizer.from_json_str(gpt2.backend.to_str())
     assert first_difference(slow, own, gpt2.backend) is None
+
+
+@settings(max_examples=examples(400))
+@given(st.lists(st.tuples(*[st.text('ab",[]\\Ġ:n', min_size=1, max_size=6)] * 2), max_size=5))
+def test_merges_are_shortened_to_the_same_merges(pairs: list[tuple[str, str]]) -> None:
+    model = {"vocab": {'"merges":[': 1, '["a","b"]': 2}, "merges": pairs}
+    document = json.dumps({"added_tokens": ['["a","b"]'], "model": model}, separators=(",", ":"))
+    assert json.loads(shortened(document)) == {
+        "added_tokens": ['["a","b"]'],
+        "model": {**model, "merges": [" ".join(pair) for pair in pairs]},
+    }
+
+
+def test_merges_of_tokens_with_spaces_stay_as_they_are() -> None:
+    document = '{"model":{"merges":[["a b","c"]]}}'
+    assert shortened(document) == document
 
 
 def backend_with(**parts: Any) -> tokenizers.Tokenizer:
