@@ -77,6 +77,7 @@ def set_up(form: str, lines: float) -> None:
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.getLogger().addHandler(handler)
     access.setLevel(logging.INFO)
+    logging.getLogger("trellis.tokenizers").setLevel(logging.INFO)  # which library encodes
     access.addFilter(LineLimit(lines, max(int(lines), 1)))
 
 

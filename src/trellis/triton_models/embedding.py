@@ -4,6 +4,7 @@
 A bad request is answered with an error that names its field; the others of its batch go on.
 """
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from trellis.pipeline.prompts import decode_utf8
 from trellis.tokenizers import TokenizerError
 
 TEXT, IDS, LENGTHS = "text_input", "input_ids", "input_lengths"
+
+logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
 class TritonPythonModel:

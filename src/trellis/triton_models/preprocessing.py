@@ -8,6 +8,7 @@ TensorRT-LLM's own engines pass no key on: for them see `pipeline/engine_inputs.
 A bad request is answered with an error that names its field; the others of its batch go on.
 """
 
+import logging
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -23,6 +24,8 @@ from trellis.pipeline.model_settings import ModelSettings
 from trellis.pipeline.prompts import Prompts
 from trellis.triton_models.http_counts import HttpCounts
 from trellis.triton_models.tensor_cache import column
+
+logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
 class TritonPythonModel:
