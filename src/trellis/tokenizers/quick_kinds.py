@@ -5,8 +5,9 @@
     Split(a pattern of one's own), ByteLevel no: other libraries of regular expressions differ
     an added token that takes white space along, and one that is white space     no
 
-The two libraries were compared on every character of Unicode at each place in a word, for every
-pattern here, and on fuzzed texts (tests/fuzz/test_quick_fuzz.py).
+The two libraries were compared on the characters of Unicode at each place in a word (of large
+blocks that are all alike on one in 61), for every pattern here, and on fuzzed texts
+(tests/fuzz/test_quick_fuzz.py).
 """
 
 from collections.abc import Callable, Iterable, Sequence
