@@ -4,7 +4,8 @@
 import random
 
 from trellis.guides.ebnf import GrammarReader
-from trellis.guides.grammar import Chars, Choice, Grammar, Many, Node, Rule, Sequence, Text
+from trellis.guides.grammar import Grammar
+from trellis.guides.nodes import Chars, Choice, Many, Node, Rule, Sequence, Text
 
 FAR = 10**6
 MORE = 4  # repetitions beyond the least

@@ -60,6 +60,41 @@ def test_each_kind_of_guide_holds_the_answer(http: httpx.Client) -> None:
         assert re.fullmatch(expression, text), (kind, text)
 
 
+def test_alternatives_that_begin_alike_are_told_apart(http: httpx.Client) -> None:
+    """The library of one engine loses its place in them as they stand here."""
+    firsts = ("north", "south", "nord", "sud", "n", "s")
+    lasts = ("east", "west", "est", "ouest", "e", "w", "eastern", "western")
+    words = [f"{first}-{last}" for first in firsts for last in lasts]
+    sizes = ["[0-9]", *(f"[1-9][0-9]{{{more}}}" for more in range(1, 6))]
+    expression = "|".join(f"{size}[.][0-9]{{2}}" for size in sizes)
+    asked: dict[str, tuple[str, Any, Any]] = {
+        "enum": ("json_schema", {"enum": words}, {f'"{word}"' for word in words}.__contains__),
+        "regex": ("regex", expression, re.compile(expression).fullmatch),
+        "ebnf": (
+            "ebnf_grammar",
+            "root ::= " + " | ".join(f'"{word}"' for word in words),
+            set(words).__contains__,
+        ),
+        "maximum": (
+            "json_schema",
+            {"type": "number", "maximum": 18446744073709551615},
+            lambda text: json.loads(text) <= 18446744073709551615,
+        ),
+    }
+    for name, (kind, guide, right) in asked.items():
+        with ThreadPoolExecutor(16) as pool:
+            seeds = range(32)
+            answers = pool.map(
+                lambda seed, kind=kind, guide=guide: ask(
+                    http, kind, guide, seed=seed, temperature=1.5, top_p=1.0
+                ),
+                seeds,
+            )
+            texts = [answer.json()["text_output"] for answer in answers]
+        assert [text for text in texts if not right(text)] == [], name
+        assert len(set(texts)) > 4
+
+
 def test_only_an_answer_cut_by_max_tokens_is_no_document(http: httpx.Client) -> None:
     cut = ask(http, "json_schema", SCHEMA, max_tokens=4, return_finish_reason=True).json()
     assert cut["finish_reason"] == "length"

@@ -5,7 +5,7 @@
 'say \\\\"é\\\\"'
 """
 
-from trellis.guides.grammar import Chars, Node, Ranges, Text, choice, sequence
+from trellis.guides.nodes import Chars, Node, Ranges, Text, choice, sequence
 
 ALL: Ranges = ((0, 0xD7FF), (0xE000, 0x10FFFF))  # the characters there are
 ASCII: Ranges = ((0, 0x7F),)

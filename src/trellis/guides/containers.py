@@ -9,18 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trellis.guides.characters import PLAIN, both, others, ranges, text_in_string
-from trellis.guides.grammar import (
-    EMPTY,
-    NEVER,
-    Chars,
-    Grammar,
-    Node,
-    Text,
-    choice,
-    many,
-    optional,
-    sequence,
-)
+from trellis.guides.grammar import Grammar
+from trellis.guides.nodes import EMPTY, NEVER, Chars, Node, Text, choice, many, optional, sequence
 from trellis.guides.strings import QUOTE, constant, rest
 
 SPACE = optional(Text(" "))

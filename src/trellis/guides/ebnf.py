@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from trellis.guides.characters import is_text, one_of, others, ranges
-from trellis.guides.grammar import Grammar, Node, Ranges, Rule, Text, choice, many, sequence
+from trellis.guides.grammar import Grammar
 from trellis.guides.limits import GUIDE_DEPTH, refused
+from trellis.guides.nodes import Node, Ranges, Rule, Text, choice, many, sequence
 
 ROOT = "root"
 MOST_TIMES = 100_000  # of a repetition

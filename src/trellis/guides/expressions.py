@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from trellis.guides.characters import ASCII, both, in_string, one_of, others, ranges
-from trellis.guides.grammar import EMPTY, Node, Ranges, choice, many, sequence
 from trellis.guides.limits import GUIDE_DEPTH, refused
+from trellis.guides.nodes import EMPTY, Node, Ranges, choice, many, sequence
 
 if sys.version_info >= (3, 11):
     from re import _constants as codes  # type: ignore[attr-defined]

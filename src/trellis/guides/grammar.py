@@ -9,110 +9,27 @@
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from trellis.guides.determined import determined
 from trellis.guides.limits import GUIDE_ELEMENTS, refused_by
+from trellis.guides.nodes import (
+    NEVER,
+    Chars,
+    Choice,
+    Many,
+    Node,
+    Ranges,
+    Rule,
+    Sequence,
+    Text,
+    choice,
+    many,
+    sequence,
+)
 
 WIDE_CHARACTERS = 16  # a class of more has many tokens of a vocabulary tried at its place
 WIDE_ELEMENTS = 16  # what such a place counts for
 MOST_UNROLLED = 128  # times that the library writes a repetition out
 BLOCK = 0x1000  # characters whose UTF-8 differs in the last two bytes alone
-
-Ranges = tuple[tuple[int, int], ...]  # of characters, sorted, without overlaps
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """These characters."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Chars:
-    """One character of these."""
-
-    ranges: Ranges
-
-
-@dataclass(frozen=True, slots=True)
-class Sequence:
-    """One after another."""
-
-    parts: tuple["Node", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of these; of none of them there is no text."""
-
-    parts: tuple["Node", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Many:
-    """Repeated; `high` None is without end."""
-
-    part: "Node"
-    low: int
-    high: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What the rule of this name says."""
-
-    name: str
-
-
-Node = Text | Chars | Sequence | Choice | Many | Rule
-EMPTY = Text("")
-NEVER = Choice(())
-
-
-def sequence(*parts: Node) -> Node:
-    """Without parts that say nothing; NEVER if one of them is."""
-    flat: list[Node] = []
-    for part in parts:
-        if part == NEVER:
-            return NEVER
-        inner = part.parts if isinstance(part, Sequence) else (part,)
-        for each in inner:
-            if isinstance(each, Text) and flat and isinstance(flat[-1], Text):
-                flat[-1] = Text(flat[-1].text + each.text)
-            elif each != EMPTY:
-                flat.append(each)
-    return EMPTY if not flat else flat[0] if len(flat) == 1 else Sequence(tuple(flat))
-
-
-def choice(*parts: Node) -> Node:
-    """Without parts that are NEVER, and each once."""
-    flat = [
-        each
-        for part in parts
-        for each in (part.parts if isinstance(part, Choice) else (part,))
-        if each != NEVER
-    ]
-    unique = tuple(dict.fromkeys(flat))
-    return unique[0] if len(unique) == 1 else Choice(unique)
-
-
-def many(part: Node, low: int = 0, high: int | None = None) -> Node:
-    """`low` to `high` times."""
-    if high is not None and high < low:
-        return NEVER
-    if high == 0 or part == EMPTY:
-        return EMPTY
-    if part == NEVER:
-        return NEVER if low else EMPTY
-    if low == high == 1:
-        return part
-    if isinstance(part, Many) and part.high is None and part.low <= 1 and high is None:
-        return Many(part.part, min(low, part.low), None)
-    return Many(part, low, high)
-
-
-def optional(part: Node) -> Node:
-    """Once or not at all."""
-    return many(part, 0, 1)
 
 
 @dataclass(slots=True)
@@ -136,10 +53,14 @@ class Grammar:
         Raises RequestError for one of no text at all, and for one that is too large.
         """
         finite = self._finite(root)
-        root = without(root, finite)
+        root = determined(without(root, finite))
         if root == NEVER:
             raise refused_by("no answer can meet it")
-        rules = {name: without(node, finite) for name, node in self.rules.items() if name in finite}
+        rules = {
+            name: determined(without(node, finite))
+            for name, node in self.rules.items()
+            if name in finite
+        }
         used = _reachable(root, rules)
         size = Grammar({"": root} | {name: rules[name] for name in used}).elements()
         if size > GUIDE_ELEMENTS:

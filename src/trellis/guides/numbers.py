@@ -3,34 +3,20 @@
 
 >>> from trellis.guides.grammar import written
 >>> written(integer(5, 12))
-'("1" [0-2] | [5-9])'
+'([5-9] | "1" [0-2])'
 """
 
-import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from trellis.guides.grammar import (
-    Chars,
-    Node,
-    Text,
-    choice,
-    many,
-    optional,
-    sequence,
-)
+from trellis.guides.nodes import EMPTY, NEVER, Chars, Node, Text, choice, many, optional, sequence
 
 DIGITS = 15  # that a float holds
 LARGEST = 10**DIGITS - 1
 DECIMALS = 9  # that a bound may have
 LEAST_DECIMALS = 2  # that a number between bounds has, where it is none of the integers
 MORE_DECIMALS = 6
-
-Range = tuple[int, int]  # characters from one to another
-Word = tuple[Range | Node, ...]  # a node only at the end
-DIGIT, POINT = (0x30, 0x39), (0x2E, 0x2E)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,110 +102,85 @@ def _fractions(bounds: Bounds) -> Node:
 def _with_point(low: int, high: int, count: int) -> Node:
     """From `low` to `high`, as so many 10**-count; below `high` with more decimals, too."""
     more = max(0, min(MORE_DECIMALS, DIGITS - len(str(high)) - 1))
-    if not more or low > high:
-        return _determined(_pointed(low, high, count))
-    rest = many(_digits(), 0, more)
-    inside = {(*word, rest) for word in _pointed(low, high - 1, count)}
-    return _determined(inside | _pointed(max(low, high), high, count))
+    if not more:
+        return _pointed(low, high, count)
+    inside: Node = NEVER
+    if high > low:
+        inside = sequence(_pointed(low, high - 1, count), many(_digits(), 0, more))
+    return choice(inside, _pointed(max(low, high), high, count))
 
 
-def _pointed(low: int, high: int, count: int) -> set[Word]:
+def _pointed(low: int, high: int, count: int) -> Node:
     """Integers with a point before the last `count` digits."""
-    made: set[Word] = set()
+    made = []
     for first, last in _same_lengths(low, high, count + 1):
-        place = len(first) - count
-        made |= {(*word[:place], POINT, *word[place:]) for word in _between(first, last)}
-    return made
+        for digits in _between(first, last):
+            place = len(digits) - count
+            made.append(sequence(*digits[:place], Text("."), *digits[place:]))
+    return choice(*made)
 
 
 def _natural(low: int, high: int) -> Node:
     """An integer of 0 or more."""
-    return _determined({word for pair in _same_lengths(low, high, 1) for word in _between(*pair)})
-
-
-def _determined(words: Iterable[Word]) -> Node:
-    """What any of the words stands for, so that each character says which way to go on.
-
-    The words' texts are told apart by their characters. OpenVINO's grammar library loses count of
-    the digits where alternatives begin with ranges that overlap: seen with xgrammar's of GenAI
-    2026.4, not with 0.2.8.
-    """
-    words = frozenset(words)
-    if (run := _run(words)) is not None:
-        return run
     made: list[Node] = []
-    ends = [word[0] for word in words if word and not isinstance(word[0], tuple)]
-    going = [(word[0], word[1:]) for word in words if word and isinstance(word[0], tuple)]
-    cuts = sorted({cut for (low, high), _ in going for cut in (low, high + 1)})
-    before: tuple[Range, frozenset[Word]] | None = None
-    for low, high in [*itertools.pairwise(cuts), (0, 0)]:
-        tails = frozenset(tail for (a, b), tail in going if a <= low <= b)
-        if before is not None and before[1] == tails and before[0][1] + 1 == low:
-            before = ((before[0][0], high - 1), tails)
-            continue
-        if before is not None and before[1]:
-            made.append(sequence(_range(*before[0]), _determined(before[1])))
-        before = ((low, high - 1), tails)
-    node = choice(*made, *ends)
-    return optional(node) if () in words else node
+    full: list[int] = []  # lengths of which every number is within
+    for first, last in _same_lengths(low, high, 1):
+        if first == "1" + "0" * (len(first) - 1) and last == "9" * len(last):
+            full.append(len(first) - 1)
+        else:
+            made += [sequence(*_joined(digits)) for digits in _between(first, last)]
+    if full:
+        made.append(sequence(_digits(1, 9), many(_digits(), full[0], full[-1])))
+    return choice(*made)
 
 
-def _run(words: frozenset[Word]) -> Node | None:
-    """Where the words are some digits, and then all the same: these as a repetition."""
-    counts, rests = set(), set()
-    for word in words:
-        count = 0
-        while count < len(word) and word[count] == DIGIT:
-            count += 1
-        counts.add(count)
-        rests.add(word[count:])
-    if len(rests) != 1 or max(counts) - min(counts) + 1 != len(counts):
-        return None
-    (rest,) = rests
-    nodes = [_range(*item) if isinstance(item, tuple) else item for item in rest]
-    return sequence(many(_digits(), min(counts), max(counts)), *nodes)
+def _joined(digits: list[Node]) -> list[Node]:
+    """Any digits at the end as one repetition."""
+    plain = len(digits)
+    while plain and digits[plain - 1] == _digits():
+        plain -= 1
+    rest = len(digits) - plain
+    return [*digits[:plain], many(_digits(), rest, rest) if rest else EMPTY]
 
 
 def _same_lengths(low: int, high: int, least: int) -> list[tuple[str, str]]:
-    """Bounds of as many digits each, `least` at least; 0 is the only one that begins with it."""
+    """Bounds of as many digits each, `least` at least."""
     pairs = []
     while low <= high:
         first = str(low).zfill(least)
         last = min(high, 10 ** len(first) - 1)
-        if first[0] == "0":
-            last = min(last, 10 ** (len(first) - 1) - 1)
+        if low == 0 and last and least == 1:  # 0 is the only number that begins with it
+            last = 0
         pairs.append((first, str(last).zfill(least)))
         low = last + 1
     return pairs
 
 
-def _between(first: str, last: str) -> list[Word]:
+def _between(first: str, last: str) -> list[list[Node]]:
     """The digits of all numbers from `first` to `last`, which have as many."""
     if not first:
-        return [()]
-    low, high, rest = ord(first[0]), ord(last[0]), len(first) - 1
+        return [[]]
+    low, high, rest = int(first[0]), int(last[0]), len(first) - 1
     if first[1:] == "0" * rest and last[1:] == "9" * rest:
-        return [((low, high), *[DIGIT] * rest)]
+        return [[_digits(low, high), *[_digits()] * rest]]
     if low == high:
-        return [((low, low), *word) for word in _between(first[1:], last[1:])]
-    made: list[Word] = []
+        return [[_digits(low, low), *digits] for digits in _between(first[1:], last[1:])]
+    made = []
     if first[1:] != "0" * rest:
-        made += [((low, low), *word) for word in _between(first[1:], "9" * rest)]
+        made += [[_digits(low, low), *more] for more in _between(first[1:], "9" * rest)]
         low += 1
     if last[1:] != "9" * rest:
-        made += [((high, high), *word) for word in _between("0" * rest, last[1:])]
+        made += [[_digits(high, high), *more] for more in _between("0" * rest, last[1:])]
         high -= 1
     if low <= high:
-        made.append(((low, high), *[DIGIT] * rest))
+        made.append([_digits(low, high), *[_digits()] * rest])
     return made
 
 
 def _digits(low: int = 0, high: int = 9) -> Node:
-    return _range(0x30 + low, 0x30 + high)
-
-
-def _range(low: int, high: int) -> Node:
-    return Text(chr(low)) if low == high else Chars(((low, high),))
+    if low == high:
+        return Text(str(low))
+    return Chars(((0x30 + low, 0x30 + high),))
 
 
 def _class(characters: str) -> Node:

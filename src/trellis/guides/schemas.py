@@ -12,9 +12,10 @@ from typing import Any
 from trellis.guides.containers import COLON, Members, Property, array, json_object, other_name
 from trellis.guides.expressions import Expression
 from trellis.guides.flat import ANYTHING, Flat, Parts, Placed, common_types, flat_of, merged
-from trellis.guides.grammar import NEVER, Grammar, Node, Text, choice, sequence
+from trellis.guides.grammar import Grammar
 from trellis.guides.keywords import TYPES, check
 from trellis.guides.limits import GUIDE_ELEMENTS, GUIDE_PARTS, refused, refused_by
+from trellis.guides.nodes import NEVER, Node, Text, choice, sequence
 from trellis.guides.numbers import integer, number, whole_bounds
 from trellis.guides.overlap import made_types, overlap
 from trellis.guides.references import resolve

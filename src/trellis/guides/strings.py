@@ -9,8 +9,9 @@ last of them are the same for every bound.
 from trellis.guides.characters import STRING_CHARACTER, text_in_string
 from trellis.guides.expressions import Expression
 from trellis.guides.formats import FORMATS
-from trellis.guides.grammar import MOST_UNROLLED, Grammar, Node, Text, choice, many, sequence
+from trellis.guides.grammar import MOST_UNROLLED, Grammar
 from trellis.guides.limits import refused
+from trellis.guides.nodes import Node, Text, choice, many, sequence
 
 QUOTE = Text('"')
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from trellis.guides.ebnf import GrammarReader
 from trellis.guides.expressions import Expression
-from trellis.guides.grammar import Grammar, Node
+from trellis.guides.grammar import Grammar
 from trellis.guides.limits import GUIDE_BYTES, GUIDE_DEPTH, refused, refused_by
+from trellis.guides.nodes import Node
 from trellis.guides.schemas import SchemaReader, parse_json
 from trellis.guides.tags import TagReader
 

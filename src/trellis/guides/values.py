@@ -6,8 +6,8 @@ from typing import Any
 
 from trellis.guides.characters import is_text
 from trellis.guides.flat import Flat, exact
-from trellis.guides.grammar import Node, Text, choice
 from trellis.guides.limits import refused
+from trellis.guides.nodes import Node, Text, choice
 from trellis.guides.strings import constant
 
 LARGEST = 10**15

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.hypothesis_profiles import examples
-from trellis.guides.grammar import Chars, Choice, Many, Node, Sequence, Text
+from trellis.guides.nodes import Chars, Choice, Many, Node, Sequence, Text
 from trellis.guides.numbers import DECIMALS, Bounds, decimals, number
 
 VALUES = st.one_of(
