@@ -7,7 +7,6 @@
 | ---                 | ---                                                            |
 | chunks.json         | engine_chunks.py --streams 1,16,64 --out ...                   |
 | engine.json         | make bench-engine BENCH="--out benchmarks/results/engine"      |
-| tokenizers.json     | tokenizer_speed.py --json                                      |
 | vllm_h100_1*.json   | gpu_vllm.py run                                                |
 | workers.json        | gateway_workers.py --out ...                                   |
 
@@ -129,24 +128,6 @@ def workers() -> None:
     save(figure, "workers")
 
 
-def tokenizers() -> None:
-    """Encoding 40,000 characters, beside the raw libraries and transformers."""
-    result = read("tokenizers")["encode_long"]
-    contenders = list(dict.fromkeys(name for of_one in result.values() for name in of_one))
-    figure, axis = plt.subplots(figsize=(9, 0.9 * len(result) + 1))
-    height = 0.8 / len(contenders)
-    for at, name in enumerate(contenders):
-        places = [number + at * height for number in range(len(result))]
-        values = [1e3 * of_one.get(name, 0.0) for of_one in result.values()]
-        bars = axis.barh(places, values, height, label=name, color=COLOURS[at % len(COLOURS)])
-        axis.bar_label(bars, [f" {value:.3g}" if value else "" for value in values], fontsize=7)
-    axis.set_yticks([number + 0.4 - height / 2 for number in range(len(result))], list(result))
-    axis.invert_yaxis()
-    axis.set_title("40,000 characters, ms", fontsize=9)
-    axis.margins(x=0.1)
-    save(figure, "tokenizers", axis)
-
-
 def save(figure: Any, name: str, legend_of: Any = None) -> None:
     """As benchmarks/results/NAME.png; the legend of one panel below all."""
     figure.tight_layout()
@@ -161,7 +142,7 @@ def save(figure: Any, name: str, legend_of: Any = None) -> None:
 
 def main() -> None:
     """Draw all that there is a result of."""
-    for draw in (chunks, engine, gpu, workers, tokenizers):
+    for draw in (chunks, engine, gpu, workers):
         try:
             draw()
         except FileNotFoundError as error:
