@@ -180,13 +180,15 @@ class Bare:
     def __init__(self, engine: Path, tokenizer: Path, streams: int) -> None:
         import openvino_genai as genai
 
+        from trellis.engine_host.engines.openvino_pipeline import device_properties
+
         self._genai, self._streams = genai, streams
         self._tokenizer = load("gpt2", tokenizer)
         scheduler = genai.SchedulerConfig()
         scheduler.max_num_seqs, scheduler.num_kv_blocks = streams, streams * CONTEXT // 32
         scheduler.enable_prefix_caching = True
         self._pipeline = genai.ContinuousBatchingPipeline(
-            str(next(engine.glob("*.gguf"))), scheduler, "CPU", {"PERFORMANCE_HINT": "LATENCY"}
+            str(next(engine.glob("*.gguf"))), scheduler, "CPU", device_properties()
         )
 
     def run(self, cases: Iterator[Case], count: int, max_tokens: int, seed: int) -> Outcome:

@@ -22,7 +22,10 @@ sys.path[:0] = [str(ROOT / part) for part in ("src", "benchmarks/pipeline")]
 
 from stream_burst import Stream, summary  # noqa: E402
 
-from trellis.engine_host.engines.openvino_pipeline import DEVICE, PROPERTIES  # noqa: E402
+from trellis.engine_host.engines.openvino_pipeline import (  # noqa: E402
+    DEVICE,
+    device_properties,
+)
 
 
 def main() -> None:
@@ -30,7 +33,7 @@ def main() -> None:
     scheduler = genai.SchedulerConfig()
     for name, value in json.loads(sys.argv[2]).items():
         setattr(scheduler, name, value)
-    pipeline = genai.ContinuousBatchingPipeline(sys.argv[1], scheduler, DEVICE, PROPERTIES)
+    pipeline = genai.ContinuousBatchingPipeline(sys.argv[1], scheduler, DEVICE, device_properties())
     keys = itertools.count()
     print("ready", flush=True)
     for line in sys.stdin:

@@ -9,6 +9,7 @@ import openvino
 import openvino_genai as genai
 
 from support.library import Output
+from trellis.engine_host.engines.openvino_pipeline import device_properties
 from trellis.tokenizers import Tokenizer
 
 NEUTRAL = {"max_new_tokens": 24, "min_new_tokens": 1, "do_sample": False}
@@ -23,7 +24,7 @@ class OpenVinoLibrary:
         scheduler.enable_prefix_caching = False
         scheduler.cache_size = 1
         self.pipeline = genai.ContinuousBatchingPipeline(
-            str(model), scheduler, "CPU", {"PERFORMANCE_HINT": "LATENCY"}
+            str(model), scheduler, "CPU", device_properties()
         )
         self.tokenizer = tokenizer
         self.next = 0

@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 
 POOLINGS = ("mean", "cls", "last")
+PROPERTIES = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 OUTPUT = "last_hidden_state"
 MASK = "attention_mask"
 KNOWN_INPUTS = frozenset(("input_ids", MASK, "token_type_ids", "position_ids"))
@@ -27,7 +28,7 @@ class OpenVinoEmbedding:
             raise RuntimeError(f"pooling: {pooling!r} is not known; use {', '.join(POOLINGS)}")
         file = folder / "openvino_model.xml"
         try:
-            model = openvino.Core().compile_model(str(file), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+            model = openvino.Core().compile_model(str(file), "CPU", PROPERTIES)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise RuntimeError(f"engine_dir: OpenVINO cannot load {file}: {reason}") from error

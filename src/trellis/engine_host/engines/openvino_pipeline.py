@@ -12,6 +12,10 @@ from trellis.engine_host.engines.openvino_queue import cache_blocks
 
 DEVICE = "CPU"
 PROPERTIES = {"PERFORMANCE_HINT": "LATENCY"}
+# By itself the library computes in bfloat16 where a processor has AMX: there a text would be another
+# than elsewhere, and depend on what else is in its batch.
+DTYPE = "float32"
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 DEFAULT_CACHE_GIB = 1
 LOOKUP_NGRAM = 3  # tokens, at most, that are looked for in the prompt
 DRAFT_TOKENS = 4  # that the draft model makes for each step
@@ -44,7 +48,7 @@ def load_pipeline(settings: EngineSettings, adapters: dict[str, Any]) -> Any:
     Raises RuntimeError with the parameter that is at fault.
     """
     file = _model_file(settings)
-    properties: dict[str, Any] = PROPERTIES | adapters
+    properties: dict[str, Any] = device_properties(settings.dtype) | adapters
     if settings.prompt_lookup:
         properties["prompt_lookup"] = True
     if settings.draft_engine:
@@ -55,6 +59,14 @@ def load_pipeline(settings: EngineSettings, adapters: dict[str, Any]) -> Any:
         raise RuntimeError(
             f"gpt_model_path: OpenVINO cannot load {file}: {_reason(error)}"
         ) from error
+
+
+def device_properties(dtype: str = "") -> dict[str, Any]:
+    """The library's, for numbers of that dtype; "": DTYPE. Raises RuntimeError for another."""
+    precision = PRECISIONS.get(dtype or DTYPE)
+    if precision is None:
+        raise RuntimeError(f"dtype: {dtype}: use one of {', '.join(PRECISIONS)}")
+    return {"INFERENCE_PRECISION_HINT": precision, **PROPERTIES}
 
 
 def _draft(folder: str) -> Any:
