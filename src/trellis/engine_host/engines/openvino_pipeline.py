@@ -12,8 +12,8 @@ from trellis.engine_host.engines.openvino_queue import cache_blocks
 
 DEVICE = "CPU"
 PROPERTIES = {"PERFORMANCE_HINT": "LATENCY"}
-# By itself the library computes in bfloat16 where a processor has AMX: there a text would be another
-# than elsewhere, and depend on what else is in its batch.
+# By itself the library computes in bfloat16 where a processor has AMX: there a text would be
+# another than elsewhere, and depend on what else is in its batch.
 DTYPE = "float32"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 DEFAULT_CACHE_GIB = 1
