@@ -97,7 +97,9 @@ def test_every_process_has_its_part_of_the_connections(launched: Launched) -> No
     with ExitStack() as stack:
         for _ in range(MANY):
             stack.enter_context(socket.create_connection(("127.0.0.1", launched.http)))
-        counts = [accepting(launched, process) for process in gateways(launched)]
+        processes = gateways(launched)
+        wait_for(lambda: sum(accepting(launched, each) for each in processes) == MANY)
+        counts = [accepting(launched, process) for process in processes]
     assert len(counts) == WORKERS
     assert all(counts), counts
 
