@@ -17,6 +17,7 @@ from support.launched import Launched
 from support.openai_api import error, post
 from support.serving import serve
 from trellis.engine_files.engine_folder import read_engine
+from trellis.engine_host.engines.openvino_embedding import PROPERTIES
 from trellis.repository.assemble import Plan, assemble
 
 NAME, PATH = "embed", "/v1/embeddings"
@@ -48,7 +49,9 @@ def http(launched: Launched) -> Iterator[httpx.Client]:
 def expected(engine: Path) -> np.ndarray:
     """The library's vectors of TEXTS."""
     mean = genai.TextEmbeddingPipeline.PoolingType.MEAN
-    library = genai.TextEmbeddingPipeline(str(engine), "CPU", pooling_type=mean, normalize=True)
+    library = genai.TextEmbeddingPipeline(
+        str(engine), "CPU", pooling_type=mean, normalize=True, **PROPERTIES
+    )
     return np.array(library.embed_documents(TEXTS), np.float32)
 
 

@@ -9,7 +9,12 @@ from transformers import AutoTokenizer
 
 from support.embedding_ir import write_embedding_engine
 from trellis.engine_host.engines import openvino_embedding
-from trellis.engine_host.engines.openvino_embedding import POOLINGS, OpenVinoEmbedding, batches
+from trellis.engine_host.engines.openvino_embedding import (
+    POOLINGS,
+    PROPERTIES,
+    OpenVinoEmbedding,
+    batches,
+)
 
 TEXTS = ["the light house keeper climbed the stairs", "a cat", "the sea and the ship, a lamp.", "a"]
 CLOSE = 1e-6
@@ -34,7 +39,7 @@ def test_the_vectors_are_the_library_s(
     kinds = genai.TextEmbeddingPipeline.PoolingType
     kind = {"mean": kinds.MEAN, "cls": kinds.CLS, "last": kinds.LAST_TOKEN}[pooling]
     library = genai.TextEmbeddingPipeline(
-        str(folder), "CPU", pooling_type=kind, normalize=normalize
+        str(folder), "CPU", pooling_type=kind, normalize=normalize, **PROPERTIES
     )
     found = OpenVinoEmbedding(folder, pooling, normalize).embed(ids)
     assert found.dtype == np.float32
