@@ -14,6 +14,7 @@ from support.lora_adapters import ALPHA, PREFIX, write_adapter
 from support.openvino_ir import add_to_weight, copy_ir, read
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Progress, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
+from trellis.engine_host.engines.openvino_pipeline import device_properties
 from trellis.errors import RequestError
 
 pytestmark = pytest.mark.slow  # the demo's model makes every token
@@ -82,7 +83,7 @@ def library(folder: Path, adapters: dict[str, Path]) -> dict[str, list[int]]:
     }
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size = 1
-    properties = {"adapters": genai.AdapterConfig(list(loaded.values()))}
+    properties = device_properties() | {"adapters": genai.AdapterConfig(list(loaded.values()))}
     pipeline = genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
     made = {}
     for name in ("", *adapters):
