@@ -124,7 +124,6 @@ class _Choices:
 def _shared(ways: Ways) -> Way:
     """The characters that all begin with."""
     first, *others = ways
-    count = 0
     for count, part in enumerate(first):
         known = isinstance(part, (Text, Chars))
         if not known or any(len(way) <= count or way[count] != part for way in others):
@@ -139,7 +138,7 @@ def _characters(ranges: tuple[Range, ...]) -> Node:
 
 def _run(ways: Ways) -> Node | None:
     """Where all are the same part some times, and then the same: as a repetition."""
-    part = next(way[0] for way in ways if way)
+    part = max(ways, key=len)[0]  # the longest has the most of it
     if not isinstance(part, (Text, Chars)):
         return None
     counts, rests = set(), set()
@@ -187,13 +186,11 @@ def _heads(way: Way) -> list[tuple[Range, Way]]:
     first, rest = way[0], way[1:]
     match first:
         case Text(text):
-            return [((ord(text), ord(text)), rest)] if text else _heads(rest)
+            return [((ord(text), ord(text)), rest)]
         case Chars(ranges):
             return [(each, rest) for each in ranges]
         case Choice(parts):
             return _all([(*_way(part), *rest) for part in parts])
-        case Sequence():
-            return _heads((*_way(first), *rest))
         case Many(part, low, high):
             more = many(part, max(low - 1, 0), None if high is None else high - 1)
             again = (*_way(part), *(() if more == EMPTY else (more,)), *rest)
