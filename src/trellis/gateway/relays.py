@@ -165,7 +165,7 @@ class Admin:
             self._state, send, scope["method"], scope["path"], body, seconds=seconds
         )
         if loads and status == 200:
-            self._state.models_changed()
+            self._state.models.forget()
             self._state.mesh.tell(CHANGED)
 
     async def _with_steps(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:

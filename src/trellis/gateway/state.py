@@ -72,17 +72,17 @@ class State:
         self.ended: tuple[Hook, ...] = () if self.tracing is None else (self.tracing.end,)
         if settings.log_format != "none":
             self.ended += (AccessLog(settings.log_prompts),)
+        self.in_flight = RequestsInFlight()
         answers: dict[str, Answerer] = {
-            STARTED_BY: self._started_by,
+            STARTED_BY: self.in_flight.started_by,
             FIGURES: self._own_figures,
-            CHANGED: self.models_changed,
+            CHANGED: self.models.forget,
         }
         self.mesh = WorkerMesh(table, answers)
         self.figures = Figures(
             self.registry, self.triton_metrics, settings.metrics_names, self._other_figures
         )
         self.steps = StepChannels(settings.triton_pid, self.registry.detokenized)
-        self.in_flight = RequestsInFlight()
         self.bodies = Bodies(limits.bodies_bytes, table.share(BODIES) if table else None)
         self.upstreams: set[Upstream] = set()  # whose answers clients wait for
         self.abandoned = AbandonedRequests(self.triton, settings.triton_pid, limits, loop)
@@ -108,19 +108,12 @@ class State:
             each for found in await self.mesh.ask(STARTED_BY, owner, client_id) for each in found
         ]
 
-    def _started_by(self, owner: str, client_id: str) -> list[str]:
-        return self.in_flight.started_by(owner, client_id)
-
     def _own_figures(self) -> list[str]:
         nvidia = (family for _, family in self.registry.nvidia())
         return [written(self.registry.collect()), written(nvidia)]
 
     async def _other_figures(self) -> list[list[str]]:
         return await self.mesh.ask(FIGURES)
-
-    def models_changed(self) -> None:
-        """Models were loaded or unloaded."""
-        self.models.forget()
 
     def cut_off(self) -> None:
         """End every answer that is in flight with an error."""
