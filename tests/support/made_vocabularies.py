@@ -9,7 +9,9 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from support import tokenizer_corpus
+from trellis.panics import Panicked, guarded
 from trellis.tokenizers.decoding import BYTE_LETTERS
+from trellis.tokenizers.encoder import Encoder
 
 LETTERS = sorted(BYTE_LETTERS, key=BYTE_LETTERS.__getitem__)
 """GPT-2's letter for each byte."""
@@ -69,6 +71,17 @@ def make(seed: int) -> Made:
         ]
     )
     return Made(backend, tuple(chosen))
+
+
+def ids_or_panic(encoder: Encoder, text: str) -> list[list[int]] | str:
+    """A text's ids, or the panic's message: `tokenizers` has one for some of these vocabularies.
+
+    An added token of white space that takes the white space after it along may end after the text.
+    """
+    try:
+        return guarded(encoder.encode_batch, [text])
+    except Panicked as error:
+        return str(error)
 
 
 def _merged(rng: random.Random) -> tuple[dict[str, int], list[tuple[str, str]]]:

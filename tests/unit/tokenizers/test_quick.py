@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 
 from support.fuzzed_texts import line, long_line
 from support.hypothesis_profiles import examples
-from support.made_vocabularies import PATTERNS, make
+from support.made_vocabularies import PATTERNS, ids_or_panic, make
 from support.panicking import panicking_document
 from support.tokenizer_folders import TYPE_OF, Folders, Loaded, slow_where_large
+from trellis.panics import Panicked, guarded
 from trellis.tokenizers import TokenizerError, load, quick
 from trellis.tokenizers.encoder import BackendEncoder
 from trellis.tokenizers.fast import FastTokenizer
@@ -30,6 +31,8 @@ pytest.importorskip("fastokens")
 
 QUICK = ["gpt2", "gpt2_json", "smollm2", "llama3", "llama4", "qwen", "qwen36", "tekken"]
 SEEDS = st.integers(0, 1 << 32)
+DOUBLED_WHITE_SPACE = 278
+"""The number of a vocabulary whose added token of two line ends takes those after it along."""
 
 
 def encoder_of(tokenizer: object) -> QuickEncoder:
@@ -75,6 +78,9 @@ def test_a_real_vocabulary_has_the_same_ids(
 
 @settings(max_examples=examples(400))
 @given(SEEDS)
+@example(DOUBLED_WHITE_SPACE)
+@example(1000530)
+@example(34320900)
 def test_a_made_up_vocabulary_has_the_same_ids_or_is_left_alone(seed: int) -> None:
     made = make(seed)
     encoder = QuickEncoder(made.backend)
@@ -84,7 +90,19 @@ def test_a_made_up_vocabulary_has_the_same_ids_or_is_left_alone(seed: int) -> No
     slow = BackendEncoder(made.backend)
     for _ in range(60):
         text = line(rng, made.added)
-        assert encoder.encode_batch([text]) == slow.encode_batch([text])
+        assert ids_or_panic(encoder, text) == ids_or_panic(slow, text)
+
+
+def test_a_text_that_tokenizers_panics_at_is_told_as_a_panic() -> None:
+    made = make(DOUBLED_WHITE_SPACE)
+    encoder = QuickEncoder(made.backend)
+    encoder.prepare()
+    assert not encoder.wait()
+    with pytest.raises(Panicked, match="AddedVocabulary bad split"):
+        guarded(encoder.encode_batch, ["[X]\n\n\n"])
+    assert encoder.encode_batch(["[X]\n\n"]) == BackendEncoder(made.backend).encode_batch(
+        ["[X]\n\n"]
+    )
 
 
 def test_most_made_up_vocabularies_are_encoded_sooner() -> None:
@@ -279,6 +297,10 @@ ADDED = {
     "takes white space along, and '\\n\\n' is": [
         AddedToken("<x>", rstrip=True),
         AddedToken("\n\n", normalized=False),
+    ],
+    "'_x_' must be a word of its own": [
+        AddedToken("_x_", normalized=True, single_word=True),
+        AddedToken("<x>", normalized=False),
     ],
     "'_x_' overlaps": [AddedToken("_x_", normalized=True), AddedToken("x_y", normalized=False)],
 }
