@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Iterator
 
 from trellis.guides.nodes import (
-    EMPTY,
     Chars,
     Choice,
     Many,
@@ -193,7 +192,7 @@ def _heads(way: Way) -> list[tuple[Range, Way]]:
             return _all([(*_way(part), *rest) for part in parts])
         case Many(part, low, high):
             more = many(part, max(low - 1, 0), None if high is None else high - 1)
-            again = (*_way(part), *(() if more == EMPTY else (more,)), *rest)
+            again = (*_way(part), *_way(more), *rest)
             if _may_end(_way(part)):
                 return []
             return _all([again, rest]) if low == 0 and rest else _heads(again)

@@ -3,7 +3,7 @@
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.hypothesis_profiles import examples
@@ -84,6 +84,7 @@ def _joined(parts: list[frozenset[str]]) -> frozenset[str]:
 
 @settings(max_examples=examples(2_000))
 @given(NODES)
+@example(choice(many(Text("aa"), 2, 2), many(Chars(((ord("a"), ord("b")),)))))
 def test_it_stands_for_the_same_texts(node: Node) -> None:
     assert texts(determined(node)) == texts(node)
 
