@@ -4,9 +4,12 @@
 Exit status 1 if a text was wrong, a request failed or hung, or something leaked.
 """
 
+import functools
+import math
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -21,13 +24,14 @@ from trellis.server.process import Server
 from trellis.server.settings import ServerSettings
 from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
 from trellis.soak.access import NO_ACCESS, Access, NoCertificate
-from trellis.soak.measure import grown, look, settle, stuck, touch
+from trellis.soak.measure import Held, grown, look, settle, stuck, touch
 from trellis.soak.prompts import decoded, right_texts
 from trellis.soak.report import show
 from trellis.soak.traffic import ENSEMBLE, HANG_SECONDS, Traffic
 
 # Of the demo engine's cache: soon used up, so that what grows later is a leak.
 SETTINGS = {"max_tokens_in_paged_kv_cache": "16384"}
+LOOKS = 60  # at what is held, in all the time
 WARM_SHARE, WARM_SECONDS = 0.2, 60.0  # of the time, at most: caches fill before the first look
 
 
@@ -104,8 +108,10 @@ def soak(
         warm = min(seconds * WARM_SHARE, WARM_SECONDS)
         _wait(warm, died)
         start = look(server)
+        looks = [(time.monotonic(), start)]
         with console.status(f"soaking for {seconds:.0f} s with {clients} clients"):
-            _wait(seconds - warm, died)
+            note = functools.partial(_note, looks, server)
+            _wait(seconds - warm, died, note, max(seconds / LOOKS, 1))
         hung = traffic.stop()
         settle(server)
         end = look(server)
@@ -116,7 +122,7 @@ def soak(
         over.set()
         server.stop()
     left = leftovers(server, tree)
-    show(console, traffic.tally, start, end, left)
+    show(console, traffic.tally, start, end, looks, left)
     problems += [*died, *grown(start, end), *(f"left: {item}" for item in left)]
     problems += stuck(log.read_text(errors="replace"), traffic.tally.cancelled)
     if hung:
@@ -152,7 +158,22 @@ def _watch(server: Server, over: threading.Event, died: list[str]) -> None:
         server.stop(grace=0)
 
 
-def _wait(seconds: float, died: list[str]) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not died:
+def _note(looks: list[tuple[float, Held]], server: Server) -> None:
+    looks.append((time.monotonic(), look(server)))
+
+
+def _wait(
+    seconds: float,
+    died: list[str],
+    look: Callable[[], object] = lambda: None,
+    every: float = math.inf,
+) -> None:
+    """Wait until it is over or a part died, and look from time to time."""
+    now = time.monotonic()
+    end, due = now + seconds, now + every
+    while now < end and not died:
+        if now >= due:
+            look()
+            due = now + every
         time.sleep(0.2)
+        now = time.monotonic()

@@ -4,10 +4,11 @@
 import contextlib
 import itertools
 import re
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import httpx
@@ -71,6 +72,24 @@ def look(server: Server) -> Held:
         shm_files=len(files),
         shm_mib=sum(file.stat().st_size for file in files) / MIB,
     )
+
+
+def slopes(looks: Sequence[tuple[float, Held]]) -> dict[str, float]:
+    """How memory went in the later half: MiB an hour, by least squares, for each part.
+
+    Args:
+        looks: seconds and what was held then. Of less than two in the later half: no part.
+    """
+    half = (looks[0][0] + looks[-1][0]) / 2 if looks else 0.0
+    later = [(at, held) for at, held in looks if at >= half]
+    if len(later) < 2:
+        return {}
+    hours = [at / 3600 for at, _ in later]
+    names = [field.name for field in fields(Held) if field.name.endswith("_mib")]
+    return {
+        name: statistics.linear_regression(hours, [getattr(held, name) for _, held in later]).slope
+        for name in names
+    }
 
 
 def resident_mib(process: psutil.Process) -> float:
@@ -142,10 +161,14 @@ def stuck(log: str, cancelled: int) -> list[str]:
     return [f"Triton held {max(found)} requests at the end; {cancelled} were cancelled over gRPC"]
 
 
-def rows(start: Held, end: Held) -> list[tuple[str, str, str]]:
-    """For the table: what, at the start, at the end."""
-    names = [field.name.replace("_mib", ", MiB").replace("_", " ") for field in fields(Held)]
+def rows(start: Held, end: Held, slope: dict[str, float]) -> list[tuple[str, str, str, str]]:
+    """For the table: what, at the start, at the end, and of memory the slope."""
     return [
-        (name, f"{before:.0f}", f"{after:.0f}")
-        for name, before, after in zip(names, astuple(start), astuple(end), strict=True)
+        (
+            field.name.replace("_mib", ", MiB").replace("_", " "),
+            f"{getattr(start, field.name):.0f}",
+            f"{getattr(end, field.name):.0f}",
+            f"{slope[field.name]:+.0f}" if field.name in slope else "",
+        )
+        for field in fields(Held)
     ]
