@@ -86,7 +86,17 @@ def test_a_client_that_leaves_frees_both_workers(http: httpx.Client, expected: l
 def test_any_killed_process_ends_all_within_15_seconds(
     random_repo: Path, tmp_path: Path, what: str
 ) -> None:
-    with serve_vllm(random_repo, tmp_path, *TWO) as server:
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        if killed_while_it_streams(random_repo, folder, what):
+            return
+    raise AssertionError("the stream was over each time before the process was killed")
+
+
+def killed_while_it_streams(repo: Path, folder: Path, what: str) -> bool:
+    """Whether it was; on cores that others load a stream's first line may come with its last."""
+    with serve_vllm(repo, folder, *TWO) as server:
         doomed = find(server, what)
         with (
             httpx.Client(base_url=server.url, timeout=60) as http,
@@ -96,15 +106,19 @@ def test_any_killed_process_ends_all_within_15_seconds(
             next(lines)
             began = time.monotonic()
             doomed.send_signal(signal.SIGKILL)
-            if what != "launcher":  # without it the server ends as if it was asked to
-                assert "error" in [line for line in lines if line][-1]
+            rest = [] if what == "launcher" else [line for line in lines if line]
         wait_for(
             lambda: server.process.poll() is not None and not alive(server),
             15 - (time.monotonic() - began),
         )
         assert server.process.returncode != 0
-        if what != "launcher":  # which nobody is left to tidy up after
-            server.assert_nothing_left("trellis-*")
+        if what == "launcher":  # without it the server ends as if it was asked to,
+            return True  # and nobody is left to tidy up
+        server.assert_nothing_left("trellis-*")
+        if "finish_reason=length" in server.log():
+            return False
+        assert "error" in rest[-1]
+        return True
 
 
 def alive(server: Launched) -> list[psutil.Process]:
