@@ -57,8 +57,9 @@ CALLED: list[dict[str, Any]] = [
 CHATS: dict[str, dict[str, Any]] = {
     "plain": {},
     "log probabilities": {"logprobs": True},
-    "two sequences": {"n": 2},
-    "two sequences with log probabilities": {"n": 2, "logprobs": True},
+    # Short: two sequences share steps as they come, and the model has a near tie further on.
+    "two sequences": {"n": 2, "max_tokens": 8},
+    "two sequences with log probabilities": {"n": 2, "logprobs": True, "max_tokens": 8},
     "a stop string": {"stop": "help"},
     "stop strings": {"stop": ["!", "zzz"]},
     "a stop string with a comma": {"stop": "Hello, w"},
