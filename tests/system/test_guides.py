@@ -75,6 +75,18 @@ def test_alternatives_that_begin_alike_are_told_apart(http: httpx.Client) -> Non
             "root ::= " + " | ".join(f'"{word}"' for word in words),
             set(words).__contains__,
         ),
+        "rules": (
+            "ebnf_grammar",
+            "root ::= "
+            + " | ".join(f"w{number}" for number in range(len(words)))
+            + "".join(f'\nw{number} ::= "{word}"' for number, word in enumerate(words)),
+            set(words).__contains__,
+        ),
+        "anyOf": (
+            "json_schema",
+            {"anyOf": [{"const": word} for word in words]},
+            {f'"{word}"' for word in words}.__contains__,
+        ),
         "maximum": (
             "json_schema",
             {"type": "number", "maximum": 18446744073709551615},

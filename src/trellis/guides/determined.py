@@ -3,16 +3,18 @@
 
 The grammar library in OpenVINO GenAI 2026.4 loses its place where several alternatives begin with
 the same characters: of 60 answers held to one of 48 words, such as north-east and nord-ouest, seven
-were none of them. What has one way on with each character it follows; xgrammar 0.2.8 follows both.
+were none of them. It puts rules that have no rules in them where they are referred to, so it does
+there, too. What has one way on with each character it follows; xgrammar 0.2.8 follows both.
 
->>> determined(choice(Text("ab"), Text("ac"))).parts
+>>> determined(choice(Text("ab"), Text("ac")), {})[0].parts
 (Text(text='a'), Choice(parts=(Text(text='b'), Text(text='c'))))
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from trellis.guides.nodes import (
+    EMPTY,
     Chars,
     Choice,
     Many,
@@ -25,91 +27,166 @@ from trellis.guides.nodes import (
     optional,
     sequence,
 )
+from trellis.guides.states import written_out
+from trellis.guides.ways import Heads, Range, TooManyError, Way, Ways, weight
 
 MOST_STATES = 20_000  # of one choice; what has more stays as it was written
-MOST_DEPTH = 150  # of choices within one another
 
-Range = tuple[int, int]  # characters, from one to another
-Way = tuple[Node, ...]  # one after the other; a text is one character
-Ways = frozenset[Way]
+State = frozenset[Way]  # any of these
 
 
-class _TooMany(Exception):
-    """A choice has too many states, or as many as one likes."""
+def determined(
+    root: Node, rules: Mapping[str, Node], opaque: frozenset[str] = frozenset()
+) -> tuple[Node, dict[str, Node]]:
+    """The same texts: the root and the rules, with those that were made for it.
+
+    `opaque`: rules that no choice looks into. A choice has alternatives that begin alike after it
+    where one begins with such a rule or with one that begins with itself, and where what tells them
+    apart has no end: `"(" a ")" | "(" a "]"` is told apart, `"(" a ")" | "(" b "]"` is not if `a`
+    and `b` refer to themselves and begin alike.
+    """
+    made = _Grammar(rules, opaque)
+    root = made.node(root)
+    found = {name: made.node(node) for name, node in rules.items()}
+    return root, found | made.made
 
 
-def determined(node: Node) -> Node:
-    """The same texts; a choice that refers to rules, or repeats without end, as far as it goes."""
-    match node:
-        case Sequence(parts):
-            return sequence(*map(determined, parts))
-        case Many(part, low, high):
-            return many(determined(part), low, high)
-        case Choice(parts) if parts:
+class _Grammar:
+    """Makes the nodes of one grammar, each once."""
+
+    def __init__(self, rules: Mapping[str, Node], opaque: frozenset[str]) -> None:
+        self.ways = Ways(rules)
+        self.made: dict[str, Node] = {}
+        self._rules = rules
+        self._names = 0
+        opaque |= self.ways.left_recursive
+        looked_into = (opaque, opaque | self.ways.recursive, frozenset(rules))
+        self._opaque = tuple(dict.fromkeys(looked_into))
+        self._known: dict[Node, Node | None] = {}  # None: while it is made
+        self._needed: dict[Node, str] = {}  # the names of those that are in themselves
+
+    def node(self, node: Node) -> Node:
+        """The same texts."""
+        match node:
+            case Sequence(parts):
+                return sequence(*map(self.node, parts))
+            case Many(part, low, high):
+                return many(self.node(part), low, high)
+            case Choice(parts) if parts:
+                return self._once(node, parts)
+            case Rule(name) if name in self.ways.nested:
+                return self.node(self.ways.nested[name])
+        return node
+
+    def _once(self, node: Node, parts: tuple[Node, ...]) -> Node:
+        if node not in self._known:
+            self._known[node] = None
+            made = self._choice(parts)
+            if node in self._needed:
+                self.made[self._needed[node]] = made
+                made = Rule(self._needed[node])
+            self._known[node] = made
+        known = self._known[node]
+        if known is not None:
+            return known
+        if node not in self._needed:
+            self._needed[node] = self._name()
+        return Rule(self._needed[node])
+
+    def _choice(self, parts: tuple[Node, ...]) -> Node:
+        start = frozenset(map(self.ways.of, parts))
+        for opaque in self._opaque:
             try:
-                return _Choices().node(frozenset(map(_way, parts)))
-            except _TooMany:
-                return choice(*map(determined, parts))
-    return node
+                self.ways.begin()
+                bodies = _States(self.ways, opaque).bodies(start)
+                root, more = written_out(bodies, self._name)
+            except TooManyError:
+                continue
+            self.made |= {name: self._inside(each) for name, each in more.items()}
+            return self._inside(root)
+        return choice(*map(self.node, parts))
+
+    def _inside(self, node: Node) -> Node:
+        """A node whose choices are told apart, with what is nested in their ways."""
+        match node:
+            case Choice(parts):
+                return choice(*map(self._inside, parts))
+            case Sequence(parts):
+                return sequence(*map(self._inside, parts))
+            case Many(part, low, high):
+                return many(self._inside(part), low, high)
+        return self.node(node)
+
+    def _name(self) -> str:
+        self._names += 1
+        while f"s{self._names}" in self._rules:
+            self._names += 1
+        return f"s{self._names}"
 
 
-def _way(node: Node) -> Way:
-    """A node's parts, texts as single characters."""
-    match node:
-        case Text(text):
-            return tuple(map(Text, text))
-        case Sequence(parts):
-            return tuple(each for part in parts for each in _way(part))
-    return (node,)
+class _States:
+    """What may follow each beginning of one choice."""
 
+    def __init__(self, ways: Ways, opaque: frozenset[str]) -> None:
+        """`opaque`: rules that are not looked into."""
+        self._ways = ways
+        self._opaque = opaque
+        self._numbers: dict[State, int] = {}
+        self._todo: list[State] = []
 
-class _Choices:
-    """Makes the node of one choice, and of those below it, each once."""
+    def bodies(self, start: State) -> list[Node]:
+        """A node for each state, the start first; Rule("=1") is state 1. Raises TooManyError."""
+        self._state(start)
+        made: dict[int, Node] = {}
+        while self._todo:
+            ways = self._todo.pop()
+            made[self._numbers[ways]] = self._body(ways)
+        return [made[number] for number in range(len(made))]
 
-    def __init__(self) -> None:
-        self._made: dict[Ways, Node | None] = {}  # None: while it is made
-        self._depth = 0
+    def _state(self, ways: State) -> Node:
+        if ways == {()}:
+            return EMPTY
+        self._ways.count(sum(weight(part) for way in ways for part in way))
+        if ways not in self._numbers:
+            if len(self._numbers) >= MOST_STATES:
+                raise TooManyError
+            self._numbers[ways] = len(self._numbers)
+            self._todo.append(ways)
+        return Rule(f"={self._numbers[ways]}")
 
-    def node(self, ways: Ways) -> Node:
-        """What any of the ways stands for. Raises _TooMany."""
-        if ways not in self._made:
-            if len(self._made) >= MOST_STATES or self._depth >= MOST_DEPTH:
-                raise _TooMany
-            self._made[ways] = None
-            self._depth += 1
-            self._made[ways] = self._new(ways)
-            self._depth -= 1
-        made = self._made[ways]
-        if made is None:  # it leads to itself
-            raise _TooMany
-        return made
-
-    def _new(self, ways: Ways) -> Node:
+    def _body(self, ways: State) -> Node:
         if len(ways) == 1:
             (way,) = ways
-            return sequence(*map(determined, way))
-        if (run := _run(ways)) is not None:
+            return sequence(*way)
+        if (run := self._run(ways)) is not None:
             return run
-        if shared := _shared(ways):
+        if shared := self._shared(ways):
             rests = frozenset(way[len(shared) :] for way in ways)
-            return sequence(*shared, self.node(rests))
+            return sequence(*shared, self._state(rests))
+        heads = {way: self._ways.heads(way, self._opaque) for way in ways}
         made: list[Node] = []
         ends = () in ways
-        for together in _overlapping(ways - {()}):
-            if len(together) == 1:
-                made.append(self.node(frozenset(together)))
+        for together in _overlapping(heads):
+            if len(together) == 1 or self._shared(frozenset(together)):
+                made.append(self._state(frozenset(together)))
                 continue
-            ends |= any(_may_end(way) for way in together)
-            made += self._by_character([head for way in together for head in _heads(way)])
+            ends |= any(all(map(self._ways.empty, way)) for way in together)
+            made += self._by_character([each for way in together for each in heads[way] or ()])
         node = choice(*made)
         return optional(node) if ends else node
 
-    def _by_character(self, heads: list[tuple[Range, Way]]) -> Iterator[Node]:
+    def _by_character(self, heads: Heads) -> Iterator[Node]:
         """A node for all characters that go on alike."""
         cuts = sorted({cut for (low, high), _ in heads for cut in (low, high + 1)})
-        alike: dict[Ways, list[Range]] = {}
+        begins: dict[int, list[tuple[Range, Way]]] = {}
+        for each in heads:
+            begins.setdefault(each[0][0], []).append(each)
+        alike: dict[State, list[Range]] = {}
+        here: list[tuple[Range, Way]] = []
         for low, after in itertools.pairwise(cuts):
-            rests = frozenset(rest for (a, b), rest in heads if a <= low <= b)
+            here = [each for each in here if each[0][1] >= low] + begins.get(low, [])
+            self._ways.count(len(here))
+            rests = frozenset(rest for _, rest in here)
             ranges = alike.setdefault(rests, [])
             if ranges and ranges[-1][1] + 1 == low:
                 ranges[-1] = (ranges[-1][0], after - 1)
@@ -117,17 +194,37 @@ class _Choices:
                 ranges.append((low, after - 1))
         for rests, ranges in alike.items():
             if rests:
-                yield sequence(_characters(tuple(ranges)), self.node(rests))
+                yield sequence(_characters(tuple(ranges)), self._state(rests))
 
+    def _shared(self, ways: State) -> Way:
+        """What all begin with: characters, and rules that are not to be looked into."""
+        first, *others = ways
+        for count, part in enumerate(first):
+            if not isinstance(part, (Text, Chars)) and not (
+                isinstance(part, Rule)
+                and (part.name in self._opaque or part.name in self._ways.recursive)
+            ):
+                return first[:count]
+            if any(len(way) <= count or way[count] != part for way in others):
+                return first[:count]
+        return first
 
-def _shared(ways: Ways) -> Way:
-    """The characters that all begin with."""
-    first, *others = ways
-    for count, part in enumerate(first):
-        known = isinstance(part, (Text, Chars))
-        if not known or any(len(way) <= count or way[count] != part for way in others):
-            return first[:count]
-    return first
+    def _run(self, ways: State) -> Node | None:
+        """Where all are the same part some times, and then the same: as a repetition."""
+        part = max(ways, key=len)[0]  # the longest has the most of it
+        if not isinstance(part, (Text, Chars)):
+            return None
+        counts, rests = set(), set()
+        for way in ways:
+            count = 0
+            while count < len(way) and way[count] == part:
+                count += 1
+            counts.add(count)
+            rests.add(way[count:])
+        if len(rests) != 1 or max(counts) - min(counts) + 1 != len(counts):
+            return None
+        (rest,) = rests
+        return sequence(many(part, min(counts), max(counts)), *rest)
 
 
 def _characters(ranges: tuple[Range, ...]) -> Node:
@@ -135,41 +232,17 @@ def _characters(ranges: tuple[Range, ...]) -> Node:
     return Text(chr(ranges[0][0])) if one else Chars(ranges)
 
 
-def _run(ways: Ways) -> Node | None:
-    """Where all are the same part some times, and then the same: as a repetition."""
-    part = max(ways, key=len)[0]  # the longest has the most of it
-    if not isinstance(part, (Text, Chars)):
-        return None
-    counts, rests = set(), set()
-    for way in ways:
-        count = 0
-        while count < len(way) and way[count] == part:
-            count += 1
-        counts.add(count)
-        rests.add(way[count:])
-    if len(rests) != 1 or max(counts) - min(counts) + 1 != len(counts):
-        return None
-    (rest,) = rests
-    return sequence(many(part, min(counts), max(counts)), *map(determined, rest))
-
-
-def _overlapping(ways: Ways) -> list[list[Way]]:
-    """Those together that share a first character; what begins with a rule is alone."""
+def _overlapping(heads: Mapping[Way, Heads | None]) -> list[list[Way]]:
+    """Those together that share a first character; what begins with no known one is alone."""
+    ordered = sorted((way for way in heads if way), key=repr)
     known: list[tuple[int, int, int]] = []  # first and last character, which way
-    ordered = sorted(ways, key=repr)
     for number, way in enumerate(ordered):
-        known += [(low, high, number) for (low, high), _ in _heads(way)]
-    group = list(range(len(ordered)))
-
-    def find(number: int) -> int:
-        while group[number] != number:
-            number = group[number]
-        return number
-
+        known += [(low, high, number) for (low, high), _ in heads[way] or ()]
+    find, join = _groups(len(ordered))
     reach, last = -1, 0
     for low, high, number in sorted(known):
         if low <= reach:
-            group[find(number)] = find(last)
+            join(number, last)
         if high > reach:
             reach, last = high, number
     found: dict[int, list[Way]] = {}
@@ -178,53 +251,17 @@ def _overlapping(ways: Ways) -> list[list[Way]]:
     return list(found.values())
 
 
-def _heads(way: Way) -> list[tuple[Range, Way]]:
-    """The first characters of a way, and how it goes on; none if a rule says what they are."""
-    if not way:
-        return []
-    first, rest = way[0], way[1:]
-    match first:
-        case Text(text):
-            return [((ord(text), ord(text)), rest)]
-        case Chars(ranges):
-            return [(each, rest) for each in ranges]
-        case Choice(parts):
-            return _all([(*_way(part), *rest) for part in parts])
-        case Many(part, low, high):
-            more = many(part, max(low - 1, 0), None if high is None else high - 1)
-            again = (*_way(part), *_way(more), *rest)
-            if _may_end(_way(part)):
-                return []
-            return _all([again, rest]) if low == 0 and rest else _heads(again)
-    return []
+def _groups(count: int) -> tuple[Callable[[int], int], Callable[[int, int], None]]:
+    """Which group a number is in, and what puts the groups of two together."""
+    group = list(range(count))
 
+    def find(number: int) -> int:
+        while group[number] != number:
+            group[number] = group[group[number]]
+            number = group[number]
+        return number
 
-def _all(ways: list[Way]) -> list[tuple[Range, Way]]:
-    """The heads of each; none if those of one are not known."""
-    found = []
-    for way in ways:
-        heads = _heads(way)
-        if not heads and way:
-            return []
-        found += heads
-    return found
+    def join(one: int, other: int) -> None:
+        group[find(one)] = find(other)
 
-
-def _may_end(way: Way) -> bool:
-    """Whether it may be no text at all."""
-    return all(map(_empty, way))
-
-
-def _empty(node: Node) -> bool:
-    match node:
-        case Text(text):
-            return not text
-        case Choice(parts):
-            return any(map(_empty, parts))
-        case Sequence(parts):
-            return all(map(_empty, parts))
-        case Many(part, low, _):
-            return not low or _empty(part)
-        case Rule():
-            return False
-    return False
+    return find, join

@@ -53,24 +53,37 @@ class Grammar:
         Raises RequestError for one of no text at all, and for one that is too large.
         """
         finite = self._finite(root)
-        root = determined(without(root, finite))
+        root = without(root, finite)
         if root == NEVER:
             raise refused_by("no answer can meet it")
-        rules = {
-            name: determined(without(node, finite))
-            for name, node in self.rules.items()
-            if name in finite
-        }
-        used = _reachable(root, rules)
-        size = Grammar({"": root} | {name: rules[name] for name in used}).elements()
-        if size > GUIDE_ELEMENTS:
+        kept = {name: without(node, finite) for name, node in self.rules.items() if name in finite}
+        for opaque in (self._opaque(), frozenset(kept)):
+            first, rules = determined(root, kept, opaque)
+            used = _reachable(first, rules)
+            size = Grammar({"": first} | {name: rules[name] for name in used}).elements()
+            if size <= GUIDE_ELEMENTS:
+                break
+        else:
             raise refused_by(
                 f"{size} elements as a grammar, and guide_elements is {GUIDE_ELEMENTS}; make it"
                 " smaller, with fewer or shorter bounds of lengths"
             )
-        lines = [f"root ::= {written(root, top=True)}"]
+        lines = [f"root ::= {written(first, top=True)}"]
         lines += [f"{name} ::= {written(rules[name], top=True)}" for name in used]
         return "\n".join([*lines, ""])
+
+    def _opaque(self) -> frozenset[str]:
+        """The rules made here, and no client's, that are no plain choices.
+
+        An object with many optional properties would become as large as the square of them, and no
+        library loses its place between such rules: OpenVINO's does where it puts rules into others.
+        """
+        plain: set[str] = set()
+        grown = True
+        while grown:
+            found = {name for name, node in self.rules.items() if _is_plain(node, plain)}
+            grown, plain = found != plain, found
+        return frozenset(self._names.values()) - plain
 
     def elements(self) -> int:
         """How large all rules are together: what a library makes of them is in proportion."""
@@ -93,6 +106,16 @@ class Grammar:
                     finite.add(name)
                     grown = True
         return finite
+
+
+def _is_plain(node: Node, plain: set[str]) -> bool:
+    """Whether no rule is in it, but for a choice of plain ones."""
+    match node:
+        case Rule(name):
+            return name in plain
+        case Choice(parts):
+            return all(_is_plain(part, plain) for part in parts)
+    return not any(_names(node))
 
 
 def _ends(node: Node, finite: set[str]) -> bool:
