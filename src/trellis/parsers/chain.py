@@ -4,7 +4,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trellis.parsers.format import Event, Format, Parser, Setup, Text, ToolUse
+from trellis.parsers.format import (
+    Event,
+    Format,
+    Parser,
+    Setup,
+    Span,
+    TellsReasoning,
+    Text,
+    ToolUse,
+)
 from trellis.parsers.structure import sequence
 
 
@@ -22,6 +31,10 @@ class ChainedParser:
     def end(self) -> list[Event]:
         """See Parser.end."""
         return [*self._pass_on(self._first.end()), *self._second.end()]
+
+    def take_reasoned(self) -> tuple[list[Span], int]:
+        """See TellsReasoning."""
+        return self._first.take_reasoned() if isinstance(self._first, TellsReasoning) else ([], 0)
 
     def _pass_on(self, events: list[Event]) -> list[Event]:
         given: list[Event] = []

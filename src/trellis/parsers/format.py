@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Text(NamedTuple):
@@ -40,6 +40,7 @@ class CallEnd(NamedTuple):
 
 
 Event = Text | Reasoning | CallBegin | CallArguments | CallEnd
+Span = tuple[int, int]  # characters of an answer's text, from one to before another
 
 
 class Parser(Protocol):
@@ -54,6 +55,18 @@ class Parser(Protocol):
 
     def end(self) -> list[Event]:
         """What is left when the text is over: a call that is not complete is Text."""
+
+
+@runtime_checkable
+class TellsReasoning(Protocol):
+    """A Parser that knows where the reasoning stood in the text it was fed."""
+
+    def take_reasoned(self) -> tuple[list[Span], int]:
+        """The places of the reasoning since it was asked last, in their order.
+
+        And before which character none will follow. All the text of the places is Reasoning, and
+        they are the same however the text was cut, but for one being told as two.
+        """
 
 
 @dataclass(frozen=True)

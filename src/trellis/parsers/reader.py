@@ -36,6 +36,7 @@ class Reader:
     def __init__(self) -> None:
         self._text = ""
         self._at = 0  # where the unread text begins in `_text`
+        self._before = 0  # characters before `_text`
         self._mark: int | None = None  # where the marked text begins in `_text`
         self._kept: list[str] = []  # marked text before `_text`
         self._closed = False
@@ -46,7 +47,18 @@ class Reader:
             self._kept.append(self._text[self._mark : self._at])
             self._mark = 0
         self._text = self._text[self._at :] + text
+        self._before += self._at
         self._at = 0
+
+    @property
+    def at(self) -> int:
+        """How many characters were read."""
+        return self._before + self._at
+
+    @property
+    def marked(self) -> bool:
+        """Whether what was read may be read again."""
+        return self._mark is not None
 
     def close(self) -> None:
         """No text follows."""
@@ -65,8 +77,9 @@ class Reader:
     def rewind(self) -> None:
         """Go back to where `mark` was called, and remember that place no longer."""
         if self._kept:
-            read = self._text[: self._at]
-            self._text = "".join(self._kept) + read + self._text[self._at :]
+            kept = "".join(self._kept)
+            self._text = kept + self._text
+            self._before -= len(kept)
             self._mark = 0
         self._at = self._mark or 0
         self.unmark()

@@ -8,6 +8,7 @@ from trellis.parsers.format import (
     Event,
     Reasoning,
     Setup,
+    Span,
     Text,
 )
 from trellis.parsers.joined import join_events
@@ -25,6 +26,7 @@ class SteppedParser:
         self.setup = setup
         self.reader = Reader()
         self._events: list[Event] = []
+        self._reasoned: list[Span] = []
         self._held: list[Event] = []  # of a call that is not complete
         self._number = 0
         self._open = False  # whether a call was begun and is not complete, in what was given
@@ -45,6 +47,11 @@ class SteppedParser:
         self.reader.close()
         return self._advance()
 
+    def take_reasoned(self) -> tuple[list[Span], int]:
+        """See TellsReasoning."""
+        spans, self._reasoned = self._reasoned, []
+        return spans, 0 if self.reader.marked else self.reader.at
+
     def _run(self) -> Steps[None]:
         yield from self.read()
         yield from self.reader.rest(self.text)
@@ -60,8 +67,9 @@ class SteppedParser:
             self._events.append(Text(text))
 
     def reasoning(self, text: str) -> None:
-        """Give thoughts."""
+        """Give thoughts, which were read last."""
         if text:
+            self._reasoned.append((self.reader.at - len(text), self.reader.at))
             self._events.append(Reasoning(text))
 
     def attempt(self, call: Steps[None], opening: int | None = None) -> Steps[bool]:

@@ -6,13 +6,15 @@ A chunk and a whole answer are made of the same pieces, so that joined chunks ar
 
 import logging
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trellis.gateway.openai import engine_events
 from trellis.gateway.openai.engine_events import FAILED
+from trellis.gateway.openai.reasoning_tokens import ReasoningTokens
 from trellis.gateway.step_channel import PLAIN, REFUSED
-from trellis.parsers import CallBegin, Event, Parser, Text
+from trellis.parsers import CallBegin, Event, Parser, TellsReasoning, Text
 from trellis.pipeline.decode import SequenceText, failure
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Usage:
     prompt: int = 0
     completion: int = 0
     cached: int | None = None  # of the prompt, from the engine's cache; None: not said
+    reasoning: int | None = None  # of the completion; None: it is not told from text
 
     def as_json(self) -> dict[str, Any]:
         """OpenAI's `usage`."""
@@ -69,6 +72,8 @@ class Usage:
         }
         if self.cached is not None:
             made["prompt_tokens_details"] = {"cached_tokens": self.cached}
+        if self.reasoning is not None:
+            made["completion_tokens_details"] = {"reasoning_tokens": self.reasoning}
         return made
 
 
@@ -83,11 +88,12 @@ class Choice:
         prompt: list[int],
         log_probs: bool = False,
         parser: Parser | None = None,
+        reasons: bool = False,
     ) -> None:
         """`text`: makes it of ids; `prompt`: its ids.
 
         `log_probs`: whether those of the answer are wanted; `parser`: what tells calls and
-        reasoning from the text.
+        reasoning from the text; `reasons`: whether it tells reasoning.
         """
         self.index = index
         self.parser = parser
@@ -101,6 +107,7 @@ class Choice:
         self.characters = 0  # of its text so far; counted for log probabilities alone
         self._text = text
         self.log_probs = log_probs
+        self._reasoning = ReasoningTokens() if reasons else None
         # Those of tokens that wait for their text: a stop string may begin in them.
         self._waiting: deque[tuple[float, list[list[Any]]]] = deque()
 
@@ -114,6 +121,8 @@ class Choice:
         try:
             if self.log_probs:
                 piece = self._with_log_probs(ids, ended, cut, outputs)
+            elif self._reasoning is not None:
+                piece = Piece("".join(self._token_texts(ids, ended, cut)))
             else:
                 piece = Piece(self._text.add(ids, ended, cut))
         except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
@@ -134,8 +143,15 @@ class Choice:
         piece.events = parser.feed(piece.text)
         if ended:
             piece.events += parser.end()
+        if self._reasoning is not None and isinstance(parser, TellsReasoning):
+            self._reasoning.take(*parser.take_reasoned())
         piece.text = "".join(event.text for event in piece.events if isinstance(event, Text))
         self.called += sum(isinstance(event, CallBegin) for event in piece.events)
+
+    @property
+    def reasoning(self) -> int | None:
+        """How many tokens were reasoning so far; None: that is not told from text."""
+        return None if self._reasoning is None else self._reasoning.count
 
     def add(self, ids: list[int]) -> str:
         """The text that ids add where nothing else is told. Raises what a tokenizer_type does."""
@@ -152,18 +168,28 @@ class Choice:
         top = outputs.get("top_log_probs") or [[]] * len(made)
         self._waiting.extend(zip(made, top, strict=True))
         text, found = "", []
-        for at, token in enumerate(ids):
+        texts = self._token_texts(ids, ended, cut)
+        for token in ids:
             if self._waiting:
                 log_prob, likeliest = self._waiting.popleft()
                 pairs = [(each[0], each[1]) for each in likeliest]
                 offset = self.characters + len(text)
                 found.append(TokenLogProb(token, log_prob, pairs, offset))
-            last = ended and at == len(ids) - 1  # the one that a stop string takes a part of
-            text += self._text.add([token], last, cut if last else 0)
-        if ended and not ids:
-            text = self._text.add([], ended=True)
+            text += next(texts)
+        text += "".join(texts)
         self.characters += len(text)
         return Piece(text, found)
+
+    def _token_texts(self, ids: list[int], ended: bool, cut: int) -> Iterator[str]:
+        """The text that each id adds, and then what the end does where there is none."""
+        for at, token in enumerate(ids):
+            last = ended and at == len(ids) - 1  # the one that a stop string takes a part of
+            text = self._text.add([token], last, cut if last else 0)
+            if self._reasoning is not None:
+                self._reasoning.add(text)
+            yield text
+        if ended and not ids:
+            yield self._text.add([], ended=True)
 
 
 def _of_prompt(ids: list[int], said: list[Any]) -> list[TokenLogProb]:

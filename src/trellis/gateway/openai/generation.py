@@ -90,7 +90,13 @@ class Generation:
             prompt = prompts[index // n]
             text = parsing.text(route.texts, served.tokenizer, skip)
             choice = Choice(
-                index, text, served.tokenizer, prompt.ids, log_probs.answer, parsing.parser()
+                index,
+                text,
+                served.tokenizer,
+                prompt.ids,
+                log_probs.answer,
+                parsing.parser(),
+                parsing.reasons,
             )
             meter = self._state.registry.meter(self._record)
             if channel is not None:
@@ -116,7 +122,13 @@ class Generation:
         """The tokens so far."""
         cached = [job.choice.cached for job in self._jobs if job.choice.cached is not None]
         made = sum(job.choice.completion for job in self._jobs)
-        return Usage(self._prompt_tokens, made, sum(cached) if cached else None)
+        thought = [each for job in self._jobs if (each := job.choice.reasoning) is not None]
+        return Usage(
+            self._prompt_tokens,
+            made,
+            sum(cached) if cached else None,
+            sum(thought) if thought else None,
+        )
 
     async def run(self, client: Client, writer: Writer, streams: bool) -> None:
         """Ask, and answer. Raises Refusal, ClientGone."""

@@ -35,6 +35,11 @@ class Parsing:
     format: Format | None = None  # None: as they are
     setup: Setup = field(default_factory=Setup)
 
+    @property
+    def reasons(self) -> bool:
+        """Whether reasoning is told from text."""
+        return self.format is not None and self.format.reasoning
+
     def parser(self) -> Parser | None:
         """One for a sequence."""
         return None if self.format is None else self.format.parser(self.setup)

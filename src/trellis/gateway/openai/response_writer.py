@@ -106,6 +106,6 @@ def _usage(usage: Usage) -> dict[str, Any]:
         # What is written to the cache is not told apart; the client's types want both.
         "input_tokens_details": {"cached_tokens": usage.cached or 0, "cache_write_tokens": 0},
         "output_tokens": usage.completion,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning or 0},
         "total_tokens": usage.prompt + usage.completion,
     }

@@ -29,6 +29,7 @@ from trellis.gateway.request_body import Bodies
 from trellis.gateway.step_channel import StepExchange
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.manifest import wired_as_made
+from trellis.repository.parser_formats import find_parser
 
 MODEL = "ensemble"
 WORDS = [22557, 1526, 28808]  # "Hello world!"
@@ -37,11 +38,15 @@ WORDS = [22557, 1526, 28808]  # "Hello world!"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Model:
     """A Python engine's, whose step socket may be asked."""
-    folder = tmp_path_factory.mktemp("endpoints")
+    return new_model(tmp_path_factory.mktemp("endpoints"), llama_folder)
+
+
+def new_model(folder: Path, llama_folder: Path, parser: str = "none") -> Model:
     (folder / "out").mkdir()
     engine = EngineFolder(folder / "out", "openvino", (), max_seq_len=99, vocab_size=32_000)
     target = folder / "repository"
-    assemble(Plan(engine, "llama", llama_folder), target)
+    formats = find_parser(parser, llama_folder)
+    assemble(Plan(engine, "llama", llama_folder, parser=formats), target)
     return read_model(
         config_of(target, MODEL),
         lambda name: config_of(target, name),
@@ -52,27 +57,28 @@ def model(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Model
 
 
 class Channel:
-    """Answers each request with WORDS, with log probabilities where those are asked for."""
+    """Answers each request with `words`, with log probabilities where those are asked for."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.words = WORDS
 
     def open(self, body: bytes, content_type: bytes, meter: Any) -> StepExchange:
         asked = json.loads(body)
         self.asked.append(asked)
         exchange = StepExchange(len(self.asked), content_type)
         loop = asyncio.get_running_loop()
-        outputs: dict[str, Any] = {"finish_reason": "length", "total_tokens": len(WORDS)}
+        outputs: dict[str, Any] = {"finish_reason": "length", "total_tokens": len(self.words)}
         if asked.get("return_log_probs"):
-            outputs["output_log_probs"] = [-0.5] * len(WORDS)
+            outputs["output_log_probs"] = [-0.5] * len(self.words)
         if asked.get("prompt_log_probs"):
             ids = asked["input_ids"]
             outputs["prompt_log_probs"] = [None, *[[-1.0, []]] * (len(ids) - 1)]
         if asked.get("streaming") and not asked.get("return_log_probs"):
-            loop.call_soon(exchange.take, [1, WORDS[:2]])
-            loop.call_soon(exchange.take, [1, WORDS[2:], True, 0, outputs])
+            loop.call_soon(exchange.take, [1, self.words[:2]])
+            loop.call_soon(exchange.take, [1, self.words[2:], True, 0, outputs])
         else:
-            loop.call_soon(exchange.take, [1, WORDS, True, 0, outputs])
+            loop.call_soon(exchange.take, [1, self.words, True, 0, outputs])
         return exchange
 
     def close(self, exchange: StepExchange, complete: bool) -> None:
@@ -191,6 +197,31 @@ def test_a_response_whole_and_streamed(ask: Asked) -> None:
     events = ask(Responses, **body, stream=True)
     assert events[-1]["response"]["output"][0]["content"] == whole["output"][0]["content"]
     assert "".join(each.get("delta", "") for each in events) == "Hello world!"
+
+
+def test_reasoning_tokens_are_counted_whole_and_streamed(
+    tmp_path: Path, llama_folder: Path
+) -> None:
+    """As many where log probabilities are asked for. A mark counts that has a thought's space."""
+    ask = Asked(new_model(tmp_path, llama_folder, "think"))
+    made = ask(Tokenize, prompt="<think>", add_special_tokens=False)["tokens"]
+    ends = ask(Tokenize, prompt="</think>", add_special_tokens=False)["tokens"]
+    ask.channel.words = [*made, *WORDS, *ends, *WORDS[:2]]
+    chat: dict[str, Any] = {"messages": user("Hi"), "stream_options": {"include_usage": True}}
+    for more in ({}, {"logprobs": True}):
+        whole = ask(ChatCompletions, messages=user("Hi"), **more)
+        message = whole["choices"][0]["message"]
+        assert message["reasoning_content"] == " Hello world! "
+        assert message["content"] == " Hello world"
+        last = ask(ChatCompletions, **chat, stream=True, **more)[-1]
+        for usage in (whole["usage"], last["usage"]):
+            assert usage["completion_tokens_details"] == {"reasoning_tokens": 4}
+    whole = ask(Responses, input="Hi")
+    last = ask(Responses, input="Hi", stream=True)[-1]["response"]
+    for usage in (whole["usage"], last["usage"]):
+        assert usage["output_tokens_details"] == {"reasoning_tokens": 4}
+    with pytest.raises(OpenAIError, match="include"):
+        ask(Responses, input="Hi", include=["message.output_text.logprobs"])
 
 
 def test_texts_are_tokenized_and_back(ask: Asked) -> None:

@@ -7,6 +7,8 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.completion_usage import CompletionUsage
+from openai.types.responses.response_usage import ResponseUsage
 
 from support.byte_tokenizer import ByteTokenizer
 from support.hypothesis_profiles import examples
@@ -17,7 +19,7 @@ from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.parsing import Parsing
 from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.response_writer import ResponseWriter
-from trellis.parsers import Setup
+from trellis.parsers import Reasoning, Setup
 from trellis.parsers.registry import load
 from trellis.pipeline.decode import Detokenizer
 
@@ -47,7 +49,7 @@ CUTS = st.lists(st.integers(0, 400), max_size=6)
 def choice(constrained: bool) -> Choice:
     parsing = Parsing(FORMAT, Setup(constrained=constrained))
     text = parsing.text(TEXTS, TOKENIZER, None)
-    return Choice(0, text, TOKENIZER, [1], parser=parsing.parser())
+    return Choice(0, text, TOKENIZER, [1], parser=parsing.parser(), reasons=parsing.reasons)
 
 
 def pieces(made: Choice, data: bytes, cuts: list[int], finish: str) -> list[Piece]:
@@ -110,6 +112,59 @@ def test_a_response_s_events_add_up_to_the_whole(text: str, cuts: list[int]) -> 
 
 def without_ids(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: item[name] for name in item if name != "call_id"} for item in items]
+
+
+@settings(max_examples=examples(400))
+@given(TEXT, CUTS, st.booleans())
+def test_reasoning_tokens_are_those_of_the_thoughts_however_chunks_fall(
+    text: str, cuts: list[int], log_probs: bool
+) -> None:
+    """A token is a byte here: as many as the thoughts have."""
+    data = text.encode()
+    made = choice(False)
+    made.log_probs = log_probs
+    told = pieces(made, data, cuts, "stop")
+    thoughts = [each for piece in told for each in piece.events if isinstance(each, Reasoning)]
+    assert made.reasoning == len("".join(each.text for each in thoughts).encode())
+    at_once = choice(True)
+    pieces(at_once, data, [], "stop")
+    assert at_once.reasoning == made.reasoning
+
+
+HARMONY = (
+    "<|channel|>analysis<|message|>Hm 🙂<|end|><|start|>assistant<|channel|>commentary"
+    ' to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>'
+    "<|start|>assistant<|channel|>analysis<|message|>So.<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>Yes."
+)
+
+
+@given(CUTS)
+def test_reasoning_tokens_are_counted_before_and_behind_a_call(cuts: list[int]) -> None:
+    parsing = Parsing(load("harmony"), Setup("<|start|>assistant"))
+    text = parsing.text(TEXTS, TOKENIZER, None)
+    made = Choice(0, text, TOKENIZER, [1], parser=parsing.parser(), reasons=parsing.reasons)
+    pieces(made, HARMONY.encode(), cuts, "stop")
+    assert made.reasoning == len("Hm 🙂So.".encode())
+
+
+def test_where_no_reasoning_is_told_from_text_none_is_counted() -> None:
+    parsing = Parsing(load("hermes"), Setup())
+    text = parsing.text(TEXTS, TOKENIZER, None)
+    made = Choice(0, text, TOKENIZER, [1], parser=parsing.parser(), reasons=parsing.reasons)
+    pieces(made, b"<think>Hm</think>", [], "stop")
+    assert made.reasoning is None
+    assert "completion_tokens_details" not in Usage(1, 2).as_json()
+
+
+def test_reasoning_tokens_are_of_the_clients_types() -> None:
+    chat = CompletionUsage.model_validate(Usage(5, 3, reasoning=2).as_json(), strict=True)
+    assert chat.completion_tokens_details is not None
+    assert chat.completion_tokens_details.reasoning_tokens == 2
+    made = ResponseWriter("1", ResponsesRequest(model="m", input="x"))
+    *_, last = made.end(Usage(5, 3, reasoning=2)).strip().split(b"data: ")
+    usage = ResponseUsage.model_validate(json.loads(last)["response"]["usage"], strict=True)
+    assert usage.output_tokens_details.reasoning_tokens == 2
 
 
 def test_thoughts_are_left_out_where_they_are_not_wanted() -> None:
