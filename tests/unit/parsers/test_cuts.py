@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a parser gives depends on the text alone, however it is cut, and none of it is lost."""
 
+import itertools
 import random
 import time
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from support.parser_texts import ANSWERS, MARKUP, PLAIN, TOOLS, accounts_for, setups
 from support.parsing import check_cuts, parse
-from trellis.parsers import Setup, Text
+from trellis.parsers import Event, Reasoning, Setup, Span, TellsReasoning, Text
 from trellis.parsers.registry import load
 
 TEXTS, CUTS = 100, 100
@@ -27,6 +28,33 @@ def test_ten_thousand_cuts_give_what_the_whole_text_gives(name: str) -> None:
     @given(ANSWERS[name], setups(name), st.randoms(use_true_random=False))
     def check(text: str, setup: Setup, dice: random.Random) -> None:
         check_cuts(format, text, CUTS, dice, setup)
+
+    check()
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERS if load(name).reasoning])
+def test_reasoning_is_where_the_parser_says_however_the_text_is_cut(name: str) -> None:
+    format = load(name)
+
+    @quick
+    @given(ANSWERS[name], setups(name), st.lists(st.integers(0, 200), max_size=8))
+    def check(text: str, setup: Setup, cuts: list[int]) -> None:
+        parser = format.parser(setup)
+        assert isinstance(parser, TellsReasoning)
+        ends = sorted({min(cut, len(text)) for cut in cuts} | {len(text)})
+        events: list[Event] = []
+        told: list[Span] = []
+        read = 0
+        for a, b in itertools.pairwise([0, *ends]):
+            events += parser.feed(text[a:b])
+            spans, before = parser.take_reasoned()
+            assert all(begin >= read for begin, _ in spans)
+            told, read = told + spans, max(read, before)
+        events += parser.end()
+        told += parser.take_reasoned()[0]
+        assert told == sorted(told)
+        thoughts = "".join(each.text for each in events if isinstance(each, Reasoning))
+        assert "".join(text[begin:end] for begin, end in told) == thoughts
 
     check()
 
