@@ -22,9 +22,10 @@ from trellis.guides.nodes import (
     optional,
     sequence,
 )
-from trellis.guides.ways import MOST_DEPTH, TooManyError, circles
+from trellis.guides.ways import TooManyError, circles
 
 ROUNDS = 8  # of putting states into one another
+MOST_NESTED = 40  # states within one another; what is deeper becomes a rule
 SMALL = 8  # characters and parts that are rather written twice than made a rule
 
 
@@ -35,8 +36,9 @@ def written_out(bodies: ListOf[Node], new_name: Callable[[], str]) -> tuple[Node
     TooManyError where one would.
     """
     found = dict(enumerate(bodies))
+    deep: set[int] = set()
     for _ in range(ROUNDS):
-        before, found = found, _joined(found)
+        before, found = found, _joined(found, deep)
         if found == before:
             break
     if circles({str(number): set(map(str, _states(body))) for number, body in found.items()}):
@@ -48,18 +50,21 @@ def written_out(bodies: ListOf[Node], new_name: Callable[[], str]) -> tuple[Node
     return _replaced(found[0], names.__getitem__), rules
 
 
-def _joined(bodies: dict[int, Node]) -> dict[int, Node]:
-    """Those that are referred to more than once, the others put into them."""
+def _joined(bodies: dict[int, Node], deep: set[int]) -> dict[int, Node]:
+    """Those that are referred to more than once, or too deep, the others put into them."""
     used = Counter(number for body in bodies.values() for number in _states(body))
     small = {n for n, body in bodies.items() if not _states(body) and _size(body) <= SMALL}
-    kept = {number for number, times in used.items() if times > 1 and number not in small} | {0}
+    kept = (
+        {number for number, times in used.items() if times > 1 and number not in small} | {0} | deep
+    )
     made: dict[int, Node] = {}
     todo = sorted(kept)
 
     def put(number: int, depth: int) -> Node:
         if number in kept:
             return Rule(f"={number}")
-        if depth >= MOST_DEPTH:
+        if depth >= MOST_NESTED:
+            deep.add(number)
             kept.add(number)
             todo.append(number)
             return Rule(f"={number}")

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from trellis.guides.nodes import Chars, Choice, Many, Node, Rule, Sequence, Text, many
 
-MOST_DEPTH = 150  # of rules in rules until a character, and of choices within one another
+MOST_DEPTH = 150  # of rules in rules until a character
 MOST_WORK = 200_000  # parts and first characters that are looked at for one choice
 MOST_TRIES = 5  # choices of a grammar that may need all of it
 

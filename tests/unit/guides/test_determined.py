@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from support.grammar_walks import Walks
 from support.hypothesis_profiles import examples
 from trellis.errors import RequestError
 from trellis.guides.determined import MOST_STATES, determined
@@ -215,6 +216,15 @@ def test_constants_of_alternatives_are_told_apart_and_objects_stay_rules() -> No
     assert r'r0 ::= "\"n-e" ("ast" ("\"" | "ern\"") | "st\"")' in text
     optional = {"properties": {f"p{number}": {"const": 1} for number in range(80)}}
     assert len(to_grammar("json_schema", optional, "$")) < 10_000
+
+
+def test_rules_that_begin_alike_for_long_are_told_apart() -> None:
+    lines = [f'{a}{at} ::= "x" {a}{at + 1} | "{a}"' for a in "pq" for at in range(300)]
+    grammar = "\n".join(["root ::= p0 | q0", *lines, 'p300 ::= "y"', 'q300 ::= "z"'])
+    made = Walks(to_grammar("ebnf_grammar", grammar, "$"))
+    for text in ("p", "q", "xp", "x" * 50 + "q"):
+        assert made.takes(text)
+    assert not made.takes("x" * 50 + "r")
 
 
 def test_what_would_have_too_many_states_stays_as_it_is() -> None:
