@@ -36,6 +36,7 @@ ENCODER = "TRELLIS_ENCODER"
 LONG = 4096
 """Characters of texts that are worth opening the library for, if nobody did before."""
 _BRIEF = 2048  # characters that do not wait while others are encoded
+_SECONDS_EACH = 2e-6  # that a character waits, about what `tokenizers` takes for it
 _KEPT = 4_000_000  # characters after which the thread is replaced, and what it keeps is dropped
 _TOKEN = r'"([^"\\]*(?:\\.[^"\\]*)*)"'
 _MERGE = re.compile(rf"\[{_TOKEN},{_TOKEN}\]")
@@ -113,7 +114,7 @@ class QuickEncoder:
                 return None
         except (AttributeError, TypeError):  # no strings: `tokenizers` has the error
             return None
-        if not self._lock.acquire(blocking=size > _BRIEF):
+        if not self._lock.acquire(timeout=size * _SECONDS_EACH if size > _BRIEF else 0):
             return None
         try:
             return self._encode_in_thread(quick, texts, size)

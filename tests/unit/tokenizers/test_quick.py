@@ -172,6 +172,14 @@ def test_a_brief_text_does_not_wait_for_a_long_one(gpt2: FastTokenizer) -> None:
         assert gpt2.encode("Hello world") == [15496, 995]
 
 
+def test_a_long_text_does_not_wait_for_all_of_a_longer_one(gpt2: FastTokenizer) -> None:
+    encoder = encoder_of(gpt2)
+    text = "Hello world. " * 3000
+    expected = encoder.encode_batch([text])
+    with ThreadPoolExecutor(1) as pool, encoder._lock:  # as while a longer one is encoded
+        assert pool.submit(encoder.encode_batch, [text]).result(20) == expected
+
+
 def test_threads_share_it(gpt2: FastTokenizer) -> None:
     texts = [line(random.Random(seed)) * 20 for seed in range(40)]
     expected = BackendEncoder(gpt2.backend).encode_batch(texts)
