@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -78,6 +78,16 @@ def accepting(launched: Launched, process: psutil.Process) -> int:
         each.status == psutil.CONN_ESTABLISHED and each.laddr.port == launched.http
         for each in process.net_connections("tcp")
     )
+
+
+def client_of(launched: Launched, process: psutil.Process) -> httpx.Client:
+    """One whose connection is this process's."""
+    while True:
+        client, before = httpx.Client(timeout=60), accepting(launched, process)
+        assert client.get(f"{launched.url}/v2/health/live").status_code == 200
+        if accepting(launched, process) > before:
+            return client
+        client.close()
 
 
 def figure(launched: Launched, pattern: str) -> float:
@@ -231,7 +241,8 @@ def test_keys_are_read_again_by_all(launched: Launched, file: KeyFile) -> None:
 class TestEnds:
     @pytest.fixture
     def own(self, demo_repo: Path, tmp_path: Path) -> Iterator[Launched]:
-        options = ("--gateway_workers", str(WORKERS), "--hang_timeout", "5")
+        options = ["--gateway_workers", str(WORKERS), "--hang_timeout", "5"]
+        options += ["--drain_timeout", "60"]
         with serve(demo_repo, tmp_path, *options, launcher=True) as running:
             yield running
 
@@ -247,6 +258,26 @@ class TestEnds:
             assert own.stop() == 0
             texts = [stream.result() for stream in streams]
         assert all('"finish_reason":"length"' in text.rpartition("data: ")[2] for text in texts)
+        own.assert_nothing_left()
+
+    @pytest.mark.parametrize("number", range(WORKERS))
+    def test_a_stream_of_one_ends_whole_where_the_others_have_none(
+        self, own: Launched, number: int
+    ) -> None:
+        process = gateways(own)[number]
+        body = LONG | {"max_tokens": 200, "return_finish_reason": True}
+        url = f"{own.url}{ENSEMBLE}/generate_stream"
+        with ExitStack() as stack:
+            client = stack.enter_context(closing(client_of(own, process)))
+            response = stack.enter_context(client.stream("POST", url, json=body))
+            lines = response.iter_lines()
+            next(lines)
+            begin = time.monotonic()
+            own.process.send_signal(signal.SIGTERM)
+            last = [line for line in lines if line][-1]
+        assert json.loads(last.removeprefix("data: "))["finish_reason"] == "length"
+        assert time.monotonic() - begin > 2.5, "too short to be cut off"
+        assert own.ended(20)[0] == 0
         own.assert_nothing_left()
 
     def test_the_server_ends_with_any_of_them(self, own: Launched) -> None:

@@ -223,13 +223,17 @@ class Server(uvicorn.Server):
             await self._workers.ended(END_SECONDS)
 
     async def _wait_for_ends(self, seconds: float) -> None:
-        """Until no request and no answer is left, but no longer; less for what nobody waits for."""
+        """Until no request and no answer is left, but no longer; less for what nobody waits for.
+
+        The first worker waits for those of the others, too: they end with it.
+        """
         assert self.state is not None
         loop = asyncio.get_running_loop()
         begin, ticks = loop.time(), 0
         end, abandoned = begin + seconds, begin + min(seconds, ABANDONED_SECONDS)
         while loop.time() < end:
             working = any(one.working for one in self.server_state.connections)
+            working = working or (self._workers is not None and self._workers.running)
             if not working and (not self.state.abandoned or loop.time() > abandoned):
                 return
             await asyncio.sleep(DRAIN_LOOK_SECONDS)

@@ -58,6 +58,11 @@ class Workers:
         for process in self._processes:
             threading.Thread(target=wait, args=(process,), name="worker", daemon=True).start()
 
+    @property
+    def running(self) -> bool:
+        """Whether any of them has not ended yet."""
+        return any(each.poll() is None for each in self._processes)
+
     def signal(self, number: int) -> None:
         """Pass a signal on."""
         self._ending |= number == signal.SIGTERM
@@ -68,7 +73,7 @@ class Workers:
         """Wait until all are gone, but no longer; then end them at once."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while any(each.poll() is None for each in self._processes) and loop.time() < end:
+        while self.running and loop.time() < end:
             await asyncio.sleep(LOOK_SECONDS)
         for process in self._processes:
             process.kill()
