@@ -50,6 +50,7 @@ class WorkerMesh:
         self._listener.bind(_address(self._table, self._table.number))
         self._listener.listen(BACKLOG)
         self._listener.setblocking(False)
+        self._table.listens()
         self._taking = asyncio.create_task(self._take(self._listener))
 
     def close(self) -> None:
@@ -84,15 +85,16 @@ class WorkerMesh:
         task.add_done_callback(self._tasks.discard)
 
     async def _asked(self, table: WorkerTable, number: int, message: list[Any]) -> list[Any]:
-        """Its answer alone in a list; [] where it does not listen."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
-            asked.setblocking(False)
-            try:
-                asked.connect(_address(table, number))
-            except ConnectionRefusedError:
-                return []
-            except OSError as error:
-                raise WorkerLost(f"worker {number} cannot be asked: {error}") from None
+        """Its answer alone in a list; [] where it does not listen yet."""
+        try:
+            asked = _connected(_address(table, number))
+        except ConnectionRefusedError:
+            if table.listened(number):
+                raise WorkerLost(f"worker {number} has ended") from None
+            return []
+        except OSError as error:
+            raise WorkerLost(f"worker {number} cannot be asked: {error}") from None
+        with asked:
             if not peer_is_ours(asked):
                 raise WorkerLost(f"worker {number}'s address is another user's")
             try:
@@ -127,7 +129,20 @@ class WorkerMesh:
 
 
 def _address(table: WorkerTable, number: int) -> bytes:
-    return server_address(f"gateway.{number}", table.first_pid)
+    # With what nobody can guess: who has an address first keeps it, another user, too.
+    return server_address(f"gateway.{table.name}.{number}", table.first_pid)
+
+
+def _connected(address: bytes) -> socket.socket:
+    """Raises OSError: BlockingIOError where too many wait to be taken."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.connect(address)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 async def _answer(asked: socket.socket, message: list[Any]) -> Any:

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from trellis.errors import TrellisError
 
 VARIABLE = "TRELLIS_GATEWAY_WORKER"  # DESCRIPTOR:NUMBER:WORKERS:PID OF THE FIRST
-CONNECTIONS, BODIES = range(2)  # what each worker counts
+CONNECTIONS, BODIES, LISTENS = range(3)  # what each worker writes of itself
 ADDRESSES = 1 << 16  # slots that clients' addresses are counted in
 KEYS = 4096  # API keys
 KEY_NUMBERS = 8  # of 8 bytes each, for one API key
@@ -150,6 +150,19 @@ class WorkerTable:
     def share(self, what: int) -> Share:
         """The workers' counts of CONNECTIONS or of BODIES."""
         return Share(self._counts[what::_COUNTS], self.number)
+
+    def listens(self) -> None:
+        """This worker answers the others from now on."""
+        self._counts[self.number * _COUNTS + LISTENS] = 1.0
+
+    def listened(self, number: int) -> bool:
+        """Whether a worker ever answered the others."""
+        return bool(self._counts[number * _COUNTS + LISTENS])
+
+    @property
+    def name(self) -> str:
+        """Of this table alone: nobody outside can know it before the workers use it."""
+        return hashlib.blake2b(b"name", digest_size=8, key=self._secret).hexdigest()
 
     def addresses(self) -> AddressShares:
         """The workers' connections by address."""

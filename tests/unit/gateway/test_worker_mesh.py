@@ -82,6 +82,57 @@ def test_one_that_does_not_listen_yet_is_left_out(tables: list[WorkerTable]) -> 
     asyncio.run(go())
 
 
+def test_one_that_listened_before_is_lost(tables: list[WorkerTable]) -> None:
+    """Else the sums on the metrics page would go back while the workers end."""
+
+    async def go() -> None:
+        async with meshes(tables, []) as made:
+            assert await made[0].ask("who", "") == [[1, ""], [2, ""]]
+            made[1].close()
+            for mesh in (made[0], made[2]):
+                with pytest.raises(WorkerLost, match="worker 1 has ended"):
+                    await mesh.ask("who", "")
+
+    asyncio.run(go())
+
+
+def test_nobody_can_take_an_address_beforehand() -> None:
+    """Another user of the machine who had it would keep the gateway from starting."""
+    tables = [WorkerTable.make(WORKERS) for _ in range(2)]
+    assert tables[0].first_pid == tables[1].first_pid
+    assert tables[0].name != tables[1].name
+    same = WorkerTable(tables[0].descriptor, 1, WORKERS, tables[0].first_pid)
+    assert same.name == tables[0].name
+
+    async def go() -> None:
+        async with meshes(tables[:1], []), meshes(tables[1:], []):
+            pass
+
+    try:
+        asyncio.run(go())
+    finally:
+        for table in tables:
+            os.close(table.descriptor)
+
+
+def test_a_worker_without_descriptors_says_so(
+    tables: list[WorkerTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        async with meshes(tables[:2], []) as made:
+
+            def none_left(*_: Any) -> Any:
+                raise OSError(24, "Too many open files")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(socket, "socket", none_left)
+                with pytest.raises(WorkerLost, match="worker 1 cannot be asked: "):
+                    await made[0].ask("who", "")
+            assert await made[0].ask("who", "") == [[1, ""]]
+
+    asyncio.run(go())
+
+
 def test_one_that_fails_or_says_nothing_is_lost(
     tables: list[WorkerTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +143,7 @@ def test_one_that_fails_or_says_nothing_is_lost(
             with pytest.raises(WorkerLost, match="worker 1 does not answer"):
                 await made[0].ask("fail")
             assert await made[0].ask("who", "still") == [[1, "still"]]
-            address = server_address("gateway.2", tables[0].first_pid)
+            address = server_address(f"gateway.{tables[0].name}.2", tables[0].first_pid)
             with socket.socket(socket.AF_UNIX) as silent:
                 silent.bind(address)
                 silent.listen()
@@ -108,7 +159,7 @@ def test_what_is_no_question_leaves_a_worker_as_it_is(
 ) -> None:
     async def go() -> None:
         async with meshes(tables[:2], []) as made:
-            address = server_address("gateway.1", tables[0].first_pid)
+            address = server_address(f"gateway.{tables[0].name}.1", tables[0].first_pid)
             loop = asyncio.get_running_loop()
             with socket.socket(socket.AF_UNIX) as client:
                 client.setblocking(False)
