@@ -196,6 +196,28 @@ def test_a_request_is_stopped_by_whichever_process_is_asked(
         assert json.loads(last.removeprefix("data: "))["finish_reason"] == "cancelled"
 
 
+def test_a_stop_ends_the_requests_of_its_id_in_all_processes(
+    launched: Launched, keys: dict[str, dict[str, str]]
+) -> None:
+    headers = keys["free"] | {"Trellis-Stop-Key": "nobody can guess this"}
+    url = f"{launched.url}{ENSEMBLE}"
+    asked = LONG | {"id": "the same", "return_finish_reason": True}
+    with ExitStack() as stack:
+        streams = []
+        for process in gateways(launched):
+            client = stack.enter_context(closing(client_of(launched, process)))
+            stream = client.stream("POST", f"{url}/generate_stream", json=asked, headers=headers)
+            streams.append(stack.enter_context(stream).iter_lines())
+            next(streams[-1])
+        body = {"text_input": "", "max_tokens": 1, "stop": True, "id": "the same"}
+        assert httpx.post(f"{url}/generate", json=body, headers=headers).status_code == 200
+        begin = time.monotonic()
+        lasts = [[line for line in lines if line][-1] for lines in streams]
+    for last in lasts:
+        assert json.loads(last.removeprefix("data: "))["finish_reason"] == "cancelled"
+    assert time.monotonic() - begin < 10
+
+
 def test_a_client_that_hangs_up_ends_its_request(
     launched: Launched, keys: dict[str, dict[str, str]]
 ) -> None:

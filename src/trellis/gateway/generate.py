@@ -152,8 +152,8 @@ class Generate:
     ) -> None:
         """End this owner's requests of an id; where there are none, the answer is the same."""
         shown = asked.request_id.client
-        inner_ids = await self._state.inner_ids(owner, shown) or [asked.request_id.inner]
-        for inner_id in inner_ids:
+        inner_ids, lost = await self._state.inner_ids(owner, shown)
+        for inner_id in inner_ids or [asked.request_id.inner]:
             request_id = RequestId(inner_id, shown)
             stop = asked._replace(body=stop_body(inner_id), request_id=request_id)
             target = await self._route(path, model, stop)
@@ -164,6 +164,8 @@ class Generate:
                 raise unreachable() from None
             target.answer.begin(reply.status, reply.content_type)
             whole = finish(*_made(target.answer, reply.body))
+        if lost is not None:
+            raise Refusal(503, f"{lost}; ask again", retry_after=1)
         await send_whole(send, whole.status, whole.headers, whole.body)
 
     async def _answer(

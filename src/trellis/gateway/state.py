@@ -24,7 +24,7 @@ from trellis.gateway.step_channel import StepChannels
 from trellis.gateway.tracing import Tracing, traceparent
 from trellis.gateway.triton import CutOff, Triton
 from trellis.gateway.ways import Upstream
-from trellis.gateway.worker_mesh import Answerer, WorkerMesh
+from trellis.gateway.worker_mesh import Answerer, WorkerLost, WorkerMesh
 from trellis.gateway.worker_table import BODIES, WorkerTable
 from trellis.ipc.heartbeats import heartbeats
 from trellis.server.gateway_settings import GatewaySettings
@@ -102,11 +102,17 @@ class State:
         self.triton.close()
         self.models.forget()
 
-    async def inner_ids(self, owner: str, client_id: str) -> list[str]:
-        """The inner ids of this owner's requests of that id, whichever worker has them."""
-        return self.in_flight.started_by(owner, client_id) or [
-            each for found in await self.mesh.ask(STARTED_BY, owner, client_id) for each in found
-        ]
+    async def inner_ids(self, owner: str, client_id: str) -> tuple[list[str], WorkerLost | None]:
+        """The inner ids of this owner's requests of that id, whichever workers have them.
+
+        And why those that other workers have are not among them, if they are not.
+        """
+        own = self.in_flight.started_by(owner, client_id)
+        try:
+            others = await self.mesh.ask(STARTED_BY, owner, client_id)
+        except WorkerLost as error:
+            return own, error
+        return [*own, *(each for found in others for each in found)], None
 
     def _own_figures(self) -> list[str]:
         nvidia = (family for _, family in self.registry.nvidia())
