@@ -118,6 +118,10 @@ class Server(uvicorn.Server):
         self._preparing = asyncio.create_task(self._prepare(self.state))
         with contextlib.suppress(RuntimeError, ValueError):  # no main thread: a test's
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+        for files in (self._keyring, self._certificates):
+            if files is not None:
+                with contextlib.suppress(TrellisError):
+                    files.load()  # a SIGHUP that came before has been ignored
         if self._keyring is not None and self._settings.grpc_port:
             # Imported where it is wanted: grpc takes a tenth of a second.
             from trellis.gateway.access.grpc_door import GrpcDoor

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from starlette.routing import Route
 
 from support.fake_triton_http import FakeTriton
+from support.gateway_in_process import eventually
 from support.gateway_process import Running, gateway
 from support.gateway_wire import ENSEMBLE, Answer, Wire, get, post, wait_for
 from support.key_files import KeyFile
@@ -24,6 +25,7 @@ from trellis.gateway.app import make_app
 from trellis.gateway.generate import owner_of
 from trellis.gateway.limits import Limits
 from trellis.gateway.refusals import Refusal
+from trellis.gateway.server import Server, listening_sockets
 from trellis.gateway.state import State
 from trellis.server.access_settings import AccessSettings
 from trellis.server.gateway_settings import GatewaySettings
@@ -154,6 +156,7 @@ def test_keys_are_read_anew_on_sighup_and_a_bad_file_changes_nothing(
         def status(key: str) -> int:
             return ask(front, get(ENSEMBLE, f"X-API-Key: {key}")).status
 
+        assert status(first) == 200
         second = file.add("second")
         assert (status(first), status(second)) == (200, 401)
         front.process.send_signal(signal.SIGHUP)
@@ -170,6 +173,29 @@ def test_keys_are_read_anew_on_sighup_and_a_bad_file_changes_nothing(
         front.process.send_signal(signal.SIGHUP)
         wait_for(lambda: status(first) == 401)
         assert status(second) == 200
+
+
+def test_a_file_that_changes_while_the_gateway_starts_is_read_again(tmp_path: Path) -> None:
+    """Its SIGHUP may have come before anybody listened: one of several workers kept old keys."""
+    file = KeyFile(tmp_path / "keys.yaml")
+    first = file.add("first")
+    access = AccessSettings(api_keys=str(file.path))
+    server = Server(GatewaySettings("127.0.0.1", 0, 1, os.getpid(), 0.2, access=access))
+    second = file.add("second")
+    file.remove("first")
+
+    async def go() -> list[bool]:
+        serving = asyncio.create_task(server.serve(listening_sockets("127.0.0.1", 0)))
+        await eventually(lambda: server.started)
+        assert server.state is not None
+        keyring = server.state.keyring
+        assert keyring is not None
+        known = [keyring.account(key) is not None for key in (first, second)]
+        server.should_exit = True
+        await serving
+        return known
+
+    assert asyncio.run(go()) == [False, True]
 
 
 def test_a_limit_is_429_in_the_form_of_each_api(triton: FakeTriton, tmp_path: Path) -> None:
