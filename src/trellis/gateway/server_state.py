@@ -63,14 +63,17 @@ class GatewayServerState(ServerState):
         if self._most < self.limits.connections:  # few files may be open: half are for others
             most = min(most, self._most // 2)
         address = connection.address
+        mine = len(self.connections)
+        over = max(mine - self._most, mine + self._share.others - self.limits.connections)
         if self._addresses[address] + self._others.others(address) > most:
+            if over > 0:  # no file is left for those that are told why
+                connection.transport.abort()
+                return None
             return Refusal(
                 429,
                 f"more than {most} connections from this address; close some, or use them again",
                 close=True,
             )
-        mine = len(self.connections)
-        over = max(mine - self._most, mine + self._share.others - self.limits.connections)
         if over > 0:
             if over > REFUSED_AT_ONCE:
                 connection.transport.abort()
