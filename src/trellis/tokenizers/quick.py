@@ -9,14 +9,17 @@ Which tokenizers it may encode for says `quick_kinds.py`, and before it does, bo
 a built-in corpus. A text that the two are known to differ on, and one that fastokens raises for,
 goes to `tokenizers`. So does everything where fastokens is missing, or ENCODER=tokenizers says so.
 
-fastokens keeps the ids of words for each thread that it encodes in, up to 90 MB. One thread does it
-here, and is replaced when it has encoded so much that what it keeps may have grown.
+fastokens keeps the ids of words for each thread that it encodes in, and a word that it does not
+know takes it a nanosecond for each that it does: 5 µs with 5,000, 50 with 50,000. One thread does
+it here. It is replaced with what it keeps when a text took long or many were encoded, and a long
+text of very many words goes to `tokenizers`.
 """
 
 import ctypes
 import logging
 import os
 import re
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -37,7 +40,12 @@ LONG = 4096
 """Characters of texts that are worth opening the library for, if nobody did before."""
 _BRIEF = 2048  # characters that do not wait while others are encoded
 _SECONDS_EACH = 2e-6  # that a character waits, about what `tokenizers` takes for it
-_KEPT = 4_000_000  # characters after which the thread is replaced, and what it keeps is dropped
+_KEPT = 1_000_000  # characters after which the thread is replaced, and what it keeps is dropped
+_DEAR = 0.4e-6  # seconds a character: what `tokenizers` takes
+_MANY = 50_000  # characters of texts whose words are estimated
+_LOOK, _OF = 2_000, 20_000  # so many characters of so many are looked at for that
+_WORD_EACH = 1e-9  # seconds that a new word takes for each that is known
+_WORD = re.compile(r"\w+|[^\w\s]+")
 _TOKEN = r'"([^"\\]*(?:\\.[^"\\]*)*)"'
 _MERGE = re.compile(rf"\[{_TOKEN},{_TOKEN}\]")
 
@@ -110,7 +118,7 @@ class QuickEncoder:
                 if size >= LONG and not self._begun:
                     self.prepare()
                 return None
-            if any(map(differs_on, texts)):
+            if any(map(differs_on, texts)) or (size > _MANY and _too_many_words(texts, size)):
                 return None
         except (AttributeError, TypeError):  # no strings: `tokenizers` has the error
             return None
@@ -132,18 +140,28 @@ class QuickEncoder:
     def _encode_in_thread(self, quick: Any, texts: Sequence[str], size: int) -> list[list[int]]:
         assert self._thread is not None
         letters = bool(self._backend.encode_special_tokens)
-        ids = self._thread.submit(_encode, quick, texts, letters).result()
+        ids, seconds = self._thread.submit(_encode, quick, texts, letters).result()
         self._encoded += size
-        if self._encoded > _KEPT:
+        if self._encoded > _KEPT or (size > _BRIEF and seconds > size * _DEAR):
             self._encoded = 0
             self._thread.shutdown(wait=False)
             self._thread = ThreadPoolExecutor(1, "encode-quick")
         return ids
 
 
-def _encode(quick: Any, texts: Sequence[str], letters: bool) -> list[list[int]]:
-    """letters: special tokens in a text are letters."""
-    return [quick.encode(text, False, letters).ids for text in texts]
+def _encode(quick: Any, texts: Sequence[str], letters: bool) -> tuple[list[list[int]], float]:
+    """The ids, and their seconds of CPU; letters: special tokens in a text are letters."""
+    began = time.thread_time()
+    ids = [quick.encode(text, False, letters).ids for text in texts]
+    return ids, time.thread_time() - began
+
+
+def _too_many_words(texts: Sequence[str], size: int) -> bool:
+    """Whether new words would take longer than `tokenizers` does for all, by a tenth of them."""
+    looked = (text[at : at + _LOOK] for text in texts for at in range(0, len(text), _OF))
+    found = {word for part in looked for word in _WORD.findall(part)}
+    words = len(found) * _OF / _LOOK
+    return words**2 / 2 * _WORD_EACH > size * _DEAR
 
 
 def _unavailable() -> str:

@@ -210,6 +210,48 @@ def test_its_thread_is_replaced_with_what_it_keeps(
     assert encoder.encode_batch([text, text]) == ids
 
 
+def test_its_thread_is_replaced_when_a_text_took_long(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = encoder_of(load("gpt2", folders["gpt2"]))
+    encoder.prepare()
+    assert encoder.wait()
+    first = encoder._thread
+    encoder.encode_batch(["Hello world. " * 200])
+    assert encoder._thread is first
+    monkeypatch.setattr(quick, "_DEAR", 0.0)
+    encoder.encode_batch(["Hello world. " * 200])
+    assert encoder._thread is not first
+
+
+@pytest.mark.parametrize(
+    "letters", ["abcdefghijklmnopqrstuvwxyz", "가나다라마바사아자차카타", "!#%&*+-./:;<=>?@^_"]
+)
+def test_a_long_text_of_very_many_words_goes_to_tokenizers(
+    gpt2: FastTokenizer, monkeypatch: pytest.MonkeyPatch, letters: str
+) -> None:
+    """Whose words fastokens would take longer for with each: 70,000 took it seven times as long."""
+    rng = random.Random(letters)
+    text = " ".join("".join(rng.choices(letters, k=6)) for _ in range(30_000))
+    encoder = encoder_of(gpt2)
+
+    def unused(*_: object) -> None:
+        raise AssertionError("it is asked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "_encode_in_thread", unused)
+        expected = BackendEncoder(gpt2.backend).encode_batch([text])
+        assert encoder.encode_batch([text]) == expected
+
+
+def test_a_long_text_of_a_language_does_not(gpt2: FastTokenizer, corpus_lines: list[str]) -> None:
+    words = sorted({word for each in corpus_lines for word in each.split() if word.isascii()})
+    rng = random.Random(3)
+    often = [rng.paretovariate(1.0) for _ in words]  # as Zipf says
+    text = " ".join(rng.choices(words, often, k=60_000))
+    assert not quick._too_many_words([text], len(text))
+
+
 @pytest.fixture
 def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastokens", None)
