@@ -13,6 +13,7 @@ told apart.
 
 from collections.abc import Iterable, Mapping
 
+from trellis.errors import TrellisError
 from trellis.guides.nodes import Chars, Choice, Many, Node, Rule, Sequence, Text, many
 
 MOST_DEPTH = 150  # of rules in rules until a character
@@ -24,7 +25,7 @@ Way = tuple[Node, ...]
 Heads = list[tuple[Range, Way]]  # first characters, and how it goes on behind them
 
 
-class TooManyError(Exception):
+class TooManyError(TrellisError):
     """A choice has too many states, or as many as one likes."""
 
 
