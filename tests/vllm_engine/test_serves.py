@@ -139,7 +139,9 @@ def test_any_killed_process_ends_all_within_15_seconds(
     repo: Path, tmp_path: Path, what: str
 ) -> None:
     with serve(repo, tmp_path, launcher=True, ready_seconds=READY_SECONDS) as launched:
-        body = {"text_input": "On", "stream": True, "parameters": {"max_tokens": 1000}}
+        doomed = _find(launched, what)
+        parameters = {"max_tokens": 1000, "end_id": -1}
+        body = {"text_input": "On", "stream": True, "parameters": parameters}
         with (
             httpx.Client(base_url=launched.url, timeout=60) as http,
             http.stream("POST", f"{ENSEMBLE}/generate_stream", json=body) as response,
@@ -147,7 +149,7 @@ def test_any_killed_process_ends_all_within_15_seconds(
             lines = response.iter_lines()
             next(lines)
             began = time.monotonic()
-            _find(launched, what).send_signal(signal.SIGKILL)
+            doomed.send_signal(signal.SIGKILL)
             assert "error" in [line for line in lines if line][-1]
         wait_for(lambda: launched.process.poll() is not None, 15 - (time.monotonic() - began))
         assert launched.process.returncode != 0
