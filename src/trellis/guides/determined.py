@@ -25,6 +25,7 @@ from trellis.guides.nodes import (
     choice,
     many,
     optional,
+    replaced,
     sequence,
 )
 from trellis.guides.states import written_out
@@ -108,14 +109,7 @@ class _Grammar:
 
     def _inside(self, node: Node) -> Node:
         """A node whose choices are told apart, with what is nested in their ways."""
-        match node:
-            case Choice(parts):
-                return choice(*map(self._inside, parts))
-            case Sequence(parts):
-                return sequence(*map(self._inside, parts))
-            case Many(part, low, high):
-                return many(self._inside(part), low, high)
-        return self.node(node)
+        return replaced(node, self.node)
 
     def _name(self) -> str:
         self._names += 1

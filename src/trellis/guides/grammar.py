@@ -6,7 +6,7 @@
 'root ::= "a" [0-9]{1,3}\\n'
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from trellis.guides.determined import determined
@@ -21,9 +21,8 @@ from trellis.guides.nodes import (
     Rule,
     Sequence,
     Text,
-    choice,
-    many,
-    sequence,
+    replaced,
+    rule_names,
 )
 
 WIDE_CHARACTERS = 16  # a class of more has many tokens of a vocabulary tried at its place
@@ -90,7 +89,7 @@ class Grammar:
         leaves = {
             name: elements(node, {})
             for name, node in self.rules.items()
-            if not isinstance(node, Text) and not any(_names(node))
+            if not isinstance(node, Text) and not any(rule_names(node))
         }
         wide = {name: WIDE_ELEMENTS for name, size in leaves.items() if size >= WIDE_ELEMENTS}
         return sum(elements(node, wide) for node in self.rules.values())
@@ -115,7 +114,7 @@ def _is_plain(node: Node, plain: set[str]) -> bool:
             return name in plain
         case Choice(parts):
             return all(_is_plain(part, plain) for part in parts)
-    return not any(_names(node))
+    return not any(rule_names(node))
 
 
 def _ends(node: Node, finite: set[str]) -> bool:
@@ -133,38 +132,18 @@ def _ends(node: Node, finite: set[str]) -> bool:
 
 def without(node: Node, finite: set[str]) -> Node:
     """The same without what never ends."""
-    match node:
-        case Rule(name):
-            return node if name in finite else NEVER
-        case Sequence(parts):
-            return sequence(*(without(part, finite) for part in parts))
-        case Choice(parts):
-            return choice(*(without(part, finite) for part in parts))
-        case Many(part, low, high):
-            return many(without(part, finite), low, high)
-    return node
+    return replaced(node, lambda rule: rule if rule.name in finite else NEVER)
 
 
 def _reachable(root: Node, rules: dict[str, Node]) -> list[str]:
     found: dict[str, None] = {}
     todo = [root]
     while todo:
-        for name in _names(todo.pop()):
+        for name in rule_names(todo.pop()):
             if name not in found:
                 found[name] = None
                 todo.append(rules[name])
     return list(found)
-
-
-def _names(node: Node) -> Iterator[str]:
-    match node:
-        case Rule(name):
-            yield name
-        case Sequence(parts) | Choice(parts):
-            for part in parts:
-                yield from _names(part)
-        case Many(part):
-            yield from _names(part)
 
 
 def elements(node: Node, wide: Mapping[str, int]) -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What grammars are made of: texts, characters, and these one after the other, or, many times."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 Ranges = tuple[tuple[int, int], ...]  # of characters, sorted, without overlaps
@@ -100,3 +101,29 @@ def many(part: Node, low: int = 0, high: int | None = None) -> Node:
 def optional(part: Node) -> Node:
     """Once or not at all."""
     return many(part, 0, 1)
+
+
+def rule_names(node: Node) -> Iterator[str]:
+    """The rules that it refers to, one as often as it does."""
+    match node:
+        case Rule(name):
+            yield name
+        case Sequence(parts) | Choice(parts):
+            for part in parts:
+                yield from rule_names(part)
+        case Many(part):
+            yield from rule_names(part)
+
+
+def replaced(node: Node, made: Callable[[Rule], Node]) -> Node:
+    """The same with what `made` says in the place of each rule."""
+    match node:
+        case Rule():
+            return made(node)
+        case Sequence(parts):
+            return sequence(*(replaced(part, made) for part in parts))
+        case Choice(parts):
+            return choice(*(replaced(part, made) for part in parts))
+        case Many(part, low, high):
+            return many(replaced(part, made), low, high)
+    return node

@@ -6,7 +6,7 @@ Sequence(parts=(Many(part=Text(text='a'), low=0, high=None), Text(text='b')))
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from collections.abc import Sequence as ListOf
 
 from trellis.guides.nodes import (
@@ -20,6 +20,8 @@ from trellis.guides.nodes import (
     choice,
     many,
     optional,
+    replaced,
+    rule_names,
     sequence,
 )
 from trellis.guides.ways import TooManyError, circles
@@ -111,28 +113,16 @@ def _before(node: Node, last: Node) -> Node | None:
 
 def _replaced(node: Node, state: Callable[[int], Node]) -> Node:
     """A node with what `state` says for each state."""
-    match node:
-        case Rule(name) if name.startswith("="):
-            return state(int(name[1:]))
-        case Sequence(parts):
-            return sequence(*(_replaced(part, state) for part in parts))
-        case Choice(parts):
-            return choice(*(_replaced(part, state) for part in parts))
-        case Many(part, low, high):
-            return many(_replaced(part, state), low, high)
-    return node
+    return replaced(node, lambda rule: rule if (at := _state(rule.name)) is None else state(at))
 
 
-def _states(node: Node) -> Iterable[int]:
+def _states(node: Node) -> list[int]:
     """The states that it refers to, one as often as it does."""
-    match node:
-        case Rule(name):
-            return [int(name[1:])] if name.startswith("=") else []
-        case Sequence(parts) | Choice(parts):
-            return [number for part in parts for number in _states(part)]
-        case Many(part):
-            return _states(part)
-    return []
+    return [at for name in rule_names(node) if (at := _state(name)) is not None]
+
+
+def _state(name: str) -> int | None:
+    return int(name[1:]) if name.startswith("=") else None
 
 
 def _size(node: Node) -> int:

@@ -14,7 +14,7 @@ told apart.
 from collections.abc import Iterable, Mapping
 
 from trellis.errors import TrellisError
-from trellis.guides.nodes import Chars, Choice, Many, Node, Rule, Sequence, Text, many
+from trellis.guides.nodes import Chars, Choice, Many, Node, Rule, Sequence, Text, many, rule_names
 
 MOST_DEPTH = 150  # of rules in rules until a character
 MOST_WORK = 200_000  # parts and first characters that are looked at for one choice
@@ -45,7 +45,7 @@ class Ways:
             found = {name for name, node in rules.items() if self.empty(node)}
             grown = found != self._empty
             self._empty = found
-        self.recursive = circles({name: set(_names(node)) for name, node in rules.items()})
+        self.recursive = circles({name: set(rule_names(node)) for name, node in rules.items()})
         # Of which no first character is found: they may begin with themselves.
         self.left_recursive = circles({name: self._leading(rules[name]) for name in rules})
 
@@ -179,17 +179,6 @@ def _all(each: Iterable[Heads | None]) -> Heads | None:
             return None
         found += heads
     return found
-
-
-def _names(node: Node) -> Iterable[str]:
-    match node:
-        case Rule(name):
-            yield name
-        case Sequence(parts) | Choice(parts):
-            for part in parts:
-                yield from _names(part)
-        case Many(part):
-            yield from _names(part)
 
 
 def circles(edges: dict[str, set[str]]) -> frozenset[str]:
