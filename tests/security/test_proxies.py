@@ -134,7 +134,7 @@ def proxy(
     text, command = STARTS[name]
     program = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
     if program is None:
-        pytest.skip(f"needs {name}: apt-get install -y nginx-light haproxy")
+        pytest.skip(f"needs {name}: sudo apt-get install -y nginx-light haproxy")
     folder, (port,) = tmp_path_factory.mktemp(name), free_ports(1)
     values = {"folder": folder, "port": port, "gateway": server.settings.http_port}
     file = folder / "proxy.conf"
