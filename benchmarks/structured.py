@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests with JSON schemas at temperature 1: are all documents valid, and what does it cost?
+"""Requests with JSON schemas or grammars at temperature 1: are all answers valid, at what cost?
 
     pip download --no-deps --no-binary :all: jsonschema==4.26.0    # its source has the test suite
     tar xzf jsonschema-4.26.0.tar.gz
     python benchmarks/structured.py smollm2-out smollm2-tokenizer jsonschema-4.26.0/json/tests \
         --requests 10000
+    python benchmarks/structured.py smollm2-out smollm2-tokenizer --grammars 400 --requests 12800
 
 The schemas are those of the JSON Schema Test Suite, each under the validator of its draft. An
 engine as a server runs it answers them, 16 at a time; with `--bare N` it takes turns with the
-library alone, N rounds, which reads the same schemas with its own reader.
+library alone, N rounds, which reads the same schemas with its own reader. Grammars are made up:
+alternatives, optional and repeated parts and rules of few letters, which often begin alike.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +40,10 @@ from trellis.errors import RequestError
 from trellis.guides.translate import Guide, translate
 from trellis.tokenizers import Tokenizer, load
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+
+from support.grammar_walks import Walks
+
 DRAFTS: dict[str, Any] = {
     "draft2020-12": jsonschema.Draft202012Validator,
     "draft2019-09": jsonschema.Draft201909Validator,
@@ -45,17 +51,19 @@ DRAFTS: dict[str, Any] = {
     "draft6": jsonschema.Draft6Validator,
     "draft4": jsonschema.Draft4Validator,
 }
-PROMPT = "<|im_start|>user\nWrite JSON of this schema: {}<|im_end|>\n<|im_start|>assistant\n"
+PROMPT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 PROMPT_CHARACTERS = 400
+LETTERS = "abc"  # of made-up grammars: few, so that much begins alike
 CONTEXT = 2048
 
 
 class Case(NamedTuple):
-    """One schema that is held."""
+    """One schema or grammar that is held."""
 
-    schema: Any
+    asked: Any
+    prompt: str
     guide: Guide
-    validator: Any
+    is_valid: Callable[[str], bool]
 
 
 @dataclass
@@ -85,12 +93,54 @@ def read_cases(folder: Path) -> tuple[list[Case], Counter[str]]:
                 except RequestError as error:
                     rejected[reason(str(error))] += 1
                     continue
-                checker = validator.FORMAT_CHECKER
-                held.setdefault(
-                    draft + guide.text,
-                    Case(schema, guide, validator(schema, format_checker=checker)),
-                )
+                held.setdefault(draft + guide.text, schema_case(schema, guide, validator))
     return list(held.values()), rejected
+
+
+def schema_case(schema: Any, guide: Guide, validator: Any) -> Case:
+    """A schema whose documents are judged by the validator of its draft."""
+    checked = validator(schema, format_checker=validator.FORMAT_CHECKER)
+
+    def is_valid(text: str) -> bool:
+        try:
+            return bool(checked.is_valid(json.loads(text)))
+        except ValueError:
+            return False
+
+    return Case(schema, f"Write JSON of this schema: {json.dumps(schema)}", guide, is_valid)
+
+
+def make_cases(count: int, chance: random.Random) -> list[Case]:
+    """Grammars that are made up, those left out that have no text."""
+    found = []
+    for _ in range(count):
+        names = [f"r{number}" for number in range(chance.randint(0, 3))]
+        parts = " ".join(made_up(depth, names, chance) for depth in (3, 2, 2))
+        lines = [f"root ::= {parts}"]
+        for at, name in enumerate(names):
+            lines.append(f"{name} ::= {made_up(2, names[at + 1 :], chance)}")
+        text = "\n".join(lines)
+        try:
+            guide = translate("ebnf_grammar", text)
+        except RequestError:
+            continue
+        found.append(Case(text, "Write letters.", guide, Walks(text).takes))
+    return found
+
+
+def made_up(depth: int, names: list[str], chance: random.Random) -> str:
+    """An expression of EBNF, with rules of these names in it."""
+    kind = chance.random() if depth else 0.0
+    if kind < 0.3:
+        if names and chance.random() < 0.2:
+            return chance.choice(names)
+        return f'"{"".join(chance.choices(LETTERS, k=chance.randint(1, 3)))}"'
+    if kind < 0.8:
+        between = " | " if kind < 0.55 else " "
+        parts = (made_up(depth - 1, names, chance) for _ in range(chance.randint(2, 3)))
+        return f"({between.join(parts)})"
+    times = chance.choice(["?", "?", "?", "*", "{0,3}", "{1,2}"])
+    return f"({made_up(depth - 1, names, chance)}){times}"
 
 
 def reason(message: str) -> str:
@@ -162,13 +212,10 @@ class Engine:
             outcome.ends["cut by max_tokens"] += 1
             return
         text = self.tokenizer.decode(ids)
-        try:
-            fine = case.validator.is_valid(json.loads(text))
-        except ValueError:
-            fine = False
+        fine = case.is_valid(text)
         outcome.ends["complete" if fine else "INVALID"] += 1
         if not fine:
-            outcome.wrong.append(f"{json.dumps(case.schema)[:300]}: {text[:300]!r}")
+            outcome.wrong.append(f"{json.dumps(case.asked)[:300]}: {text[:300]!r}")
 
     def close(self) -> None:
         self._process.close()
@@ -219,7 +266,7 @@ class Bare:
         config.eos_token_id = self._tokenizer.eos_id
         config.stop_token_ids = {self._tokenizer.eos_id}
         config.structured_output_config = self._genai.StructuredOutputConfig(
-            json_schema=json.dumps(case.schema)
+            json_schema=json.dumps(case.asked)
         )
         ids = np.array([prompt(self._tokenizer, case)], np.int64)
         return self._pipeline.add_request(key, openvino.Tensor(ids), config)
@@ -227,7 +274,7 @@ class Bare:
 
 def prompt(tokenizer: Tokenizer, case: Case) -> list[int]:
     """The ids of what is asked."""
-    return tokenizer.encode(PROMPT.format(json.dumps(case.schema)[:PROMPT_CHARACTERS]))
+    return tokenizer.encode(PROMPT.format(case.prompt[:PROMPT_CHARACTERS]))
 
 
 def shuffled(cases: list[Case], seed: int) -> Iterator[Case]:
@@ -241,7 +288,7 @@ def compare(engine: Engine, asked: argparse.Namespace, cases: list[Case]) -> Non
     """Turns of the engine and of the library alone, the first ones for what each compiles."""
     bare = Bare(asked.engine, asked.tokenizer, asked.streams)
     # What the library's reader takes, too, and answers of some length.
-    usual = [case for case in cases if '"type"' in json.dumps(case.schema)][:40]
+    usual = [case for case in cases if '"type"' in json.dumps(case.asked)][:40]
     speeds: dict[str, list[float]] = {"ours": [], "the library alone": []}
     for turn in range(asked.bare + 1):
         for name, each in (("ours", engine), ("the library alone", bare)):
@@ -259,7 +306,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engine", type=Path, help="the engine's folder")
     parser.add_argument("tokenizer", type=Path, help="the tokenizer's folder, of type gpt2")
-    parser.add_argument("schemas", type=Path, help="json/tests of jsonschema's source")
+    parser.add_argument("schemas", type=Path, nargs="?", help="json/tests of jsonschema's source")
+    parser.add_argument("--grammars", type=int, metavar="N", help="N made-up grammars in its place")
     parser.add_argument("--kind", default="openvino", choices=["openvino", "vllm"])
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--streams", type=int, default=16)
@@ -267,10 +315,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bare", type=int, default=0, help="rounds beside the library alone")
     asked = parser.parse_args()
-    cases, rejected = read_cases(asked.schemas)
-    print(f"{len(cases)} schemas are held, {sum(rejected.values())} rejected:")
-    for name, count in rejected.most_common(20):
-        print(f"  {count} {name}")
+    if (asked.schemas is None) == (asked.grammars is None):
+        parser.error("say either the folder of schemas or --grammars")
+    if asked.bare and asked.schemas is None:
+        parser.error("--bare takes turns over schemas")
+    if asked.schemas is None:
+        cases = make_cases(asked.grammars, random.Random(asked.seed))
+        print(f"{len(cases)} grammars")
+    else:
+        cases, rejected = read_cases(asked.schemas)
+        print(f"{len(cases)} schemas are held, {sum(rejected.values())} rejected:")
+        for name, count in rejected.most_common(20):
+            print(f"  {count} {name}")
     engine = Engine(asked.kind, asked.engine, asked.tokenizer, asked.streams)
     made = engine.run(shuffled(cases, asked.seed), asked.requests, asked.max_tokens, asked.seed)
     for name, count in made.ends.most_common():
