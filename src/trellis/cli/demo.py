@@ -20,6 +20,7 @@ from trellis.errors import TrellisError
 from trellis.preflight import Listening
 from trellis.preflight.repository import QUESTION, read_repository
 from trellis.ranks.options import RankOptions
+from trellis.repository.manifest import embedding_names, model_names
 from trellis.server.ports import check_ports
 from trellis.server.process import Server
 from trellis.server.readiness import wait_with_progress
@@ -110,17 +111,31 @@ def serving(settings: ServerSettings, stopped: Callable[[], bool]) -> Iterator[S
 
 
 def serve(server: Server, settings: ServerSettings, stopped: Callable[[], bool]) -> None:
-    """Show what to paste, in the chat form of the model served; then stay until Ctrl-C."""
-    facts = read_repository(settings.model_repo, serving_python()).tokenizer
-    body = {"text_input": facts.get("chat", QUESTION), "parameters": {"max_tokens": 64}}
-    url = f"{settings.url.replace('127.0.0.1', 'localhost')}/v2/models/ensemble/generate"
+    """Show what to paste, and the page; then stay until Ctrl-C."""
+    url = settings.url.replace("127.0.0.1", "localhost")
     console.print("Ask it:\n")
-    print(f"{shlex.join(['curl', '-X', 'POST', url, '-d', json.dumps(body)])}\n")
+    for path, body in questions(settings.model_repo, serving_python()):
+        print(f"{shlex.join(['curl', '-X', 'POST', url + path, '-d', json.dumps(body)])}\n")
+    if settings.page and server.gateway is not None:
+        console.print(f"Or open {url}/ in a browser. ", end="")
     console.print("Ctrl-C stops it.")
     died = server.watch(stopped)
     if died:
         server.stop(grace=0)
         raise ServerFailed(f"{died}; stopped the server")
+
+
+def questions(model_repo: Path, python: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """For each model a path and a body to POST there, in the model's own chat form if it has one.
+
+    `python`: the interpreter whose packages its tokenizer is loaded with.
+    """
+    for name in model_names(model_repo):
+        facts = read_repository(model_repo, python, name).tokenizer
+        body = {"text_input": facts.get("chat", QUESTION), "parameters": {"max_tokens": 64}}
+        yield f"/v2/models/{name}/generate", body
+    for name in embedding_names(model_repo):
+        yield "/v1/embeddings", {"model": name, "input": QUESTION}
 
 
 def main(

@@ -1,13 +1,17 @@
 """A repository of several models: each is checked, and what cannot be served together is named."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from support.cli import failing, run
+from support.embedding_ir import write_embedding_engine
 from support.fake_engines import write_checkpoint, write_engine
+from trellis.cli.demo import questions
 from trellis.engine_files.engine_folder import read_engine
+from trellis.preflight.repository import QUESTION
 from trellis.ranks.options import RankOptions, RanksError
 from trellis.ranks.workers import cpp_engines, read_workers
 from trellis.repository.assemble import Plan, assemble
@@ -49,6 +53,19 @@ def test_a_repository_of_named_models_alone_is_whole(tmp_path: Path, cpp: Plan) 
     assert model_names(repo) == ["qwen"]
     wrong = {check["what"] for check in failing(repo, env={})}
     assert "repository" not in wrong  # and no word of which: there is one
+
+
+def test_make_serve_shows_how_to_ask_each_model_of_a_repository(tmp_path: Path, cpp: Plan) -> None:
+    repo = made(tmp_path, replace(cpp, name="qwen"))
+    engine = write_embedding_engine(tmp_path / "vectors")
+    assemble(Plan(read_engine(engine), "auto", engine, name="embed"), repo)
+    ask, embed = questions(repo, sys.executable)
+    chat = f"<s> [INST] {QUESTION} [/INST]"  # by the vocabulary's own template
+    assert ask == (
+        "/v2/models/qwen/generate",
+        {"text_input": chat, "parameters": {"max_tokens": 64}},
+    )
+    assert embed == ("/v1/embeddings", {"model": "embed", "input": QUESTION})
 
 
 def test_ranks_load_every_cpp_engine(tmp_path: Path, cpp: Plan, checkpoint: Plan) -> None:
