@@ -23,9 +23,13 @@ INPUTS: dict[str, tuple[str, Any]] = {
 }
 
 
-def input_types(client: triton.InferenceServerClient, model: str = "ensemble") -> dict[str, str]:
+def input_types(
+    client: triton.InferenceServerClient,
+    model: str = "ensemble",
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Triton's types of the ensemble's inputs, by name: releases 0.5 and 0.6 have UINT32."""
-    metadata = client.get_model_metadata(model)
+    metadata = client.get_model_metadata(model, headers=headers)
     return {tensor.name: tensor.datatype for tensor in metadata.inputs}
 
 
@@ -57,17 +61,18 @@ def generate(
     outputs: Sequence[str] = (),
     types: Mapping[str, str] | None = None,
     model: str = "ensemble",
+    headers: Mapping[str, str] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The responses to one request as they come: output name -> array.
 
     Texts, [rows x sequences], are object: UTF-8 bytes; other outputs are [rows, ...] of the dtype
     in the ensemble's configuration. `outputs`: which to ask for; none: all that come. `types`: see
-    `request_inputs`.
+    `request_inputs`. `headers`: of the call, as `{"authorization": "Bearer ..."}`.
     Raises InferenceServerException for an error of this request, queue.Empty after `timeout`
     seconds of silence. Uses the client's one stream: one request at a time on a client.
     """
     answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-    client.start_stream(lambda result, error: answers.put((result, error)))
+    client.start_stream(lambda result, error: answers.put((result, error)), headers=headers)
     finished = False
     try:
         client.async_stream_infer(

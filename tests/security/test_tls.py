@@ -95,11 +95,14 @@ def test_curl_asks_with_a_key(launched: Launched, authority: Authority, key: str
     assert "strict-transport-security: max-age=" in said
 
 
-def test_trellis_ask_takes_https_and_a_key(
-    launched: Launched, authority: Authority, key: str
+@pytest.mark.parametrize("by", ["https", "grpc"])
+def test_trellis_ask_takes_tls_and_a_key(
+    launched: Launched, authority: Authority, key: str, by: str
 ) -> None:
+    address = url(launched) if by == "https" else f"{LOOPBACK}:{launched.grpc}"
+
     def ask(*more: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, str(CLIENT), "Once upon", "--url", url(launched)]
+        command = [sys.executable, str(CLIENT), "Once upon", "--url", address]
         command += ["--ca-cert", str(authority.cert), "--max_tokens", "5", *more]
         return subprocess.run(command, capture_output=True, text=True, timeout=100)
 

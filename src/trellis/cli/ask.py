@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask the ensemble over gRPC or HTTPS: client.py "The capital of France is" --max_tokens 20."""
+"""Ask the ensemble over gRPC or HTTP: client.py "The capital of France is" --max_tokens 20."""
 
 import queue
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -50,7 +51,13 @@ def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="gRPC address, or that of HTTP: https://host:8000",
 )
-@click.option("--api-key", envvar="TRELLIS_API_KEY", default="", help="for a server with keys")
+@click.option(
+    "--api-key",
+    envvar="TRELLIS_API_KEY",
+    show_envvar=True,
+    default="",
+    help="for a server with keys; in the variable no other user of the machine sees it",
+)
 @click.option(
     "--ca-cert", default="", help="whose certificates to trust, PEM; default: the system's"
 )
@@ -70,7 +77,8 @@ def main(
 ) -> None:
     """Send PROMPT (- reads standard input), print the text as it comes.
 
-    Over gRPC, or over HTTP where --url begins with http:// or https://.
+    Over gRPC, with TLS where there is a --ca-cert, or over HTTP where --url begins with http:// or
+    https://.
     """
     text = sys.stdin.read() if prompt == "-" else prompt
     given = {
@@ -81,28 +89,42 @@ def main(
     try:
         if url.startswith(HTTP):
             _print(generate_by_http(url, model, text, given, timeout, api_key, ca_cert), given)
-        elif api_key or ca_cert:
-            raise click.UsageError("--api-key and --ca-cert: only with --url https://...")
         else:
-            _ask_grpc(text, url, model, request_id, timeout, given)
+            with _grpc_client(url, ca_cert) as client:
+                _ask_grpc(client, text, url, model, request_id, timeout, given, api_key)
     except AskFailed as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
+def _grpc_client(url: str, ca_cert: str) -> triton.InferenceServerClient:
+    """A client, with TLS if it is said whose certificates to trust. Raises ClickException."""
+    if ca_cert and not Path(ca_cert).is_file():
+        raise click.ClickException(f"--ca-cert {ca_cert}: no such file")
+    return triton.InferenceServerClient(
+        url, ssl=bool(ca_cert), root_certificates=ca_cert or None, channel_args=[NO_PROXY]
+    )
+
+
 def _ask_grpc(
-    text: str, url: str, model: str, request_id: str, timeout: float, given: dict[str, Any]
+    client: triton.InferenceServerClient,
+    text: str,
+    url: str,
+    model: str,
+    request_id: str,
+    timeout: float,
+    given: dict[str, Any],
+    api_key: str,
 ) -> None:
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else None
     try:
-        with triton.InferenceServerClient(url, channel_args=[NO_PROXY]) as client:
-            _look_for(client, url)
-            types = input_types(client, model)
-            prompts = [text.encode()]
-            responses = generate(
-                client, prompts, given, request_id, timeout, types=types, model=model
-            )
-            _print(responses, given)
+        _look_for(client, url)
+        types = input_types(client, model, headers)
+        responses = generate(
+            client, [text.encode()], given, request_id, timeout, (), types, model, headers
+        )
+        _print(responses, given)
     except InferenceServerException as error:
         raise click.ClickException(error.message()) from error
     except queue.Empty:
