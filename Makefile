@@ -59,6 +59,14 @@ find-python = command -v "$(1)" > /dev/null || { echo "PYTHON=$(1): not found; a
 TEST_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 PORTS = --http_port $(HTTP_PORT) --grpc_port $(GRPC_PORT) --metrics_port $(METRICS_PORT)
 
+# Elsewhere they would be silently left out: a server without the keys that were asked for.
+TAKE_ARGS := launch test test-vllm test-families
+ifeq ($(MAKELEVEL)-$(origin ARGS),0-command line)
+ifneq ($(filter-out $(TAKE_ARGS) .%,$(MAKECMDGOALS)),)
+$(error ARGS=: make $(filter-out $(TAKE_ARGS),$(MAKECMDGOALS)) takes none; one of $(TAKE_ARGS) does)
+endif
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo serve repo check launch engine serve-docker test test-all test-prerequisites faults fuzz soak lint docs format bench bench-engine bench-tokenizers pins clean clean-venv \
@@ -71,7 +79,7 @@ help: ## list the targets and variables
 	@echo "  ENGINE=$(ENGINE)              folder of the engine"
 	@echo "  TOKENIZER=$(TOKENIZER)                  tokenizer_type: a file of tokenizers/, or your own (mine, path/to/mine.py)"
 	@echo "  TOKENIZER_DIR=$(TOKENIZER_DIR)                  its files; default <engine>-tokenizer/, <type>-tokenizer/, else ENGINE"
-	@echo "  PARSER=$(PARSER)                         formats of tool calls and thoughts (think+hermes, none, path/to/mine.py);"
+	@echo "  PARSER=$(PARSER)                         formats of tool calls and reasoning (think+hermes, none, path/to/mine.py);"
 	@echo "                                  default: by the chat template (docs/parsers.md)"
 	@echo "  HOOKS=$(HOOKS)                          a file of your own for the text of prompts and answers (docs/hooks.md)"
 	@echo "  REPO=$(REPO)          where the model repository is made"

@@ -68,6 +68,15 @@ def test_hooks_go_to_make_repo_and_make_a_repository_before_it_is_served(checkou
     assert served(checkout, "HOOKS=my.py") == made
 
 
+def test_options_that_a_target_would_leave_out_are_an_error(checkout: Path) -> None:
+    for target in ("serve", "check", "repo", "serve-docker", "demo"):
+        said = make(checkout, "-n", target, "ARGS=--api-keys keys.yaml")
+        assert said.returncode == 2
+        assert f"ARGS=: make {target} takes none" in said.stderr
+    assert "--api-keys" in make(checkout, "-n", "launch", "ARGS=--api-keys keys.yaml").stdout
+    assert "ci/test -x" in make(checkout, "-n", "test", "ARGS=-x").stdout
+
+
 def test_make_clean_leaves_the_folders_of_the_user(checkout: Path) -> None:
     kept = ["triton_model_repo", "llama-out", "llama-tokenizer"]
     for name in (*kept, "smollm2-out", "smollm2-repo", "smollm2-tokenizer"):
