@@ -21,14 +21,20 @@ def main(
     engine: Annotated[Path, typer.Option("--engine", help="folder of the engine")],
     tokenizer: Annotated[
         str, typer.Option("--tokenizer", help="a tokenizer_type, or the path of a file with one")
-    ],
+    ] = "auto",
     tokenizer_dir: Annotated[
         str, typer.Option("--tokenizer_dir", "--tokenizer-dir", help="folder of its files")
     ] = "",
     model_repo: Annotated[
         Path, typer.Option("--model_repo", "--model-repo", help="where to make the repository")
     ] = Path("triton_model_repo"),
-    backend: Annotated[str, typer.Option("--backend", help="overrides what ENGINE holds")] = "",
+    backend: Annotated[
+        str,
+        typer.Option(
+            "--backend",
+            help="overrides what ENGINE holds: tensorrtllm, openvino, vllm or llmapi",
+        ),
+    ] = "",
     settings: Annotated[
         str, typer.Option("--set", help="placeholders by hand: key:value,key:value")
     ] = "",
@@ -49,7 +55,7 @@ def main(
         str,
         typer.Option(
             "--parser",
-            help="formats of tool calls and thoughts: think+hermes, none, the path of a file;"
+            help="formats of tool calls and reasoning: think+hermes, none, the path of a file;"
             " default: by the tokenizer's chat template",
         ),
     ] = "",
