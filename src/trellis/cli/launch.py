@@ -464,7 +464,10 @@ def _otlp_endpoint(given: str) -> str:
     if given and not given.startswith(("http://", "https://")):
         _fail(f"--otlp-endpoint {given[:64]}: not a URL; send it as http://host:4318")
     if given and importlib.util.find_spec("opentelemetry") is None:
-        _fail("--otlp-endpoint: OpenTelemetry is not installed: pip install 'trellis-llm[otel]'")
+        _fail(
+            f"--otlp-endpoint: OpenTelemetry is not installed: {sys.executable} -m pip install"
+            " opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+        )
     return given
 
 

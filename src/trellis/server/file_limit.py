@@ -6,7 +6,7 @@ import resource
 
 # More than that nobody has connections for, and there are programs that go through all of them.
 MOST = 2**20
-FEW = 1024  # what shells are given; a server is left with some 950 connections
+FEW = 1024  # what shells are given; the gateway is left with 448 connections
 
 
 def reachable_limit() -> int:

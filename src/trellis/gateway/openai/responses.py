@@ -48,7 +48,7 @@ class Responses(Endpoint):
             parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
         if log_probs.answer and parsing.format is not None:
             what = (
-                "not told where calls and thoughts are told from text; leave it out, or ask a chat"
+                "not told where calls and reasoning are told from text; leave it out, or ask a chat"
             )
             raise bad("include", what, "unsupported_parameter")
         if held is not None:
