@@ -148,5 +148,5 @@ def check_listening(listening: Listening) -> Iterator[Check]:
 def check_open_files(limit: int | None = None) -> Check:
     """More files may be open than a thousand clients need; the launcher raises the soft limit."""
     found = reachable_limit() if limit is None else limit
-    remedy = f"`ulimit -n 65536` as root, or LimitNOFILE= of the service: {FEW} serve 448 clients by HTTP"
+    remedy = f"`ulimit -n 65536` as root, or LimitNOFILE= of a service: {FEW} serve 448 clients"
     return Check("open files", str(found), f"more than {FEW}", True, remedy if found <= FEW else "")

@@ -41,7 +41,7 @@ def test_triton_is_told_the_clients_trace() -> None:
 
 def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    with pytest.raises(TrellisError, match=r"trellis-llm\[otel\]"):
+    with pytest.raises(TrellisError, match=r"pip install opentelemetry-sdk"):
         Tracing("http://127.0.0.1:4318")
 
 
