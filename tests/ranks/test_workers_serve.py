@@ -107,18 +107,30 @@ def killed_while_it_streams(repo: Path, folder: Path, what: str) -> bool:
             began = time.monotonic()
             doomed.send_signal(signal.SIGKILL)
             rest = [] if what == "launcher" else [line for line in lines if line]
-        wait_for(
-            lambda: server.process.poll() is not None and not alive(server),
-            15 - (time.monotonic() - began),
-        )
+        try:
+            wait_for(lambda: ended(server), 15 - (time.monotonic() - began))
+        except AssertionError:
+            if not is_over(server):
+                raise
+            # Cores that are so busy are no measure of 15 seconds.
+            wait_for(lambda: ended(server))
         assert server.process.returncode != 0
         if what == "launcher":  # without it the server ends as if it was asked to,
             return True  # and nobody is left to tidy up
         server.assert_nothing_left("trellis-*")
-        if "finish_reason=length" in server.log():
+        if is_over(server):
             return False
         assert "error" in rest[-1]
         return True
+
+
+def is_over(server: Launched) -> bool:
+    """Whether the stream was made to its end."""
+    return "finish_reason=length" in server.log()
+
+
+def ended(server: Launched) -> bool:
+    return server.process.poll() is not None and not alive(server)
 
 
 def alive(server: Launched) -> list[psutil.Process]:
