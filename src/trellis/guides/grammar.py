@@ -6,9 +6,10 @@
 'root ::= "a" [0-9]{1,3}\\n'
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Set
 from dataclasses import dataclass, field
 
+from trellis.errors import RequestError
 from trellis.guides.determined import determined
 from trellis.guides.limits import GUIDE_ELEMENTS, refused_by
 from trellis.guides.nodes import (
@@ -23,10 +24,12 @@ from trellis.guides.nodes import (
     Text,
     replaced,
     rule_names,
+    rules_that,
 )
 
 WIDE_CHARACTERS = 16  # a class of more has many tokens of a vocabulary tried at its place
 WIDE_ELEMENTS = 16  # what such a place counts for
+MOST_SHRUNK = 4  # times that a grammar may be too large before choices with one beginning are one
 MOST_UNROLLED = 128  # times that the library writes a repetition out
 BLOCK = 0x1000  # characters whose UTF-8 differs in the last two bytes alone
 
@@ -51,22 +54,22 @@ class Grammar:
 
         Raises RequestError for one of no text at all, and for one that is too large.
         """
-        finite = self._finite(root)
+        finite = rules_that(self.rules, _ends)
         root = without(root, finite)
         if root == NEVER:
             raise refused_by("no answer can meet it")
         kept = {name: without(node, finite) for name, node in self.rules.items() if name in finite}
+        size = _size(root, kept)
+        if size > GUIDE_ELEMENTS * MOST_SHRUNK:
+            raise _too_large(size)
         for opaque in (self._opaque(), frozenset(kept)):
             first, rules = determined(root, kept, opaque)
-            used = _reachable(first, rules)
-            size = Grammar({"": first} | {name: rules[name] for name in used}).elements()
+            size = _size(first, rules)
             if size <= GUIDE_ELEMENTS:
                 break
         else:
-            raise refused_by(
-                f"{size} elements as a grammar, and guide_elements is {GUIDE_ELEMENTS}; make it"
-                " smaller, with fewer or shorter bounds of lengths"
-            )
+            raise _too_large(size)
+        used = _reachable(first, rules)
         lines = [f"root ::= {written(first, top=True)}"]
         lines += [f"{name} ::= {written(rules[name], top=True)}" for name in used]
         return "\n".join([*lines, ""])
@@ -77,12 +80,7 @@ class Grammar:
         An object with many optional properties would become as large as the square of them, and no
         library loses its place between such rules: OpenVINO's does where it puts rules into others.
         """
-        plain: set[str] = set()
-        grown = True
-        while grown:
-            found = {name for name, node in self.rules.items() if _is_plain(node, plain)}
-            grown, plain = found != plain, found
-        return frozenset(self._names.values()) - plain
+        return frozenset(self._names.values()) - rules_that(self.rules, _is_plain)
 
     def elements(self) -> int:
         """How large all rules are together: what a library makes of them is in proportion."""
@@ -94,20 +92,8 @@ class Grammar:
         wide = {name: WIDE_ELEMENTS for name, size in leaves.items() if size >= WIDE_ELEMENTS}
         return sum(elements(node, wide) for node in self.rules.values())
 
-    def _finite(self, root: Node) -> set[str]:
-        """The rules that have a text which ends."""
-        finite: set[str] = set()
-        grown = True
-        while grown:
-            grown = False
-            for name, node in self.rules.items():
-                if name not in finite and _ends(node, finite):
-                    finite.add(name)
-                    grown = True
-        return finite
 
-
-def _is_plain(node: Node, plain: set[str]) -> bool:
+def _is_plain(node: Node, plain: Set[str]) -> bool:
     """Whether no rule is in it, but for a choice of plain ones."""
     match node:
         case Rule(name):
@@ -117,7 +103,8 @@ def _is_plain(node: Node, plain: set[str]) -> bool:
     return not any(rule_names(node))
 
 
-def _ends(node: Node, finite: set[str]) -> bool:
+def _ends(node: Node, finite: Set[str]) -> bool:
+    """Whether it has a text which ends."""
     match node:
         case Rule(name):
             return name in finite
@@ -130,9 +117,22 @@ def _ends(node: Node, finite: set[str]) -> bool:
     return True
 
 
-def without(node: Node, finite: set[str]) -> Node:
+def without(node: Node, finite: Set[str]) -> Node:
     """The same without what never ends."""
     return replaced(node, lambda rule: rule if rule.name in finite else NEVER)
+
+
+def _size(root: Node, rules: dict[str, Node]) -> int:
+    """The elements of a root and of the rules that it needs."""
+    used = _reachable(root, rules)
+    return Grammar({"": root} | {name: rules[name] for name in used}).elements()
+
+
+def _too_large(size: int) -> RequestError:
+    return refused_by(
+        f"{size} elements as a grammar, and guide_elements is {GUIDE_ELEMENTS}; make it smaller,"
+        " with fewer or shorter bounds of lengths"
+    )
 
 
 def _reachable(root: Node, rules: dict[str, Node]) -> list[str]:

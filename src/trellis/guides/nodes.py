@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What grammars are made of: texts, characters, and these one after the other, or, many times."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 Ranges = tuple[tuple[int, int], ...]  # of characters, sorted, without overlaps
@@ -113,6 +113,28 @@ def rule_names(node: Node) -> Iterator[str]:
                 yield from rule_names(part)
         case Many(part):
             yield from rule_names(part)
+
+
+def rules_that(
+    rules: Mapping[str, Node], holds: Callable[[Node, Set[str]], bool]
+) -> frozenset[str]:
+    """The rules of which `holds` says so, given those of which it did already.
+
+    It may say so of a rule because of the rules in it, and never takes it back when there are more.
+    Each rule is looked at once, and again for each of its own rules that comes to be one.
+    """
+    users: dict[str, list[str]] = {}
+    for name, node in rules.items():
+        for each in set(rule_names(node)):
+            users.setdefault(each, []).append(name)
+    found: set[str] = set()
+    todo = list(rules)
+    while todo:
+        name = todo.pop()
+        if name not in found and holds(rules[name], found):
+            found.add(name)
+            todo += users.get(name, ())
+    return frozenset(found)
 
 
 def replaced(node: Node, made: Callable[[Rule], Node]) -> Node:

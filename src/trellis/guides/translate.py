@@ -9,6 +9,7 @@ import json
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from trellis.errors import RequestError
 from trellis.guides.ebnf import GrammarReader
 from trellis.guides.expressions import Expression
 from trellis.guides.grammar import Grammar
@@ -28,14 +29,30 @@ class Guide(NamedTuple):
     text: str
 
 
-@lru_cache(KEPT)
 def translate(kind: str, guide: str) -> Guide:
     """A guide in the one form that every engine holds alike.
 
     `kind`: of pipeline/guided_decoding.py.
     Raises RequestError, with the place in the guide, for what is no such guide, for what cannot be
-    held exactly, and at the limits of `limits.py`. Any thread; what was asked last is kept.
+    held exactly, and at the limits of `limits.py`. Any thread; what was asked last is kept, errors
+    too: a request of several sequences asks for each.
     """
+    made = _translated(kind, guide)
+    if isinstance(made, str):
+        raise RequestError(made)
+    return made
+
+
+@lru_cache(KEPT)
+def _translated(kind: str, guide: str) -> Guide | str:
+    """The guide, or why it is rejected."""
+    try:
+        return _translate(kind, guide)
+    except RequestError as error:
+        return str(error)
+
+
+def _translate(kind: str, guide: str) -> Guide:
     size = len(guide.encode("utf-8", "surrogatepass"))
     if size > GUIDE_BYTES:
         raise refused_by(f"{size} bytes, and guide_bytes is {GUIDE_BYTES}; send a smaller one")

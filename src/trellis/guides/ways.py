@@ -11,10 +11,21 @@ told apart.
 [((48, 57), (Text(text='!'),))]
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from trellis.errors import TrellisError
-from trellis.guides.nodes import Chars, Choice, Many, Node, Rule, Sequence, Text, many, rule_names
+from trellis.guides.nodes import (
+    Chars,
+    Choice,
+    Many,
+    Node,
+    Rule,
+    Sequence,
+    Text,
+    many,
+    rule_names,
+    rules_that,
+)
 
 MOST_DEPTH = 150  # of rules in rules until a character
 MOST_WORK = 200_000  # parts and first characters that are looked at for one choice
@@ -39,12 +50,7 @@ class Ways:
         self._alternatives: dict[str, list[Way]] = {}
         self._left = MOST_TRIES * MOST_WORK
         self._work = 0
-        self._empty: set[str] = set()
-        grown = True
-        while grown:
-            found = {name for name, node in rules.items() if self.empty(node)}
-            grown = found != self._empty
-            self._empty = found
+        self._empty = rules_that(rules, self.empty)
         self.recursive = circles({name: set(rule_names(node)) for name, node in rules.items()})
         # Of which no first character is found: they may begin with themselves.
         self.left_recursive = circles({name: self._leading(rules[name]) for name in rules})
@@ -116,20 +122,21 @@ class Ways:
             self._alternatives[name] = [self.of(part) for part in parts]
         return self._alternatives[name]
 
-    def empty(self, node: Node) -> bool:
-        """Whether it may be no text at all."""
+    def empty(self, node: Node, rules: Set[str] | None = None) -> bool:
+        """Whether it may be no text at all; `rules`: those that may be, else the grammar's own."""
+        known = self._empty if rules is None else rules
         match node:
             case Text(text):
                 return not text
             case Choice(parts):
-                return any(map(self.empty, parts))
+                return any(self.empty(part, known) for part in parts)
             case Sequence(parts):
-                return all(map(self.empty, parts))
+                return all(self.empty(part, known) for part in parts)
             case Many(part, low, _):
-                return not low or self.empty(part)
+                return not low or self.empty(part, known)
             case Rule(name):
-                return name in self._empty or (
-                    name in self.nested and self.empty(self.nested[name])
+                return name in known or (
+                    name in self.nested and self.empty(self.nested[name], known)
                 )
         return False
 
