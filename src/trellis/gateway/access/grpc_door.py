@@ -29,6 +29,8 @@ TOLD = ("ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "ModelSt
 METHODS = OPEN | {INFER} | {SERVICE + name for name in TOLD}
 MESSAGE_BYTES = 64 << 20  # of an answer of Triton's
 STREAMS = 256  # at once on one connection
+# Triton's port may take minutes to open, or is opened anew; gRPC itself would wait up to two more.
+RECONNECT_MS = (("initial", 100), ("min", 100), ("max", 1000))
 STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -54,6 +56,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
                 ("grpc.enable_http_proxy", 0),
                 ("grpc.max_receive_message_length", MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
+                *((f"grpc.{name}_reconnect_backoff_ms", after) for name, after in RECONNECT_MS),
             ],
         )
         self._server = grpc.aio.server(

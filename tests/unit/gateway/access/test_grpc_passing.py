@@ -2,6 +2,8 @@
 """What the gateway's gRPC port passes on, and how, beside a server that answers as Triton does."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +59,25 @@ class Models:
         return SimpleNamespace(name="ensemble", is_ensemble=True)
 
 
+def door_settings(
+    file: KeyFile, port: int, behind_port: int, expose_inner: bool = False
+) -> GatewaySettings:
+    """Of a door at `port`, before Triton at `behind_port`."""
+    return GatewaySettings(
+        "127.0.0.1",
+        1,
+        2,
+        3,
+        4.0,
+        admin_key="secret",
+        expose_inner_models=expose_inner,
+        grpc_address="127.0.0.1",
+        grpc_port=port,
+        triton_grpc_port=behind_port,
+        access=AccessSettings(api_keys=str(file.path)),
+    )
+
+
 def run(
     file: KeyFile, ask: Callable[[Any, Behind], Awaitable[None]], expose_inner: bool = False
 ) -> None:
@@ -68,19 +89,7 @@ def run(
         triton.add_generic_rpc_handlers((behind,))
         triton.add_insecure_port(f"127.0.0.1:{behind_port}")
         await triton.start()
-        settings = GatewaySettings(
-            "127.0.0.1",
-            1,
-            2,
-            3,
-            4.0,
-            admin_key="secret",
-            expose_inner_models=expose_inner,
-            grpc_address="127.0.0.1",
-            grpc_port=port,
-            triton_grpc_port=behind_port,
-            access=AccessSettings(api_keys=str(file.path)),
-        )
+        settings = door_settings(file, port, behind_port, expose_inner)
         state = SimpleNamespace(settings=settings, limits=Limits(), models=Models())
         door = GrpcDoor(cast(Any, state), Keyring(file.path))
         await door.start()
@@ -127,6 +136,39 @@ def test_bytes_are_passed_on_with_no_header_of_the_client(file: KeyFile) -> None
             assert not {"x-api-key", "x-other"} & set(headers)
 
     run(file, ask)
+
+
+def test_triton_is_there_soon_after_its_port_opens(file: KeyFile) -> None:
+    """However often it was asked for before: by itself gRPC waits longer each time."""
+    file.add("alice")
+
+    async def main() -> float:
+        port, behind_port = free_ports(2)
+        settings = door_settings(file, port, behind_port)
+        state = SimpleNamespace(settings=settings, limits=Limits(), models=Models())
+        door, triton = GrpcDoor(cast(Any, state), Keyring(file.path)), grpc.aio.server()
+        await door.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            live = channel.unary_unary(f"{SERVICE}ServerLive")
+            shut = time.monotonic() + 12
+            while time.monotonic() < shut:
+                assert (await fails(live(b"", timeout=5))).code() == Code.UNAVAILABLE
+                await asyncio.sleep(0.1)
+            triton.add_generic_rpc_handlers((Behind(),))
+            triton.add_insecure_port(f"127.0.0.1:{behind_port}")
+            await triton.start()
+            opened = time.monotonic()
+            while time.monotonic() < opened + 20:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await live(b"", timeout=5)
+                    break
+                await asyncio.sleep(0.05)
+        seconds = time.monotonic() - opened
+        await door.stop(1)
+        await triton.stop(0)
+        return seconds
+
+    assert asyncio.run(main()) < 2.5
 
 
 def test_what_triton_says_of_an_error_is_said(file: KeyFile) -> None:
