@@ -86,9 +86,11 @@ class Handshake:
         self.address = address
         self.transport = self
         self.task: asyncio.Task[None] | None = None
+        self.aborted = False
 
     def abort(self) -> None:
-        """Close it."""
+        """Close it; before it has a task, who accepted it does."""
+        self.aborted = True
         if self.task is not None:
             self.task.cancel()
 
@@ -140,7 +142,8 @@ class TlsDoor:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             handshake = Handshake(str(address[0]))
-            if self._state.admit(handshake) is not None:  # without TLS it cannot be told why
+            refused = self._state.admit(handshake) is not None
+            if refused or handshake.aborted:  # without TLS it cannot be told why
                 self._state.forget(handshake)
                 client.close()
                 continue

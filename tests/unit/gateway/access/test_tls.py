@@ -1,15 +1,17 @@
 """TLS before the gateway: versions, certificates, clients that never shake hands."""
 
+import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import ssl
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -20,7 +22,15 @@ from support.gateway_process import Running, gateway
 from support.gateway_wire import ENSEMBLE, get, wait_for
 from trellis.errors import TrellisError
 from trellis.gateway.access.check import check_access
-from trellis.gateway.access.tls import TlsFileError, make_context
+from trellis.gateway.access.tls import (
+    Certificates,
+    TlsDoor,
+    TlsFileError,
+    TlsProtocol,
+    make_context,
+)
+from trellis.gateway.limits import Limits
+from trellis.gateway.server_state import REFUSED_AT_ONCE, GatewayServerState
 from trellis.server.access_settings import AccessSettings
 
 HEALTH = "/v2/health/live"
@@ -156,6 +166,42 @@ def test_who_never_shakes_hands_is_closed_and_counted(front: Running, authority:
     finally:
         for each in silent:
             each.close()
+
+
+class Quiet(asyncio.Protocol):
+    """A connection that says nothing."""
+
+    leave_handshake: Callable[[], None]
+
+
+def test_a_burst_beyond_the_limit_is_closed_before_it_shakes_hands(signed: Signed) -> None:
+    """asyncio's own loop takes what waits without a turn of others between."""
+
+    async def main() -> tuple[int, int]:
+        limits = Limits(connections=4)
+        state = GatewayServerState(limits, 4)
+        certificates = Certificates(
+            AccessSettings(tls_cert=str(signed.cert), tls_key=str(signed.key))
+        )
+        clients: list[socket.socket] = []
+        with socket.create_server((LOOPBACK, 0), backlog=512) as listener:
+            for _ in range(400):
+                clients.append(socket.create_connection(listener.getsockname()))
+            door = TlsDoor(listener, certificates, state, lambda: cast(TlsProtocol, Quiet()))
+            while listener_has_clients(listener):
+                await asyncio.sleep(0)
+            most = len(state.connections)
+            door.close()
+            for client in clients:
+                client.close()
+        return most, len(clients)
+
+    most, asked = asyncio.run(main())
+    assert 0 < most <= REFUSED_AT_ONCE + 5 < asked
+
+
+def listener_has_clients(listener: socket.socket) -> bool:
+    return bool(select.select([listener], [], [], 0)[0])
 
 
 def test_certificates_are_read_anew_on_sighup_and_bad_ones_change_nothing(
