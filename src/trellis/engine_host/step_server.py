@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serves the steps of a Python engine on a local socket (ipc/frames.py), beside Triton.
 
-What an engine makes in a step leaves as one message for all requests of a connection, written by
-the scheduler's own thread: no thread, process or HTTP of Triton's is between it and the gateway.
-Where the other side does not read, its answers gather, and nobody waits for it.
+What an engine makes in a step leaves as one message for all requests of a connection (as several
+where it is much), written by the scheduler's own thread: no thread, process or HTTP of Triton's is
+between it and the gateway. Where the other side does not read, its answers gather, and nobody waits
+for it.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import logging
 import select
 import socket
 import threading
+from collections import deque
 from typing import Any, Protocol
 
 from trellis.engine_host.answers import Answer
@@ -23,6 +25,7 @@ from trellis.ipc.frames import (
     PROTOCOL,
     BadFrame,
     Frames,
+    event_frames,
     frame,
     step_address,
 )
@@ -59,7 +62,7 @@ class StepConnection:
         self._socket.setblocking(False)
         self._host = host
         self._new: dict[int, StepAnswer] = {}  # scheduled since the last message
-        self._unsent = b""
+        self._unsent: deque[memoryview] = deque()  # what the socket did not take yet
         self._lost = False
         self._heartbeat = heartbeats().claim("a thread that reads a step socket")
         self._lock = threading.Lock()  # held to write
@@ -99,23 +102,30 @@ class StepConnection:
         return self._lost
 
     def _write_new(self) -> None:
-        events = []
-        for number, answer in self._new.items():
+        events, answers = [], self._new
+        self._new = {}
+        for number, answer in answers.items():
             event = answer.event()
             if answer.ended:
                 self.answers.pop(number, None)
             if event is not None:
                 events.append(event)
-        self._new.clear()
-        if events:
-            self._write(frame(EVENTS, events))
+        if not events:
+            return
+        frames, too_large = event_frames(events)
+        for number in too_large:
+            answers[number].ended = True
+            if self.answers.pop(number, None) is not None:
+                self._host.leave(answers[number])
+        for each in frames:
+            self._write(each)
 
     def _write(self, data: bytes) -> None:
         """Send as much as the socket takes; the thread sends the rest."""
         if self._lost:
             return
         if self._unsent:
-            self._unsent += data
+            self._unsent.append(memoryview(data))
             return
         try:
             sent = self._socket.send(data)
@@ -125,7 +135,7 @@ class StepConnection:
             self._lost = True
             return
         if sent < len(data):
-            self._unsent = data[sent:]
+            self._unsent.append(memoryview(data)[sent:])
             self._ring()
 
     def _ring(self) -> None:
@@ -171,7 +181,10 @@ class StepConnection:
     def _send_rest(self) -> None:
         with self._lock:
             with contextlib.suppress(BlockingIOError):
-                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+                sent = self._socket.send(self._unsent[0])
+                rest = self._unsent.popleft()[sent:]
+                if rest:
+                    self._unsent.appendleft(rest)
             if not self._unsent:
                 self._write_new()
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import itertools
+import logging
 import socket
 import time
 from collections import deque
@@ -39,6 +40,7 @@ STATUS = {
 }
 
 Event = list[Any]
+log = logging.getLogger("trellis.gateway")
 
 
 class StepExchange(Awaited):
@@ -146,7 +148,8 @@ class StepChannel(asyncio.Protocol):
         try:
             for message in self._frames.feed(data):
                 self._take(message)
-        except BadFrame:
+        except BadFrame as error:
+            log.error("hanging up on an engine whose step socket gave no message: %s", error)
             self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:

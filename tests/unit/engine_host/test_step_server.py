@@ -31,6 +31,7 @@ from trellis.engine_host.step_answers import StepAnswer
 from trellis.engine_host.step_inputs import read_step_inputs, with_step_inputs
 from trellis.engine_host.step_server import StepConnection, StepServer
 from trellis.errors import RequestError
+from trellis.ipc import frames as wire
 from trellis.ipc.frames import Frames, frame, step_address
 from trellis.ipc.heartbeats import heartbeats
 
@@ -45,6 +46,7 @@ class Engine:
         self.asked: dict[int, Sampling] = {}
         self.cancelled: list[int] = []
         self.pause = threading.Event()
+        self.top = 1  # likeliest tokens
 
     def refuse(self, sampling: Sampling) -> None:
         pass
@@ -73,7 +75,7 @@ class Engine:
         """The id itself as the likeliest; a prompt of two; five of it were cached."""
         if not self.asked[key].extras:
             return None
-        tops = [[(made, -1.5)]]
+        tops = [[(made, -1.5)] * self.top]
         if made:
             return Extras(tops)
         asked = self.asked[key].prompt_log_probs
@@ -221,6 +223,50 @@ def test_whole_answers_come_in_one_event_with_what_was_asked_for(client: Client)
     client.read_until_ended(7)
     outputs = {"cum_log_probs": -3.0, "output_log_probs": [-1.5, -1.5, -1.5]}
     assert client.events == [[7, [0, 1, 2], True, 0, outputs]]
+
+
+def whole_answers(host: Host, client: Client, wanted: list[int]) -> None:
+    """Of so many tokens each, told in one step: some 48 KiB a token."""
+    host.engine.top = 5000
+    host.engine.pause.set()
+    for number, tokens in enumerate(wanted, 1):
+        client.ask(number, tokens=tokens, stream=False, top_log_probs=1)
+    wait_for(lambda: len(host.engine.running) == len(wanted))
+    host.engine.pause.clear()
+    client.read_until_ended(*range(1, len(wanted) + 1))
+
+
+def test_answers_that_are_too_large_together_come_in_several_messages(
+    host: Host, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_BYTES", 2 << 20)
+    whole_answers(host, client, [12] * 8)
+    assert [client.ids(number) for number in range(1, 9)] == [list(range(12))] * 8
+    assert client.steps == 8
+    tops = [event[4]["top_log_probs"] for event in client.events]
+    assert tops == [[[[token, -1.5]] * 5000 for token in range(12)]] * 8
+
+
+def test_an_answer_that_is_too_large_alone_ends_with_an_error_and_no_other_does(
+    host: Host, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_BYTES", 2 << 20)
+    whole_answers(host, client, [12, 60, 12])
+    (error,) = [event for event in client.events if event[0] == 2]
+    assert "fewer log probabilities" in error[1]
+    assert client.ids(1) == client.ids(3) == list(range(12))
+    wait_for(lambda: not host.loop.answers())
+
+
+def test_a_part_of_a_stream_that_is_too_large_ends_it_at_the_engine_too(
+    host: Host, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_BYTES", 1 << 20)
+    host.engine.top = 150_000
+    client.ask(1, tokens=90_000, top_log_probs=1)
+    client.read_until_ended(1)
+    assert [event[2] for event in client.events] == ["INVALID_ARG"]
+    wait_for(lambda: not host.engine.running and host.loop.cancelled == 1)
 
 
 ASKED = {"top_log_probs": 1, "prompt_log_probs": True, "return_cached_tokens": True}

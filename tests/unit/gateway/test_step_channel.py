@@ -218,7 +218,7 @@ def test_an_interruption_reaches_who_waits_and_who_comes_to_wait() -> None:
 
 
 @pytest.mark.parametrize("what", ["closed", "garbage", "unknown"])
-def test_a_lost_socket_ends_what_is_in_flight(what: str) -> None:
+def test_a_lost_socket_ends_what_is_in_flight(what: str, caplog: pytest.LogCaptureFixture) -> None:
     async def body(made: Model, channels: StepChannels) -> None:
         channel = await channels.find(MODEL)
         assert channel is not None
@@ -238,6 +238,9 @@ def test_a_lost_socket_ends_what_is_in_flight(what: str) -> None:
         assert await channels.lost() == []
 
     run(body)
+    said = {"closed": "", "garbage": "a message of 4294967295 bytes", "unknown": "not known"}
+    assert said[what] in caplog.text
+    assert bool(caplog.text) == (what != "closed")
 
 
 @pytest.mark.parametrize("greeting", [frame("hello", {"protocol": 2}), b"\x00\x00\x00\x01x"])
