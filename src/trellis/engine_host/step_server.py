@@ -175,7 +175,9 @@ class StepConnection:
                     if not data:
                         raise EOFError
                     with self._heartbeat.working():
-                        for message in frames.feed(data):
+                        messages = frames.feed(data)
+                    for message in messages:
+                        with self._heartbeat.working():  # of many, each proves its own end
                             self._take(message)
 
     def _send_rest(self) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -434,3 +435,19 @@ def test_a_request_that_is_never_taken_is_seen_as_a_batch_that_does_not_end(
     wait_for(lambda: len(stuck()) == 1)
     gate.set()
     wait_for(lambda: stuck() == [])
+
+
+def test_each_of_many_messages_that_come_together_has_its_own_time(
+    host: Host, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[float] = []
+
+    def ask(*_: Any) -> None:
+        name = "a thread that reads a step socket"
+        began.extend(row.began for row in heartbeats().rows() if row.name == name and row.began)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(host, "ask", ask)
+    client.socket.sendall(b"".join(frame("ask", number, {}) for number in range(8)))
+    wait_for(lambda: len(began) == 8)
+    assert all(after - before >= 0.01 for before, after in pairwise(began))
