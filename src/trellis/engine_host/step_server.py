@@ -33,6 +33,7 @@ from trellis.ipc.heartbeats import heartbeats
 from trellis.ipc.sockets import peer_is_ours
 
 BIND_SECONDS = 0.5  # between tries for an address that a model before this one still has
+ACCEPT_SECONDS = 1.0  # between tries to take a connection where none could be taken
 CLOSE_SECONDS = 2.0  # for threads to end
 READ_BYTES = 262_144
 CONNECTIONS = 64  # a gateway has one for each of its processes
@@ -56,7 +57,10 @@ class StepConnection:
     def __init__(
         self, client: socket.socket, version: str, host: Host, no_guides: str = ""
     ) -> None:
-        """`version`: of the model; `no_guides`: why its engine follows none."""
+        """`version`: of the model; `no_guides`: why its engine follows none.
+
+        Raises OSError or RuntimeError where a descriptor or a thread is wanting.
+        """
         self.answers: dict[int, StepAnswer] = {}  # in flight, by the client's number
         self._socket = client
         self._socket.setblocking(False)
@@ -64,14 +68,18 @@ class StepConnection:
         self._new: dict[int, StepAnswer] = {}  # scheduled since the last message
         self._unsent: deque[memoryview] = deque()  # what the socket did not take yet
         self._lost = False
-        self._heartbeat = heartbeats().claim("a thread that reads a step socket")
         self._lock = threading.Lock()  # held to write
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
+        self._heartbeat = heartbeats().claim("a thread that reads a step socket")
         about = {"protocol": PROTOCOL, "version": version, "no_guides": no_guides}
         self._write(frame(HELLO, about))
         self._thread = threading.Thread(target=self._run, name="steps", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._heartbeat.release()
+            raise
 
     def schedule(self, answer: StepAnswer) -> None:
         """Have what is new of it in the next message. The scheduler's thread alone."""
@@ -241,11 +249,11 @@ class StepServer:
         while not self._closed.is_set():
             try:
                 client, _ = self._socket.accept()
-            except OSError as error:
+                self._take(client)
+            except (OSError, RuntimeError) as error:  # no descriptor or thread is left: one may be
                 if not self._closed.is_set():
-                    log.error("the step socket takes no more connections: %s", error)
-                return
-            self._take(client)
+                    log.error("the step socket could not take a connection: %s", error)
+                    self._closed.wait(ACCEPT_SECONDS)
 
     def _bind(self) -> bool:
         """Whether it listens; a model that this one replaces has the address until it is gone."""
@@ -259,8 +267,12 @@ class StepServer:
     def _take(self, client: socket.socket) -> None:
         """Serve this user's processes, and root's, but not too many."""
         self._connections = [each for each in self._connections if not each.lost]
-        if len(self._connections) < CONNECTIONS and peer_is_ours(client):
-            made = StepConnection(client, self._version, self._host, self._no_guides)
-            self._connections.append(made)
-        else:
+        if len(self._connections) >= CONNECTIONS or not peer_is_ours(client):
             client.close()
+            return
+        try:
+            made = StepConnection(client, self._version, self._host, self._no_guides)
+        except BaseException:
+            client.close()
+            raise
+        self._connections.append(made)

@@ -1,6 +1,8 @@
 """The model's end of the step socket: real sockets, a real scheduler, an engine that counts."""
 
+import contextlib
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 
 from support.waiting import wait_for
 from trellis.contract import metrics
+from trellis.engine_host import step_server
 from trellis.engine_host.answers import Answer
 from trellis.engine_host.engines.engine import (
     Extras,
@@ -451,3 +454,45 @@ def test_each_of_many_messages_that_come_together_has_its_own_time(
     client.socket.sendall(b"".join(frame("ask", number, {}) for number in range(8)))
     wait_for(lambda: len(began) == 8)
     assert all(after - before >= 0.01 for before, after in pairwise(began))
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_connections_are_taken_again_once_there_are_descriptors(
+    host: Host, left: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`left`: those that are free when a client comes; a connection takes three."""
+    monkeypatch.setattr(step_server, "ACCEPT_SECONDS", 0.05)
+    rows = sum(row.pid > 0 for row in heartbeats().rows())
+    waiting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(left)]
+    holes = fill_descriptors()
+    try:
+        for each in spare:
+            os.close(each)
+        waiting.connect(step_address(MODEL, os.getpid()))
+        wait_for(lambda: "could not take a connection" in caplog.text)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in holes:
+            os.close(each)
+    waiting.close()
+    client = Client()
+    client.ask(1, tokens=3)
+    client.read_until_ended(1)
+    assert client.ids(1) == [0, 1, 2]
+    client.socket.close()
+    wait_for(lambda: sum(row.pid > 0 for row in heartbeats().rows()) == rows)
+
+
+def fill_descriptors() -> list[int]:
+    """Take all descriptors of the process, of which it may have no more than it has at most."""
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    taken = [lowest]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    return taken
