@@ -185,6 +185,7 @@ class Models:
         self._loads += 1
         self._made = 0.0, {}
         self._known.clear()
+        self._asking.clear()  # who asks from now on does not get an answer of before
         self._plugins.clear()  # files may be others, too
 
     def known(self, path: str) -> Model | None:
@@ -204,13 +205,15 @@ class Models:
         if known is not None:
             return known
         loads = self._loads
-        if path not in self._asking:
+        asking = self._asking.get(path)
+        if asking is None:
             loop = asyncio.get_running_loop()
-            self._asking[path] = loop.run_in_executor(None, self._ask, path)
+            asking = self._asking[path] = loop.run_in_executor(None, self._ask, path)
         try:
-            model = await asyncio.shield(self._asking[path])
+            model = await asyncio.shield(asking)
         finally:
-            self._asking.pop(path, None)
+            if self._asking.get(path) is asking:
+                del self._asking[path]
         if isinstance(model, Model) and loads == self._loads:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
