@@ -261,7 +261,7 @@ class Generation:
                 left, flow.left = flow.left, b""
                 await client.send({"type": "http.response.body", "body": left, "more_body": True})
             if flow.error is not None:
-                job.complete = True
+                job.complete = flow.ended  # else it is one of ours, and the engine goes on
                 raise flow.error
         rest = b"".join(flow.made(event) for event in job.reader.end())
         if flow.error is not None:

@@ -11,7 +11,7 @@ from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import FAILED, EventReader, StepEvents
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.refusals import one_line, unreachable
-from trellis.gateway.step_channel import PLAIN
+from trellis.gateway.step_channel import PLAIN, REFUSED
 from trellis.gateway.triton import TritonLost
 from trellis.gateway.ways import Upstream, Way
 from trellis.pipeline.decode import failure
@@ -96,6 +96,7 @@ class Flow:
         self._refusal = refusal
         self.left = b""  # to be sent with patience
         self.error: OpenAIError | None = None  # that ended it
+        self.ended = False  # the engine said that nothing more comes
 
     def take(self, data: Any) -> bool:
         """Take a piece of the engine's answer; False if something is left, or it has failed."""
@@ -126,6 +127,8 @@ class Flow:
 
     def made(self, event: list[Any]) -> bytes:
         """What the client gets of an event; never raises, since others' events come after it."""
+        if len(event) != PLAIN:
+            self.ended = len(event) == REFUSED or event[2]
         piece = self._choice.read(event)
         if piece.error is not None:
             self.error = self.error or self._refusal(*piece.error)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,8 +24,10 @@ from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import Flow, Job
 from trellis.gateway.sending import Client, Message
+from trellis.gateway.step_channel import StepChannel
 from trellis.gateway.triton import ClientGone, CutOff, TritonLost
-from trellis.gateway.ways import Upstream
+from trellis.gateway.ways import StepWay, Upstream
+from trellis.ipc.frames import PROTOCOL, Frames, frame
 from trellis.pipeline.decode import Detokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -282,3 +285,54 @@ def test_an_answer_that_cannot_be_written_ends_itself_alone() -> None:
     assert flow.error is not None
     assert flow.error.status == 500
     assert written == []
+
+
+BROKEN = [1, [ord("!")]]  # a token that `Failing` does not know
+
+
+@pytest.mark.parametrize(
+    ("last", "leaves"),
+    [
+        (BROKEN, True),
+        ([*BROKEN, False, 0, {}], True),
+        ([*BROKEN, True, 0, {"finish_reason": "stop"}], False),
+        ([1, "the engine failed: x", "INTERNAL"], False),
+        ([1, [66], True, 0, {"finish_reason": "stop"}], False),
+    ],
+)
+def test_the_engine_hears_of_an_answer_that_fails_here_alone(last: list[Any], leaves: bool) -> None:
+    """Else it goes on to the last token; of an answer that it ended it hears nothing."""
+
+    async def main() -> list[list[Any]]:
+        ours, engine = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_connection(StepChannel, sock=ours)
+        made = generation([])
+        text = Detokenizer.of(Failing()).sequence()
+        choice = Choice(0, text, Failing(), [1])
+        made._jobs.append(Job(StepWay(channel, b"{}", b"text/event-stream"), StepEvents(), choice))
+
+        async def receive() -> Message:
+            await asyncio.sleep(1000)
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                engine.sendall(frame("events", [last]))
+
+        messages = [{"role": "user", "content": "Hi"}]
+        asked = ChatRequest.model_validate({"model": "m", "messages": messages, "stream": True})
+        hello = frame("hello", {"protocol": PROTOCOL, "version": "1"})
+        engine.sendall(hello + frame("events", [[1, [65]]]))
+        client = Client(receive, send, lambda _: True)
+        answering = made.run(client, ChatWriter("chatcmpl-1", asked, made), streams=True)
+        await asyncio.wait_for(answering, 10)
+        channel.transport.close()
+        await asyncio.sleep(0)
+        with engine:
+            engine.settimeout(10)
+            return Frames().feed(engine.makefile("rb").read())
+
+    asked, *more = asyncio.run(main())
+    assert asked == ["ask", 1, {}]
+    assert more == ([["leave", 1]] if leaves else [])
