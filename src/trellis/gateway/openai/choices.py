@@ -89,11 +89,13 @@ class Choice:
         log_probs: bool = False,
         parser: Parser | None = None,
         reasons: bool = False,
+        used: Usage | None = None,
     ) -> None:
         """`text`: makes it of ids; `prompt`: its ids.
 
         `log_probs`: whether those of the answer are wanted; `parser`: what tells calls and
-        reasoning from the text; `reasons`: whether it tells reasoning.
+        reasoning from the text; `reasons`: whether it tells reasoning. `used`: the tokens of all
+        sequences of the request, to which this adds its own as they come.
         """
         self.index = index
         self.parser = parser
@@ -108,6 +110,9 @@ class Choice:
         self._text = text
         self.log_probs = log_probs
         self._reasoning = ReasoningTokens() if reasons else None
+        self._used = Usage() if used is None else used
+        if reasons:
+            self._used.reasoning = self._used.reasoning or 0
         # Those of tokens that wait for their text: a stop string may begin in them.
         self._waiting: deque[tuple[float, list[list[Any]]]] = deque()
 
@@ -130,12 +135,16 @@ class Choice:
             return Piece(error=(failure(error), FAILED))
         if self.parser is not None:
             self._parse(self.parser, piece, ended)
-        self.completion += outputs.get("num_output_tokens", len(ids))
+        made = self.completion + outputs.get("num_output_tokens", len(ids))
         if ended:
-            self.completion = outputs.get("total_tokens", self.completion)
+            made = outputs.get("total_tokens", made)
             self.cached = outputs.get("cached_tokens")
+            if self.cached is not None:
+                self._used.cached = (self._used.cached or 0) + self.cached
             reason = REASONS.get(outputs.get("finish_reason", "stop"), "stop")
             self.finish = piece.finish = CALLED if self.called and reason == "stop" else reason
+        self._used.completion += made - self.completion
+        self.completion = made
         return piece
 
     def _parse(self, parser: Parser, piece: Piece, ended: bool) -> None:
@@ -144,7 +153,9 @@ class Choice:
         if ended:
             piece.events += parser.end()
         if self._reasoning is not None and isinstance(parser, TellsReasoning):
+            before = self._reasoning.count
             self._reasoning.take(*parser.take_reasoned())
+            self._used.reasoning = (self._used.reasoning or 0) + self._reasoning.count - before
         piece.text = "".join(event.text for event in piece.events if isinstance(event, Text))
         self.called += sum(isinstance(event, CallBegin) for event in piece.events)
 
@@ -156,6 +167,7 @@ class Choice:
     def add(self, ids: list[int]) -> str:
         """The text that ids add where nothing else is told. Raises what a tokenizer_type does."""
         self.completion += len(ids)
+        self._used.completion += len(ids)
         return self._text.add(ids, False)
 
     def _with_log_probs(

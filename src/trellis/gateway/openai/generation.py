@@ -8,6 +8,7 @@ engine. If one fails, or the client leaves, the others are ended, too.
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -47,6 +48,7 @@ class Generation:
         self._guide_param: str | None = None  # the field that what holds an answer came by
         self._jobs: list[Job] = []
         self._prompt_tokens = 0
+        self._used = Usage()  # of its sequences together: a chunk may tell it, and there are many
         self._most = 0  # tokens of all its answers
 
     async def prepare(
@@ -97,6 +99,7 @@ class Generation:
                 log_probs.answer,
                 parsing.parser(),
                 parsing.reasons,
+                self._used,
             )
             meter = self._state.registry.meter(self._record)
             if channel is not None:
@@ -120,15 +123,7 @@ class Generation:
 
     def usage(self) -> Usage:
         """The tokens so far."""
-        cached = [job.choice.cached for job in self._jobs if job.choice.cached is not None]
-        made = sum(job.choice.completion for job in self._jobs)
-        thought = [each for job in self._jobs if (each := job.choice.reasoning) is not None]
-        return Usage(
-            self._prompt_tokens,
-            made,
-            sum(cached) if cached else None,
-            sum(thought) if thought else None,
-        )
+        return replace(self._used, prompt=self._prompt_tokens)
 
     async def run(self, client: Client, writer: Writer, streams: bool) -> None:
         """Ask, and answer. Raises Refusal, ClientGone."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,16 +19,19 @@ from trellis.gateway.limits import Limits
 from trellis.gateway.metrics.record import Record
 from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.chat_writer import ChatWriter
-from trellis.gateway.openai.choices import Choice
+from trellis.gateway.openai.choices import Choice, Usage
 from trellis.gateway.openai.engine_events import StepEvents, TritonEvents
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import Flow, Job
+from trellis.gateway.openai.parsing import PLAIN_TEXT, Parsing
 from trellis.gateway.sending import Client, Message
 from trellis.gateway.step_channel import StepChannel
 from trellis.gateway.triton import ClientGone, CutOff, TritonLost
 from trellis.gateway.ways import StepWay, Upstream
 from trellis.ipc.frames import PROTOCOL, Frames, frame
+from trellis.parsers import Setup
+from trellis.parsers.registry import load
 from trellis.pipeline.decode import Detokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -117,7 +121,7 @@ def generation(ways: list[Scripts]) -> Generation:
     made = Generation(cast(Any, state), cast(Any, served), "messages", Record())
     for index, way in enumerate(ways):
         reader = TritonEvents("ensemble", TEXTS, "1f", None)
-        choice = Choice(index, TEXTS.sequence(), TOKENIZER, [1])
+        choice = Choice(index, TEXTS.sequence(), TOKENIZER, [1], used=made._used)
         made._jobs.append(Job(cast(Any, way), reader, choice))
     return made
 
@@ -257,7 +261,8 @@ def new_flow(
 ) -> tuple[Flow, list[bytes]]:
     """One by the step socket, and what it writes. `always`: whether each chunk has the usage."""
     made = generation([])
-    choice = Choice(0, Detokenizer.of(tokenizer).sequence(), tokenizer, [1])
+    text = Detokenizer.of(tokenizer).sequence()
+    choice = Choice(0, text, tokenizer, [1], used=made._used)
     options = {"include_usage": True, "continuous_usage_stats": always}
     messages = [{"role": "user", "content": "x"}]
     chat = {"model": "m", "messages": messages, "stream": True, "stream_options": options}
@@ -336,3 +341,79 @@ def test_the_engine_hears_of_an_answer_that_fails_here_alone(last: list[Any], le
     asked, *more = asyncio.run(main())
     assert asked == ["ask", 1, {}]
     assert more == ([["leave", 1]] if leaves else [])
+
+
+PARTS = st.sampled_from(["<think>", "Hm 🙂", "</think>", "\n", "So.", "e\u0301"])
+STEPS = st.lists(st.tuples(st.integers(0, 3), PARTS, st.booleans()), max_size=20)
+LASTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "total_tokens": st.integers(0, 99),
+        "cached_tokens": st.none() | st.integers(0, 9),
+        "num_output_tokens": st.integers(0, 9),
+    },
+)
+
+
+def usage_of_all(choices: list[Choice]) -> dict[str, Any]:
+    """Counted sequence by sequence."""
+    cached = [each.cached for each in choices if each.cached is not None]
+    thought = [each.reasoning for each in choices if each.reasoning is not None]
+    made = Usage(
+        7,
+        sum(each.completion for each in choices),
+        sum(cached) if cached else None,
+        sum(thought) if thought else None,
+    )
+    return made.as_json()
+
+
+@settings(deadline=None)
+@given(STEPS, st.lists(LASTS, min_size=4, max_size=4), st.booleans(), st.booleans())
+def test_each_chunk_s_usage_is_that_of_all_sequences_so_far(
+    steps: list[tuple[int, str, bool]], lasts: list[dict[str, Any]], reasons: bool, log_probs: bool
+) -> None:
+    made = generation([])
+    made._prompt_tokens = 7
+    messages = [{"role": "user", "content": "x"}]
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    chat = {"model": "m", "messages": messages, "stream": True, "stream_options": options}
+    writer = ChatWriter("chatcmpl-1", ChatRequest.model_validate(chat), made)
+    parsing = Parsing(load("think"), Setup()) if reasons else PLAIN_TEXT
+    choices, flows = [], []
+    chunks: list[dict[str, Any]] = []
+
+    def write(data: bytes) -> bool:
+        for line in data.split(b"\n\n")[:-1]:
+            chunk = json.loads(line.removeprefix(b"data: "))
+            assert chunk["usage"] == usage_of_all(choices)
+            chunks.append(chunk)
+        return True
+
+    for index in range(4):
+        text = parsing.text(TEXTS, TOKENIZER, None)
+        parser = parsing.parser()
+        choice = Choice(index, text, TOKENIZER, [1], log_probs, parser, parsing.reasons, made._used)
+        job = Job(cast(Any, None), StepEvents(), choice)
+        made._jobs.append(job)
+        choices.append(choice)
+        flows.append(Flow(job, writer, write, made.refusal))
+    for index, part, plain in steps:
+        for token in part.encode():
+            assert flows[index].take([1, [token], *([] if plain else [False, 0, {}])])
+    for flow, outputs in zip(flows, lasts, strict=True):
+        assert flow.take([1, [66], True, 0, {"finish_reason": "stop", **outputs}])
+    assert len(chunks) >= 4
+    assert made.usage().as_json() == usage_of_all(choices)
+
+
+def test_a_chunk_s_usage_takes_no_longer_with_many_sequences() -> None:
+    def seconds(sequences: int) -> float:
+        made = generation([Scripts() for _ in range(sequences)])
+        started = time.process_time()
+        for _ in range(2000):
+            made.usage()
+        return time.process_time() - started
+
+    few, many = (min(seconds(count) for _ in range(3)) for count in (1, 256))
+    assert many < 5 * few  # counted sequence by sequence: thirty times
