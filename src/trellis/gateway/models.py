@@ -200,6 +200,11 @@ class Models:
             raise replace(found)
         return found
 
+    async def largest_context(self) -> int:
+        """The most tokens that an engine of the ensembles can hold; 0: not known."""
+        found = [await self._find(model_path(name)) for name in self.made()]
+        return max((each.context for each in found if not isinstance(each, Refusal)), default=0)
+
     async def _find(self, path: str) -> Model | Refusal:
         known = self.known(path)
         if known is not None:

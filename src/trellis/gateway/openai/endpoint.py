@@ -8,11 +8,11 @@ from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.errors import as_openai
 from trellis.gateway.openai.jobs import written
 from trellis.gateway.refusals import JSON, Headers, Refusal
-from trellis.gateway.request_body import check_content_type, read_body
+from trellis.gateway.request_body import check_content_type, header, read_body
 from trellis.gateway.sending import OWN_ID, Client, Receive, Scope, Send, client_of, send_whole
 from trellis.gateway.state import State
 
-BODY_CONTEXT = 1 << 17  # tokens of a context: what is read before the model is known
+BODY_CONTEXT = 1 << 17  # tokens of a context, whatever the models have
 
 
 class Endpoint:
@@ -32,11 +32,20 @@ class Endpoint:
                 body = b""
                 if scope["method"] == "POST":
                     check_content_type(scope["headers"])
-                    limit = self.state.limits.body_limit(BODY_CONTEXT)
+                    limit = await self._body_limit(scope["headers"])
                     body = await read_body(receive, scope["headers"], limit, room)
                 await self.answer(scope, body, client_of(scope, receive, send))
         except Refusal as refusal:
             raise as_openai(refusal) from refusal
+
+    async def _body_limit(self, headers: Headers) -> int:
+        """The bytes that a body may have. Which model it is for stands in it, so by the largest."""
+        limit = self.state.limits.body_limit(BODY_CONTEXT)
+        length = header(headers, b"content-length")
+        if length.isdigit() and int(length) <= limit:
+            return limit
+        context = await self.state.models.largest_context()
+        return self.state.limits.body_limit(max(context, BODY_CONTEXT))
 
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """The endpoint's own work."""

@@ -104,6 +104,9 @@ class Asked:
         async def find(_: str) -> Model:
             return self._model
 
+        async def no_context() -> int:
+            return 0
+
         state: Any = SimpleNamespace(
             bodies=Bodies(1 << 20),
             limits=Limits(),
@@ -113,7 +116,7 @@ class Asked:
             upstreams=set(),
             counts=SimpleNamespace(add=lambda *_: None),
             steps=SimpleNamespace(find=channel),
-            models=SimpleNamespace(made=dict, find=find),
+            models=SimpleNamespace(made=dict, find=find, largest_context=no_context),
         )
         sent: list[Any] = []
         messages: Iterator[Any] = iter([{"type": "http.request", "body": body}])

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How large a body of OpenAI's API may be: by the model of the largest context."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from trellis.gateway.limits import Limits
+from trellis.gateway.models import Models
+from trellis.gateway.openai.endpoint import BODY_CONTEXT, Endpoint
+from trellis.gateway.refusals import Refusal
+
+MILLION = 1 << 20  # tokens of a context
+
+
+def limit(contexts: dict[str, int], headers: list[tuple[bytes, bytes]], **limits: int) -> int:
+    """Of an endpoint before models with these contexts; 0: a model that Triton does not show."""
+
+    async def find(path: str) -> Any:
+        context = contexts[path.rsplit("/", 1)[-1]]
+        return SimpleNamespace(context=context) if context else Refusal(404, "")
+
+    models = Models(1)
+    models.made = lambda: dict.fromkeys(contexts, cast(Any, None))  # type: ignore[method-assign]
+    models._find = find  # type: ignore[method-assign]
+    state = SimpleNamespace(limits=Limits.of(limits), models=models)
+    return asyncio.run(Endpoint(cast(Any, state))._body_limit(headers))
+
+
+USUAL = Limits().body_limit(BODY_CONTEXT)
+LARGE = [(b"content-length", b"%d" % (USUAL + 1))]
+
+
+@pytest.mark.parametrize("headers", [LARGE, [(b"transfer-encoding", b"chunked")]])
+def test_a_long_prompt_may_be_as_long_as_the_largest_model_takes(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    contexts = {"ensemble": 4096, "long": MILLION, "gone": 0}
+    assert limit(contexts, headers) == Limits().body_limit(MILLION) > USUAL
+    assert limit({"ensemble": 4096}, headers) == USUAL
+    assert limit(contexts, headers, body_bytes=1000) == 1000
+
+
+def test_a_usual_body_asks_for_no_model() -> None:
+    assert limit({"long": MILLION}, [(b"content-length", b"100")]) == USUAL
