@@ -123,7 +123,8 @@ async def _ask(state: State, path: str, inputs: Sequence[Any]) -> tuple[np.ndarr
     """
     body = json.dumps({"inputs": _tensors(inputs)}).encode()
     try:
-        reply = await state.triton.ask("POST", f"{path}{INFER}", body)
+        seconds = state.limits.request_seconds  # an engine works for it
+        reply = await state.triton.ask("POST", f"{path}{INFER}", body, seconds=seconds)
     except TritonLost:
         raise unreachable() from None
     said = json.loads(reply.body)
