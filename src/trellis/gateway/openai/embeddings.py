@@ -11,7 +11,7 @@ from pydantic import Field
 
 from trellis.gateway.metrics.record import record_of
 from trellis.gateway.models import model_path
-from trellis.gateway.openai.endpoint import Endpoint, send_json
+from trellis.gateway.openai.endpoint import Endpoint, send_json, unless_left
 from trellis.gateway.openai.errors import OpenAIError, bad, rejected
 from trellis.gateway.openai.fields import FAIL_FAST, Count, Fields, Positive, read_fields
 from trellis.gateway.openai.served import NAME, no_model
@@ -52,14 +52,10 @@ class Embeddings(Endpoint):
         record = record_of(scope)
         record.model = asked.model
         client.allowance.reserve(sum(map(_tokens, inputs)))
-        vectors, tokens = [], 0
-        for start in range(0, len(inputs), batch):
-            some, count = await _ask(self.state, path, inputs[start : start + batch])
-            vectors.append(some)
-            tokens += count
+        work = _ask_all(self.state, path, inputs, batch)
+        made, tokens = await unless_left(client.receive, work)
         record.prompt_tokens = tokens
         client.allowance.settle(tokens)
-        made = np.concatenate(vectors)
         if asked.dimensions not in (None, made.shape[1]):
             raise bad(
                 "dimensions",
@@ -114,6 +110,18 @@ async def _find(state: State, name: str) -> tuple[str, int]:
             code="unsupported_model",
         )
     return model_path(name), max(model.batch, 1)
+
+
+async def _ask_all(
+    state: State, path: str, inputs: Sequence[Any], batch: int
+) -> tuple[np.ndarray, int]:
+    """As `_ask`, `batch` of them at a time."""
+    vectors, tokens = [], 0
+    for start in range(0, len(inputs), batch):
+        some, count = await _ask(state, path, inputs[start : start + batch])
+        vectors.append(some)
+        tokens += count
+    return np.concatenate(vectors), tokens
 
 
 async def _ask(state: State, path: str, inputs: Sequence[Any]) -> tuple[np.ndarray, int]:

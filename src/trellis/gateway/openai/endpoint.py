@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every endpoint does around its own work: read a body, find the model, answer."""
 
-from typing import Any
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from trellis.gateway.ids import new_id
 from trellis.gateway.metrics.record import record_of
@@ -11,7 +13,9 @@ from trellis.gateway.refusals import JSON, Headers, Refusal
 from trellis.gateway.request_body import check_content_type, header, read_body
 from trellis.gateway.sending import OWN_ID, Client, Receive, Scope, Send, client_of, send_whole
 from trellis.gateway.state import State
+from trellis.gateway.triton import ClientGone
 
+Made = TypeVar("Made")
 BODY_CONTEXT = 1 << 17  # tokens of a context, whatever the models have
 
 
@@ -50,6 +54,29 @@ class Endpoint:
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """The endpoint's own work."""
         raise NotImplementedError
+
+
+async def unless_left(receive: Receive, work: Coroutine[Any, Any, Made]) -> Made:
+    """What some work makes; it has ended when this returns. `receive`: after the body.
+
+    Raises what the work raises, and ClientGone once whoever asked has left, which cancels it.
+    """
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        watch.cancel()
+        task.cancel()
+        await asyncio.wait((task, watch))
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def send_json(client: Client, data: Any) -> None:

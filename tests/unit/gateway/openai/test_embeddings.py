@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from trellis.gateway.limits import Limits
 from trellis.gateway.openai.embeddings import Embeddings
 from trellis.gateway.refusals import JSON
 from trellis.gateway.request_body import Bodies
-from trellis.gateway.triton import Triton
+from trellis.gateway.triton import ClientGone, Triton
 
 MODEL, BATCH = "embed", 2
 TOKENS = 3  # of each text
@@ -56,8 +58,10 @@ class Standin:
         return 200, {"outputs": outputs}
 
 
-async def asked(standin: Standin, limits: Limits | None = None, **body: Any) -> Any:
-    """What an answer is. Raises OpenAIError, ClientGone."""
+async def asked(
+    standin: Standin, limits: Limits | None = None, leaves_at: float = 60.0, **body: Any
+) -> Any:
+    """What an answer is to a client that leaves then. Raises OpenAIError, ClientGone."""
     limits = limits or Limits()
     sent: list[Any] = []
 
@@ -69,7 +73,8 @@ async def asked(standin: Standin, limits: Limits | None = None, **body: Any) -> 
             sent.append(b"")
             made = json.dumps({"model": MODEL, **body}).encode()
             return {"type": "http.request", "body": made}
-        await asyncio.sleep(60)
+        await asyncio.sleep(leaves_at)
+        return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         sent.append(message.get("body", b""))
@@ -96,3 +101,11 @@ def test_a_batch_may_take_as_long_as_a_request() -> None:
     answer = asyncio.run(asked(Standin(seconds=0.4), limits, input=["a"] * 3))
     assert [each["embedding"] for each in answer["data"]] == [[0.5, -0.25]] * 3
     assert answer["usage"]["prompt_tokens"] == 3 * TOKENS
+
+
+def test_nothing_more_is_asked_for_a_client_that_left() -> None:
+    standin = Standin(seconds=0.2)
+    with pytest.raises(ClientGone):
+        asyncio.run(asked(standin, leaves_at=0.3, input=["a"] * 6))
+    assert standin.asked == [BATCH] * 2
+    assert standin.answered == 1
