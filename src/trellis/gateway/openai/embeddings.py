@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """POST /v1/embeddings: texts or ids to vectors, by an embedding model of the repository."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from trellis.gateway.access.accounts import Allowance
 from trellis.gateway.metrics.record import record_of
 from trellis.gateway.models import model_path
 from trellis.gateway.openai.endpoint import Endpoint, send_json, unless_left
@@ -51,11 +53,10 @@ class Embeddings(Endpoint):
         path, batch = await _find(self.state, asked.model)
         record = record_of(scope)
         record.model = asked.model
-        client.allowance.reserve(sum(map(_tokens, inputs)))
-        work = _ask_all(self.state, path, inputs, batch)
+        client.allowance.reserve(_estimate(inputs))
+        work = _ask_all(self.state, path, inputs, batch, client.allowance)
         made, tokens = await unless_left(client.receive, work)
         record.prompt_tokens = tokens
-        client.allowance.settle(tokens)
         if asked.dimensions not in (None, made.shape[1]):
             raise bad(
                 "dimensions",
@@ -85,9 +86,11 @@ def _inputs(sent: Any) -> Sequence[Any]:
     return inputs
 
 
-def _tokens(each: Any) -> int:
-    """The tokens of a text or list of ids; of a text about, since the model encodes it."""
-    return len(each) // BYTES_PER_TOKEN + 1 if isinstance(each, str) else len(each)
+def _estimate(inputs: Sequence[Any]) -> int:
+    """The tokens of texts or lists of ids; of a text about, since the model encodes it."""
+    return sum(
+        len(each) // BYTES_PER_TOKEN + 1 if isinstance(each, str) else len(each) for each in inputs
+    )
 
 
 async def _find(state: State, name: str) -> tuple[str, int]:
@@ -113,14 +116,22 @@ async def _find(state: State, name: str) -> tuple[str, int]:
 
 
 async def _ask_all(
-    state: State, path: str, inputs: Sequence[Any], batch: int
+    state: State, path: str, inputs: Sequence[Any], batch: int, allowance: Allowance
 ) -> tuple[np.ndarray, int]:
-    """As `_ask`, `batch` of them at a time."""
+    """As `_ask`, `batch` of them at a time; `allowance` takes what was computed, come what may."""
     vectors, tokens = [], 0
-    for start in range(0, len(inputs), batch):
-        some, count = await _ask(state, path, inputs[start : start + batch])
-        vectors.append(some)
-        tokens += count
+    try:
+        for start in range(0, len(inputs), batch):
+            part = inputs[start : start + batch]
+            try:
+                some, count = await _ask(state, path, part)
+            except asyncio.CancelledError:  # the client left while an engine worked for it
+                tokens += _estimate(part)
+                raise
+            vectors.append(some)
+            tokens += count
+    finally:
+        allowance.settle(tokens)
     return np.concatenate(vectors), tokens
 
 

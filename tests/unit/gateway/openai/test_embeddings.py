@@ -2,6 +2,7 @@
 """Embeddings behind a stand-in for Triton: time, leaving, tokens of a key, writing."""
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -9,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from trellis.gateway.access.accounts import Account
+from trellis.gateway.access.key_file import KeyLimits
 from trellis.gateway.limits import Limits
 from trellis.gateway.openai.embeddings import Embeddings
-from trellis.gateway.refusals import JSON
+from trellis.gateway.openai.errors import OpenAIError
+from trellis.gateway.refusals import JSON, Refusal
 from trellis.gateway.request_body import Bodies
+from trellis.gateway.sending import ALLOWANCE
 from trellis.gateway.triton import ClientGone, Triton
 
 MODEL, BATCH = "embed", 2
@@ -59,7 +64,11 @@ class Standin:
 
 
 async def asked(
-    standin: Standin, limits: Limits | None = None, leaves_at: float = 60.0, **body: Any
+    standin: Standin,
+    limits: Limits | None = None,
+    leaves_at: float = 60.0,
+    account: Account | None = None,
+    **body: Any,
 ) -> Any:
     """What an answer is to a client that leaves then. Raises OpenAIError, ClientGone."""
     limits = limits or Limits()
@@ -88,9 +97,11 @@ async def asked(
             triton=triton,
             models=SimpleNamespace(find=find, made=lambda: made),
         )
-        scope = {"method": "POST", "headers": [(b"content-type", JSON)]}
+        scope: dict[str, Any] = {"method": "POST", "headers": [(b"content-type", JSON)]}
         try:
-            await Embeddings(state)(scope, receive, send)
+            with (account or Account("a", KeyLimits())).request() as allowance:
+                scope[ALLOWANCE] = allowance
+                await Embeddings(state)(scope, receive, send)
         finally:
             triton.close()
     return json.loads(b"".join(sent))
@@ -109,3 +120,32 @@ def test_nothing_more_is_asked_for_a_client_that_left() -> None:
         asyncio.run(asked(standin, leaves_at=0.3, input=["a"] * 6))
     assert standin.asked == [BATCH] * 2
     assert standin.answered == 1
+
+
+TEXT = "a" * 400  # 101 tokens, before the model has counted them
+
+
+@pytest.mark.parametrize(
+    ("standin", "more", "taken"),
+    [
+        (Standin(), {}, 6 * TOKENS),
+        (Standin(fails_at=1), {}, 2 * TOKENS),
+        (Standin(fails_at=0), {}, 0),
+        (Standin(), {"dimensions": 7}, 6 * TOKENS),
+        (Standin(seconds=0.2), {"leaves_at": 0.3}, 2 * TOKENS + 2 * 101),
+    ],
+    ids=["answered", "failed later", "failed at once", "other dimensions", "left"],
+)
+def test_a_key_pays_for_what_was_computed(
+    standin: Standin, more: dict[str, Any], taken: int
+) -> None:
+    """However the request ends; a batch that was being computed counts as it was estimated."""
+    minute = 1000
+    account = Account("a", KeyLimits(tokens_per_minute=minute), lambda: 0.0)
+    with contextlib.suppress(OpenAIError, ClientGone):
+        asyncio.run(asked(standin, account=account, input=[TEXT] * 6, **more))
+    assert account.tokens == 0
+    account.reserve(minute - taken)
+    with pytest.raises(Refusal) as caught:
+        account.reserve(1)
+    assert caught.value.status == 429
