@@ -9,13 +9,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
+from pydantic_core import from_json, to_json
 
 from trellis.gateway.access.accounts import Allowance
 from trellis.gateway.metrics.record import record_of
 from trellis.gateway.models import model_path
-from trellis.gateway.openai.endpoint import Endpoint, send_json, unless_left
+from trellis.gateway.openai.endpoint import Endpoint, send_parts, unless_left
 from trellis.gateway.openai.errors import OpenAIError, bad, rejected
 from trellis.gateway.openai.fields import FAIL_FAST, Count, Fields, Positive, read_fields
+from trellis.gateway.openai.jobs import written
 from trellis.gateway.openai.served import NAME, no_model
 from trellis.gateway.prepared import BYTES_PER_TOKEN
 from trellis.gateway.refusals import Refusal, shown, unreachable
@@ -25,6 +27,7 @@ from trellis.gateway.triton import TritonLost
 
 MOST_INPUTS = 2048  # OpenAI's own
 INFER = "/infer"
+FLOATS_AT_ONCE = 65_536  # written while nobody else is served: some milliseconds
 
 Ids = Annotated[list[Count], FAIL_FAST]
 Many = Field(fail_fast=True, max_length=MOST_INPUTS)
@@ -63,15 +66,25 @@ class Embeddings(Endpoint):
                 f"{asked.dimensions} is not {made.shape[1]}, which this model's vectors have; leave"
                 " it out",
             )
-        write = _base64 if asked.encoding_format == "base64" else np.ndarray.tolist
-        data = [
-            {"object": "embedding", "index": index, "embedding": write(vector)}
-            for index, vector in enumerate(made)
-        ]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        await send_json(
-            client, {"object": "list", "data": data, "model": asked.model, "usage": usage}
+        parts = await _written(made, asked.model, tokens, asked.encoding_format == "base64")
+        await send_parts(client, parts)
+
+
+async def _written(made: np.ndarray, model: str, tokens: int, coded: bool) -> list[bytes]:
+    """An answer as JSON, in parts; others are served meanwhile. `coded`: vectors as base64."""
+    write = _base64 if coded else _floats
+    at_once = max(FLOATS_AT_ONCE // max(made.shape[1], 1), 1)
+    parts = [b'{"object":"list","data":[']
+    for start in range(0, len(made), at_once):
+        items = (
+            b'{"object":"embedding","index":%d,"embedding":%b}' % (index, write(vector))
+            for index, vector in enumerate(made[start : start + at_once], start)
         )
+        parts.append((b"," if start else b"") + b",".join(items))
+        await asyncio.sleep(0)
+    usage = written({"prompt_tokens": tokens, "total_tokens": tokens})
+    parts.append(b'],"model":%b,"usage":%b}' % (written(model), usage))
+    return parts
 
 
 def _inputs(sent: Any) -> Sequence[Any]:
@@ -146,7 +159,7 @@ async def _ask(state: State, path: str, inputs: Sequence[Any]) -> tuple[np.ndarr
         reply = await state.triton.ask("POST", f"{path}{INFER}", body, seconds=seconds)
     except TritonLost:
         raise unreachable() from None
-    said = json.loads(reply.body)
+    said = from_json(reply.body)
     if reply.status != 200:
         raise rejected(str(said.get("error", "the model failed")), "input", reply.status)
     outputs = {each["name"]: each for each in said["outputs"]}
@@ -173,6 +186,11 @@ def _tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
 
 
-def _base64(vector: np.ndarray) -> str:
-    """Of the little-endian floats, as OpenAI writes it."""
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+def _floats(vector: np.ndarray) -> bytes:
+    """As JSON, ten times as fast as the library json writes it."""
+    return to_json(vector.tolist())
+
+
+def _base64(vector: np.ndarray) -> bytes:
+    """Of the little-endian floats, as OpenAI writes it, in quotes."""
+    return b'"%b"' % base64.b64encode(vector.astype("<f4").tobytes())

@@ -2,7 +2,7 @@
 """What every endpoint does around its own work: read a body, find the model, answer."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from trellis.gateway.ids import new_id
@@ -83,6 +83,16 @@ async def send_json(client: Client, data: Any) -> None:
     """Send an answer that was made here."""
     headers: Headers = [(b"content-type", JSON)]
     await send_whole(client.send, 200, headers, written(data))
+
+
+async def send_parts(client: Client, parts: Sequence[bytes]) -> None:
+    """Send an answer of JSON that is large, part by part."""
+    length = (b"content-length", b"%d" % sum(map(len, parts)))
+    headers = [(b"content-type", JSON), length]
+    await client.send({"type": "http.response.start", "status": 200, "headers": headers})
+    for part in parts:
+        await client.send({"type": "http.response.body", "body": part, "more_body": True})
+    await client.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def request_id(scope: Scope) -> str:
