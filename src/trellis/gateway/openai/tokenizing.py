@@ -18,6 +18,9 @@ from trellis.gateway.openai.tools import Tools, plan_tools
 from trellis.gateway.sending import Client, Scope
 from trellis.panics import guarded
 
+OF_PROMPT = ("add_special_tokens",)  # a chat's are those of its template
+OF_MESSAGES = ("add_generation_prompt", "continue_final_message", "chat_template_kwargs", "tools")
+
 
 class TokenizeRequest(Fields):
     """A text, or the messages of a chat."""
@@ -31,6 +34,16 @@ class TokenizeRequest(Fields):
     chat_template_kwargs: dict[str, Any] | None = None
     tools: Tools | None = None
     return_token_strs: bool | None = None
+
+    def check_kind(self) -> None:
+        """Raise OpenAIError for a field that the kind of text at hand does not have."""
+        if (self.prompt is None) == (self.messages is None):
+            raise bad("prompt", "send either prompt or messages")
+        other, names = ("messages", OF_MESSAGES) if self.messages is None else ("prompt", OF_PROMPT)
+        for name in names:
+            if getattr(self, name):  # false, {} and [] are what happens anyway
+                what = f"only means something with {other}; leave it out"
+                raise bad(name, what, "unsupported_parameter")
 
 
 class DetokenizeRequest(Fields):
@@ -49,11 +62,8 @@ class Tokenize(Endpoint):
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(TokenizeRequest, body, self.state.limits)
-        if (asked.prompt is None) == (asked.messages is None):
-            raise bad("prompt", "send either prompt or messages")
+        asked.check_kind()
         served = await find_served(self.state, asked.model, record_of(scope))
-        if asked.tools and asked.messages is None:
-            raise bad("tools", "only means something with messages; leave it out")
         if asked.messages is not None:
             tools = plan_tools(asked.tools, None, None)
             check_tools(served, tools)

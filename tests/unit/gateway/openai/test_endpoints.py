@@ -238,6 +238,28 @@ def test_texts_are_tokenized_and_back(ask: Asked) -> None:
         ask(Detokenize, tokens=[10**6])
 
 
+@pytest.mark.parametrize(
+    ("sent", "name", "wish", "harmless"),
+    [
+        ("messages", "add_special_tokens", True, False),
+        ("prompt", "add_generation_prompt", True, False),
+        ("prompt", "continue_final_message", True, False),
+        ("prompt", "chat_template_kwargs", {"enable_thinking": False}, {}),
+        ("prompt", "tools", [{"type": "function", "function": {"name": "f"}}], []),
+    ],
+)
+def test_what_only_the_other_kind_of_text_has_is_rejected_by_its_name(
+    ask: Asked, sent: str, name: str, wish: Any, harmless: Any
+) -> None:
+    body = {sent: "Hi" if sent == "prompt" else user("Hi")}
+    bare = ask(Tokenize, **body)
+    for value in (None, harmless):
+        assert ask(Tokenize, **body, **{name: value}) == bare
+    with pytest.raises(OpenAIError) as caught:
+        ask(Tokenize, **body, **{name: wish})
+    assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
+
+
 def test_a_prompt_that_is_too_long_and_embeddings_are_rejected(ask: Asked) -> None:
     with pytest.raises(OpenAIError) as caught:
         ask(Completions, prompt="word " * 300)
