@@ -56,11 +56,16 @@ def _same(value: Any, other: Any) -> bool:
 
 
 class StreamOptions(Fields):
-    """`stream_options`."""
+    """`stream_options` of a response."""
+
+    include_obfuscation: bool | None = None  # accepted: what is sent is sent as it is
+
+
+class ChunkOptions(StreamOptions):
+    """`stream_options` of chats and completions."""
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
-    include_obfuscation: bool | None = None  # chunks are sent as they are
 
 
 class Sampling(Fields):
@@ -68,6 +73,7 @@ class Sampling(Fields):
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
     temperature: Annotated[Number, Field(ge=0, le=1e6)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None
@@ -98,6 +104,13 @@ class Sampling(Fields):
     store: Any = None
 
     @property
+    def streams(self) -> bool:
+        """Whether the answer comes piece by piece. Raises OpenAIError."""
+        if self.stream_options is not None and not self.stream:
+            raise bad("stream_options", "only means something with stream: true; leave it out")
+        return bool(self.stream)
+
+    @property
     def stops(self) -> list[str]:
         """The stop strings; "" is none."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -118,16 +131,9 @@ class Generating(Sampling):
 
     max_tokens: Positive | None = None
     n: Choices | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: ChunkOptions | None = None
     use_beam_search: Any = None
     best_of: Any = None
-
-    @property
-    def streams(self) -> bool:
-        """Whether the answer comes in chunks. Raises OpenAIError."""
-        if self.stream_options is not None and not self.stream:
-            raise bad("stream_options", "only means something with stream: true; leave it out")
-        return bool(self.stream)
 
 
 def read_fields(kind: type[Asked], body: bytes, limits: Limits) -> Asked:

@@ -98,7 +98,6 @@ class ResponsesRequest(Sampling):
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
     include: Annotated[list[str], FAIL_FAST] | None = None
     text: TextFormat | None = None
-    stream_options: dict[str, Any] | None = None
     tools: Annotated[list[ResponseTool], Field(fail_fast=True, max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | FlatTool | FlatAllowed | None = None
     parallel_tool_calls: bool | None = None

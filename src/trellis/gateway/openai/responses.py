@@ -25,7 +25,7 @@ class Responses(Endpoint):
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(ResponsesRequest, body, self.state.limits)
-        log_probs, streams = asked.log_probs, bool(asked.stream)
+        log_probs, streams = asked.log_probs, asked.streams
         constraint, tools = asked.constraint, asked.plan
         record = record_of(scope)
         served = await find_served(self.state, asked.model, record)

@@ -202,6 +202,23 @@ def test_a_response_whole_and_streamed(ask: Asked) -> None:
     assert "".join(each.get("delta", "") for each in events) == "Hello world!"
 
 
+def test_a_response_streams_with_the_options_that_there_are(ask: Asked) -> None:
+    for options in ({}, {"include_obfuscation": False}, None):
+        events = ask(Responses, input="Hi", stream=True, stream_options=options)
+        assert events[-1]["response"]["usage"]["output_tokens"] == 3
+    assert ask(Responses, input="Hi", stream_options=None)["output"]
+    wrong: list[tuple[bool, Any, str]] = [
+        (True, {"include_usage": True}, "stream_options.include_usage"),
+        (True, {"include_obfuscation": 1}, "stream_options.include_obfuscation"),
+        (True, [], "stream_options"),
+        (False, {"include_obfuscation": False}, "stream_options"),
+    ]
+    for stream, options, param in wrong:
+        with pytest.raises(OpenAIError) as caught:
+            ask(Responses, input="Hi", stream=stream, stream_options=options)
+        assert caught.value.param == param
+
+
 def test_reasoning_tokens_are_counted_whole_and_streamed(
     tmp_path: Path, llama_folder: Path
 ) -> None:
