@@ -41,6 +41,7 @@ HARMLESS: dict[str, st.SearchStrategy[Any]] = {
     "safety_identifier": TEXT,
     "prompt_cache_key": TEXT,
     "prompt_cache_retention": st.sampled_from(["24h", None]),
+    "prompt_cache_options": st.sampled_from([{}, {"mode": "explicit", "ttl": "30m"}, None]),
     "service_tier": st.sampled_from(["auto", "default", None]),
     "store": st.sampled_from([False, None]),
 }

@@ -45,9 +45,13 @@ class Fields(BaseModel):
         for name in self.model_fields_set:
             why = self.rejected.get(name)
             value = getattr(self, name)
-            neutral = (None, False, *self.neutral.get(name, ()))
+            neutral = (None, False, *self.neutral_values(name))
             if why and not any(_same(value, each) for each in neutral):
                 raise bad(name, why, "unsupported_parameter")
+
+    def neutral_values(self, name: str) -> tuple[Any, ...]:
+        """What a rejected field may hold, since it asks for nothing."""
+        return self.neutral.get(name, ())
 
 
 def _same(value: Any, other: Any) -> bool:
@@ -66,6 +70,13 @@ class ChunkOptions(StreamOptions):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
+
+
+class CacheOptions(Fields):
+    """`prompt_cache_options`."""
+
+    mode: Literal["implicit", "explicit"] | None = None
+    ttl: str | None = None
 
 
 class Sampling(Fields):
@@ -100,6 +111,7 @@ class Sampling(Fields):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: CacheOptions | None = None
     service_tier: Literal["auto", "default"] | None = None
     store: Any = None
 
@@ -123,10 +135,7 @@ class Generating(Sampling):
     rejected: ClassVar[Mapping[str, str]] = {
         "store": "nothing is kept; send false, or leave it out",
         "use_beam_search": "beams are asked by /v2 (beam_width); leave it out",
-        "best_of": "only what is answered is made; leave it out, or send n",
-    }
-    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "best_of": (1,),
+        "best_of": "only what is answered is made, n; leave it out",
     }
 
     max_tokens: Positive | None = None
@@ -134,6 +143,10 @@ class Generating(Sampling):
     stream_options: ChunkOptions | None = None
     use_beam_search: Any = None
     best_of: Any = None
+
+    def neutral_values(self, name: str) -> tuple[Any, ...]:
+        """As many as `n` are made anyway; 1 is OpenAI's default."""
+        return (1, self.n) if name == "best_of" else super().neutral_values(name)
 
 
 def read_fields(kind: type[Asked], body: bytes, limits: Limits) -> Asked:

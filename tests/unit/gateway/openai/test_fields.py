@@ -76,10 +76,40 @@ def test_what_is_rejected_is_a_field_with_a_reason(kind: type[Fields]) -> None:
         ("modalities", ["text"]),
         ("store", False),
         ("best_of", 1),
+        ("prompt_cache_options", {"mode": "implicit", "ttl": "30m"}),
     ],
 )
 def test_what_asks_for_nothing_is_taken(name: str, value: Any) -> None:
     assert chat(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("best_of", "n", "taken"),
+    [
+        (1, None, True),
+        (3, 3, True),
+        (None, 3, True),
+        (3, None, False),
+        (3, 2, False),
+        (2, 3, False),
+    ],
+)
+def test_the_best_of_as_many_as_are_sent_asks_for_nothing(
+    best_of: int | None, n: int | None, taken: bool
+) -> None:
+    body = to_json({"model": "m", "prompt": "Hi", "best_of": best_of, "n": n})
+    if taken:
+        assert read_fields(CompletionRequest, body, Limits()).n == n
+        return
+    with pytest.raises(OpenAIError) as caught:
+        read_fields(CompletionRequest, body, Limits())
+    assert (caught.value.param, caught.value.code) == ("best_of", "unsupported_parameter")
+
+
+def test_the_cache_s_options_are_taken_by_responses_too() -> None:
+    body = to_json({"model": "m", "input": "Hi", "prompt_cache_options": {"ttl": "30m"}})
+    assert read_fields(ResponsesRequest, body, Limits())
+    assert rejected(prompt_cache_options={"size": 1}).param == "prompt_cache_options.size"
 
 
 @pytest.mark.parametrize("name", sorted(ChatRequest.rejected))
