@@ -66,6 +66,10 @@ class Standin:
         return 200, {"outputs": outputs}
 
 
+async def no_context() -> int:
+    return 0
+
+
 async def asked(
     standin: Standin,
     limits: Limits | None = None,
@@ -98,7 +102,7 @@ async def asked(
             bodies=Bodies(1 << 20),
             limits=limits,
             triton=triton,
-            models=SimpleNamespace(find=find, made=lambda: made),
+            models=SimpleNamespace(find=find, made=lambda: made, largest_context=no_context),
         )
         scope: dict[str, Any] = {"method": "POST", "headers": [(b"content-type", JSON)]}
         try:
