@@ -1,6 +1,7 @@
 """An embedding model behind Triton and the gateway: the vectors are the library's own."""
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,21 @@ def test_it_is_listed_and_makes_no_text(http: httpx.Client) -> None:
     found = error(http, "/v1/completions", {"model": NAME, "prompt": "Hi"})
     assert found["param"] == "model"
     assert "/v1/embeddings" in found["message"]
+
+
+def test_for_a_client_that_left_no_more_is_computed(http: httpx.Client) -> None:
+    def computed() -> int:
+        found = http.get(f"/v2/models/{NAME}/stats").json()
+        return int(found["model_stats"][0]["inference_count"])
+
+    before, texts = computed(), TEXTS[:1] * 2048
+    with pytest.raises(httpx.ReadTimeout):
+        http.post(PATH, json={"model": NAME, "input": texts}, timeout=httpx.Timeout(60, read=0.2))
+    time.sleep(0.3)  # what was in flight ends
+    left = computed()
+    time.sleep(0.3)
+    assert computed() == left < before + 2048
+    assert vectors(post(http, PATH, model=NAME, input=TEXTS)).shape[0] == len(TEXTS)
 
 
 def test_clients_of_triton_ask_it_too(launched: Launched, expected: np.ndarray) -> None:
