@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from trellis.contract.client_inputs import GUIDE_TYPE
 from trellis.contract.wiring_names import IDS_SUFFIX
 from trellis.gateway.engine_requests import EngineRequests, Written
 from trellis.gateway.fields import Field
@@ -71,7 +72,10 @@ class Route:
 
     def is_long(self, asked: Prepared) -> bool:
         """Whether to make its body takes so long that others should not wait for it."""
-        return self.requests is not None and LONG_BODY < asked.size <= MAX_ENGINE_BODY
+        if self.requests is None or asked.size > MAX_ENGINE_BODY:
+            return False
+        guided = GUIDE_TYPE in asked.values  # and the gateway may have to translate the guide
+        return asked.size > LONG_BODY or (guided and self.requests.preprocessor.thread_safe)
 
     def body(self, asked: Prepared, answer_type: bytes) -> Written | Refusal | None:
         """What the engine is sent; None if the ensemble has to be asked. Any thread's.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
-from trellis.contract.client_inputs import MAX_TOKENS
+from trellis.contract.client_inputs import GUIDE_TYPE, MAX_TOKENS
 from trellis.gateway.abandoned_requests import AbandonedClient
 from trellis.gateway.engine_requests import Written
 from trellis.gateway.metrics.record import Record
@@ -83,7 +83,9 @@ class Generation:
                 for number in range(n)
             ]
 
-        if self._prompt_tokens * n > INLINE_TOKENS:  # much JSON: others are served meanwhile
+        # Much JSON, and guides, which are translated here for the C++ backend: others are served
+        # meanwhile.
+        if self._prompt_tokens * n > INLINE_TOKENS or GUIDE_TYPE in inputs.values:
             loop = asyncio.get_running_loop()
             requests = await loop.run_in_executor(self._state.encoders, work)
         else:

@@ -380,7 +380,8 @@ def test_each_chunk_s_usage_is_that_of_all_sequences_so_far(
     chat = {"model": "m", "messages": messages, "stream": True, "stream_options": options}
     writer = ChatWriter("chatcmpl-1", ChatRequest.model_validate(chat), made)
     parsing = Parsing(load("think"), Setup()) if reasons else PLAIN_TEXT
-    choices, flows = [], []
+    choices: list[Choice] = []
+    flows: list[Flow] = []
     chunks: list[dict[str, Any]] = []
 
     def write(data: bytes) -> bool:
