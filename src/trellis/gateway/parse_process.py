@@ -11,6 +11,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from typing import Any
 
+from trellis.gateway.deadlines import within
 from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model
 from trellis.gateway.parse_worker import LENGTHS
@@ -45,7 +46,7 @@ class ParseProcess:
         process = await self._running()
         seconds = self._limits.parse_seconds
         try:
-            found, body = await asyncio.wait_for(self._ask(process, model, sent), seconds)
+            found, body = await within(seconds, self._ask(process, model, sent))
         except asyncio.TimeoutError:
             self.kill()
             raise Refusal(

@@ -14,6 +14,7 @@ from httptools.parser.errors import HttpParserError
 
 from trellis.errors import TrellisError
 from trellis.gateway.awaited import Awaited, Sink
+from trellis.gateway.deadlines import within
 from trellis.gateway.limits import Limits
 from trellis.gateway.refusals import JSON, Headers
 
@@ -268,7 +269,7 @@ class Triton:
             seconds or self._limits.triton_seconds,
         )
         try:
-            return await asyncio.wait_for(asked, seconds)
+            return await within(seconds, asked)
         except asyncio.TimeoutError as error:
             raise TritonLost(f"no answer in {seconds:.0f} s") from error
 

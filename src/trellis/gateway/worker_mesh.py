@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trellis.errors import TrellisError
+from trellis.gateway.deadlines import within
 from trellis.gateway.worker_table import WorkerTable, iterate_others
 from trellis.ipc.frames import MAX_BYTES, frame
 from trellis.ipc.sockets import peer_is_ours, server_address
@@ -98,7 +99,7 @@ class WorkerMesh:
             if not peer_is_ours(asked):
                 raise WorkerLost(f"worker {number}'s address is another user's")
             try:
-                return [await asyncio.wait_for(_answer(asked, message), ANSWER_SECONDS)]
+                return [await within(ANSWER_SECONDS, _answer(asked, message))]
             except (OSError, EOFError, asyncio.TimeoutError, ValueError):
                 raise WorkerLost(f"worker {number} does not answer") from None
 
@@ -119,7 +120,7 @@ class WorkerMesh:
     async def _serve(self, client: socket.socket) -> None:
         with client:
             try:
-                question, *values = await asyncio.wait_for(_read(client), ANSWER_SECONDS)
+                question, *values = await within(ANSWER_SECONDS, _read(client))
                 answer = self._answers[question](*values)
                 await asyncio.get_running_loop().sock_sendall(client, frame(ANSWER, answer))
             except (OSError, EOFError, asyncio.TimeoutError):
