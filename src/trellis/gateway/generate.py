@@ -24,7 +24,16 @@ from trellis.gateway.reading import Sent, read_request
 from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal, cut_off, unreachable
 from trellis.gateway.request_body import Room, check_content_type, header, read_body
 from trellis.gateway.routes import Route
-from trellis.gateway.sending import Client, Receive, Scope, Send, Write, client_of, send_whole
+from trellis.gateway.sending import (
+    Client,
+    Receive,
+    Scope,
+    Send,
+    Write,
+    client_of,
+    send_whole,
+    until_left,
+)
 from trellis.gateway.state import State
 from trellis.gateway.step_channel import StepChannel
 from trellis.gateway.step_text import StepText
@@ -326,8 +335,7 @@ def _start(status: int) -> dict[str, object]:
 
 async def _watch(receive: Receive, upstream: Upstream) -> None:
     """Wait for the client to leave, and for nobody to wait for the answer then."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await until_left(receive)
     upstream.interrupt(ClientGone())
 
 

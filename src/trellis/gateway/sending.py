@@ -47,6 +47,12 @@ def client_of(scope: Scope, receive: Receive, send: Send) -> Client:
     return Client(receive, send, write, scope.get(ALLOWANCE, UNBOUNDED))
 
 
+async def until_left(receive: Receive) -> None:
+    """Wait for the client to leave. `receive`: after the body."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def send_refusal(send: Send, refusal: Refusal) -> None:
     """Send why a request is not answered."""
     body = refusal.body()

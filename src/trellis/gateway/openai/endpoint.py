@@ -11,7 +11,16 @@ from trellis.gateway.openai.errors import as_openai
 from trellis.gateway.openai.jobs import written
 from trellis.gateway.refusals import JSON, Headers, Refusal
 from trellis.gateway.request_body import check_content_type, header, read_body
-from trellis.gateway.sending import OWN_ID, Client, Receive, Scope, Send, client_of, send_whole
+from trellis.gateway.sending import (
+    OWN_ID,
+    Client,
+    Receive,
+    Scope,
+    Send,
+    client_of,
+    send_whole,
+    until_left,
+)
 from trellis.gateway.state import State
 from trellis.gateway.triton import ClientGone
 
@@ -62,7 +71,7 @@ async def unless_left(receive: Receive, work: Coroutine[Any, Any, Made]) -> Made
     Raises what the work raises, and ClientGone once whoever asked has left, which cancels it.
     """
     task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_left(receive))
+    watch = asyncio.ensure_future(until_left(receive))
     try:
         await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -72,11 +81,6 @@ async def unless_left(receive: Receive, work: Coroutine[Any, Any, Made]) -> Made
         watch.cancel()
         task.cancel()
         await asyncio.wait((task, watch))
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def send_json(client: Client, data: Any) -> None:

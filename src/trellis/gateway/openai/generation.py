@@ -24,7 +24,7 @@ from trellis.gateway.openai.jobs import Flow, Job, Prompt, Writer
 from trellis.gateway.openai.parsing import PLAIN_TEXT, Parsing
 from trellis.gateway.openai.served import Served
 from trellis.gateway.refusals import EVENTS, JSON, cut_off, one_line
-from trellis.gateway.sending import Client, Receive, send_whole
+from trellis.gateway.sending import Client, Receive, send_whole, until_left
 from trellis.gateway.state import State
 from trellis.gateway.step_channel import STATUS
 from trellis.gateway.triton import ClientGone, CutOff, TritonLost
@@ -162,8 +162,7 @@ class Generation:
                     self._state.counts.add(self._served.model.counted_by, name)
 
     async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await until_left(receive)
         for job in self._jobs:
             if job.opened:
                 job.upstream.interrupt(ClientGone())
