@@ -26,10 +26,13 @@ class Scripted:
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {"vocab_size": 1000}
         self.steps = 0
+        self.first: list[tuple[Sampling, int]] = []  # before any client's, and how many ran then
+        self.running = 0
         self.types: list[type] = []
         self.dropped: list[int] = []
         self.ended = 0
         self.dead = ""
+        self.guide_error: Exception | None = None
         self.closed = threading.Event()
 
     async def prepare(self) -> None:
@@ -41,6 +44,10 @@ class Scripted:
             raise RequestError("text_input: has a token id outside of the vocabulary")
 
     async def generate(self, key: int, ids: list[int], sampling: Sampling) -> AsyncIterator[Events]:
+        if key < 0:
+            async for events in self.begin(key, sampling):
+                yield events
+            return
         done = False
         try:
             for at, token in enumerate(ids):
@@ -64,6 +71,15 @@ class Scripted:
                 self.ended += 1
             else:
                 self.dropped.append(key)
+
+    async def begin(self, key: int, sampling: Sampling) -> AsyncIterator[Events]:
+        self.running += 1
+        await asyncio.sleep(0)
+        self.first.append((sampling, self.running))
+        self.running -= 1
+        if sampling.guide_type and self.guide_error:
+            raise self.guide_error
+        yield [Progress(key, 0, [1], "length", [], 0.0)]
 
     def figures(self) -> Figures:
         return Figures()
@@ -124,6 +140,51 @@ def until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_kinds_of_requests_run_before_the_first_clients(library: Scripted, deaths: Deaths) -> None:
+    library.facts["adapters"] = ["french", "german"]
+    AsyncEngine(library, deaths).close()
+    kinds = [(each.sample, bool(each.guide_type), each.lora_name) for each, _ in library.first]
+    plain, drawn, guided, adapted = (
+        (False, False, ""),
+        (True, False, ""),
+        (False, True, ""),
+        (False, False, "french"),
+    )
+    assert kinds == [plain, drawn, drawn, drawn, drawn, guided, adapted]
+    assert max(running for _, running in library.first) > 1
+    assert all(running == 1 for each, running in library.first if not each.sample)
+
+
+def test_no_first_request_is_beyond_the_engines_limits(library: Scripted, deaths: Deaths) -> None:
+    library.facts |= {"no_guides": "no tokenizer", "beam_width": 1}
+    AsyncEngine(library, deaths).close()
+    assert not [each for each, _ in library.first if each.guide_type]
+    library.first.clear()
+    library.facts["beam_width"] = 4
+    AsyncEngine(library, deaths).close()
+    assert [(each.beam_width, each.sample) for each, _ in library.first] == [(4, False)]
+
+
+@pytest.mark.parametrize("error", [RequestError("guide: none"), ValueError("no such layer")])
+def test_a_first_request_that_fails_is_logged_and_the_engine_serves(
+    library: Scripted, deaths: Deaths, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    library.guide_error = error
+    engine = AsyncEngine(library, deaths)
+    engine.add(1, np.array([5, 6]), Sampling(max_tokens=2))
+    assert ids_of(run(engine), 1) == [5, 6]
+    engine.close()
+    assert f"first requests failed: {error}" in caplog.text
+
+
+def test_a_library_that_dies_of_its_first_requests_is_not_loaded(
+    library: Scripted, deaths: Deaths
+) -> None:
+    library.guide_error = LibraryDied("its core is gone")
+    with pytest.raises(RuntimeError, match="its core is gone"):
+        AsyncEngine(library, deaths)
 
 
 def test_every_request_gets_its_own_ids_in_order(engine: AsyncEngine) -> None:

@@ -8,16 +8,19 @@ own, runs a task a request; what the tasks of one step bring goes to `step` as o
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 
 from trellis.engine_host.engines.engine import Failure, Figures, Progress, Sampling
+from trellis.engine_host.engines.first_requests import PROMPT, first_requests
 from trellis.errors import RequestError, TrellisError
 
 WAIT_SECONDS = 0.2  # for the next step, unless `wake` comes first
@@ -90,7 +93,7 @@ class AsyncEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="library")
         self._thread.daemon = True
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(library.prepare(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(_prepare(library), self._loop).result()
         self._call(self._look)
 
     def refuse(self, sampling: Sampling) -> None:
@@ -213,6 +216,30 @@ class AsyncEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _prepare(library: AsyncLibrary) -> None:
+    """Have it do what it would else do while a client waits. Raises RuntimeError if it cannot."""
+    await library.prepare()
+    keys = itertools.count(-1, -1)  # none of a client's
+    began = time.monotonic()
+    for together in first_requests(library.facts):
+        await asyncio.gather(*(_warm_up(library, next(keys), each) for each in together))
+    log.info("the engine's first requests took %.1f s", time.monotonic() - began)
+
+
+async def _warm_up(library: AsyncLibrary, key: int, sampling: Sampling) -> None:
+    """Run a request to its end. Only the library's death is a reason not to serve."""
+    answer = library.generate(key, PROMPT, sampling)
+    try:
+        async for _ in answer:
+            pass
+    except LibraryDied:
+        raise
+    except Exception as error:
+        log.warning("one of the engine's first requests failed: %s", error)
+    finally:
+        await _close(answer)
 
 
 async def _close(answer: AsyncIterator[Events]) -> None:
