@@ -94,8 +94,19 @@ class Host:
 
     def worker(self) -> psutil.Process:
         """vLLM's only worker of this host."""
-        (found,) = (each for each in self.look() if each.is_running() and is_vllm(each, "Worker"))
-        return found
+        found: list[psutil.Process] = []
+
+        def one() -> bool:
+            running = [each for each in self.look() if each.is_running()]
+            found[:] = [each for each in running if is_vllm(each, "Worker")]
+            return len(found) == 1
+
+        try:
+            wait_for(one, 10)
+        except AssertionError:
+            shown = {each.pid: each.as_dict(["cmdline", "status"]) for each in self.tree}
+            raise AssertionError(f"no worker among {shown}") from None
+        return found[0]
 
 
 @pytest.fixture
