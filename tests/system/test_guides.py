@@ -107,6 +107,39 @@ def test_alternatives_that_begin_alike_are_told_apart(http: httpx.Client) -> Non
         assert len(set(texts)) > 4
 
 
+def test_every_character_before_a_hex_digit_is_that_character(http: httpx.Client) -> None:
+    """The library of one engine takes the digit for the end of an escape of its own."""
+    texts = [f"{chr(code)}b{chr(code)}1" for code in [*range(0x20, 0x7F), *range(0xA0, 0x102)]]
+    name, value = "über", "naïf: été, début"
+    asked: list[tuple[str, Any, str]] = [
+        *(("json_schema", {"const": text}, json.dumps(text, ensure_ascii=False)) for text in texts),
+        ("regex", "début|début2", "début2?"),
+        ("regex", "[à-ÿ]b{2}", "[à-ÿ]bb"),
+        ("ebnf_grammar", 'root ::= "ça" [é0-3]', "ça[é0-3]"),
+        ("json_schema", {"enum": [value]}, f'"{value}"'),
+        (
+            "json_schema",
+            {"properties": {name: {"const": 1}}, "required": [name], "additionalProperties": False},
+            f'[{{]"{name}": ?1[}}]',
+        ),
+        (
+            "structural_tag",
+            {"type": "structural_tag", "format": {"type": "const_string", "value": "début"}},
+            "début",
+        ),
+    ]
+
+    def wrong(number: int) -> str:
+        kind, guide, expected = asked[number]
+        text: str = ask(http, kind, guide, seed=number).json()["text_output"]
+        literal = number < len(texts)
+        right = text == expected if literal else bool(re.fullmatch(expected, text))
+        return "" if right else f"{kind} {guide}: {text!r}"
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(filter(None, pool.map(wrong, range(len(asked))))) == []
+
+
 def test_only_an_answer_cut_by_max_tokens_is_no_document(http: httpx.Client) -> None:
     cut = ask(http, "json_schema", SCHEMA, max_tokens=4, return_finish_reason=True).json()
     assert cut["finish_reason"] == "length"

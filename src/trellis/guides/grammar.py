@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grammars as values, and their text in EBNF.
 
+>>> from trellis.guides.nodes import many, sequence
 >>> grammar = Grammar()
 >>> grammar.write(sequence(Text("a"), many(Chars(((48, 57),)), 1, 3)))
 'root ::= "a" [0-9]{1,3}\\n'
 """
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Set
 from dataclasses import dataclass, field
 
@@ -171,7 +173,7 @@ def written(node: Node, top: bool = False) -> str:
     """A node's text; `top`: where no parentheses are needed around a choice."""
     match node:
         case Text(text):
-            return '"' + "".join(map(_quoted, text)) + '"'
+            return literal(text)
         case Chars(ranges):
             return "[" + class_text(ranges) + "]"
         case Rule(name):
@@ -199,6 +201,32 @@ def _times(low: int, high: int | None) -> str:
     return f"{{{low},{'' if high is None else high}}}"
 
 
+def is_misread(text: str) -> bool:
+    r"""Whether libraries read another text than this, where it is not split.
+
+    They write a grammar anew, and read that: OpenVINO's writes U+00E9 as \xe9, and takes all hex
+    digits behind an \x for its own.
+
+    >>> is_misread("élan"), is_misread("début"), is_misread("\nabc")
+    (False, True, False)
+    """
+    return _MISREAD.search(text) is not None
+
+
+# Between one of U+007F to U+00FF, or a control character without a short escape, and a hex digit.
+_MISREAD = re.compile(r"(?<=[^ -~\t\n\r\u0100-\U0010ffff])(?=[0-9A-Fa-f])")
+
+
+def literal(text: str) -> str:
+    r"""A text in quotes, or in several that follow one another where one would be misread.
+
+    >>> literal("né à Be"), literal("été, über")
+    ('"n\\U000000e9 \\U000000e0 Be"', '"\\U000000e9t\\U000000e9, \\U000000fc" "ber"')
+    """
+    pieces = ("".join(map(_quoted, piece)) for piece in _MISREAD.split(text))
+    return '"' + '" "'.join(pieces) + '"'
+
+
 def _quoted(character: str) -> str:
     if character in '"\\':
         return "\\" + character
@@ -206,8 +234,13 @@ def _quoted(character: str) -> str:
 
 
 def class_text(ranges: Ranges) -> str:
-    """What is between a class's brackets."""
+    """What is between a class's brackets.
+
+    Control characters are last there: no hex digit may stand behind one (see `is_misread`), and
+    behind other characters that need an escape there is none.
+    """
     pieces = [piece for each in ranges for piece in readable(*each)]
+    pieces.sort(key=lambda piece: (piece[0] < ord(" "), piece))
     return "".join(
         character_text(first)
         if first == last

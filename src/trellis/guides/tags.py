@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from trellis.guides.characters import is_text
+from trellis.guides.grammar import is_misread, literal
 from trellis.guides.keywords import shown, shown_name
 from trellis.guides.limits import GUIDE_DEPTH, GUIDE_PARTS, below, refused, refused_by
 
@@ -71,6 +72,9 @@ class TagReader:
             return {"type": "grammar", "grammar": grammar}
         if kind == "const_string" and each["value"] == "":
             return {"type": "grammar", "grammar": NOTHING}  # which not every library takes as text
+        if kind == "const_string" and isinstance(each["value"], str) and is_misread(each["value"]):
+            text = self._text(each["value"], f"{place}.value", split=True)
+            return {"type": "grammar", "grammar": f"root ::= {literal(text)}\n"}
         made = {"type": kind}
         for key, value in each.items():
             if key != "type":
@@ -110,9 +114,16 @@ class TagReader:
             self._text(each, f"{place}[{at}]", empty=key == "end") for at, each in enumerate(value)
         ]
 
-    def _text(self, value: Any, place: str, empty: bool = False) -> str:
+    def _text(self, value: Any, place: str, empty: bool = False, split: bool = False) -> str:
+        """`split`: whether a text that libraries would misread as a whole is split."""
         if not isinstance(value, str) or not is_text(value) or not (value or empty):
             raise refused(place, "send a text")
+        if is_misread(value) and not split:
+            raise refused(
+                place,
+                "has a hex digit behind a character of U+007F to U+00FF, or behind a control"
+                " character, which libraries read as another character; send it as a const_string",
+            )
         return value
 
 

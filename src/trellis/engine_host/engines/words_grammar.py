@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from trellis.engine_host.engines.word_automaton import without
 from trellis.errors import RequestError
 from trellis.guides.characters import others, ranges
-from trellis.guides.grammar import character_text, class_text
+from trellis.guides.grammar import class_text
+from trellis.guides.nodes import Ranges
 
 MAX_WORDS = 32
 MAX_BYTES = 256  # of all words together: each character takes 5 ms on 2 cores to compile
@@ -57,14 +58,17 @@ def _rule(after: dict[str, int | None], ends: bool) -> str:
     by_state: dict[int, list[str]] = {}
     for character, state in after.items():
         if state is not None:
-            by_state.setdefault(state, []).append(character_text(ord(character)))
+            by_state.setdefault(state, []).append(character)
     choices = ['""'] if ends else []
     choices.append(f"[{_others(after)}] s0")
-    choices += [f"[{''.join(codes)}] s{state}" for state, codes in by_state.items()]
+    choices += [f"[{class_text(_ranges(known))}] s{state}" for state, known in by_state.items()]
     return " | ".join(choices)
 
 
 def _others(characters: Iterable[str]) -> str:
     """All characters but these; the library's own way to say that, [^...], is for ASCII alone."""
-    taken = ranges(*((ord(each), ord(each)) for each in characters))
-    return class_text(others(taken))
+    return class_text(others(_ranges(characters)))
+
+
+def _ranges(characters: Iterable[str]) -> Ranges:
+    return ranges(*((ord(each), ord(each)) for each in characters))
