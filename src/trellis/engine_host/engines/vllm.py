@@ -22,6 +22,7 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; without it most of 
 if len(os.fsencode(tempfile.gettempdir())) > 107 - 37:
     os.environ.setdefault("VLLM_RPC_BASE_PATH", "/tmp")
 
+from vllm import envs
 from vllm.config import StructuredOutputsConfig
 from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -93,6 +94,7 @@ class VllmLibrary:
             raise RuntimeError(
                 f"gpt_model_path: vLLM cannot load {settings.path}: {error}"
             ) from error
+        envs.enable_envs_cache()  # else it reads the environment for each token
         self._vocab_size: int = config.model_config.get_vocab_size()
         self.facts: dict[str, Any] = {
             "vocab_size": self._vocab_size,

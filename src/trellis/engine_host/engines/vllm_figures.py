@@ -3,21 +3,22 @@
 
 from typing import Any
 
-from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 from trellis.engine_host.engines.engine import Figures
 
 
 class VllmFigures:
-    """The sums; `logger` is what the library calls for a logger of its own."""
+    """The sums; `logger` is a type that the library makes its logger of."""
 
     def __init__(self) -> None:
         self.figures = Figures(0.0, 0, 0, 0)
         self.steps = 0
 
-    def logger(self, *_: Any, **__: Any) -> StatLoggerBase:
-        """One that adds to these sums; the library gives its configuration and a number."""
-        return _Logger(self)
+    @property
+    def logger(self) -> type["_Logger"]:
+        """One whose loggers add to these sums."""
+        return type("Logger", (_Logger,), {"sums": self})
 
     def add(self, scheduler: Any, iteration: Any) -> None:
         """A step's statistics, either of which may be None."""
@@ -36,15 +37,27 @@ class VllmFigures:
         self.figures = now
 
 
-class _Logger(StatLoggerBase):  # type: ignore[misc]  # whose types mypy does not see
-    """What the library calls after each step."""
+class _Logger(PrometheusStatLogger):  # type: ignore[misc]  # whose types mypy does not see
+    """What the library calls after each step.
 
-    def __init__(self, sums: VllmFigures) -> None:
-        self._sums = sums
+    Of this base, so that the library makes none of its own, which would observe every token for a
+    page of metrics that nobody can ask for.
+    """
+
+    sums: VllmFigures
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """The library gives its configuration and its engines' numbers."""
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
         """Add them; releases differ in what else they give."""
-        self._sums.add(scheduler_stats, iteration_stats)
+        self.sums.add(scheduler_stats, iteration_stats)
 
     def log_engine_initialized(self) -> None:
+        """Nothing."""
+
+    def record_sleep_state(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def record_admission_rejection(self, *_: Any, **__: Any) -> None:
         """Nothing."""
