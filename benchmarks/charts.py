@@ -7,7 +7,7 @@
 | ---                 | ---                                                            |
 | chunks.json         | engine_chunks.py --streams 1,16,64 --out ...                   |
 | engine.json         | make bench-engine BENCH="--out benchmarks/results/engine"      |
-| vllm_h100_1*.json   | gpu_vllm.py run                                                |
+| vllm_h200_1.json    | gpu_vllm.py run --turns bare,trellis,api,trellis,bare          |
 | workers.json        | gateway_workers.py --out ...                                   |
 
 A chart whose JSON is not there is left out. The pipeline's own charts are drawn by `make bench`.
@@ -80,8 +80,8 @@ def engine() -> None:
 
 
 def gpu() -> None:
-    """vLLM on one H100: alone, behind Trellis, behind its own API server."""
-    turns = [turn for part in "ab" for turn in read(f"vllm_h100_1{part}")["turns"]]
+    """vLLM on one H200: alone, behind Trellis, behind its own API server."""
+    turns = read("vllm_h200_1")["turns"]
     figure, axes = plt.subplots(1, 3, figsize=(14, 3.2))
     panels: dict[str, Callable[[Mapping[str, Any]], float]] = {
         "tokens a second": lambda one: one["tokens_per_second"],

@@ -262,6 +262,8 @@ def run(options: argparse.Namespace) -> Numbers:
         replace(paced(streams), seconds=options.seconds, drain_seconds=30.0)
         for streams in options.streams
     ]
+    if options.tokens:
+        cases = [replace(case, tokens=options.tokens) for case in cases]
     with bench(1, lambda text: print(text, file=sys.stderr)) as it, contextlib.ExitStack() as stack:
         ways = Ways(it.setting("llama"), it.folder)
         names = ways.possible(options.ways)
@@ -288,6 +290,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measured window")
     parser.add_argument(
         "--streams", type=lambda text: [*map(int, text.split(","))], default=[16, 64]
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=0, help="of a stream; 0: as many as last a second"
     )
     parser.add_argument("--ways", type=lambda text: text.split(","), default=[*WAYS])
     parser.add_argument("--out", type=Path, default=None, help="where the JSON goes")
