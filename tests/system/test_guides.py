@@ -162,6 +162,7 @@ REJECTED: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "stop_token_ids: 7 could end": ("json", "", {"stop_token_ids": [7]}),
     "min_tokens: ": ("json", "", {"min_tokens": 5}),
     "bad_words: ": ("json", "", {"bad_words": ["no"]}),
+    "no tokens for U+0004": ("regex", "a\\x04", {}),
     "'<|im_end|>' is a special token": (
         "structural_tag",
         {
