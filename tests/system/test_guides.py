@@ -116,6 +116,7 @@ def test_every_character_before_a_hex_digit_is_that_character(http: httpx.Client
         ("regex", "début|début2", "début2?"),
         ("regex", "[à-ÿ]b{2}", "[à-ÿ]bb"),
         ("ebnf_grammar", 'root ::= "ça" [é0-3]', "ça[é0-3]"),
+        *(("regex", each, each) for each in ("[\t^]x", "[a^]{3}x", r"[\^-~]{3}x", r"[^!-\]]{3}x")),
         ("json_schema", {"enum": [value]}, f'"{value}"'),
         (
             "json_schema",
@@ -138,6 +139,18 @@ def test_every_character_before_a_hex_digit_is_that_character(http: httpx.Client
 
     with ThreadPoolExecutor(16) as pool:
         assert list(filter(None, pool.map(wrong, range(len(asked))))) == []
+
+
+@pytest.mark.parametrize("words", [["]"], ["^"], ["]", "^a", "é1"]])
+def test_bad_words_of_marks_change_no_answer_without_them(
+    http: httpx.Client, words: list[str]
+) -> None:
+    body = {"text_input": "The capital of France is", "parameters": {"max_tokens": 12}}
+    plain = http.post(f"{ENSEMBLE}/generate", json=body).json()["text_output"]
+    assert len(plain) > 10
+    assert not any(word in plain for word in words)
+    body["parameters"] = {"max_tokens": 12, "bad_words": words}
+    assert http.post(f"{ENSEMBLE}/generate", json=body).json()["text_output"] == plain
 
 
 def test_only_an_answer_cut_by_max_tokens_is_no_document(http: httpx.Client) -> None:

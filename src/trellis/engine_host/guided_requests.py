@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 from trellis.engine_host.engines.engine import Sampling
-from trellis.guides.letters import rare_letters
+from trellis.guides.letters import Letters, rare_letters
 from trellis.guides.limits import refused_by
 from trellis.guides.tags import check_special
 from trellis.guides.translate import Guide
@@ -29,19 +29,22 @@ def check_guided(sampling: Sampling, tokenizer: Tokenizer) -> None:
     check_letters(rare_letters(Guide(sampling.guide_type, sampling.guide)), tokenizer)
 
 
-def check_letters(letters: Iterable[str], tokenizer: Tokenizer) -> None:
-    """Raise RequestError for one that no tokens of this model write.
+def check_letters(rare: Iterable[Letters], tokenizer: Tokenizer) -> None:
+    """Raise RequestError for letters of which no tokens of this model write one.
 
-    Vocabularies of bytes may lack some: SmolLM2's has no U+0004, and nothing from U+40000 on.
+    Vocabularies of bytes may lack some: SmolLM2's has no U+0004, and nothing of U+40000 to U+BFFFF.
     """
-    for letter in letters:
-        # Most are written as they are read; some are read as others.
-        if tokenizer.decode(tokenizer.encode_fragment(letter)) != letter and not _is_written(
-            letter.encode(), _pieces(tokenizer)
-        ):
-            raise refused_by(
-                f"this model has no tokens for U+{ord(letter):04X}, which is in it; leave it out"
-            )
+    for letters in rare:
+        if not any(_is_possible(letter, tokenizer) for letter in letters):
+            names = f"U+{ord(letters[0]):04X}" + (" and its like" if letters[1:] else "")
+            raise refused_by(f"this model has no tokens for {names}, which is in it; leave it out")
+
+
+def _is_possible(letter: str, tokenizer: Tokenizer) -> bool:
+    # Most are written as they are read; some are read as others.
+    return tokenizer.decode(tokenizer.encode_fragment(letter)) == letter or _is_written(
+        letter.encode(), _pieces(tokenizer)
+    )
 
 
 def _is_written(data: bytes, pieces: frozenset[bytes]) -> bool:

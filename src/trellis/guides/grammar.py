@@ -33,6 +33,7 @@ WIDE_CHARACTERS = 16  # a class of more has many tokens of a vocabulary tried at
 WIDE_ELEMENTS = 16  # what such a place counts for
 MOST_SHRUNK = 4  # times that a grammar may be too large before choices with one beginning are one
 MOST_UNROLLED = 128  # times that the library writes a repetition out
+CARET = ord("^")
 BLOCK = 0x1000  # characters whose UTF-8 differs in the last two bytes alone
 
 
@@ -175,7 +176,7 @@ def written(node: Node, top: bool = False) -> str:
         case Text(text):
             return literal(text)
         case Chars(ranges):
-            return "[" + class_text(ranges) + "]"
+            return class_text(ranges)
         case Rule(name):
             return name
         case Sequence(parts):
@@ -201,16 +202,16 @@ def _times(low: int, high: int | None) -> str:
     return f"{{{low},{'' if high is None else high}}}"
 
 
-def is_misread(text: str) -> bool:
-    r"""Whether libraries read another text than this, where it is not split.
+def split_misread(text: str) -> list[str]:
+    r"""A text in pieces, of which libraries read none as another one.
 
     They write a grammar anew, and read that: OpenVINO's writes U+00E9 as \xe9, and takes all hex
     digits behind an \x for its own.
 
-    >>> is_misread("élan"), is_misread("début"), is_misread("\nabc")
-    (False, True, False)
+    >>> split_misread("élan"), split_misread("début 1é1"), split_misread("\nabc")
+    (['élan'], ['dé', 'but 1é', '1'], ['\nabc'])
     """
-    return _MISREAD.search(text) is not None
+    return _MISREAD.split(text)
 
 
 # Between one of U+007F to U+00FF, or a control character without a short escape, and a hex digit.
@@ -223,7 +224,7 @@ def literal(text: str) -> str:
     >>> literal("né à Be"), literal("été, über")
     ('"n\\U000000e9 \\U000000e0 Be"', '"\\U000000e9t\\U000000e9, \\U000000fc" "ber"')
     """
-    pieces = ("".join(map(_quoted, piece)) for piece in _MISREAD.split(text))
+    pieces = ("".join(map(_quoted, piece)) for piece in split_misread(text))
     return '"' + '" "'.join(pieces) + '"'
 
 
@@ -234,19 +235,32 @@ def _quoted(character: str) -> str:
 
 
 def class_text(ranges: Ranges) -> str:
-    """What is between a class's brackets.
+    r"""A class, ordered so that libraries read it as it is meant.
 
-    Control characters are last there: no hex digit may stand behind one (see `is_misread`), and
-    behind other characters that need an escape there is none.
+    They write it anew without the escapes that it has here: no `^` may be first, where it negates,
+    and no hex digit behind a control character (see `split_misread`).
+
+    >>> class_text(((9, 9), (94, 94), (97, 99))), class_text(((94, 96),)), class_text(((94, 94),))
+    ('[a-c\\U0000005e\\U00000009]', '[\\U0000005f-\\U00000060\\U0000005e]', '"^"')
     """
-    pieces = [piece for each in ranges for piece in readable(*each)]
-    pieces.sort(key=lambda piece: (piece[0] < ord(" "), piece))
-    return "".join(
-        character_text(first)
-        if first == last
-        else f"{character_text(first)}-{character_text(last)}"
-        for first, last in pieces
-    )
+    caret: list[tuple[int, int]] = []
+    control: list[tuple[int, int]] = []
+    rest: list[tuple[int, int]] = []
+    for first, last in (piece for each in ranges for piece in readable(*each)):
+        if first == CARET:
+            caret = [(CARET, CARET)]
+            rest += [(CARET + 1, last)] if last > CARET else []
+        else:
+            (control if first < ord(" ") else rest).append((first, last))
+    if caret and not (control or rest):
+        return literal("^")
+    pieces = [*rest, *caret, *control] if rest else [*control, *caret]
+    return "[" + "".join(_piece_text(first, last) for first, last in pieces) + "]"
+
+
+def _piece_text(first: int, last: int) -> str:
+    text = character_text(first)
+    return text if first == last else f"{text}-{character_text(last)}"
 
 
 def character_text(character: int) -> str:

@@ -7,35 +7,54 @@ from collections.abc import Iterator
 
 from trellis.guides.translate import Guide
 
-_LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_PART = re.compile(r'"((?:[^"\\]|\\.)*)"|\[([^\]]*)\]')  # a text, or a class as it is written here
 _ESCAPE = re.compile(r"\\(?:U([0-9a-f]{8})|.)")
+_PIECE = re.compile(r"(?:\\U([0-9a-f]{8})|(.))(?:-(?:\\U([0-9a-f]{8})|(.)))?")
+TRIED = 64  # characters of a range of a class, besides its last
+
+Letters = tuple[str, ...]  # of which one can be written, or the guide cannot be held
 
 
-def rare_letters(guide: Guide) -> set[str]:
-    r"""What is not printable ASCII in its texts; classes have other characters, too.
+def rare_letters(guide: Guide) -> set[Letters]:
+    r"""What is not printable ASCII in its texts, and classes of nothing else: some of each.
 
-    >>> sorted(rare_letters(Guide("ebnf_grammar", 'root ::= "a\\U000000e9" [\\U00000004] "\\n"')))
-    ['é']
+    >>> text = 'root ::= "a\\U000000e9" [\\U00000004-\\U00000005] [a\\U00000006] "\\""'
+    >>> sorted(rare_letters(Guide("ebnf_grammar", text)))
+    [('\x04', '\x05'), ('é',)]
     """
     if guide.kind != "structural_tag":
         return set(_of_grammar(guide.text))
-    found: set[str] = set()
+    found: set[Letters] = set()
     todo = [("", json.loads(guide.text))]
     while todo:
         key, value = todo.pop()
         if isinstance(value, dict):
-            todo += value.items()
+            todo += [item for item in value.items() if item[0] != "excludes"]
         elif isinstance(value, list):
             todo += [(key, each) for each in value]
         elif isinstance(value, str) and key == "grammar":
             found.update(_of_grammar(value))
         elif isinstance(value, str):
-            found.update(letter for letter in value if not " " <= letter <= "~")
+            found.update((letter,) for letter in value if not " " <= letter <= "~")
     return found
 
 
-def _of_grammar(text: str) -> Iterator[str]:
-    for literal in _LITERAL.finditer(text):
-        for escape in _ESCAPE.finditer(literal[1]):
+def _of_grammar(text: str) -> Iterator[Letters]:
+    for part in _PART.finditer(text):
+        if part[1] is None:
+            yield from _of_class(part[2])
+            continue
+        for escape in _ESCAPE.finditer(part[1]):
             if escape[1]:
-                yield chr(int(escape[1], 16))
+                yield (chr(int(escape[1], 16)),)
+
+
+def _of_class(text: str) -> Iterator[Letters]:
+    letters: list[str] = []
+    for piece in _PIECE.finditer(text):
+        first = int(piece[1], 16) if piece[1] else ord(piece[2])
+        last = int(piece[3], 16) if piece[3] else ord(piece[4]) if piece[4] else first
+        if first <= ord("~") and last >= ord(" "):
+            return  # every vocabulary has those
+        letters += [chr(code) for code in {*range(first, min(first + TRIED, last)), last}]
+    yield tuple(sorted(letters))

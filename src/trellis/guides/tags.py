@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from trellis.guides.characters import is_text
-from trellis.guides.grammar import is_misread, literal
+from trellis.guides.grammar import split_misread
 from trellis.guides.keywords import shown, shown_name
 from trellis.guides.limits import GUIDE_DEPTH, GUIDE_PARTS, below, refused, refused_by
 
@@ -72,14 +72,17 @@ class TagReader:
             return {"type": "grammar", "grammar": grammar}
         if kind == "const_string" and each["value"] == "":
             return {"type": "grammar", "grammar": NOTHING}  # which not every library takes as text
-        if kind == "const_string" and isinstance(each["value"], str) and is_misread(each["value"]):
-            text = self._text(each["value"], f"{place}.value", split=True)
-            return {"type": "grammar", "grammar": f"root ::= {literal(text)}\n"}
+        if kind == "const_string" and len(texts := _split(each["value"], f"{place}.value")) > 1:
+            return _sequence(texts)
+        before: list[str] = []
+        if kind == "tag" and not only:  # what it begins with may as well stand in front of it
+            *before, begin = _split(each["begin"], f"{place}.begin")
+            each = each | {"begin": begin}
         made = {"type": kind}
         for key, value in each.items():
             if key != "type":
                 made[key] = self._value(key, value, f"{place}.{key}", depth)
-        return made
+        return _sequence(before, made) if before else made
 
     def _check_keys(self, each: dict[str, Any], kind: str, place: str) -> None:
         keys = FORMATS[kind].split()
@@ -114,17 +117,30 @@ class TagReader:
             self._text(each, f"{place}[{at}]", empty=key == "end") for at, each in enumerate(value)
         ]
 
-    def _text(self, value: Any, place: str, empty: bool = False, split: bool = False) -> str:
-        """`split`: whether a text that libraries would misread as a whole is split."""
+    def _text(self, value: Any, place: str, empty: bool = False) -> str:
         if not isinstance(value, str) or not is_text(value) or not (value or empty):
             raise refused(place, "send a text")
-        if is_misread(value) and not split:
+        if len(split_misread(value)) > 1:
             raise refused(
                 place,
                 "has a hex digit behind a character of U+007F to U+00FF, or behind a control"
                 " character, which libraries read as another character; send it as a const_string",
             )
         return value
+
+
+def _split(text: Any, place: str) -> list[Any]:
+    """A text in pieces that are not misread; what is none as it is."""
+    if not isinstance(text, str):
+        return [text]
+    if not is_text(text):
+        raise refused(place, "send a text")
+    return split_misread(text)
+
+
+def _sequence(texts: list[str], *more: dict[str, Any]) -> dict[str, Any]:
+    constants = ({"type": "const_string", "value": text} for text in texts)
+    return {"type": "sequence", "elements": [*constants, *more]}
 
 
 def check_special(tag: str, special: Iterable[str]) -> None:

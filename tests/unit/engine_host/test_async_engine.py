@@ -187,6 +187,20 @@ def test_a_library_that_dies_of_its_first_requests_is_not_loaded(
         AsyncEngine(library, deaths)
 
 
+def test_a_death_that_leaves_a_first_request_waiting_is_seen(
+    library: Scripted, deaths: Deaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(key: int, sampling: Sampling) -> AsyncIterator[Events]:
+        library.dead = "its worker is gone"
+        await asyncio.sleep(60)
+        yield []
+
+    monkeypatch.setattr(library, "begin", wait)
+    monkeypatch.setattr(async_engine, "LOOK_SECONDS", 0.05)
+    with pytest.raises(RuntimeError, match="its worker is gone"):
+        AsyncEngine(library, deaths)
+
+
 def test_every_request_gets_its_own_ids_in_order(engine: AsyncEngine) -> None:
     prompts = {key: list(range(key, key + 20)) for key in range(1, 17)}
     for key, ids in prompts.items():

@@ -56,6 +56,9 @@ def test_stop_words_are_for_free_text_alone() -> None:
     ("kind", "guide"),
     [
         ("regex", "a[0-9]\\x04"),
+        ("regex", "a[\\x13\\x1d]"),
+        ("regex", "a(\\x04|\\x13)"),
+        ("ebnf_grammar", "root ::= [\\U00040000-\\U00040010]"),
         ("json_schema", '{"enum": ["a", "\U00040000"]}'),
         ("ebnf_grammar", 'root ::= "a" ("b" | "\\x1d")'),
         (
@@ -78,8 +81,21 @@ def test_a_text_that_the_models_tokens_cannot_write_is_rejected(
         check_guided(sampling, smollm2)
 
 
+def tag(format_: str) -> str:
+    return f'{{"type": "structural_tag", "format": {format_}}}'
+
+
 def test_every_other_text_is_taken(smollm2: Tokenizer, llama: Tokenizer) -> None:
+    for kind, guide in (
+        ("regex", "[\\x04-\\x20]"),
+        ("regex", "[\\x04a]"),
+        ("structural_tag", tag('{"type": "any_text", "excludes": ["\\u0004"]}')),
+    ):
+        made = translate(kind, guide)
+        check_guided(Sampling(guide_type=made.kind, guide=made.text), smollm2)
     made = translate("json_schema", '{"enum": ["\\u0004", "début", "안녕 😀", "\u200d", "é"]}')
-    assert {"é", "안", "😀", "\u200d"} <= rare_letters(made)
+    assert {("é",), ("안",), ("😀",), ("\u200d",)} <= rare_letters(made)
     check_guided(Sampling(guide_type=made.kind, guide=made.text), smollm2)
-    check_letters("\x04\x13\x7f\x80\U00040000\U0010fffd", llama)  # a token for each byte
+    check_letters(
+        [(each,) for each in "\x04\x13\x7f\x80\U00040000\U0010fffd"], llama
+    )  # a token for each byte

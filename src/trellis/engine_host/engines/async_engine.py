@@ -223,9 +223,23 @@ async def _prepare(library: AsyncLibrary) -> None:
     await library.prepare()
     keys = itertools.count(-1, -1)  # none of a client's
     began = time.monotonic()
+    death = asyncio.ensure_future(_death(library))  # for which a request may wait in vain
     for together in first_requests(library.facts):
-        await asyncio.gather(*(_warm_up(library, next(keys), each) for each in together))
+        work = asyncio.gather(*(_warm_up(library, next(keys), each) for each in together))
+        await asyncio.wait((work, death), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            raise LibraryDied(death.result())
+        work.result()
+    death.cancel()
     log.info("the engine's first requests took %.1f s", time.monotonic() - began)
+
+
+async def _death(library: AsyncLibrary) -> str:
+    """Wait until it died, and say why."""
+    while not (why := library.why_dead()):
+        await asyncio.sleep(LOOK_SECONDS)
+    return why
 
 
 async def _warm_up(library: AsyncLibrary, key: int, sampling: Sampling) -> None:

@@ -60,8 +60,8 @@ def _rule(after: dict[str, int | None], ends: bool) -> str:
         if state is not None:
             by_state.setdefault(state, []).append(character)
     choices = ['""'] if ends else []
-    choices.append(f"[{_others(after)}] s0")
-    choices += [f"[{class_text(_ranges(known))}] s{state}" for state, known in by_state.items()]
+    choices.append(f"{_others(after)} s0")
+    choices += [f"{class_text(_ranges(known))} s{state}" for state, known in by_state.items()]
     return " | ".join(choices)
 
 
