@@ -82,7 +82,8 @@ class Scripted:
         yield [Progress(key, 0, [1], "length", [], 0.0)]
 
     def figures(self) -> Figures:
-        return Figures()
+        asked = len(self.first) + self.ended
+        return Figures(kv_cache_usage=0.5, prefix_queries=10 * asked, prefix_hits=asked)
 
     def why_dead(self) -> str:
         return self.dead
@@ -185,6 +186,14 @@ def test_a_library_that_dies_of_its_first_requests_is_not_loaded(
     library.guide_error = LibraryDied("its core is gone")
     with pytest.raises(RuntimeError, match="its core is gone"):
         AsyncEngine(library, deaths)
+
+
+def test_the_figures_are_of_clients_requests(engine: AsyncEngine) -> None:
+    assert engine.figures() == Figures(0.5, 0, 0, None)
+    engine.add(1, np.array([5]), Sampling(max_tokens=1))
+    run(engine)
+    until(lambda: engine.figures().prefix_hits)
+    assert engine.figures() == Figures(0.5, 10, 1, None)
 
 
 def test_a_death_that_leaves_a_first_request_waiting_is_seen(

@@ -25,6 +25,7 @@ from trellis.errors import RequestError, TrellisError
 
 WAIT_SECONDS = 0.2  # for the next step, unless `wake` comes first
 LOOK_SECONDS = 1.0  # between looks at whether the library lives
+SUMS = ("prefix_queries", "prefix_hits", "preemptions")
 CLOSE_SECONDS = 2.0  # for requests to be dropped, then for the library to end
 
 log = logging.getLogger("trellis.engine")
@@ -94,6 +95,7 @@ class AsyncEngine:
         self._thread.daemon = True
         self._thread.start()
         asyncio.run_coroutine_threadsafe(_prepare(library), self._loop).result()
+        self._before = library.figures()
         self._call(self._look)
 
     def refuse(self, sampling: Sampling) -> None:
@@ -123,8 +125,11 @@ class AsyncEngine:
         self._steps.put([])
 
     def figures(self) -> Figures:
-        """The library's."""
-        return self._library.figures()
+        """The library's, its sums without what the first requests added."""
+        now = self._library.figures()
+        sums = {name: (getattr(now, name), getattr(self._before, name)) for name in SUMS}
+        since = {name: said - (before or 0) for name, (said, before) in sums.items() if said}
+        return now._replace(**since)
 
     def cancel(self, key: int) -> None:
         """Drop a request; nothing more comes of it."""
