@@ -94,7 +94,7 @@ class Preprocessor:
             self.engine_inputs.check_texts(prompts)
             prompts.asked = self.engine_inputs.read(arrays, prompts.max_tokens)
             prompts.asked.request_id = _id(request_id)
-            self.engine_inputs.check_guided(prompts.asked, prompts, self.tokenizer.end_ids)
+            self.engine_inputs.check_guided(prompts.asked, prompts, self.tokenizer)
             self.engine_inputs.check_id(prompts.asked, self.tokenizer.skip_special_tokens)
         return prompts
 

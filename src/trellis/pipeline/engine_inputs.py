@@ -6,12 +6,12 @@ are those of this model's outputs. Only what was sent is given out. Left out on 
 default and the like, which are the engine's.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trellis.contract.client_inputs import EXCLUDE, GUIDE, SKIP, STREAM, TEXT_INPUTS
+from trellis.contract.client_inputs import EXCLUDE, GUIDE, GUIDE_TYPE, SKIP, STREAM, TEXT_INPUTS
 from trellis.contract.sampling_fields import (
     BY_TARGET,
     FIELDS,
@@ -25,11 +25,17 @@ from trellis.contract.sampling_fields import (
 from trellis.contract.tensor_types import numpy_type
 from trellis.contract.wiring_names import GUIDES
 from trellis.errors import RequestError
+from trellis.guides.letters import rare_letters
+from trellis.guides.translate import Guide
 from trellis.ipc.stream_announcements import FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS
+from trellis.pipeline.guide_letters import check_letters
 from trellis.pipeline.guided_decoding import GuidedDecoding, early_end, early_words
 from trellis.pipeline.limits import RequestLimits
 from trellis.pipeline.model_settings import ModelSettings
 from trellis.pipeline.prompts import Asked, Prompts
+
+if TYPE_CHECKING:
+    from trellis.tokenizers import Tokenizer
 
 BY_CLIENT = {spec.client: spec for spec in FIELDS.values()}
 # What `postprocessing` tells of an answer where the engine does not: client's input -> bit.
@@ -106,13 +112,17 @@ class EngineInputs:
             if sent and output not in self.types:
                 raise RequestError(str(cannot(client, self.engine)))
 
-    def check_guided(self, asked: Asked, prompts: Prompts, known: Collection[int]) -> None:
+    def check_guided(self, asked: Asked, prompts: Prompts, tokenizer: "Tokenizer") -> None:
         """Raise RequestError for what could end an answer where its guide does not.
 
-        `known`: the ids that end this model's answers.
+        And for a guide that the model has no tokens for.
         """
         if GUIDE not in asked.tensors:
             return
+        pairs = zip(asked.tensors[GUIDE_TYPE], asked.tensors[GUIDE], strict=True)
+        for (kind,), (text,) in pairs:
+            check_letters(rare_letters(Guide(kind, text)), tokenizer)
+        known = tokenizer.end_ids
         if any(prompts.stop_words):
             raise early_words()
         more = [("stop_token_ids", token) for row in prompts.stop_token_ids for token in row]

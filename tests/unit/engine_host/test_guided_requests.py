@@ -8,12 +8,12 @@ from trellis.engine_host.engines.engine import Sampling
 from trellis.engine_host.guided_requests import (
     check_ends,
     check_guided,
-    check_letters,
     check_stop_words,
 )
 from trellis.errors import RequestError
 from trellis.guides.letters import rare_letters
 from trellis.guides.translate import translate
+from trellis.pipeline.guide_letters import check_letters
 from trellis.tokenizers import Tokenizer, load
 
 
