@@ -5,13 +5,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-NAMES = st.sampled_from(["a", "b", "ab", "a.b", "name", 'q"', "é", "\\", "", "properties"])
+NAMES = st.sampled_from(
+    ["a", "b", "ab", "a.b", "name", 'q"', "é", "\\", "", "properties", "été", "ü1"]
+)
 SCALARS: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(10**6), 10**6),
     st.floats(-1000, 1000).map(lambda value: round(value, 3)),
-    st.text('ab"\\\n é😀/', max_size=6),
+    st.text('ab"\\\n é😀/^]-1\x7f', max_size=6),
 )
 VALUES = st.recursive(
     SCALARS,
@@ -27,6 +29,9 @@ PATTERNS = st.sampled_from(
         "\\w+@\\w+",
         "^(x|yy){2,4}$",
         "[é\\\\]",
+        "^[\\^-~]+$",
+        "^[^!-\\]]{2}$",
+        "^(é1|[ü^]b)+$",
         "^.$",
     ]
 )
