@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 from vllm.platforms import current_platform
+from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerManager
+from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from support.lora_adapters import write_adapter
 from trellis.engine_host.engines.engine import EngineSettings, Sampling
-from trellis.engine_host.engines.vllm import engine_arguments
+from trellis.engine_host.engines.vllm import AS_A_SERVER, engine_arguments
+from trellis.engine_host.engines.vllm_figures import VllmFigures
 from trellis.engine_host.engines.vllm_requests import sampling_params
 from trellis.engine_host.engines.words_grammar import words_grammar
 
@@ -166,3 +169,14 @@ def test_every_setting_arrives() -> None:
     assert (made.temperature, made.top_k, made.top_p) == (0.7, 40, 0.9)
     assert (made.repetition_penalty, made.presence_penalty) == (1.2, 0.3)
     assert (made.frequency_penalty, made.seed, made.n, made.logprobs) == (-0.4, 2**62, 3, 0)
+
+
+def test_the_library_counts_tokens_for_no_page_of_its_own(checkpoint: Path) -> None:
+    figures = VllmFigures()
+    config = engine_arguments(EngineSettings(checkpoint, 1)).create_engine_config(AS_A_SERVER)
+    manager = StatLoggerManager(config, custom_stat_loggers=[figures.logger])
+    assert not [each for each in manager.stat_loggers if type(each) is PrometheusStatLogger]
+    manager.log_engine_initialized()
+    manager.record(SchedulerStats(kv_cache_usage=0.5), IterationStats())
+    manager.record_sleep_state(1, 1)
+    assert (figures.steps, figures.figures.kv_cache_usage) == (1, 0.5)
