@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from trellis.guides.characters import is_text
 from trellis.guides.translate import Guide
 
 _PART = re.compile(r'"((?:[^"\\]|\\.)*)"|\[([^\]]*)\]')  # a text, or a class as it is written here
@@ -56,5 +57,6 @@ def _of_class(text: str) -> Iterator[Letters]:
         last = int(piece[3], 16) if piece[3] else ord(piece[4]) if piece[4] else first
         if first <= ord("~") and last >= ord(" "):
             return  # every vocabulary has those
-        letters += [chr(code) for code in {*range(first, min(first + TRIED, last)), last}]
-    yield tuple(sorted(letters))
+        letters += map(chr, {*range(first, min(first + TRIED, last)), last})
+    if letters := list(filter(is_text, letters)):
+        yield tuple(sorted(letters))

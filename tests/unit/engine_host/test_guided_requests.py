@@ -89,6 +89,8 @@ def test_every_other_text_is_taken(smollm2: Tokenizer, llama: Tokenizer) -> None
     for kind, guide in (
         ("regex", "[\\x04-\\x20]"),
         ("regex", "[\\x04a]"),
+        ("regex", "[^ -~]{2}"),
+        ("ebnf_grammar", "root ::= [\\ud7f0-\\ue010]"),
         ("structural_tag", tag('{"type": "any_text", "excludes": ["\\u0004"]}')),
     ):
         made = translate(kind, guide)

@@ -229,14 +229,16 @@ async def _prepare(library: AsyncLibrary) -> None:
     keys = itertools.count(-1, -1)  # none of a client's
     began = time.monotonic()
     death = asyncio.ensure_future(_death(library))  # for which a request may wait in vain
-    for together in first_requests(library.facts):
-        work = asyncio.gather(*(_warm_up(library, next(keys), each) for each in together))
-        await asyncio.wait((work, death), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            work.cancel()
-            raise LibraryDied(death.result())
-        work.result()
-    death.cancel()
+    try:
+        for together in first_requests(library.facts):
+            work = asyncio.gather(*(_warm_up(library, next(keys), each) for each in together))
+            await asyncio.wait((work, death), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+                raise LibraryDied(death.result())
+            work.result()
+    finally:
+        death.cancel()
     log.info("the engine's first requests took %.1f s", time.monotonic() - began)
 
 
