@@ -24,7 +24,7 @@ async def main() -> dict[str, Any]:
         first = await create(**endless)
         await anext(first)
         second = asyncio.create_task(create(**endless))
-        await asyncio.sleep(1)
+        await asyncio.sleep(4)  # for it to wait in line, on a busy machine, too
         found = {"rejected": await rejected(client)}
         patient = client.with_options(max_retries=5).completions.with_raw_response
         third = asyncio.create_task(patient.create(**asked, max_tokens=int(tokens)))
