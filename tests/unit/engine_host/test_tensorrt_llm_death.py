@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def test_a_killed_worker_is_noticed_while_requests_wait(llm_api: Load, version: 
     loaded.add([5, 6], max_tokens=500, end_id=-1)
     (worker,) = loaded.workers()
     worker.send_signal(signal.SIGKILL)
-    assert "is gone" in wait_for_death(loaded)  # seen here, or told by the library
+    # Seen here, or told by the library, which may see it before its process is gone.
+    assert re.search("is gone|is not healthy", wait_for_death(loaded))
 
 
 @ALL
