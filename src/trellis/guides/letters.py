@@ -4,9 +4,10 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from trellis.guides.characters import is_text
-from trellis.guides.translate import Guide
+from trellis.guides.translate import KEPT, Guide
 
 _PART = re.compile(r'"((?:[^"\\]|\\.)*)"|\[([^\]]*)\]')  # a text, or a class as it is written here
 _ESCAPE = re.compile(r"\\(?:U([0-9a-f]{8})|.)")
@@ -16,15 +17,18 @@ TRIED = 64  # characters of a range of a class, besides its last
 Letters = tuple[str, ...]  # of which one can be written, or the guide cannot be held
 
 
-def rare_letters(guide: Guide) -> set[Letters]:
+@lru_cache(KEPT)
+def rare_letters(guide: Guide) -> frozenset[Letters]:
     r"""What is not printable ASCII in its texts, and classes of nothing else: some of each.
+
+    Kept as the translated guides are: one is sent with many requests.
 
     >>> text = 'root ::= "a\\U000000e9" [\\U00000004-\\U00000005] [a\\U00000006] "\\""'
     >>> sorted(rare_letters(Guide("ebnf_grammar", text)))
     [('\x04', '\x05'), ('é',)]
     """
     if guide.kind != "structural_tag":
-        return set(_of_grammar(guide.text))
+        return frozenset(_of_grammar(guide.text))
     found: set[Letters] = set()
     todo = [("", json.loads(guide.text))]
     while todo:
@@ -37,7 +41,7 @@ def rare_letters(guide: Guide) -> set[Letters]:
             found.update(_of_grammar(value))
         elif isinstance(value, str):
             found.update((letter,) for letter in value if not " " <= letter <= "~")
-    return found
+    return frozenset(found)
 
 
 def _of_grammar(text: str) -> Iterator[Letters]:
