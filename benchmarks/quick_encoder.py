@@ -152,15 +152,12 @@ class Walk:
     """A repository of a Python engine, its gateway's route and its engine host's reader."""
 
     def __init__(self, kind: str, folder: Path, root: Path, way: str) -> None:
-        from support.shown_config import config_of
+        from support.shown_config import config_of, model_of
         from trellis.engine_files.engine_folder import EngineFolder
         from trellis.engine_host.request_reader import RequestReader
         from trellis.engine_host.step_tensors import StepTensors
-        from trellis.gateway.models import read_model
-        from trellis.gateway.plugin_loading import load_plugins
         from trellis.pipeline.model_settings import ModelSettings
         from trellis.repository.assemble import Plan, assemble
-        from trellis.repository.manifest import wired_as_made
         from trellis.tokenizers import load
 
         os.environ["TRELLIS_ENCODER"] = way
@@ -169,15 +166,10 @@ class Walk:
         engine = EngineFolder(root / "out", "openvino", (), max_seq_len=CONTEXT, vocab_size=size)
         repository = root / "repository"
         assemble(Plan(engine, kind, folder), repository)
-        model = read_model(
-            config_of(repository, "ensemble"),
-            lambda name: config_of(repository, name),
-            lambda before, last: load_plugins(before, last, repository),
-            lambda config: wired_as_made(repository, config),
-        )
-        assert model.route is not None
-        assert model.route.requests is not None
-        self.requests = model.route.requests
+        route = model_of(repository).route
+        assert route is not None
+        assert route.requests is not None
+        self.requests = route.requests
         self.tokenizer: Any = self.requests.preprocessor.tokenizer
         prepare(self.tokenizer, way)
         config = config_of(repository, "tensorrt_llm")

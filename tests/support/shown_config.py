@@ -1,10 +1,13 @@
-"""A model's configuration as a running Triton shows it, of a repository without one."""
+"""A repository's models as a running Triton shows them and the gateway reads them, without one."""
 
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 
+from trellis.gateway.models import Model, read_model
+from trellis.gateway.plugin_loading import load_plugins
+from trellis.repository.manifest import wired_as_made
 from trellis.repository.model_config import parse_config
 
 
@@ -19,3 +22,17 @@ def config_of(repository: Path, name: str) -> dict[str, Any]:
         always_print_fields_with_no_presence=True,
     )
     return made
+
+
+def model_of(repository: Path, name: str = "ensemble", /, *more: Any, **changes: Any) -> Model:
+    """An ensemble as the gateway reads it.
+
+    `more`: what else `read_model` takes. `changes`: members of its configuration that are others.
+    """
+    return read_model(
+        config_of(repository, name) | changes,
+        lambda part: config_of(repository, part),
+        lambda before, last: load_plugins(before, last, repository),
+        lambda config: wired_as_made(repository, config),
+        *more,
+    )

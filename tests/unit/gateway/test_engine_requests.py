@@ -16,7 +16,7 @@ import pytest
 from support.fake_engines import slow_but_kinds, write_engine
 from support.fake_triton import InferenceResponse, Tensor
 from support.generate_bodies import BODIES
-from support.shown_config import config_of
+from support.shown_config import config_of, model_of
 from trellis.contract.release import read_contract
 from trellis.contract.tensor_types import numpy_type
 from trellis.contract.wiring_names import STEP_MARK
@@ -24,12 +24,10 @@ from trellis.engine_files.engine_folder import read_engine
 from trellis.errors import RequestError
 from trellis.gateway.body import prepare
 from trellis.gateway.limits import Limits
-from trellis.gateway.models import Model, read_model
-from trellis.gateway.plugin_loading import load_plugins
+from trellis.gateway.models import Model
 from trellis.ipc.disconnect_sender import PARAMETER
 from trellis.ipc.stream_announcements import Listener
 from trellis.repository.assemble import Plan, assemble
-from trellis.repository.manifest import wired_as_made
 
 INNER_ID = "1f" * 16
 
@@ -143,13 +141,7 @@ def wired(
             "model_version": "1",
         }
     )
-    gateway = read_model(
-        ensemble,
-        lambda name: config_of(repository, name),
-        lambda before, last: load_plugins(before, last, repository),
-        lambda config: wired_as_made(repository, config),
-    )
-    yield Wired(request.param, ensemble, model, gateway, listener)
+    yield Wired(request.param, ensemble, model, model_of(repository), listener)
     model.finalize()
     listener.close()
 

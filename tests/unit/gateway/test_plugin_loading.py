@@ -8,10 +8,9 @@ import pytest
 
 from support.fake_engines import write_engine
 from support.paths import ROOT
-from support.shown_config import config_of
+from support.shown_config import config_of, model_of
 from trellis.engine_files.engine_folder import EngineFolder, read_engine
 from trellis.gateway.limits import LONG_BODY
-from trellis.gateway.models import read_model
 from trellis.gateway.plugin_loading import is_own_engine, load_plugins
 from trellis.gateway.plugins import Plugins
 from trellis.gateway.routes import Route
@@ -71,12 +70,7 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path, llama_folder: Pat
 
 
 def way_of(repository: Path, **ensemble: Any) -> Route | None:
-    return read_model(
-        {**config_of(repository, "ensemble"), **ensemble},
-        lambda name: config_of(repository, name),
-        lambda before, last: load_plugins(before, last, repository),
-        lambda config: wired_as_made(repository, config),
-    ).route
+    return model_of(repository, **ensemble).route
 
 
 def test_a_repository_as_it_is_made_is_asked_for_ids(repository: Path) -> None:

@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 
 from support.fake_engines import write_engine
-from support.shown_config import config_of
+from support.shown_config import model_of
 from trellis.engine_files.engine_folder import read_engine
 from trellis.errors import RequestError
 from trellis.gateway.engine_requests import EngineRequests
-from trellis.gateway.models import read_model
-from trellis.gateway.plugin_loading import load_plugins
 from trellis.repository.assemble import Plan, assemble
-from trellis.repository.manifest import wired_as_made
 
 TYPE, GUIDE = "guided_decoding_guide_type", "guided_decoding_guide"
 
@@ -28,15 +25,10 @@ def requests(
     repository = folder / "triton_model_repo"
     settings = {"guided_decoding_backend": "xgrammar"}
     assemble(Plan(engine, "gpt2", demo_engine[1], settings=settings), repository)
-    model = read_model(
-        config_of(repository, "ensemble"),
-        lambda name: config_of(repository, name),
-        lambda before, last: load_plugins(before, last, repository),
-        lambda config: wired_as_made(repository, config),
-    )
-    assert model.route is not None
-    assert model.route.requests is not None
-    return model.route.requests
+    route = model_of(repository).route
+    assert route is not None
+    assert route.requests is not None
+    return route.requests
 
 
 @pytest.mark.parametrize(("expression", "taken"), [("a\\x04", False), ("a[\\x04b]\\x05", True)])

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from support.openai_api import user
-from support.shown_config import config_of
+from support.shown_config import model_of
 from trellis.engine_files.engine_folder import EngineFolder
 from trellis.gateway.limits import Limits
 from trellis.gateway.metrics.registry import Registry
-from trellis.gateway.models import Model, read_model
+from trellis.gateway.models import Model
 from trellis.gateway.openai.chat import ChatCompletions
 from trellis.gateway.openai.completions import Completions
 from trellis.gateway.openai.embeddings import Embeddings
@@ -23,12 +23,10 @@ from trellis.gateway.openai.endpoint import Endpoint
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.responses import Responses
 from trellis.gateway.openai.tokenizing import Detokenize, Tokenize
-from trellis.gateway.plugin_loading import load_plugins
 from trellis.gateway.refusals import JSON
 from trellis.gateway.request_body import Bodies
 from trellis.gateway.step_channel import StepExchange
 from trellis.repository.assemble import Plan, assemble
-from trellis.repository.manifest import wired_as_made
 from trellis.repository.parser_formats import find_parser
 
 MODEL = "ensemble"
@@ -47,13 +45,7 @@ def new_model(folder: Path, llama_folder: Path, parser: str = "none") -> Model:
     target = folder / "repository"
     formats = find_parser(parser, llama_folder)
     assemble(Plan(engine, "llama", llama_folder, parser=formats), target)
-    return read_model(
-        config_of(target, MODEL),
-        lambda name: config_of(target, name),
-        lambda before, last: load_plugins(before, last, target),
-        lambda config: wired_as_made(target, config),
-        lambda _: True,
-    )
+    return model_of(target, MODEL, lambda _: True)
 
 
 class Channel:
