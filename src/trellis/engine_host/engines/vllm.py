@@ -22,10 +22,10 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; without it most of 
 if len(os.fsencode(tempfile.gettempdir())) > 107 - 37:
     os.environ.setdefault("VLLM_RPC_BASE_PATH", "/tmp")
 
-from vllm import envs
 from vllm.config import StructuredOutputsConfig
 from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.envs import enable_envs_cache
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
@@ -94,7 +94,7 @@ class VllmLibrary:
             raise RuntimeError(
                 f"gpt_model_path: vLLM cannot load {settings.path}: {error}"
             ) from error
-        envs.enable_envs_cache()  # else it reads the environment for each token
+        enable_envs_cache()  # else it reads the environment for each token
         self._vocab_size: int = config.model_config.get_vocab_size()
         self.facts: dict[str, Any] = {
             "vocab_size": self._vocab_size,
