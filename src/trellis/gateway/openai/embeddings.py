@@ -57,15 +57,10 @@ class Embeddings(Endpoint):
         record = record_of(scope)
         record.model = asked.model
         client.allowance.reserve(_estimate(inputs))
-        work = _ask_all(self.state, path, inputs, batch, client.allowance)
+        batches = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
+        work = _ask_all(self.state, path, batches, asked.dimensions, client.allowance)
         made, tokens = await unless_left(client.receive, work)
         record.prompt_tokens = tokens
-        if asked.dimensions not in (None, made.shape[1]):
-            raise bad(
-                "dimensions",
-                f"{asked.dimensions} is not {made.shape[1]}, which this model's vectors have; leave"
-                " it out",
-            )
         parts = await _written(made, asked.model, tokens, asked.encoding_format == "base64")
         await send_parts(client, parts)
 
@@ -129,20 +124,33 @@ async def _find(state: State, name: str) -> tuple[str, int]:
 
 
 async def _ask_all(
-    state: State, path: str, inputs: Sequence[Any], batch: int, allowance: Allowance
+    state: State,
+    path: str,
+    batches: Sequence[Sequence[Any]],
+    dimensions: int | None,
+    allowance: Allowance,
 ) -> tuple[np.ndarray, int]:
-    """As `_ask`, `batch` of them at a time; `allowance` takes what was computed, come what may."""
+    """As `_ask`, one batch after the other.
+
+    `allowance` takes what was computed, come what may. Other `dimensions` than the model's are
+    found with the first batch. Raises OpenAIError.
+    """
     vectors, tokens = [], 0
     try:
-        for start in range(0, len(inputs), batch):
-            part = inputs[start : start + batch]
+        for batch in batches:
             try:
-                some, count = await _ask(state, path, part)
+                some, count = await _ask(state, path, batch)
             except asyncio.CancelledError:  # the client left while an engine worked for it
-                tokens += _estimate(part)
+                tokens += _estimate(batch)
                 raise
             vectors.append(some)
             tokens += count
+            if dimensions not in (None, some.shape[1]):
+                raise bad(
+                    "dimensions",
+                    f"{dimensions} is not {some.shape[1]}, which this model's vectors have; leave"
+                    " it out",
+                )
     finally:
         allowance.settle(tokens)
     return np.concatenate(vectors), tokens

@@ -129,6 +129,13 @@ def test_nothing_more_is_asked_for_a_client_that_left() -> None:
     assert standin.answered == 1
 
 
+def test_other_dimensions_are_found_with_the_first_batch() -> None:
+    standin = Standin()
+    with pytest.raises(OpenAIError, match="7 is not 2, which this model's vectors have"):
+        asyncio.run(asked(standin, input=["a"] * 6, dimensions=7))
+    assert standin.asked == [BATCH]
+
+
 TEXT = "a" * 400  # 101 tokens, before the model has counted them
 
 
@@ -138,7 +145,7 @@ TEXT = "a" * 400  # 101 tokens, before the model has counted them
         (Standin(), {}, 6 * TOKENS),
         (Standin(fails_at=1), {}, 2 * TOKENS),
         (Standin(fails_at=0), {}, 0),
-        (Standin(), {"dimensions": 7}, 6 * TOKENS),
+        (Standin(), {"dimensions": 7}, 2 * TOKENS),
         (Standin(seconds=0.2), {"leaves_at": 0.3}, 2 * TOKENS + 2 * 101),
     ],
     ids=["answered", "failed later", "failed at once", "other dimensions", "left"],
