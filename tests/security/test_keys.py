@@ -69,6 +69,7 @@ def test_openais_client_is_answered_with_a_key_and_knows_that_it_is_wrong(
             model=model,
             messages=[{"role": "user", "content": "Say hello."}],
             max_tokens=4,
+            temperature=0,
         )
         assert answer.usage is not None
         assert answer.usage.completion_tokens == 4
