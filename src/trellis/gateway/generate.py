@@ -21,7 +21,7 @@ from trellis.gateway.models import Model, check_inner, model_path
 from trellis.gateway.outputs import Output
 from trellis.gateway.prepared import Prepared
 from trellis.gateway.reading import Sent, read_request
-from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal, cut_off, unreachable
+from trellis.gateway.refusals import EVENTS, JSON, Headers, Refusal
 from trellis.gateway.request_body import Room, check_content_type, header, read_body
 from trellis.gateway.routes import Route
 from trellis.gateway.sending import (
@@ -38,7 +38,7 @@ from trellis.gateway.state import State
 from trellis.gateway.step_channel import StepChannel
 from trellis.gateway.step_text import StepText
 from trellis.gateway.text_answers import Source, TextAnswer
-from trellis.gateway.triton import ClientGone, CutOff, TritonLost
+from trellis.gateway.triton import ClientGone, TritonLost
 from trellis.gateway.ways import StepWay, TritonWay, Upstream, Way
 from trellis.pipeline.decode import failure
 
@@ -169,8 +169,8 @@ class Generate:
             asked_path = f"{target.path}/{self._verb}"
             try:
                 reply = await self._state.triton.ask("POST", asked_path, target.body)
-            except TritonLost:
-                raise unreachable() from None
+            except TritonLost as error:
+                raise error.refusal() from error
             target.answer.begin(reply.status, reply.content_type)
             whole = finish(*_made(target.answer, reply.body))
         if lost is not None:
@@ -279,9 +279,7 @@ class Generate:
             return not answer.failed
         except TritonLost as error:
             if not started:
-                stopped = isinstance(error, CutOff)
-                refusal = Refusal(503, str(error), close=True) if stopped else cut_off()
-                raise refusal from error
+                raise error.refusal() from error
             answer.cut = True
             event = EVENT + json.dumps({"error": str(error)}).encode() + EVENT_END
             watch.cancel()
@@ -313,8 +311,8 @@ def _as_inferred(
 async def _open(way: Way) -> Upstream:
     try:
         return await way.open()
-    except TritonLost:
-        raise unreachable() from None
+    except TritonLost as error:
+        raise error.refusal() from error
 
 
 def _step_text(engine: Source, channel: StepChannel, route: Route, asked: Prepared) -> StepText:

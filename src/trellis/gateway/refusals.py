@@ -126,6 +126,16 @@ def cut_off() -> Refusal:
     return Refusal(502, "the server closed the connection without an answer", close=True)
 
 
+def too_late(seconds: float) -> Refusal:
+    """The server behind takes longer than it may."""
+    return Refusal(503, f"no answer in {seconds:.0f} s; try again later", close=True)
+
+
+def too_large(size: int) -> Refusal:
+    """The server behind answers more than is read whole."""
+    return Refusal(502, f"the answer has more than {size} bytes; ask for less", close=True)
+
+
 def half_closed() -> Refusal:
     """A client that is done with sending cannot be told from one that is gone."""
     return Refusal(

@@ -12,7 +12,7 @@ from typing import Any
 from trellis.gateway.body import read
 from trellis.gateway.json_bounds import check_bounds
 from trellis.gateway.models import check_inner, model_path
-from trellis.gateway.refusals import JSON, Headers, Refusal, hanging, stopping, unreachable
+from trellis.gateway.refusals import JSON, Headers, Refusal, hanging, stopping
 from trellis.gateway.request_body import check_content_type, read_body
 from trellis.gateway.sending import Receive, Scope, Send, send_whole
 from trellis.gateway.state import CHANGED, State
@@ -87,8 +87,8 @@ class Ready(Relay):
     async def _loaded(self, name: str) -> bool:
         try:
             reply = await self._state.triton.ask("GET", f"{model_path(name)}/ready")
-        except TritonLost:
-            raise unreachable() from None
+        except TritonLost as error:
+            raise error.refusal() from error
         return reply.status == 200
 
 
@@ -216,8 +216,8 @@ async def relay(
     sent = [*(headers or ()), *([(b"Content-Type", JSON)] if body else ())]
     try:
         reply = await state.triton.ask(method, path, body, sent, seconds)
-    except TritonLost:
-        raise unreachable() from None
+    except TritonLost as error:
+        raise error.refusal() from error
     content_type = [(b"content-type", reply.content_type)] if reply.content_type else []
     await send_whole(send, reply.status, content_type, reply.body)
     return reply.status

@@ -15,7 +15,7 @@ from typing import Any
 from trellis.contract.model_names import model_of
 from trellis.gateway.awaited import Awaited, Sink
 from trellis.gateway.metrics.meter import Meter, bucket_of
-from trellis.gateway.triton import TritonLost
+from trellis.gateway.triton import NotTaken, TritonLost
 from trellis.ipc.frames import (
     EVENTS,
     HELLO,
@@ -123,9 +123,9 @@ class StepChannel(asyncio.Protocol):
         self._exchanges: dict[int, StepExchange] = {}
 
     def open(self, body: bytes, content_type: bytes, meter: Meter | None = None) -> StepExchange:
-        """Ask; `body`: JSON of the model's tensors. Raises TritonLost."""
+        """Ask; `body`: JSON of the model's tensors. Raises NotTaken."""
         if self.lost:
-            raise TritonLost("the engine's socket is closed")
+            raise NotTaken("the engine's socket is closed")
         exchange = StepExchange(next(self._numbers), content_type, meter)
         self._exchanges[exchange.number] = exchange
         self.transport.write(framed(b'["ask",%d,%b]' % (exchange.number, body)))

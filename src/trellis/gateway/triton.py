@@ -16,18 +16,66 @@ from trellis.errors import TrellisError
 from trellis.gateway.awaited import Awaited, Sink
 from trellis.gateway.deadlines import within
 from trellis.gateway.limits import Limits
-from trellis.gateway.refusals import JSON, Headers
+from trellis.gateway.refusals import (
+    JSON,
+    Headers,
+    Refusal,
+    cut_off,
+    too_large,
+    too_late,
+    unreachable,
+)
 
 KEPT = 64
 MAX_PENDING_BYTES = 262_144  # of an answer that is not read: then Triton waits
 
 
 class TritonLost(TrellisError):
-    """Triton takes no connection, closed one, or sent what is no HTTP."""
+    """Triton closed a connection, or sent what is no HTTP."""
+
+    def refusal(self) -> Refusal:
+        """What a client is told that has nothing of its answer yet."""
+        return cut_off()
+
+
+class NotTaken(TritonLost):
+    """No connection was taken."""
+
+    def refusal(self) -> Refusal:
+        """See TritonLost."""
+        return unreachable()
+
+
+class TooLate(TritonLost):
+    """No answer came in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no answer in {seconds:.0f} s")
+        self._seconds = seconds
+
+    def refusal(self) -> Refusal:
+        """See TritonLost."""
+        return too_late(self._seconds)
+
+
+class TooLarge(TritonLost):
+    """An answer is larger than what is read whole."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"an answer of more than {most} bytes")
+        self._most = most
+
+    def refusal(self) -> Refusal:
+        """See TritonLost."""
+        return too_large(self._most)
 
 
 class CutOff(TritonLost):
     """This server was stopped before the answer was complete."""
+
+    def refusal(self) -> Refusal:
+        """See TritonLost."""
+        return Refusal(503, str(self), close=True)
 
 
 class ClientGone(TrellisError):
@@ -100,13 +148,13 @@ class Exchange(Awaited, asyncio.Protocol):
         return data
 
     async def whole(self, most: int) -> bytes:
-        """The rest of the body. Raises TritonLost for one larger than `most` bytes."""
+        """The rest of the body. Raises TooLarge beyond `most` bytes, TritonLost."""
         parts, size = [], 0
         while data := await self.read():
             parts.append(data)
             size += len(data)
             if size > most:
-                raise TritonLost(f"an answer of more than {most} bytes")
+                raise TooLarge(most)
         return b"".join(parts)
 
     async def pass_to(self, sink: Sink) -> bool:
@@ -228,7 +276,7 @@ class Triton:
     async def open(
         self, method: str, path: str, body: bytes = b"", headers: Headers | None = None
     ) -> Exchange:
-        """An exchange whose request is sent. Raises TritonLost if no connection is taken."""
+        """An exchange whose request is sent. Raises NotTaken."""
         exchange = await self._connect()
         made = [(b"Content-Type", JSON)] if headers is None and body else headers or []
         exchange.send(method, path, made, body)
@@ -244,7 +292,7 @@ class Triton:
         try:
             _, made = await self._loop.create_connection(Exchange, "127.0.0.1", self._port)
         except OSError as error:
-            raise TritonLost(str(error)) from error
+            raise NotTaken(str(error)) from error
         return made
 
     def release(self, exchange: Exchange) -> None:
@@ -271,7 +319,7 @@ class Triton:
         try:
             return await within(seconds, asked)
         except asyncio.TimeoutError as error:
-            raise TritonLost(f"no answer in {seconds:.0f} s") from error
+            raise TooLate(seconds) from error
 
     async def _ask(self, method: str, path: str, body: bytes, headers: Headers | None) -> Reply:
         exchange = await self.open(method, path, body, headers)

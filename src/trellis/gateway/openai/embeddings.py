@@ -20,7 +20,7 @@ from trellis.gateway.openai.fields import FAIL_FAST, Count, Fields, Positive, re
 from trellis.gateway.openai.jobs import written
 from trellis.gateway.openai.served import NAME, no_model
 from trellis.gateway.prepared import BYTES_PER_TOKEN
-from trellis.gateway.refusals import Refusal, shown, unreachable
+from trellis.gateway.refusals import Refusal, shown
 from trellis.gateway.sending import Client, Scope
 from trellis.gateway.state import State
 from trellis.gateway.triton import TritonLost
@@ -165,8 +165,8 @@ async def _ask(state: State, path: str, inputs: Sequence[Any]) -> tuple[np.ndarr
     try:
         seconds = state.limits.request_seconds  # an engine works for it
         reply = await state.triton.ask("POST", f"{path}{INFER}", body, seconds=seconds)
-    except TritonLost:
-        raise unreachable() from None
+    except TritonLost as error:
+        raise error.refusal() from error
     said = from_json(reply.body)
     if reply.status != 200:
         raise rejected(str(said.get("error", "the model failed")), "input", reply.status)

@@ -23,11 +23,11 @@ from trellis.gateway.openai.errors import OpenAIError, bad, error_body, rejected
 from trellis.gateway.openai.jobs import Flow, Job, Prompt, Writer
 from trellis.gateway.openai.parsing import PLAIN_TEXT, Parsing
 from trellis.gateway.openai.served import Served
-from trellis.gateway.refusals import EVENTS, JSON, cut_off, one_line
+from trellis.gateway.refusals import EVENTS, JSON, one_line
 from trellis.gateway.sending import Client, Receive, send_whole, until_left
 from trellis.gateway.state import State
 from trellis.gateway.step_channel import STATUS
-from trellis.gateway.triton import ClientGone, CutOff, TritonLost
+from trellis.gateway.triton import ClientGone, TritonLost
 from trellis.gateway.ways import StepWay, TritonWay, Way
 
 USAGE = {"return_total_tokens": True, "return_cached_tokens": True}
@@ -267,8 +267,6 @@ class Generation:
             await client.send({"type": "http.response.body", "body": rest, "more_body": True})
 
 
-def _lost(error: TritonLost) -> Any:
-    if isinstance(error, CutOff):
-        return OpenAIError(503, str(error), close=True)
-    refusal = cut_off()
+def _lost(error: TritonLost) -> OpenAIError:
+    refusal = error.refusal()
     return OpenAIError(refusal.status, refusal.message, close=True)

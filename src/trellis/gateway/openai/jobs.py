@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import FAILED, EventReader, StepEvents
 from trellis.gateway.openai.errors import OpenAIError
-from trellis.gateway.refusals import one_line, unreachable
+from trellis.gateway.refusals import one_line
 from trellis.gateway.step_channel import PLAIN, REFUSED
 from trellis.gateway.triton import TritonLost
 from trellis.gateway.ways import Upstream, Way
@@ -45,8 +45,8 @@ class Job:
         """Ask. Raises Refusal."""
         try:
             self.upstream = await self.way.open()
-        except TritonLost:
-            raise unreachable() from None
+        except TritonLost as error:
+            raise error.refusal() from error
         self.opened = True
 
     async def head(self) -> None:

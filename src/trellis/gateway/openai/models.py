@@ -7,7 +7,7 @@ from typing import Any
 from trellis.gateway.models import model_path
 from trellis.gateway.openai.endpoint import Endpoint, send_json
 from trellis.gateway.openai.served import no_model
-from trellis.gateway.refusals import Refusal, unreachable
+from trellis.gateway.refusals import Refusal
 from trellis.gateway.relays import INDEX_PATH, opening
 from trellis.gateway.sending import Client, Scope
 from trellis.gateway.state import State
@@ -41,8 +41,8 @@ async def served_models(state: State) -> list[dict[str, Any]]:
     """What can be named as `model`. Raises Refusal where Triton cannot be asked."""
     try:
         reply = await state.triton.ask("POST", INDEX_PATH, b"{}", opening(state.settings))
-    except TritonLost:
-        raise unreachable() from None
+    except TritonLost as error:
+        raise error.refusal() from error
     ready = {each["name"] for each in json.loads(reply.body) if each.get("state") == READY}
     found = []
     for made in state.models.made().values():

@@ -12,7 +12,7 @@ from trellis.gateway.openai.models import served_models
 from trellis.gateway.openai.served import DEFAULT_TOKENS, Served, find_served
 from trellis.gateway.refusals import Refusal
 from trellis.gateway.routes import Bounds
-from trellis.gateway.triton import Reply, TritonLost
+from trellis.gateway.triton import NotTaken, Reply
 from trellis.repository.manifest import MadeModel
 
 MADE = {
@@ -45,7 +45,7 @@ class Triton:
 
     async def ask(self, *_: Any) -> Reply:
         if self.lost:
-            raise TritonLost("gone")
+            raise NotTaken("gone")
         return Reply(200, b"application/json", INDEX)
 
 
