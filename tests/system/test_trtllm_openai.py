@@ -78,11 +78,62 @@ def test_sequences_and_prompts_are_requests_of_their_own(
     before = len(asked(served))
     found = answer(http, COMPLETIONS, prompt=["Say it", "Say it again"], n=2, seed=7, max_tokens=40)
     assert [each["text"].strip() for each in found["choices"]] == [TEXT] * 4
-    seeds = [
+    assert sorted(seeds(asked(served)[before:])) == sorted([7, 8] * 4)
+
+
+def seeds(requests: list[dict[str, Any]]) -> list[int]:
+    """Of those requests that have one."""
+    given = [
         request["inputs"].get("random_seed") or request["inputs"].get("seed")
-        for request in asked(served)[before:]
+        for request in requests
     ]
-    assert sorted(seed["values"][0] for seed in seeds if seed) == sorted([7, 8] * 4)
+    return [seed["values"][0] for seed in given if seed]
+
+
+def test_sampled_answers_have_seeds_of_their_own(served: Served, http: httpx.Client) -> None:
+    """Without one the engine begins each answer with the same."""
+    before = len(asked(served))
+    for _ in range(2):
+        post(http, COMPLETIONS, prompt="Say it", n=2, max_tokens=4)
+    assert len(set(seeds(asked(served)[before:]))) == 4
+    before = len(asked(served))
+    post(http, COMPLETIONS, prompt="Say it", max_tokens=4, temperature=0)
+    assert seeds(asked(served)[before:]) == []
+
+
+STOPS = (["세계"], ["하세", "never"], ["요 세"], ["na"], [" 😀"], ["ï"])
+
+
+@pytest.mark.promise("stop words")
+@pytest.mark.parametrize("stop", STOPS, ids=[" ".join(each) for each in STOPS])
+@pytest.mark.parametrize("include", [False, True])
+def test_an_answer_ends_at_its_stop_string(
+    http: httpx.Client, stop: list[str], include: bool
+) -> None:
+    """The engine ends at its tokens, if at all, and leaves it in the text."""
+    kept = stop[0] if include else ""
+    body = {"prompt": "Say it", "max_tokens": 99, "stop": stop}
+    body["include_stop_str_in_output"] = include
+    for found in (
+        plain(post(http, COMPLETIONS, **body)),
+        joined(events(http, COMPLETIONS, **body)),
+    ):
+        (choice,) = found["choices"]
+        assert choice["text"].lstrip() == TEXT[: TEXT.index(stop[0])] + kept
+        assert choice["finish_reason"] == "stop"
+
+
+def test_a_stream_that_ends_at_a_stop_string_is_ended_at_the_engine(
+    served: Served, http: httpx.Client, llama: Tokenizer
+) -> None:
+    word = llama.decode([1526] * 3).strip()
+    before = len(ended(served))
+    body = {"prompt": "Say it all", "max_tokens": 1000, "stop": word}
+    pieces = events(http, COMPLETIONS, **body, stream_options={"include_usage": True})
+    assert pieces[-2]["choices"][0]["finish_reason"] == "stop"
+    assert pieces[-1]["usage"]["completion_tokens"] < 500
+    if served.release != "0.5.0":  # no release before 0.6.1 can be stopped
+        wait_for(lambda: len(ended(served)) > before)
 
 
 def test_what_the_engine_does_not_have_is_rejected_by_name(http: httpx.Client) -> None:
@@ -90,7 +141,6 @@ def test_what_the_engine_does_not_have_is_rejected_by_name(http: httpx.Client) -
     for more, param in (
         ({"min_p": 0.5}, "min_p"),
         ({"logprobs": True, "top_logprobs": 3}, "top_logprobs"),
-        ({"stop": "x", "include_stop_str_in_output": True}, "include_stop_str_in_output"),
         ({"priority": 5}, "priority"),
     ):
         assert error(http, CHAT, {**body, **more})["param"] == param

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From OpenAI's fields to the inputs of an engine, each mapped or rejected by its name."""
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +22,9 @@ from trellis.gateway.openai.errors import OpenAIError, bad, named, rejected
 from trellis.gateway.openai.fields import Sampling
 from trellis.gateway.openai.served import Served
 from trellis.gateway.openai.structure import Constraint
+from trellis.pipeline.stop_strings import StopMatcher
 
+STOP_WORDS = "stop_words"
 SEED_BITS = 63  # what every engine's library takes
 # Fields that are inputs of the ensemble under the same name.
 SAME = (
@@ -50,6 +54,8 @@ class Inputs:
     more: dict[str, Any] = field(default_factory=dict)  # of the step socket alone
     seed: int | None = None
     guide_param: str | None = None  # the field that what holds the answer came by
+    stops: Sequence[str] = ()  # strings that the gateway itself ends the answer at
+    include_stop: bool = False  # whether the text ends behind its stop string
 
     def hold_to(self, served: Served, constraint: Constraint) -> None:
         """Have the answer held to it. Raises OpenAIError where the engine cannot."""
@@ -60,6 +66,18 @@ class Inputs:
             raise bad(constraint.param, "this engine cannot do it; leave it out")
         self.values |= guide
         self.guide_param = constraint.param
+
+    def matcher(self, served: Served) -> StopMatcher | None:
+        """What ends one sequence's text at its stop strings; None: the engine does."""
+        if not self.stops:
+            return None
+        return StopMatcher(
+            served.tokenizer,
+            list(self.stops),
+            self.values.get("min_tokens", 0),
+            skip_special_tokens=self.values.get(SKIP),
+            include=self.include_stop,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,8 @@ def read_inputs(
     if log_probs.prompt:
         more["prompt_log_probs"] = True
     values |= _words(asked)
+    if _knows_no_stops(served):  # the gateway alone looks for them
+        values.pop(STOP_WORDS, None)
     more |= _step_inputs(served, asked)
     _check_known(served, values)
     if streams:
@@ -99,7 +119,14 @@ def read_inputs(
         values[EXCLUDE] = True
     if not served.is_cpp:
         values["return_finish_reason"] = True
-    return Inputs(values, more, asked.seed)
+        return Inputs(values, more, asked.seed)
+    seed = asked.seed
+    if seed is None and values["temperature"]:  # the engine would begin each answer with seed 0
+        seed = random.getrandbits(SEED_BITS)
+    # The engine ends at the tokens of a stop string, not at its text, and leaves it there.
+    return Inputs(
+        values, more, seed, stops=asked.stops, include_stop=bool(asked.include_stop_str_in_output)
+    )
 
 
 def _randomness(asked: Sampling) -> dict[str, Any]:
@@ -115,7 +142,7 @@ def _randomness(asked: Sampling) -> dict[str, Any]:
 
 def _words(asked: Sampling) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name, words in (("stop_words", asked.stops), ("bad_words", asked.bad_words)):
+    for name, words in ((STOP_WORDS, asked.stops), ("bad_words", asked.bad_words)):
         if words:  # one alone may be read as several with commas between; with "" it is not
             values[name] = [*words, ""] if len(words) == 1 else words
     if asked.stop_token_ids:
@@ -129,7 +156,7 @@ def _words(asked: Sampling) -> dict[str, Any]:
 
 def _step_inputs(served: Served, asked: Sampling) -> dict[str, Any]:
     more: dict[str, Any] = {}
-    if asked.include_stop_str_in_output and asked.stops:
+    if asked.include_stop_str_in_output and asked.stops and not served.is_cpp:
         more["include_stop_words"] = True
     if asked.priority:
         more["priority"] = asked.priority
@@ -159,6 +186,12 @@ def _fixes_echo(served: Served) -> bool:
     """Whether the engine alone decides whether a whole answer begins with the prompt."""
     inputs = served.preprocessor.engine_inputs
     return inputs is not None and EXCLUDE not in inputs.types
+
+
+def _knows_no_stops(served: Served) -> bool:
+    """Whether the C++ backend's release takes no stop strings."""
+    inputs = served.preprocessor.engine_inputs
+    return inputs is not None and "STOP_WORDS_IDS" not in inputs.types
 
 
 def without_steps(served: Served, inputs: Inputs) -> dict[str, Any]:

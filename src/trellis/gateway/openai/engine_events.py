@@ -7,17 +7,20 @@ See ipc/frames.py. By Triton's HTTP port the same is read from its JSON.
 """
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.ids import RequestId
 from trellis.gateway.metrics.meter import Meter
-from trellis.pipeline.decode import Detokenizer
+from trellis.pipeline.decode import Detokenizer, failure
+from trellis.pipeline.stop_strings import StopMatcher
 from trellis.pipeline.told import reason
 
 if TYPE_CHECKING:
     from trellis.ipc.stream_announcements import CountedPrompt
 
+log = logging.getLogger("trellis.gateway")
 Event = list[Any]
 # Status of a whole answer of Triton's -> a name of its error codes.
 CODES = {400: "INVALID_ARG", 503: "UNAVAILABLE"}
@@ -26,6 +29,8 @@ FAILED = "INTERNAL"
 
 class EventReader(Protocol):
     """Makes events of the pieces of an engine's answer."""
+
+    stopped: bool  # at a stop string: the answer is over, though the engine may go on
 
     def begin(self, status: int, content_type: bytes) -> None:
         """The head of the answer has come."""
@@ -39,6 +44,8 @@ class EventReader(Protocol):
 
 class StepEvents:
     """By the step socket: a piece is an event."""
+
+    stopped = False  # the engine's process ends answers itself
 
     def begin(self, status: int, content_type: bytes) -> None:
         """Nothing depends on it."""
@@ -62,8 +69,14 @@ class TritonEvents:
         inner_id: str,
         counted: "CountedPrompt | None",
         meter: Meter | None = None,
+        matcher: StopMatcher | None = None,
     ) -> None:
-        """`counted`: of the prompt, where the engine does not say why an answer ended."""
+        """`counted`: of the prompt, where the engine does not say why an answer ended.
+
+        `matcher`: ends the answer at a stop string where the engine does not.
+        """
+        self.stopped = False
+        self._matcher = matcher
         self._meter = meter or Meter()
         self._texts = texts
         self._counted = counted
@@ -85,18 +98,25 @@ class TritonEvents:
         if not self._streams:
             return []
         *whole, self._rest = self._rest.split(EVENT_END)
-        return [self._event(each.removeprefix(EVENT)) for each in whole if each]
+        events = []
+        for each in whole:
+            if each and not self.stopped:
+                events.append(self._event(each.removeprefix(EVENT)))
+        return events
 
     def end(self) -> list[Event]:
         """The event of a whole answer; the last one of a stream that the engine does not mark."""
         rest, self._rest = self._rest, b""
         events = []
-        if rest.strip():
+        if rest.strip() and not self.stopped:
             events.append(self._event(rest.removeprefix(EVENT)))
         if self._streams and not self._ended:
             last = self._finish()
             self._meter.finish = last.get("finish_reason", "")
-            events.append([0, [], True, 0, last])
+            left: list[int] = []
+            if self._matcher is not None:
+                left, last["num_output_tokens"] = self._matcher.end(), 0
+            events.append([0, left, True, 0, last])
         return events
 
     def _event(self, data: bytes) -> Event:
@@ -125,10 +145,29 @@ class TritonEvents:
             made = _list(found["output_log_probs"])
             outputs["output_log_probs"] = made if self._counted is None else made[-len(ids) :]
         self._ended = whole or found.get("stream_end") is True
+        cut = _one(found, "text_cut") or 0
+        if self._matcher is not None:
+            outputs.setdefault("num_output_tokens", len(ids))
+            try:
+                ids, cut = self._watched(self._matcher, ids)
+            except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
+                log.error("tokens could not be decoded: %s", error)
+                return [0, failure(error), FAILED]
         if self._ended:
             outputs = self._finish() | outputs
+            if self.stopped:
+                outputs["finish_reason"] = "stop"
             self._meter.finish = outputs.get("finish_reason", "")
-        return [0, ids, self._ended, _one(found, "text_cut") or 0, outputs]
+        return [0, ids, self._ended, cut, outputs]
+
+    def _watched(self, matcher: StopMatcher, ids: list[int]) -> tuple[list[int], int]:
+        """What may leave of new ids, and the characters of the last that do not."""
+        passed = matcher.push(ids)
+        if matcher.stopped:
+            self.stopped = self._ended = True
+        elif self._ended:
+            passed += matcher.end()
+        return passed, matcher.cut
 
     def _finish(self) -> dict[str, Any]:
         """Why a counted answer ended."""

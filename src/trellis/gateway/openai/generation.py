@@ -110,7 +110,12 @@ class Generation:
             else:
                 way = self._by_triton(made.body, inner_id, streams)
                 reader = TritonEvents(
-                    served.engine.ensemble, route.texts, inner_id, made.counted, meter
+                    served.engine.ensemble,
+                    route.texts,
+                    inner_id,
+                    made.counted,
+                    meter,
+                    inputs.matcher(served),
                 )
             self._jobs.append(Job(way, reader, choice))
 
@@ -259,6 +264,8 @@ class Generation:
             if flow.error is not None:
                 job.complete = flow.ended  # else it is one of ours, and the engine goes on
                 raise flow.error
+            if job.reader.stopped:
+                return
         rest = b"".join(flow.made(event) for event in job.reader.end())
         if flow.error is not None:
             raise flow.error

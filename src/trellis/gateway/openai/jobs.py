@@ -86,7 +86,7 @@ class Flow:
         refusal: Callable[[str, str], OpenAIError],
     ) -> None:
         choice = job.choice
-        self._read = job.reader.read
+        self._reader = job.reader
         self._choice = choice
         self._piece = writer.piece
         self._plain = writer.plain
@@ -99,16 +99,16 @@ class Flow:
         self.ended = False  # the engine said that nothing more comes
 
     def take(self, data: Any) -> bool:
-        """Take a piece of the engine's answer; False if something is left, or it has failed."""
+        """Take a piece of the engine's answer; False if it is the last, failed, or left some."""
         if self._is_plain and len(data) == PLAIN:
             return self._take_plain(data[1])
         out = b""
-        for event in self._read(data):
+        for event in self._reader.read(data):
             out += self.made(event)
         if self.error is not None or (out and not self._write(out)):
             self.left = out
             return False
-        return True
+        return not self._reader.stopped
 
     def _take_plain(self, ids: list[int]) -> bool:
         """The short way of a step's new ids to the client."""

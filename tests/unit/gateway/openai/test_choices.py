@@ -12,6 +12,7 @@ from trellis.gateway.openai.choices import Choice, Piece, Usage, as_json, token_
 from trellis.gateway.openai.engine_events import StepEvents, TritonEvents, finish_reason
 from trellis.ipc.stream_announcements import CountedPrompt
 from trellis.pipeline.decode import Detokenizer
+from trellis.pipeline.stop_strings import StopMatcher
 
 TOKENIZER = ByteTokenizer()
 TEXTS = Detokenizer.of(TOKENIZER)
@@ -151,6 +152,59 @@ def test_a_whole_answer_of_the_cpp_backend_s_is_counted_here() -> None:
     reader.begin(200, b"application/json")
     assert reader.read(b'{"output_ids":[1,2,3,4,5]}') == []
     assert reader.end() == [[0, [3, 4, 5], True, 0, {"finish_reason": "length"}]]
+
+
+def ended_at(data: bytes, stops: list[str], include: bool) -> tuple[str, int | None]:
+    """The text up to the stop string that is complete first, and the tokens up to its end."""
+    for tokens in range(1, len(data) + 1):
+        text = data[:tokens].decode("utf-8", "ignore")
+        found = min(((text.find(w), len(w)) for w in stops if w in text), default=None)
+        if found is not None:
+            return text[: found[0] + (found[1] if include else 0)], tokens
+    return data.decode(), None
+
+
+@given(
+    st.lists(st.sampled_from("ab안🙂\n"), max_size=12).map("".join),
+    st.lists(
+        st.lists(st.sampled_from("ab안🙂\n"), min_size=1, max_size=3).map("".join),
+        min_size=1,
+        max_size=3,
+    ),
+    st.lists(st.integers(0, 40), max_size=8),
+    *[st.booleans()] * 3,
+)
+def test_an_answer_ends_at_a_stop_string_however_it_falls(
+    text: str, stops: list[str], places: list[int], include: bool, log_probs: bool, whole: bool
+) -> None:
+    """Where the engine ends at tokens alone, and goes on, or leaves the string in the text."""
+    matcher = StopMatcher(TOKENIZER, stops, include=include)
+    reader = TritonEvents("ensemble", TEXTS, "1f", CountedPrompt(1, 0, 99, (999,)), matcher=matcher)
+    made, data = choice(log_probs), text.encode()
+    expected, tokens = ended_at(data, stops, include)
+    if whole:
+        reader.begin(200, b"application/json")
+        answer = {"output_ids": list(data), "sequence_length": len(data)}
+        reader.read(json.dumps(answer | _log_probs(log_probs, len(data))).encode())
+        events = reader.end()
+    else:
+        reader.begin(200, b"text/event-stream")
+        events = []
+        for ids in cut(data, places):
+            part = json.dumps({"output_ids": ids} | _log_probs(log_probs, len(ids)))
+            events += reader.read(b"data: " + part.encode() + b"\n\n")
+        if not reader.stopped:
+            events += reader.end()
+    joined = read(made, events)
+    assert (joined.text, joined.finish, reader.stopped) == (expected, "stop", tokens is not None)
+    assert [event[2] for event in events] == [False] * (len(events) - 1) + [True]
+    assert made.completion >= (len(data) if tokens is None or whole else tokens)
+    if log_probs:
+        assert len(joined.log_probs) <= made.completion
+
+
+def _log_probs(wanted: bool, count: int) -> dict[str, Any]:
+    return {"output_log_probs": [-1.0] * count} if wanted else {}
 
 
 def test_a_stream_of_the_cpp_backend_s_ends_with_its_body() -> None:
