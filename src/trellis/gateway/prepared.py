@@ -40,10 +40,15 @@ def tokens_asked(values: Mapping[str, Any], size: int) -> int:
 
     >>> tokens_asked({"max_tokens": [8, 8], "num_return_sequences": 3}, 40)
     58
+
+    What no engine takes counts for nothing: a negative number must not lessen another.
+
+    >>> tokens_asked({"max_tokens": [-8, 8], "beam_width": -3, "num_return_sequences": -1}, 40)
+    18
     """
     each = values.get(MAX_TOKENS, 0)
-    answers = sum(each) if isinstance(each, list) else each
-    copies = max(_most(values, SEQUENCES), _most(values, BEAMS))
+    answers = sum(max(count, 0) for count in (each if isinstance(each, list) else [each]))
+    copies = max(_most(values, SEQUENCES), _most(values, BEAMS), 1)
     return int(answers * copies) + size // BYTES_PER_TOKEN
 
 

@@ -166,7 +166,9 @@ class Account:
         self._requests.take(1)
 
     def reserve(self, tokens: int) -> None:
-        """Note tokens that a request may take. Raises Refusal."""
+        """Note tokens that a request may take. Raises Refusal, ValueError for fewer than none."""
+        if tokens < 0:
+            raise ValueError(f"{tokens} tokens cannot be reserved")
         most, rate = self._limits.tokens_in_flight, self._tokens.per_minute
         for limit, name in ((most, "tokens_in_flight"), (rate, "tokens_per_minute")):
             if limit and tokens > limit:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from trellis.gateway.access.accounts import UNBOUNDED, Account, Bucket
 from trellis.gateway.access.key_file import KeyLimits
+from trellis.gateway.prepared import tokens_asked
 from trellis.gateway.refusals import Refusal
 
 
@@ -126,3 +127,29 @@ def test_after_the_wait_there_is_enough(rate: int, amount: int) -> None:
     amount = min(amount, rate)
     clock.now += bucket.wait(amount) + 1e-6
     assert not bucket.wait(amount)
+
+
+@given(
+    st.one_of(st.integers(-(2**31), 2**31 - 1), st.lists(st.integers(-(2**31), 2**31 - 1))),
+    *[st.one_of(st.integers(-9, 9), st.lists(st.integers(-9, 9)))] * 2,
+    st.integers(0, 100),
+)
+def test_no_request_makes_room_for_another(
+    most: int | list[int], sequences: int | list[int], beams: int | list[int], size: int
+) -> None:
+    """Whatever is in fields that nothing but their types was checked of."""
+    values = {"max_tokens": most, "num_return_sequences": sequences, "beam_width": beams}
+    tokens = tokens_asked(values, size)
+    assert tokens >= 0
+    account = Account("a", KeyLimits(tokens_per_minute=90), lambda: 0.0)
+    account.reserve(90)
+    if tokens:
+        refused(lambda: account.reserve(tokens))
+    assert refused(lambda: account.reserve(1)).status == 429
+
+
+def test_fewer_tokens_than_none_are_a_fault_of_ours() -> None:
+    account = Account("a", KeyLimits(tokens_per_minute=90))
+    with pytest.raises(ValueError, match="-1 tokens"):
+        account.reserve(-1)
+    assert account.tokens == 0
