@@ -79,7 +79,8 @@ class Tracing:
         record.span = self._tracer.start_span("POST", context=parent, kind=kind)
         told: dict[str, str] = {}
         self._contexts.inject(told, context=self._trace.set_span_in_context(record.span))
-        record.traceparent = told["traceparent"]
+        # Where the SDK is turned off (OTEL_SDK_DISABLED) nothing is told: the client's own goes on.
+        record.traceparent = told.get("traceparent", traceparent(scope))
 
     def end(self, scope: MutableMapping[str, Any], record: Record) -> None:
         """A request has ended, and its parts are known."""

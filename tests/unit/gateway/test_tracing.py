@@ -94,6 +94,22 @@ def test_a_records_times_become_spans() -> None:
     assert spans["encode"].parent_span_id == root.span_id
 
 
+def test_the_clients_trace_goes_on_where_the_sdk_is_turned_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason=WHY)
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    with Receiver() as receiver:
+        tracing = Tracing(receiver.url)
+        for headers, told in (([(b"traceparent", SENT.encode())], SENT), ([], "")):
+            record, scope = Record("1f"), {"method": "POST", "headers": headers}
+            tracing.begin(scope, record)
+            tracing.end(scope, record)
+            assert record.traceparent == told
+        tracing.close()
+    assert receiver.spans == []
+
+
 def test_a_get_has_no_span() -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason=WHY)
     record, scope = Record(), {"method": "GET", "headers": []}

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trellis.gateway.access.keys import HEALTH_PATHS
-from trellis.gateway.access.request_ids import REQUEST_ID
 from trellis.gateway.metrics.record import RECORD, Record
 from trellis.gateway.metrics.registry import Registry
 
@@ -31,7 +30,7 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        scope[RECORD] = record = Record(scope.get("state", {}).get(REQUEST_ID, ""))
+        scope[RECORD] = record = Record()
         record.probes = scope.get("path") in HEALTH_PATHS
 
         async def noted(message: Message) -> None:
@@ -40,8 +39,8 @@ class Observed:
             await send(message)
 
         self._registry.begin(record)
-        self._begun(scope, record)
         try:
+            self._begun(scope, record)
             await self._app(scope, receive, noted)
         finally:
             record.end()

@@ -8,7 +8,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from trellis.contract.metrics import INTER_TOKEN, METRICS
-from trellis.gateway.access.request_ids import REQUEST_ID
 from trellis.gateway.metrics.aliases import aliases
 from trellis.gateway.metrics.meter import Meter, bucket_of, new_gaps
 from trellis.gateway.metrics.observed import Observed
@@ -208,11 +207,11 @@ def test_a_request_whose_application_raises_is_counted() -> None:
 
     ended = (lambda _, record: seen.append(record),)
     observed = Observed(app, registry, lambda *_: None, ended)
-    scope = {"type": "http", "state": {REQUEST_ID: "seven"}}
+    scope = {"type": "http"}
     with pytest.raises(RuntimeError):
         asyncio.run(observed(scope, cast(Any, SimpleNamespace()), send))
     (record,) = seen
-    assert (record.status, record.request_id) == (207, "seven")
+    assert record.status == 207
     assert figure(registry, "trellis_requests_total", status="207") == 1
 
 
