@@ -59,8 +59,8 @@ def _middleware(state: State) -> list[Middleware]:
     """What every request goes through, the outermost first: nothing of its body is read here."""
     access = state.settings.access
     made = [
-        Middleware(RequestIds, tls=bool(access.tls_cert)),
         Middleware(Observed, state.registry, state.begun, state.ended),
+        Middleware(RequestIds, tls=bool(access.tls_cert)),
     ]
     if access.cors_origins:
         made.append(

@@ -21,7 +21,7 @@ SECRET = "the secret prompt"
 
 
 def lines_of(folder: Path, form: str, **more: Any) -> list[str]:
-    """What a gateway writes for a probe, an answer, a bad request and a path that is none."""
+    """What a gateway writes for a probe, bad ids and bodies, an answer, and a path that is none."""
     (port,) = free_ports(1)
     with FakeTriton() as triton, (folder / "log").open("wb") as output:
         triton.error, triton.ready = "out of order", True
@@ -34,6 +34,7 @@ def lines_of(folder: Path, form: str, **more: Any) -> list[str]:
             with Wire(port) as wire:
                 for _ in range(3):
                     wire.send(get("/v2/health/ready")).answer()
+                wire.send(get(ENSEMBLE).replace(b"\r\n", b"\r\nX-Request-Id: a b\r\n", 1)).answer()
                 generate = f"{ENSEMBLE}/generate"
                 wire.send(post({"text_input": SECRET}, target=generate)).answer()
                 wire.send(post({"text_input": 7}, target=generate)).answer()
@@ -45,7 +46,9 @@ def lines_of(folder: Path, form: str, **more: Any) -> list[str]:
 
 
 def test_a_line_of_json_says_how_a_request_went(tmp_path: Path) -> None:
-    asked, bad, none = (json.loads(line) for line in lines_of(tmp_path, "json")[-3:])
+    no_id, asked, bad, none = (json.loads(line) for line in lines_of(tmp_path, "json")[-4:])
+    assert no_id["message"] == f"GET {ENSEMBLE} 400"
+    assert (no_id["rejected"], len(no_id["id"])) == ("invalid_request", 32)
     assert asked["message"] == f"POST {ENSEMBLE}/generate 400"
     assert (asked["logger"], asked["level"]) == ("trellis.access", "info")
     assert (asked["model"], asked["client"]) == ("ensemble", "127.0.0.1")

@@ -6,6 +6,7 @@ import re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trellis.gateway.ids import new_id
+from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.errors import as_openai, is_openai
 from trellis.gateway.refusals import Refusal
 from trellis.gateway.request_body import header
@@ -13,7 +14,6 @@ from trellis.gateway.sending import OWN_ID, send_refusal
 
 HEADER = b"x-request-id"
 SENT = re.compile(r"[A-Za-z0-9._~+/=:@,;-]{1,128}")  # what no log and no header is broken by
-REQUEST_ID = "request_id"  # in a scope's `state`
 # Browsers that came by TLS once do not come without it again.
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 
@@ -32,7 +32,8 @@ class RequestIds:
         fits = not sent or SENT.fullmatch(sent)
         shown = sent if sent and fits else own
         scope[OWN_ID] = own
-        scope.setdefault("state", {})[REQUEST_ID] = shown
+        record = record_of(scope)
+        record.request_id = shown
         more = [(HEADER, shown.encode()), *self._more]
 
         async def send_with_id(message: Message) -> None:
@@ -47,4 +48,5 @@ class RequestIds:
             400, "X-Request-Id: send 1 to 128 of A-Z a-z 0-9 . _ ~ + / = : @ , ; -, or leave it out"
         )
         shaped = as_openai(refusal) if is_openai(scope["path"]) else refusal
+        record.reject(shaped)
         await send_refusal(send_with_id, shaped)
