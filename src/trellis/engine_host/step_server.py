@@ -13,8 +13,10 @@ import select
 import socket
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from trellis.contract.client_inputs import GUIDE_TYPE
 from trellis.engine_host.answers import Answer
 from trellis.engine_host.step_answers import StepAnswer
 from trellis.ipc.frames import (
@@ -68,6 +70,7 @@ class StepConnection:
         self._new: dict[int, StepAnswer] = {}  # scheduled since the last message
         self._unsent: deque[memoryview] = deque()  # what the socket did not take yet
         self._lost = False
+        self._guided = _GuidedRequests(self)
         self._lock = threading.Lock()  # held to write
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
@@ -97,6 +100,16 @@ class StepConnection:
         self.answers.pop(number, None)
         with self._lock:
             self._write(frame(EVENTS, [[number, message, code]]))
+
+    def ask_host(self, number: int, body: dict[str, Any]) -> None:
+        """Have the host take a request."""
+        self._host.ask(self, number, body)
+
+    def leave(self, number: int) -> None:
+        """Nobody waits for this request's answer."""
+        answer = self.answers.get(number)
+        if answer is not None:
+            self._host.leave(answer)
 
     def close(self) -> None:
         """Hang up."""
@@ -161,6 +174,7 @@ class StepConnection:
             log.exception("the step socket failed")
         self._lost = True
         self._heartbeat.release()
+        self._guided.close()
         for answer in list(self.answers.values()):
             self._host.leave(answer)
         for each in (self._socket, self._bell, self._ear):
@@ -201,13 +215,55 @@ class StepConnection:
     def _take(self, message: list[Any]) -> None:
         match message:
             case [kind, int(number), dict(body)] if kind == ASK:
-                self._host.ask(self, number, body)
+                if GUIDE_TYPE in body:
+                    self._guided.ask(number, body)
+                else:
+                    self._host.ask(self, number, body)
             case [kind, int(number)] if kind == LEAVE:
-                answer = self.answers.get(number)
-                if answer is not None:
-                    self._host.leave(answer)
+                if not self._guided.leave(number):
+                    self.leave(number)
             case _:
                 raise BadFrame(f"not known: {str(message)[:64]}")
+
+
+class _GuidedRequests:
+    """A connection's requests with guides, read one after the other on a thread of their own.
+
+    A guide may take seconds to be read: meanwhile others are asked, and leave.
+    """
+
+    def __init__(self, connection: StepConnection) -> None:
+        self._connection = connection
+        self._reader = ThreadPoolExecutor(1, "guided-requests")
+        self._lock = threading.Lock()
+        self._waiting: dict[int, bool] = {}  # by number: whether its client has left
+
+    def ask(self, number: int, body: dict[str, Any]) -> None:
+        """Take a request when those before it were read."""
+        self._waiting[number] = False
+        self._reader.submit(self._ask, number, body)
+
+    def leave(self, number: int) -> bool:
+        """Whether it waits to be read: then it is dropped, or left once that is done."""
+        with self._lock:
+            if number not in self._waiting:
+                return False
+            self._waiting[number] = True
+            return True
+
+    def close(self) -> None:
+        """All clients have left."""
+        with self._lock:
+            self._waiting = dict.fromkeys(self._waiting, True)
+        self._reader.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, number: int, body: dict[str, Any]) -> None:
+        if not self._waiting[number]:
+            self._connection.ask_host(number, body)
+        with self._lock:
+            left = self._waiting.pop(number)
+        if left:
+            self._connection.leave(number)
 
 
 class StepServer:

@@ -29,7 +29,7 @@ from trellis.guides.nodes import (
     sequence,
 )
 from trellis.guides.states import written_out
-from trellis.guides.ways import Heads, Range, TooManyError, Way, Ways, weight
+from trellis.guides.ways import Heads, Range, TooManyError, Way, Ways, Work, weight
 
 MOST_STATES = 20_000  # of one choice; what has more stays as it was written
 
@@ -37,16 +37,20 @@ State = frozenset[Way]  # any of these
 
 
 def determined(
-    root: Node, rules: Mapping[str, Node], opaque: frozenset[str] = frozenset()
+    root: Node,
+    rules: Mapping[str, Node],
+    opaque: frozenset[str] = frozenset(),
+    work: Work | None = None,
 ) -> tuple[Node, dict[str, Node]]:
     """The same texts: the root and the rules, with those that were made for it.
 
     `opaque`: rules that no choice looks into. A choice has alternatives that begin alike after it
     where one begins with such a rule or with one that begins with itself, and where what tells them
     apart has no end: `"(" a ")" | "(" a "]"` is told apart, `"(" a ")" | "(" b "]"` is not if `a`
-    and `b` refer to themselves and begin alike.
+    and `b` refer to themselves and begin alike. `work`: what is left of it for the guide that the
+    grammar is a part of.
     """
-    made = _Grammar(rules, opaque)
+    made = _Grammar(rules, opaque, work)
     root = made.node(root)
     found = {name: made.node(node) for name, node in rules.items()}
     return root, found | made.made
@@ -55,8 +59,10 @@ def determined(
 class _Grammar:
     """Makes the nodes of one grammar, each once."""
 
-    def __init__(self, rules: Mapping[str, Node], opaque: frozenset[str]) -> None:
-        self.ways = Ways(rules)
+    def __init__(
+        self, rules: Mapping[str, Node], opaque: frozenset[str], work: Work | None
+    ) -> None:
+        self.ways = Ways(rules, work)
         self.made: dict[str, Node] = {}
         self._rules = rules
         self._names = 0

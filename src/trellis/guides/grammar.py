@@ -28,6 +28,7 @@ from trellis.guides.nodes import (
     rule_names,
     rules_that,
 )
+from trellis.guides.ways import Work
 
 WIDE_CHARACTERS = 16  # a class of more has many tokens of a vocabulary tried at its place
 WIDE_ELEMENTS = 16  # what such a place counts for
@@ -42,6 +43,7 @@ class Grammar:
     """Rules under names, each made once."""
 
     rules: dict[str, Node] = field(default_factory=dict)
+    work: Work = field(default_factory=Work)  # of the guide that it is all or a part of
     _names: dict[Hashable, str] = field(default_factory=dict)
 
     def rule(self, key: Hashable, make: Callable[[], Node]) -> Node:
@@ -66,7 +68,7 @@ class Grammar:
         if size > GUIDE_ELEMENTS * MOST_SHRUNK:
             raise _too_large(size)
         for opaque in (self._opaque(), frozenset(kept)):
-            first, rules = determined(root, kept, opaque)
+            first, rules = determined(root, kept, opaque, self.work)
             size = _size(first, rules)
             if size <= GUIDE_ELEMENTS:
                 break

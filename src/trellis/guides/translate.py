@@ -6,7 +6,7 @@
 """
 
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from trellis.errors import RequestError
@@ -17,6 +17,7 @@ from trellis.guides.limits import GUIDE_BYTES, GUIDE_DEPTH, refused, refused_by
 from trellis.guides.nodes import Node
 from trellis.guides.schemas import SchemaReader, parse_json
 from trellis.guides.tags import TagReader
+from trellis.guides.ways import Work
 
 KEPT = 256  # guides that were translated last
 ANY_OBJECT = {"type": "object"}
@@ -57,7 +58,7 @@ def _translate(kind: str, guide: str) -> Guide:
     if size > GUIDE_BYTES:
         raise refused_by(f"{size} bytes, and guide_bytes is {GUIDE_BYTES}; send a smaller one")
     if kind == "structural_tag":
-        return Guide(kind, TagReader(to_grammar).read(_parsed(guide, "$")))
+        return Guide(kind, TagReader(partial(to_grammar, work=Work())).read(_parsed(guide, "$")))
     return Guide("ebnf_grammar", to_grammar(kind, guide, "$"))
 
 
@@ -77,12 +78,12 @@ def size(guide: Guide) -> int:
     return found
 
 
-def to_grammar(kind: str, guide: Any, place: str) -> str:
+def to_grammar(kind: str, guide: Any, place: str, work: Work | None = None) -> str:
     """The text of a grammar for a guide of any type but structural_tag. Raises RequestError.
 
-    `guide`: its text; of a schema what its JSON says, too.
+    `guide`: its text; of a schema what its JSON says, too. `work`: that of the tag that it is in.
     """
-    grammar = Grammar()
+    grammar = Grammar(work=work or Work())
     try:
         return grammar.write(_root(kind, guide, place, grammar))
     except RecursionError:

@@ -29,7 +29,7 @@ from trellis.guides.nodes import (
 
 MOST_DEPTH = 150  # of rules in rules until a character
 MOST_WORK = 200_000  # parts and first characters that are looked at for one choice
-MOST_TRIES = 5  # choices of a grammar that may need all of it
+MOST_TRIES = 5  # choices of a guide that may need all of it
 
 Range = tuple[int, int]  # characters, from one to another
 Way = tuple[Node, ...]
@@ -40,16 +40,24 @@ class TooManyError(TrellisError):
     """A choice has too many states, or as many as one likes."""
 
 
+class Work:
+    """What is left of what may be done for one guide, whose grammars share it."""
+
+    def __init__(self) -> None:
+        self.left = MOST_TRIES * MOST_WORK
+
+
 class Ways:
     """The ways of one grammar's nodes."""
 
-    def __init__(self, rules: Mapping[str, Node]) -> None:
+    def __init__(self, rules: Mapping[str, Node], work: Work | None = None) -> None:
+        """`work`: that of the guide that it is a part of, if it is not all of it."""
         self._rules = rules
         self._inner: dict[Node, Rule] = {}
         self.nested: dict[str, Node] = {}  # by the name of the rule that stands for it
         self._alternatives: dict[str, list[Way]] = {}
-        self._left = MOST_TRIES * MOST_WORK
-        self._work = 0
+        self._guide = work or Work()
+        self._work = 0  # left for one choice
         self._empty = rules_that(rules, self.empty)
         self.recursive = circles({name: set(rule_names(node)) for name, node in rules.items()})
         # Of which no first character is found: they may begin with themselves.
@@ -57,14 +65,14 @@ class Ways:
 
     def begin(self) -> None:
         """Count the work for one choice from here on. Raises TooManyError if none is left."""
-        if self._left <= 0:
+        if self._guide.left <= 0:
             raise TooManyError
         self._work = MOST_WORK
 
     def count(self, work: int) -> None:
         """Raises TooManyError at the limit for one choice."""
         self._work -= work
-        self._left -= work
+        self._guide.left -= work
         if self._work < 0:
             raise TooManyError
 

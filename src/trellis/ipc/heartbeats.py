@@ -81,6 +81,11 @@ class Heartbeat(_Row):
         finally:
             self._numbers[_BEGAN] = self._numbers[_EXTRA] = 0.0
 
+    def go_on(self) -> None:
+        """A part of the batch is done, and the next has as long as the whole."""
+        self._numbers[_EXTRA] = 0.0
+        self._numbers[_BEGAN] = time.monotonic()
+
     def allow(self, seconds: float) -> None:
         """The next beat, or the end of this batch, may take so much longer, and ends this."""
         self._numbers[_EXTRA] = seconds

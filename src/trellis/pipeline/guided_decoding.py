@@ -5,13 +5,14 @@ Every engine gets a guide as `guides/translate.py` writes it: what the libraries
 they ignore, or answer with an error that names nothing.
 """
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 
 from trellis.contract.client_inputs import GUIDE, GUIDE_TYPE
 from trellis.errors import RequestError
+from trellis.guides.limits import GUIDE_BYTES, refused_by
 from trellis.guides.translate import Guide, translate
 
 NEED_GUIDE = ("json_schema", "regex", "ebnf_grammar", "structural_tag")
@@ -34,6 +35,7 @@ class GuidedDecoding:
         RequestError naming the input.
         """
         kinds, guides = (_texts(sent.pop(name, None), rows) for name in (GUIDE_TYPE, GUIDE))
+        _check_size(guides)
         made = [self._read(*pair) for pair in zip(kinds, guides, strict=True)]
         if all(each == NO_GUIDE for each in made):
             return {}
@@ -97,6 +99,8 @@ def read_guide(arrays: Mapping[str, np.ndarray], row: int) -> Guide:
     `arrays`: of the two inputs what was sent, [rows, 1] each, object: UTF-8 bytes. Raises
     RequestError naming the input.
     """
+    if not row and GUIDE in arrays:
+        _check_size(_texts(arrays[GUIDE], len(arrays[GUIDE])))
     kind, guide = (
         None if name not in arrays else _text(arrays[name][row].reshape(-1)[0]) or None
         for name in (GUIDE_TYPE, GUIDE)
@@ -111,6 +115,13 @@ def _translated(kind: str | None, guide: str | None) -> Guide:
             f"{GUIDE}: {GUIDE_TYPE} json takes none; leave it out, or send json_schema"
         )
     return translate(kind, guide or "") if kind else NO_GUIDE
+
+
+def _check_size(guides: Iterable[str | None]) -> None:
+    """Raise RequestError for guides of one request that are too large together."""
+    size = sum(len(guide) for guide in set(guides) if guide)
+    if size > GUIDE_BYTES:
+        raise refused_by(f"{size} characters, and guide_bytes is {GUIDE_BYTES}; send less at once")
 
 
 def _texts(array: np.ndarray | None, rows: int) -> list[str | None]:

@@ -54,7 +54,10 @@ class TritonPythonModel:
             return self._answer(requests)
 
     def _answer(self, requests: list[Any]) -> list[Any]:
-        read = [self._read(request) for request in requests]
+        read = []
+        for request in requests:
+            read.append(self._read(request))
+            self.heartbeat.go_on()
         texts = [text for item in read if not isinstance(item, RequestError) for text in item.texts]
         encoded = iter(self.preprocessor.encode(texts))
         rows = [

@@ -87,8 +87,8 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Hand every request to the scheduler; its answer leaves from a sender thread."""
-        with self.heartbeat.working():
-            for request in requests:
+        for request in requests:
+            with self.heartbeat.working():  # of many, each proves its own end
                 sender = request.get_response_sender()
                 try:
                     self._accept(request, sender)

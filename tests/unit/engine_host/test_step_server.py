@@ -17,6 +17,7 @@ import pytest
 
 from support.waiting import wait_for
 from trellis.contract import metrics
+from trellis.contract.client_inputs import GUIDE_TYPE
 from trellis.engine_host import step_server
 from trellis.engine_host.answers import Answer
 from trellis.engine_host.engines.engine import (
@@ -40,6 +41,7 @@ from trellis.ipc.frames import Frames, frame, step_address
 from trellis.ipc.heartbeats import heartbeats
 
 MODEL = "tensorrt_llm"
+GUIDED = {GUIDE_TYPE: "json"}
 
 
 class Engine:
@@ -106,9 +108,15 @@ class Host:
         line: RequestQueue[Admission] = RequestQueue(64, 2)
         self.loop = Scheduler(lambda: self.engine, self.senders, line)
         self.keys = 0
+        self.read: list[int] = []  # numbers of requests that were read
+        self.reads_guides = threading.Event()
+        self.reads_guides.set()
         self.server = StepServer(MODEL, "1", os.getpid(), self)
 
     def ask(self, connection: StepConnection, number: int, body: dict[str, Any]) -> None:
+        self.read.append(number)
+        if GUIDE_TYPE in body:
+            self.reads_guides.wait(10)
         sampling = Sampling(max_tokens=body["tokens"], log_probs=body.get("log_probs", False))
         sampling = with_step_inputs(sampling, read_step_inputs(body))
         row = Row(0, sampling, 1, [], lambda: None)
@@ -227,6 +235,50 @@ def test_whole_answers_come_in_one_event_with_what_was_asked_for(client: Client)
     client.read_until_ended(7)
     outputs = {"cum_log_probs": -3.0, "output_log_probs": [-1.5, -1.5, -1.5]}
     assert client.events == [[7, [0, 1, 2], True, 0, outputs]]
+
+
+def test_a_guide_that_takes_long_to_read_holds_up_nobody_else(host: Host, client: Client) -> None:
+    host.reads_guides.clear()
+    client.ask(1, tokens=3, **GUIDED)
+    client.ask(2, tokens=3)
+    client.read_until_ended(2)
+    assert client.ends() == {2}
+    host.reads_guides.set()
+    client.read_until_ended(1)
+    assert client.ids(1) == [0, 1, 2]
+
+
+def test_who_leaves_while_a_guide_is_read_has_no_answer_made(host: Host, client: Client) -> None:
+    host.reads_guides.clear()
+    host.engine.pause.set()
+    client.ask(1, tokens=99_999, **GUIDED)
+    client.ask(2, tokens=99_999, **GUIDED)
+    wait_for(lambda: host.read == [1])
+    for number in (1, 2):
+        client.socket.sendall(frame("leave", number))
+    client.ask(3, tokens=2)
+    wait_for(lambda: 3 in host.read)
+    host.reads_guides.set()
+    host.engine.pause.clear()
+    client.read_until_ended(3)
+    client.ask(4, tokens=2, **GUIDED)
+    client.read_until_ended(4)
+    assert host.read == [1, 3, 4]
+    wait_for(lambda: not host.engine.busy)
+
+
+def test_a_client_that_hangs_up_while_a_guide_is_read_has_no_answer_made(host: Host) -> None:
+    host.reads_guides.clear()
+    client = Client()
+    for number in (1, 2):
+        client.ask(number, tokens=99_999, **GUIDED)
+    wait_for(lambda: host.read == [1])
+    client.socket.close()
+    wait_for(lambda: all(each.lost for each in host.server._connections))
+    host.reads_guides.set()
+    wait_for(lambda: host.keys == 1)
+    wait_for(lambda: not host.engine.busy)
+    assert host.read == [1]
 
 
 def whole_answers(host: Host, client: Client, wanted: list[int]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from trellis.errors import RequestError
 from trellis.guides import grammar, translate
 from trellis.guides.nodes import Node, Rule, Text, optional, rule_names, rules_that, sequence
+from trellis.guides.ways import MOST_WORK, Work
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -72,3 +73,24 @@ def test_a_rejection_is_kept_as_a_guide_is(monkeypatch: pytest.MonkeyPatch) -> N
             else:
                 translate.translate("json_schema", text)
         assert begun == before + 1
+
+
+def test_the_grammars_of_a_tag_share_the_work_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a tag of many takes minutes."""
+    made: list[Work] = []
+
+    class Noted(Work):
+        def __init__(self) -> None:
+            self.left = 20_000
+            made.append(self)
+
+    monkeypatch.setattr(translate, "Work", Noted)
+    grammars = [
+        "root ::= " + " | ".join(f'[ab]* [a] [ab]{{{14 + k}}} "x{at}{k}"' for k in range(6))
+        for at in range(20)
+    ]
+    elements = [{"type": "grammar", "grammar": each} for each in grammars]
+    tag = {"type": "structural_tag", "format": {"type": "sequence", "elements": elements}}
+    translate.translate("structural_tag", json.dumps(tag))
+    (work,) = made
+    assert -MOST_WORK <= work.left <= 0
