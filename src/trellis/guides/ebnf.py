@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from trellis.guides.characters import is_text, one_of, others, ranges
 from trellis.guides.grammar import Grammar
-from trellis.guides.limits import GUIDE_DEPTH, refused
+from trellis.guides.limits import ENDLESS, GUIDE_DEPTH, GUIDE_TIMES, refused
 from trellis.guides.nodes import Node, Ranges, Rule, Text, choice, many, sequence
 
 ROOT = "root"
-MOST_TIMES = 100_000  # of a repetition
 TOKEN = re.compile(
     r"""(?P<space>[ \t\r\n]+|\#[^\n]*)
     |(?P<define>::=)
@@ -23,7 +22,7 @@ TOKEN = re.compile(
     |(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)
     |(?P<text>"(?:[^"\\\n]|\\.)*")
     |(?P<chars>\[(?:[^\]\\\n]|\\.)*\])
-    |(?P<times>\{[ ]*[0-9]{1,9}[ ]*(?:,[ ]*(?:[0-9]{1,9})?[ ]*)?\})
+    |(?P<times>\{[ ]*[0-9]{1,9}[ ]*(?:,[ ]*(?:[0-9]{1,40})?[ ]*)?\})
     |(?P<mark>[|()*+?])""",
     re.VERBOSE,
 )
@@ -135,8 +134,10 @@ class GrammarReader:
             elif token.kind == "times":
                 low, comma, high = token.text[1:-1].replace(" ", "").partition(",")
                 top = int(high) if high else None if comma else int(low)
-                if max(int(low), top or 0) > MOST_TIMES or (top is not None and top < int(low)):
-                    raise self._refused(f"at most {MOST_TIMES}, and not before {low}", token)
+                if high and int(high) >= ENDLESS:
+                    top = None
+                if max(int(low), top or 0) > GUIDE_TIMES or (top is not None and top < int(low)):
+                    raise self._refused(f"at most {GUIDE_TIMES}, and not before {low}", token)
                 one = many(one, int(low), top)
             else:
                 break

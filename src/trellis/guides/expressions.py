@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trellis.guides.characters import ASCII, both, in_string, one_of, others, ranges
-from trellis.guides.limits import GUIDE_DEPTH, refused
+from trellis.guides.limits import ENDLESS, GUIDE_DEPTH, GUIDE_TIMES, refused
 from trellis.guides.nodes import EMPTY, Node, Ranges, choice, many, sequence
 
 if sys.version_info >= (3, 11):
@@ -62,7 +62,7 @@ class Expression:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 parsed: Any = parser.parse(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
+        except (re.error, ValueError, OverflowError, RecursionError) as error:
             raise self._refused(f"not a regular expression as it is read here: {error}") from None
         if parsed.state.flags & FLAGS:
             raise self._refused("flags (?...) are not supported by this engine's grammars")
@@ -152,7 +152,9 @@ class Expression:
             return self._items(value[3], one, depth + 1)
         if kind in (codes.MAX_REPEAT, codes.MIN_REPEAT):
             low, high, part = value
-            most = None if high is codes.MAXREPEAT else int(high)
+            most = None if high is codes.MAXREPEAT or high >= ENDLESS else int(high)
+            if max(low, most or 0) > GUIDE_TIMES:
+                raise self._refused(f"{{{low},{high}}}: at most {GUIDE_TIMES} times")
             return many(self._items(part, one, depth + 1), int(low), most)
         raise self._refused(f"{WITHOUT.get(kind, str(kind))}; leave it out")
 

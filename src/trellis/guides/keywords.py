@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trellis.guides.characters import is_text
-from trellis.guides.limits import below, refused
+from trellis.guides.limits import ENDLESS, GUIDE_TIMES, below, refused
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 NOT_SUPPORTED = "not supported by this engine's grammars; leave it out"
@@ -100,6 +100,13 @@ NEUTRAL: dict[str, Callable[[Any], bool]] = {
 }
 
 
+def without_ids(schema: Any) -> Any:
+    """A whole schema without what it is called, by which nothing in it is found here."""
+    if not isinstance(schema, dict):
+        return schema
+    return {name: value for name, value in schema.items() if name not in ("$id", "id")}
+
+
 def check(schema: dict[str, Any], place: str) -> dict[str, Any]:
     """The keywords of a schema, not of those in it, that say something.
 
@@ -111,6 +118,10 @@ def check(schema: dict[str, Any], place: str) -> dict[str, Any]:
             allowed, hint = KEYWORDS[name]
             if not allowed(value):
                 raise refused(f"{place}.{name}", f"{shown(value)} is not allowed; send {hint}")
+            if allowed is _count and value > GUIDE_TIMES:
+                if name.startswith("max") and value >= ENDLESS:
+                    continue
+                raise refused(f"{place}.{name}", f"{shown(value)} is too many: {GUIDE_TIMES}")
             kept[name] = value
         elif not _says_nothing(name, value, schema, place):
             raise refused(below(place, name), NOT_SUPPORTED)
@@ -121,8 +132,6 @@ def _says_nothing(name: str, value: Any, schema: dict[str, Any], place: str) -> 
     """Whether a keyword that is not in KEYWORDS excludes no document."""
     if name in ANNOTATIONS or name in DEFINITIONS or name.startswith("x-"):
         return True
-    if name in ("$id", "id"):
-        return "." not in place  # the root's
     if name == "uniqueItems" and schema.get("maxItems") in (0, 1):
         return True
     if name == "multipleOf":

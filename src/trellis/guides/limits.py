@@ -13,6 +13,10 @@ from trellis.errors import RequestError
 GUIDE_BYTES = 65_536  # of UTF-8, as a client sends it
 GUIDE_DEPTH = 64  # JSON inside JSON, groups inside groups
 GUIDE_PARTS = 2_000  # schemas in a schema, after $ref and allOf are put together
+GUIDE_TIMES = 100_000  # of a repetition, and what a schema counts
+# An upper bound from here on is none: no answer has so many characters, and generators of schemas
+# write what their integers hold.
+ENDLESS = 1_000_000_000
 GUIDE_ELEMENTS = 10_000  # of the grammar that it becomes
 GUIDE_SECONDS = 10.0  # until an engine's library has compiled it
 KEPT_ELEMENTS = 500_000  # of all guides that a library keeps, of at most 3 KB each

@@ -7,13 +7,15 @@ without `type` is one of objects, numbers have 15 digits, and spaces are few.
 """
 
 import json
+import math
+from collections import Counter
 from typing import Any
 
 from trellis.guides.containers import COLON, Members, Property, array, json_object, other_name
 from trellis.guides.expressions import Expression
 from trellis.guides.flat import ANYTHING, Flat, Parts, Placed, common_types, flat_of, merged
 from trellis.guides.grammar import Grammar
-from trellis.guides.keywords import TYPES, check
+from trellis.guides.keywords import TYPES, check, shown, without_ids
 from trellis.guides.limits import GUIDE_ELEMENTS, GUIDE_PARTS, refused, refused_by
 from trellis.guides.nodes import NEVER, Node, Text, choice, sequence
 from trellis.guides.numbers import integer, number, whole_bounds
@@ -33,7 +35,7 @@ class SchemaReader:
         """`place`: of the schema in the guide. Raises RequestError for what is no schema."""
         if not isinstance(schema, (dict, bool)):
             raise refused(place, "not a schema; send an object, or true")
-        self._root = Placed(place, schema)
+        self._root = Placed(place, without_ids(schema))
         self._grammar = grammar
         self._parts = self._levels = 0
         self._comparing = False
@@ -271,12 +273,29 @@ def _branches(kept: dict[str, Any], name: str, place: str) -> list[Placed]:
 
 
 def parse_json(text: str, place: str) -> Any:
-    """JSON as any reader has it. Raises RequestError."""
+    """JSON that any reader has alike. Raises RequestError."""
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(
+            text, parse_constant=_no_number, parse_float=_number, object_pairs_hook=_object
+        )
     except (ValueError, RecursionError) as error:
         raise refused(place, f"not JSON: {error}") from None
 
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number in JSON")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{shown(text)} is too large a number")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):  # of which readers take the first or the last
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{shown(twice)} is there twice in one object")
+    return made
