@@ -42,7 +42,7 @@ def structured_output(guide: Guide) -> Any:
 class Compiling(NamedTuple):
     """A request whose guide is being compiled."""
 
-    done: "Future[int]"
+    done: "Future[None]"
     begun: list[float]  # when, once it is: one is compiled after another
     guide: Guide
     request: Any
@@ -66,7 +66,7 @@ class OpenVinoGuides:
         self._thread = ThreadPoolExecutor(1, "guides")
         self.compiled, self.seconds = 0, 0.0  # guides, and what they took
         self._kept: set[bytes] = set()  # digests of what was compiled
-        self._elements = 0  # of these
+        self._elements = 0  # of all that the library was given, whoever still waits for it
         self._waiting: dict[int, Compiling] = {}
 
     def is_ready(self, guide: Guide) -> bool:
@@ -114,18 +114,18 @@ class OpenVinoGuides:
 
     def _outcome(self, each: Compiling) -> Any:
         try:
-            elements = each.done.result()
+            each.done.result()
         except RequestError as error:
             return error
-        if not self.is_ready(each.guide):
-            self._kept.add(_digest(each.guide))
-            self._elements += elements
         return each.request
 
-    def _compile(self, guide: Guide, begun: list[float]) -> int:
-        """The elements of a guide that is compiled then. Raises RequestError."""
+    def _compile(self, guide: Guide, begun: list[float]) -> None:
+        """Compile a guide, if that was not done. Raises RequestError."""
         begin = time.monotonic()
         begun.append(begin)
+        if self.is_ready(guide):
+            return
+        self._elements += size(guide)
         once = genai.GenerationConfig()
         once.max_new_tokens, once.structured_output_config = 1, structured_output(guide)
         try:
@@ -134,7 +134,7 @@ class OpenVinoGuides:
             raise RequestError(f"{GUIDE}: OpenVINO cannot follow it: {_reason(error)}") from None
         self.compiled += 1
         self.seconds += time.monotonic() - begin
-        return size(guide)
+        self._kept.add(_digest(guide))
 
     def close(self) -> None:
         """End the thread, when what it compiles now is done."""

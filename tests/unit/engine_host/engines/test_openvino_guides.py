@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.waiting import wait_for
 from trellis.engine_host.engines import openvino_guides
 from trellis.engine_host.engines.engine import EngineSettings, Failure, Sampling
 from trellis.engine_host.engines.openvino import OpenVinoEngine
@@ -146,6 +147,23 @@ def test_the_pipeline_is_loaded_anew_when_it_keeps_too_much(
     assert ends == {2: "stop", 3: "stop", 4: "length"}
     assert engine._pipeline is not before
     assert text(engine, ids[3]).startswith("other")
+
+
+def test_what_is_compiled_for_nobody_counts_among_what_is_kept(engine: OpenVinoEngine) -> None:
+    """Else clients that leave could fill the memory."""
+    guides = engine._guides
+    before, compiled = guides._elements, guides.compiled
+    ask(engine, 1, "regex", "nobody[0-9]{2}")
+    wait_for(lambda: bool(guides._waiting[1].begun))
+    done = guides._waiting[1].done
+    engine.cancel(1)
+    done.exception()
+    assert (guides.compiled, engine.busy) == (compiled + 1, False)
+    assert guides._elements > before
+    assert guides.is_ready(translate("regex", "nobody[0-9]{2}"))
+    ask(engine, 2, "regex", "nobody[0-9]{2}")  # it is kept
+    run(engine)
+    assert guides.compiled == compiled + 1
 
 
 REFUSED: dict[str, dict[str, Any]] = {
