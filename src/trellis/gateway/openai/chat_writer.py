@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from trellis.gateway.openai.calls import Calls
 from trellis.gateway.openai.choices import Choice, Piece, TokenLogProb, Usage, as_json
-from trellis.gateway.openai.jobs import DONE, written
+from trellis.gateway.openai.errors import OpenAIError
+from trellis.gateway.openai.jobs import DONE, error_event, written
 from trellis.gateway.refusals import quoted
 from trellis.parsers import CallArguments, CallBegin, Event, Reasoning
 
@@ -102,6 +103,10 @@ class ChatWriter:
             "usage": usage.as_json(),
         }
         return b"data: " + written(last) + b"\n\n" + DONE
+
+    def error(self, error: OpenAIError) -> bytes:
+        """The error alone."""
+        return error_event(error)
 
     def whole(self, choices: Sequence[Choice], pieces: Sequence[Piece], usage: Usage) -> bytes:
         """A whole answer."""

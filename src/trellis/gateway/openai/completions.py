@@ -13,10 +13,10 @@ from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.asking import LogProbs, check_ids, encode, read_inputs
 from trellis.gateway.openai.choices import Choice, Piece, TokenLogProb, Usage, token_text
 from trellis.gateway.openai.endpoint import Endpoint, request_id
-from trellis.gateway.openai.errors import bad
+from trellis.gateway.openai.errors import OpenAIError, bad
 from trellis.gateway.openai.fields import FAIL_FAST, Count, Generating, read_fields
 from trellis.gateway.openai.generation import Generation
-from trellis.gateway.openai.jobs import DONE, Prompt, written
+from trellis.gateway.openai.jobs import DONE, Prompt, error_event, written
 from trellis.gateway.openai.messages import INLINE_BYTES
 from trellis.gateway.openai.served import Served, find_served
 from trellis.gateway.openai.structure import Structured
@@ -202,6 +202,10 @@ class CompletionWriter:
             return DONE
         last = {**self._about, "choices": [], "usage": self._used(usage)}
         return b"data: " + written(last) + b"\n\n" + DONE
+
+    def error(self, error: OpenAIError) -> bytes:
+        """The error alone."""
+        return error_event(error)
 
     def whole(self, choices: Sequence[Choice], pieces: Sequence[Piece], usage: Usage) -> bytes:
         """A whole answer."""

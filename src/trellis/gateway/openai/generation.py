@@ -19,7 +19,7 @@ from trellis.gateway.metrics.record import Record
 from trellis.gateway.openai.asking import Inputs, LogProbs, without_steps, write
 from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import EventReader, StepEvents, TritonEvents
-from trellis.gateway.openai.errors import OpenAIError, bad, error_body, rejected
+from trellis.gateway.openai.errors import OpenAIError, bad, rejected
 from trellis.gateway.openai.jobs import Flow, Job, Prompt, Writer
 from trellis.gateway.openai.parsing import PLAIN_TEXT, Parsing
 from trellis.gateway.openai.served import Served
@@ -218,21 +218,20 @@ class Generation:
                 await self._gather([self._follow(job, client, writer) for job in self._jobs])
             last = one_line(writer.end(self.usage()))
         except TritonLost as error:
-            last = self._error_event(_lost(error))
+            last = self._failed(writer, _lost(error))
         except OpenAIError as error:
-            last = self._error_event(error)
+            last = self._failed(writer, error)
         except ClientGone:
             raise
         except Exception as error:  # of ours: the client still sees that the answer is cut
             log.error("an answer could not be written: %s: %s", type(error).__name__, error)
-            last = self._error_event(OpenAIError(500, "the gateway failed; its log says why"))
+            last = self._failed(writer, OpenAIError(500, "the gateway failed; its log says why"))
         await client.send({"type": "http.response.body", "body": last, "more_body": False})
 
-    def _error_event(self, error: OpenAIError) -> bytes:
+    def _failed(self, writer: Writer, error: OpenAIError) -> bytes:
         """An error in a stream that has begun, which ends it."""
         self._record.failed = True
-        body = error_body(error.status, error.message, error.param, error.code)
-        return one_line(b"data: " + body + b"\n\n")
+        return one_line(writer.error(error))
 
     async def _first_heads(self) -> None:
         """Wait until an answer has begun that is no error. Raises Refusal for one that is."""

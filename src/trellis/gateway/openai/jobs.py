@@ -71,6 +71,9 @@ class Writer(Protocol):
     def end(self, usage: Usage) -> bytes:
         """What a stream ends with."""
 
+    def error(self, error: OpenAIError) -> bytes:
+        """What a stream ends with that an error cuts off."""
+
     def whole(self, choices: Sequence[Choice], pieces: Sequence[Piece], usage: Usage) -> bytes:
         """A whole answer."""
 
@@ -139,6 +142,16 @@ class Flow:
             log.error("an answer could not be written: %s: %s", type(error).__name__, error)
             self.error = self.error or OpenAIError(500, "the gateway failed; its log says why")
             return b""
+
+
+def error_event(error: OpenAIError) -> bytes:
+    """An error in a stream of chats or completions, which ends it.
+
+    >>> error_event(OpenAIError(500, "the engine failed"))
+    b'data: {"error":{"message":"the engine failed","type":"server_error","param":null,\
+"code":null}}\\n\\n'
+    """
+    return b"data: " + error.body() + b"\n\n"
 
 
 def written(data: Any) -> bytes:

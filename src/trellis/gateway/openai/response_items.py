@@ -38,6 +38,12 @@ class Items:
         out = b"" if self.made else b"".join(self._text("", []))
         return out + b"".join(self._close(status))
 
+    def cut(self) -> None:
+        """The last item stays as it is; an error ends the stream, so nothing tells of it."""
+        if self._open:
+            self.made[-1]["status"] = INCOMPLETE
+            self._open = ""
+
     def _take(self, events: Sequence[Event], log_probs: list[dict[str, Any]]) -> Iterator[bytes]:
         for event in events:
             match event:

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trellis.gateway.openai.choices import Choice, Piece, Usage, as_json
+from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.jobs import written
 from trellis.gateway.openai.response_items import COMPLETED, IN_PROGRESS, INCOMPLETE, Items
 from trellis.parsers import Event, Text
 
 if TYPE_CHECKING:
     from trellis.gateway.openai.response_fields import ResponsesRequest
+
+FAILED = "failed"
+SERVER_ERROR = "server_error"  # OpenAI's code of a response that failed
 
 
 class ResponseWriter:
@@ -52,6 +56,15 @@ class ResponseWriter:
         last = "response.completed" if self._status == COMPLETED else "response.incomplete"
         response = self._response(self._status, self._items.made, usage)
         return out + self._event(last, response=response)
+
+    def error(self, error: OpenAIError) -> bytes:
+        """The error, and the response with what there was of it until then."""
+        code = error.code or SERVER_ERROR
+        told = self._event("error", code=code, message=error.message, param=error.param)
+        self._items.cut()
+        failed = self._response(FAILED, self._items.made, None)
+        failed["error"] = {"code": SERVER_ERROR, "message": error.message}
+        return told + self._event("response.failed", response=failed)
 
     def whole(self, choices: Sequence[Choice], pieces: Sequence[Piece], usage: Usage) -> bytes:
         """A whole response."""

@@ -31,6 +31,7 @@ from trellis.repository.parser_formats import find_parser
 
 MODEL = "ensemble"
 WORDS = [22557, 1526, 28808]  # "Hello world!"
+PROMPT = {"prompt": "Hi"}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,7 @@ class Channel:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.words = WORDS
+        self.fails = False  # after the first words of a stream
 
     def open(self, body: bytes, content_type: bytes, meter: Any) -> StepExchange:
         asked = json.loads(body)
@@ -68,7 +70,9 @@ class Channel:
             outputs["prompt_log_probs"] = [None, *[[-1.0, []]] * (len(ids) - 1)]
         if asked.get("streaming") and not asked.get("return_log_probs"):
             loop.call_soon(exchange.take, [1, self.words[:2]])
-            loop.call_soon(exchange.take, [1, self.words[2:], True, 0, outputs])
+            rest: list[Any] = [1, self.words[2:], True, 0, outputs]
+            failure = [1, "the engine failed: out of memory", "INTERNAL"]
+            loop.call_soon(exchange.take, failure if self.fails else rest)
         else:
             loop.call_soon(exchange.take, [1, self.words, True, 0, outputs])
         return exchange
@@ -192,6 +196,24 @@ def test_a_response_whole_and_streamed(ask: Asked) -> None:
     events = ask(Responses, **body, stream=True)
     assert events[-1]["response"]["output"][0]["content"] == whole["output"][0]["content"]
     assert "".join(each.get("delta", "") for each in events) == "Hello world!"
+
+
+def test_an_engine_that_fails_ends_a_stream_in_the_form_of_its_endpoint(ask: Asked) -> None:
+    ask.channel.fails = True
+    message = "the engine failed: out of memory"
+    for endpoint, body in ((ChatCompletions, {"messages": user("Hi")}), (Completions, PROMPT)):
+        *chunks, last = ask(endpoint, **body, stream=True)
+        assert chunks
+        assert last["error"] == {
+            "message": message,
+            "type": "server_error",
+            "param": None,
+            "code": None,
+        }
+    *events, error, failed = ask(Responses, input="Hi", stream=True)
+    assert "".join(each.get("delta", "") for each in events) == "Hello world"
+    assert (error["type"], error["message"]) == ("error", message)
+    assert failed["response"]["output"][0]["content"][0]["text"] == "Hello world"
 
 
 def test_a_response_streams_with_the_options_that_there_are(ask: Asked) -> None:
