@@ -175,7 +175,7 @@ class Account:
                 raise Refusal(
                     400,
                     f"max_tokens: the request may take {tokens} tokens with its prompt, and this"
-                    f" key at most {limit} ({name}); send fewer max_tokens or a shorter prompt",
+                    f" key at most {limit} ({name}); ask for fewer, or send a shorter prompt",
                     code=LIMITED,
                 )
         with self._locked:

@@ -18,7 +18,7 @@ from trellis.contract.client_inputs import (
 from trellis.errors import RequestError
 from trellis.gateway.engine_requests import Written
 from trellis.gateway.ids import new_id
-from trellis.gateway.openai.errors import OpenAIError, bad, named, rejected
+from trellis.gateway.openai.errors import Names, bad, rejected
 from trellis.gateway.openai.fields import Sampling
 from trellis.gateway.openai.served import Served
 from trellis.gateway.openai.structure import Constraint
@@ -53,7 +53,7 @@ class Inputs:
     values: dict[str, Any]  # by the ensemble's names
     more: dict[str, Any] = field(default_factory=dict)  # of the step socket alone
     seed: int | None = None
-    guide_param: str | None = None  # the field that what holds the answer came by
+    names: Names = field(default_factory=dict)  # as the endpoint's fields are called
     stops: Sequence[str] = ()  # strings that the gateway itself ends the answer at
     include_stop: bool = False  # whether the text ends behind its stop string
 
@@ -65,7 +65,7 @@ class Inputs:
         if GUIDE_TYPE not in served.model.fields:
             raise bad(constraint.param, "this engine cannot do it; leave it out")
         self.values |= guide
-        self.guide_param = constraint.param
+        self.names = {**self.names, GUIDE_TYPE: constraint.param, GUIDE: constraint.param}
 
     def matcher(self, served: Served) -> StopMatcher | None:
         """What ends one sequence's text at its stop strings; None: the engine does."""
@@ -112,21 +112,20 @@ def read_inputs(
     if _knows_no_stops(served):  # the gateway alone looks for them
         values.pop(STOP_WORDS, None)
     more |= _step_inputs(served, asked)
-    _check_known(served, values)
+    _check_known(served, values, asked.names)
     if streams:
         values[STREAM] = True
     elif EXCLUDE in served.model.fields and not _fixes_echo(served):
         values[EXCLUDE] = True
     if not served.is_cpp:
         values["return_finish_reason"] = True
-        return Inputs(values, more, asked.seed)
+        return Inputs(values, more, asked.seed, asked.names)
     seed = asked.seed
     if seed is None and values["temperature"]:  # the engine would begin each answer with seed 0
         seed = random.getrandbits(SEED_BITS)
     # The engine ends at the tokens of a stop string, not at its text, and leaves it there.
-    return Inputs(
-        values, more, seed, stops=asked.stops, include_stop=bool(asked.include_stop_str_in_output)
-    )
+    include = bool(asked.include_stop_str_in_output)
+    return Inputs(values, more, seed, asked.names, stops=asked.stops, include_stop=include)
 
 
 def _randomness(asked: Sampling) -> dict[str, Any]:
@@ -174,12 +173,11 @@ def _token(name: str, served: Served) -> int:
     return int(name)
 
 
-def _check_known(served: Served, values: dict[str, Any]) -> None:
+def _check_known(served: Served, values: dict[str, Any], names: Names) -> None:
     """Raise OpenAIError for an input that this repository's ensemble does not have."""
     for name in values:
         if name not in served.model.fields:
-            message, param = named(f"{name}: this engine cannot do it; leave it out")
-            raise OpenAIError(400, message, param=param)
+            raise rejected(f"{name}: this engine cannot do it; leave it out", names)
 
 
 def _fixes_echo(served: Served) -> bool:
@@ -211,7 +209,8 @@ def without_steps(served: Served, inputs: Inputs) -> dict[str, Any]:
         param = STEP_ONLY.get(name)
         if param is not None:
             raise bad(
-                param, "only an engine's own socket has it (not --no-short-way); leave it out"
+                inputs.names.get(param, param),
+                "only an engine's own socket has it (not --no-short-way); leave it out",
             )
     return made
 
@@ -221,7 +220,7 @@ def encode(served: Served, text: str, bare: bool, param: str) -> list[int]:
     try:
         return served.requests.encode(text, bare)
     except RequestError as error:
-        raise rejected(str(error), param) from None
+        raise rejected(str(error), {"prompt": param}) from None
 
 
 def check_ids(served: Served, ids: list[int], param: str) -> list[int]:
@@ -232,11 +231,11 @@ def check_ids(served: Served, ids: list[int], param: str) -> list[int]:
     try:
         return served.preprocessor.limits.check_ids(ids)
     except RequestError as error:
-        raise rejected(str(error), param) from None
+        raise rejected(str(error), {"prompt": param}) from None
 
 
 def write(
-    served: Served, inputs: Inputs, ids: list[int], number: int, more: dict[str, Any], param: str
+    served: Served, inputs: Inputs, ids: list[int], number: int, more: dict[str, Any]
 ) -> tuple[str, Written]:
     """The inner id and the engine's request for the sequence of that number.
 
@@ -250,4 +249,4 @@ def write(
     try:
         return inner_id, served.requests.write(values, inner_id, ids, more)
     except RequestError as error:
-        raise rejected(str(error), param, guide=inputs.guide_param) from None
+        raise rejected(str(error), inputs.names) from None

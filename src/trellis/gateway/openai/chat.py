@@ -53,7 +53,7 @@ class ChatCompletions(Endpoint):
             parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
             if held is not None:
                 inputs.hold_to(served, held)
-        generation = Generation(self.state, served, "messages", record)
+        generation = Generation(self.state, served, record)
         prompts = [Prompt(ids, text)]
         await generation.prepare(prompts, asked.n or 1, inputs, log_probs, streams, parsing)
         made_id = request_id(scope)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from trellis.gateway.openai.asking import LogProbs
-from trellis.gateway.openai.errors import bad
+from trellis.gateway.openai.errors import Names, bad
 from trellis.gateway.openai.fields import NO_MEDIA, Generating, Positive
 from trellis.gateway.openai.messages import Effort, Messages
 from trellis.gateway.openai.structure import Structured
@@ -62,6 +62,13 @@ class ChatRequest(Structured):
     chat_template: Any = None
     documents: Any = None
     verbosity: Any = None
+
+    @property
+    def names(self) -> Names:
+        """See Sampling."""
+        if self.max_completion_tokens is None:
+            return {"prompt": "messages"}
+        return {"prompt": "messages", "max_tokens": "max_completion_tokens"}
 
     @property
     def most_tokens(self) -> int | None:

@@ -13,7 +13,7 @@ from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.asking import LogProbs, check_ids, encode, read_inputs
 from trellis.gateway.openai.choices import Choice, Piece, TokenLogProb, Usage, token_text
 from trellis.gateway.openai.endpoint import Endpoint, request_id
-from trellis.gateway.openai.errors import OpenAIError, bad
+from trellis.gateway.openai.errors import Names, OpenAIError, bad
 from trellis.gateway.openai.fields import FAIL_FAST, Count, Generating, read_fields
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import DONE, Prompt, error_event, written
@@ -51,6 +51,11 @@ class CompletionRequest(Structured):
     suffix: Any = None
     prompt_embeds: Any = None
 
+    @property
+    def names(self) -> Names:
+        """One field asks for both."""
+        return {"top_logprobs": "logprobs"}
+
 
 class Completions(Endpoint):
     """The endpoint."""
@@ -81,7 +86,7 @@ class Completions(Endpoint):
         if constraint is not None:
             with record.timed("constrain"):
                 inputs.hold_to(served, constraint)
-        generation = Generation(self.state, served, "prompt", record)
+        generation = Generation(self.state, served, record)
         await generation.prepare(prompts, n, inputs, wanted, streams)
         made_id = request_id(scope)
         writer = CompletionWriter(f"cmpl-{made_id}", asked, generation, prompts, n)

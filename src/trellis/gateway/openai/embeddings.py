@@ -15,7 +15,7 @@ from trellis.gateway.access.accounts import Allowance
 from trellis.gateway.metrics.record import record_of
 from trellis.gateway.models import model_path
 from trellis.gateway.openai.endpoint import Endpoint, send_parts, unless_left
-from trellis.gateway.openai.errors import OpenAIError, bad, rejected
+from trellis.gateway.openai.errors import Names, OpenAIError, as_openai, bad, rejected
 from trellis.gateway.openai.fields import FAIL_FAST, Count, Fields, Positive, read_fields
 from trellis.gateway.openai.jobs import written
 from trellis.gateway.openai.served import NAME, no_model
@@ -27,6 +27,8 @@ from trellis.gateway.triton import TritonLost
 
 MOST_INPUTS = 2048  # OpenAI's own
 INFER = "/infer"
+# What the models and a key's limits speak of -> the one field that it came by.
+NAMES: Names = {"prompt": "input", "max_tokens": "input"}
 FLOATS_AT_ONCE = 65_536  # written while nobody else is served: some milliseconds
 
 Ids = Annotated[list[Count], FAIL_FAST]
@@ -56,7 +58,10 @@ class Embeddings(Endpoint):
         path, batch = await _find(self.state, asked.model)
         record = record_of(scope)
         record.model = asked.model
-        client.allowance.reserve(_estimate(inputs))
+        try:
+            client.allowance.reserve(_estimate(inputs))
+        except Refusal as refusal:
+            raise as_openai(refusal, NAMES) from None
         batches = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
         work = _ask_all(self.state, path, batches, asked.dimensions, client.allowance)
         made, tokens = await unless_left(client.receive, work)
@@ -169,7 +174,7 @@ async def _ask(state: State, path: str, inputs: Sequence[Any]) -> tuple[np.ndarr
         raise error.refusal() from error
     said = from_json(reply.body)
     if reply.status != 200:
-        raise rejected(str(said.get("error", "the model failed")), "input", reply.status)
+        raise rejected(str(said.get("error", "the model failed")), NAMES, reply.status)
     outputs = {each["name"]: each for each in said["outputs"]}
     vectors = np.array(outputs["embedding"]["data"], np.float32)
     tokens = sum(outputs["num_input_tokens"]["data"])

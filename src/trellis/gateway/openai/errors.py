@@ -3,9 +3,9 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trellis.contract.client_inputs import GUIDE, GUIDE_TYPE
 from trellis.gateway.refusals import Refusal
 
 PREFIX = "/v1/"  # of paths whose errors have that form
@@ -36,9 +36,10 @@ SAME = (
     " priority messages"
     " tools documents continue_final_message chat_template logprobs prompt stop n"
 )
-GUIDES = (GUIDE_TYPE, GUIDE)
+# What an endpoint has another field for: a field of chats, or an input of the ensemble -> it.
+Names = Mapping[str, str]
 _NAMED = re.compile(r"(\w+): ")
-_GUIDED = re.compile(rf"\b(?:{'|'.join(GUIDES)})\b")
+_WORD = re.compile(r"\b[a-z]+_[a-z_]+\b")  # that can only be a name
 _ENSEMBLE = re.compile(r"in ensemble '[^']*', ")
 PARAMS |= {name: name for name in SAME.split()}
 
@@ -78,19 +79,21 @@ def bad(param: str, what: str, code: str | None = None) -> OpenAIError:
     return OpenAIError(400, f"{param}: {what}", param=param, code=code)
 
 
-def rejected(message: str, prompt: str, status: int = 400, guide: str | None = None) -> OpenAIError:
-    """What a model says of a request, as the client gets it; `prompt`, `guide`: see `named`."""
-    message, param = named(message, prompt, guide)
+def rejected(message: str, names: Names, status: int = 400) -> OpenAIError:
+    """What a model says of a request, as the client gets it; `names`: see `named`."""
+    message, param = named(message, names)
     too_long = "do not fit" in message or "max_input_len" in message
     code = "context_length_exceeded" if too_long else None
     return OpenAIError(status, message, param=param, code=code)
 
 
-def as_openai(refusal: Refusal) -> OpenAIError:
-    """A refusal of the gateway's, in OpenAI's form."""
+def as_openai(refusal: Refusal, names: Names | None = None) -> OpenAIError:
+    """A refusal of the gateway's, in OpenAI's form; `names`: see `named`."""
     if isinstance(refusal, OpenAIError):
         return refusal
-    message, param = named(refusal.message) if refusal.status == 400 else (refusal.message, None)
+    message, param = refusal.message, None
+    if refusal.status == 400:
+        message, param = named(message, names or {})
     return OpenAIError(
         refusal.status,
         message,
@@ -102,31 +105,28 @@ def as_openai(refusal: Refusal) -> OpenAIError:
     )
 
 
-def named(message: str, prompt: str = "prompt", guide: str | None = None) -> tuple[str, str | None]:
-    """A model's message with OpenAI's name of the field, and that name.
+def named(message: str, names: Names) -> tuple[str, str | None]:
+    """A model's message with OpenAI's names of the fields, and that of the field at fault.
 
-    `prompt`: the field that the prompt came by; `guide`: that of what holds the answer.
+    `names`: where the endpoint's own are others.
 
-    >>> named("in ensemble 'e', stop_words: 99 words; send at most 32 (max_words)")
+    >>> named("in ensemble 'e', stop_words: 99 words; send at most 32 (max_words)", {})
     ('stop: 99 words; send at most 32 (max_words)', 'stop')
-    >>> named("the engine failed: out of memory")
+    >>> named("the engine failed: out of memory", {})
     ('the engine failed: out of memory', None)
-    >>> named("min_tokens: not beside guided_decoding_guide_type", guide="guided_json")
-    ('min_tokens: not beside guided_json', 'min_tokens')
+    >>> named("min_tokens: 9 is more than max_tokens, 8", {"max_tokens": "max_output_tokens"})
+    ('min_tokens: 9 is more than max_output_tokens, 8', 'min_tokens')
     """
     found = _ENSEMBLE.match(message)
     message = message[found.end() :] if found else message
     field = _NAMED.match(message)
-    param = PARAMS.get(field[1]) if field else None
-    if guide:
-        if field and field[1] in GUIDES:
-            param = guide
-        rest = field.end() if field else 0
-        message = message[:rest] + _GUIDED.sub(lambda _: guide, message[rest:])
-    if param is None or field is None:
-        return message, None
-    if param == "prompt":
-        param = prompt
-    if param == "top_logprobs" and prompt == "prompt":  # completions have one field for both
-        param = "logprobs"
-    return f"{param}: {message[field.end() :]}", param
+    param = _param(field[1], names) if field else None
+    start = field.end() if field and param else 0
+    rest = _WORD.sub(lambda word: _param(word[0], names) or word[0], message[start:])
+    return (f"{param}: {rest}", param) if param else (rest, None)
+
+
+def _param(name: str, names: Names) -> str | None:
+    """The field that a name means."""
+    param = names.get(name) or PARAMS.get(name)
+    return names.get(param, param) if param else None

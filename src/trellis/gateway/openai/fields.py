@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from trellis.contract.sampling_fields import INT32_MAX
 from trellis.gateway.json_bounds import check_bounds
 from trellis.gateway.limits import Limits
-from trellis.gateway.openai.errors import OpenAIError, bad
+from trellis.gateway.openai.errors import Names, OpenAIError, bad
 from trellis.gateway.refusals import shown
 
 SEEDS = 2**63
@@ -114,6 +114,11 @@ class Sampling(Fields):
     prompt_cache_options: CacheOptions | None = None
     service_tier: Literal["auto", "default"] | None = None
     store: Any = None
+
+    @property
+    def names(self) -> Names:
+        """The fields that this endpoint has other names for than chats, as errors name them."""
+        return {}
 
     @property
     def streams(self) -> bool:

@@ -19,11 +19,11 @@ from trellis.gateway.metrics.record import Record
 from trellis.gateway.openai.asking import Inputs, LogProbs, without_steps, write
 from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import EventReader, StepEvents, TritonEvents
-from trellis.gateway.openai.errors import OpenAIError, bad, rejected
+from trellis.gateway.openai.errors import Names, OpenAIError, as_openai, bad, rejected
 from trellis.gateway.openai.jobs import Flow, Job, Prompt, Writer
 from trellis.gateway.openai.parsing import PLAIN_TEXT, Parsing
 from trellis.gateway.openai.served import Served
-from trellis.gateway.refusals import EVENTS, JSON, one_line
+from trellis.gateway.refusals import EVENTS, JSON, Refusal, one_line
 from trellis.gateway.sending import Client, Receive, send_whole, until_left
 from trellis.gateway.state import State
 from trellis.gateway.step_channel import STATUS
@@ -39,13 +39,11 @@ log = logging.getLogger("trellis.gateway")
 class Generation:
     """The sequences of one request."""
 
-    def __init__(self, state: State, served: Served, param: str, record: Record) -> None:
-        """`param`: the field that the prompts came by."""
+    def __init__(self, state: State, served: Served, record: Record) -> None:
         self._record = record
         self._state = state
         self._served = served
-        self._param = param
-        self._guide_param: str | None = None  # the field that what holds an answer came by
+        self._names: Names = {}  # as the endpoint's fields are called
         self._jobs: list[Job] = []
         self._prompt_tokens = 0
         self._used = Usage()  # of its sequences together: a chunk may tell it, and there are many
@@ -68,7 +66,7 @@ class Generation:
         served, route = self._served, self._served.route
         channel = await self._state.steps.find(served.engine.model) if route.has_steps else None
         more = without_steps(served, inputs) if channel is None else {**inputs.more, **USAGE}
-        self._guide_param = inputs.guide_param
+        self._names = inputs.names
         self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         self._record.prompt_tokens = self._prompt_tokens
         if self._state.settings.log_prompts:
@@ -78,7 +76,7 @@ class Generation:
 
         def work() -> list[tuple[str, Written]]:
             return [
-                write(served, inputs, prompt.ids, number, more, self._param)
+                write(served, inputs, prompt.ids, number, more)
                 for prompt in prompts
                 for number in range(n)
             ]
@@ -135,7 +133,10 @@ class Generation:
     async def run(self, client: Client, writer: Writer, streams: bool) -> None:
         """Ask, and answer. Raises Refusal, ClientGone."""
         watch: asyncio.Task[None] | None = None
-        client.allowance.reserve(self._prompt_tokens + self._most)
+        try:
+            client.allowance.reserve(self._prompt_tokens + self._most)
+        except Refusal as refusal:
+            raise as_openai(refusal, self._names) from None
         try:
             for number, job in enumerate(self._jobs, 1):
                 await job.open()
@@ -201,7 +202,7 @@ class Generation:
     def refusal(self, message: str, code: str) -> OpenAIError:
         """An error of the engine's as the client gets it."""
         status = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
-        return rejected(message, self._param, status, self._guide_param)
+        return rejected(message, self._names, status)
 
     async def _stream(self, client: Client, writer: Writer) -> None:
         """Answer piece by piece, once the first sequence has begun."""

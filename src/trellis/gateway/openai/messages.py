@@ -228,7 +228,7 @@ def _rejected(message: str, param: str) -> OpenAIError:
     if message.startswith(TEMPLATE):
         what = f"the chat template says: {message.removeprefix(TEMPLATE)}"
         return bad(param, what, "invalid_value")
-    message, name = named(message, param)
+    message, name = named(message, {"prompt": param, "messages": param})
     return OpenAIError(400, message if name else f"{param}: {message}", param=name or param)
 
 

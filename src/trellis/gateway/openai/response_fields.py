@@ -8,7 +8,7 @@ from pydantic import Field
 
 from trellis.gateway.openai.asking import LogProbs
 from trellis.gateway.openai.chat_fields import MOST_TOP
-from trellis.gateway.openai.errors import bad
+from trellis.gateway.openai.errors import Names, bad
 from trellis.gateway.openai.fields import FAIL_FAST, Fields, Positive, Sampling
 from trellis.gateway.openai.messages import Effort
 from trellis.gateway.openai.response_input import InputItems
@@ -109,6 +109,15 @@ class ResponsesRequest(Sampling):
     prompt: Any = None
     truncation: Any = None
     context_management: Any = None
+
+    @property
+    def names(self) -> Names:
+        """See Sampling."""
+        return {
+            "prompt": "input",
+            "max_tokens": "max_output_tokens",
+            "logprobs": "include",
+        }
 
     @property
     def log_probs(self) -> LogProbs:

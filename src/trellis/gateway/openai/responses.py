@@ -53,7 +53,7 @@ class Responses(Endpoint):
             raise bad("include", what, "unsupported_parameter")
         if held is not None:
             inputs.hold_to(served, held)
-        generation = Generation(self.state, served, "input", record)
+        generation = Generation(self.state, served, record)
         await generation.prepare([Prompt(ids, text)], 1, inputs, log_probs, streams, parsing)
         made_id = request_id(scope)
         writer = ResponseWriter(made_id, asked)

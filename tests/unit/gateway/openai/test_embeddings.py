@@ -175,6 +175,17 @@ async def stood_still(work: Any) -> tuple[Any, float]:
     return task.result(), longest
 
 
+def test_more_than_a_key_may_ever_have_is_told_of_the_input() -> None:
+    standin = Standin()
+    account = Account("a", KeyLimits(tokens_per_minute=3))
+    with pytest.raises(OpenAIError) as caught:
+        asyncio.run(asked(standin, account=account, input=["a"] * 9))
+    assert (caught.value.status, caught.value.param) == (400, "input")
+    assert caught.value.message.startswith("input: the request may take 9 tokens")
+    assert "max_tokens" not in caught.value.message
+    assert standin.asked == []
+
+
 @pytest.mark.parametrize("form", ["float", "base64"])
 def test_others_are_served_while_a_large_answer_is_written(form: str) -> None:
     vector = np.random.default_rng(1).standard_normal(4096).astype(np.float32)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from support.openai_api import user
 from support.shown_config import model_of
 from trellis.engine_files.engine_folder import EngineFolder
+from trellis.gateway.access.accounts import Account, Allowance
+from trellis.gateway.access.key_file import KeyLimits
 from trellis.gateway.limits import Limits
 from trellis.gateway.metrics.registry import Registry
 from trellis.gateway.models import Model
@@ -25,6 +28,7 @@ from trellis.gateway.openai.responses import Responses
 from trellis.gateway.openai.tokenizing import Detokenize, Tokenize
 from trellis.gateway.refusals import JSON
 from trellis.gateway.request_body import Bodies
+from trellis.gateway.sending import ALLOWANCE
 from trellis.gateway.step_channel import StepExchange
 from trellis.repository.assemble import Plan, assemble
 from trellis.repository.parser_formats import find_parser
@@ -55,6 +59,7 @@ class Channel:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.words = WORDS
+        self.gone = False
         self.fails = False  # after the first words of a stream
 
     def open(self, body: bytes, content_type: bytes, meter: Any) -> StepExchange:
@@ -88,14 +93,15 @@ class Asked:
         self.channel = Channel()
         self._model = model
         self._encoders = ThreadPoolExecutor(1)
+        self.account: Account | None = None  # of whoever asks
 
     def __call__(self, endpoint: type[Endpoint], **body: Any) -> Any:
         """JSON, or of a stream the data of its events. Raises OpenAIError."""
         return asyncio.run(self._ask(endpoint, json.dumps({"model": MODEL, **body}).encode()))
 
     async def _ask(self, endpoint: type[Endpoint], body: bytes) -> Any:
-        async def channel(_: str) -> Channel:
-            return self.channel
+        async def channel(_: str) -> Channel | None:
+            return None if self.channel.gone else self.channel
 
         async def find(_: str) -> Model:
             return self._model
@@ -125,7 +131,8 @@ class Asked:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"method": "POST", "headers": [(b"content-type", JSON)], "path_params": {}}
+        scope: dict[str, Any] = {"method": "POST", "path_params": {}}
+        scope |= {"headers": [(b"content-type", JSON)], ALLOWANCE: Allowance(self.account)}
         await endpoint(state)(scope, receive, send)
         assert sent[0]["status"] == 200
         text = b"".join(each.get("body", b"") for each in sent[1:]).decode()
@@ -214,6 +221,47 @@ def test_an_engine_that_fails_ends_a_stream_in_the_form_of_its_endpoint(ask: Ask
     assert "".join(each.get("delta", "") for each in events) == "Hello world"
     assert (error["type"], error["message"]) == ("error", message)
     assert failed["response"]["output"][0]["content"][0]["text"] == "Hello world"
+
+
+LONGEST: list[tuple[type[Endpoint], dict[str, Any], str]] = [
+    (Completions, PROMPT, "max_tokens"),
+    (ChatCompletions, {"messages": user("Hi")}, "max_tokens"),
+    (ChatCompletions, {"messages": user("Hi")}, "max_completion_tokens"),
+    (Responses, {"input": "Hi"}, "max_output_tokens"),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "body", "name"), LONGEST)
+def test_the_field_that_was_sent_is_the_one_that_is_named(
+    ask: Asked, endpoint: type[Endpoint], body: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(OpenAIError) as caught:
+        ask(endpoint, **body, **{name: 1000})
+    assert caught.value.message == f"{name}: 1000 tokens; send at most 99 (max_tokens_limit)"
+    assert caught.value.param == name
+    ask.account = Account("a", KeyLimits(tokens_per_minute=20))
+    with pytest.raises(OpenAIError) as caught:
+        ask(endpoint, **body, **{name: 60})
+    assert (caught.value.status, caught.value.param) == (400, name)
+    assert caught.value.message.startswith(f"{name}: the request may take ")
+    assert caught.value.code == "rate_limit_exceeded"
+
+
+def test_what_an_engine_does_not_have_is_named_as_it_was_asked_for(
+    ask: Asked, tmp_path: Path, llama_folder: Path
+) -> None:
+    made = new_model(tmp_path, llama_folder)
+    made = replace(made, fields={**made.fields})
+    del made.fields["return_log_probs"]
+    wanted = {"include": ["message.output_text.logprobs"]}
+    with pytest.raises(OpenAIError) as caught:
+        Asked(made)(Responses, input="Hi", **wanted)
+    assert caught.value.param == "include"
+    assert caught.value.message == "include: this engine cannot do it; leave it out"
+    ask.channel.gone = True
+    with pytest.raises(OpenAIError) as caught:
+        ask(Completions, **PROMPT, logprobs=2)
+    assert caught.value.param == "logprobs"
 
 
 def test_a_response_streams_with_the_options_that_there_are(ask: Asked) -> None:

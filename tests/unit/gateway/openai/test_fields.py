@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
+from trellis.contract.client_inputs import GUIDE_TYPE
 from trellis.gateway.limits import Limits
 from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.completions import CompletionRequest
 from trellis.gateway.openai.errors import OpenAIError, as_openai, named
-from trellis.gateway.openai.fields import Fields, read_fields
+from trellis.gateway.openai.fields import Fields, Sampling, read_fields
 from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.tokenizing import DetokenizeRequest, TokenizeRequest
 from trellis.gateway.refusals import Refusal
@@ -167,12 +168,45 @@ def test_whatever_bytes_are_sent_are_rejected(body: bytes) -> None:
         ("embedding_bias_words: x", "logit_bias: x", "logit_bias"),
         ("the engine failed: y", "the engine failed: y", None),
         ("nothing: z", "nothing: z", None),
+        ("min_tokens: not beside end_id", "min_tokens: not beside ignore_eos", "min_tokens"),
+        (f"stop_words: not beside {GUIDE_TYPE}", "stop: not beside guided_json", "stop"),
     ],
 )
 def test_what_a_model_says_is_told_by_openai_s_names(
     message: str, told: str, param: str | None
 ) -> None:
-    assert named(message, "messages") == (told, param)
+    names = {"prompt": "messages", GUIDE_TYPE: "guided_json"}
+    assert named(message, names) == (told, param)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (
+            {"max_tokens": 4},
+            {"max_tokens": "max_tokens", "return_log_probs": "logprobs", "text_input": "messages"},
+        ),
+        (
+            {"max_completion_tokens": 4},
+            {"max_tokens": "max_completion_tokens", "top_log_probs": "top_logprobs"},
+        ),
+        ({"prompt": "x"}, {"text_input": "prompt", "top_log_probs": "logprobs"}),
+        (
+            {"input": "x"},
+            {"max_tokens": "max_output_tokens", "return_log_probs": "include", "prompt": "input"},
+        ),
+    ],
+)
+def test_a_field_is_told_by_a_name_that_its_endpoint_has(
+    asked: dict[str, Any], told: dict[str, str]
+) -> None:
+    kind: type[Sampling] = ResponsesRequest if "input" in asked else CompletionRequest
+    if kind is CompletionRequest and "prompt" not in asked:
+        kind, asked = ChatRequest, {**HI, **asked}
+    names = read_fields(kind, to_json({"model": "m", **asked}), Limits()).names
+    for name, param in told.items():
+        assert named(f"{name}: too much", names) == (f"{param}: too much", param)
+        assert param in kind.model_fields
 
 
 def test_a_refusal_of_the_gateway_s_keeps_its_status_and_headers() -> None:

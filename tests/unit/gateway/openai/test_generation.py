@@ -118,7 +118,7 @@ def generation(ways: list[Scripts]) -> Generation:
     state = SimpleNamespace(upstreams=set(), limits=Limits(), counts=counts)
     engine = SimpleNamespace(ensemble="ensemble", model="tensorrt_llm")
     served = SimpleNamespace(engine=engine, model=SimpleNamespace(counted_by="preprocessing"))
-    made = Generation(cast(Any, state), cast(Any, served), "messages", Record())
+    made = Generation(cast(Any, state), cast(Any, served), Record())
     for index, way in enumerate(ways):
         reader = TritonEvents("ensemble", TEXTS, "1f", None)
         choice = Choice(index, TEXTS.sequence(), TOKENIZER, [1], used=made._used)
