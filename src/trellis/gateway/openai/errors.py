@@ -10,9 +10,8 @@ from trellis.gateway.refusals import Refusal
 
 PREFIX = "/v1/"  # of paths whose errors have that form
 OTHERS = ("/tokenize", "/detokenize")
-INVALID, NOT_FOUND = "invalid_request_error", "not_found_error"
-TYPES = {401: "authentication_error", 403: "permission_error", 404: NOT_FOUND}
-TYPES |= {408: "timeout_error", 429: "rate_limit_error"}
+INVALID = "invalid_request_error"  # of 401 and 404, too, as OpenAI has it; `code` says which
+TYPES = {403: "permission_error", 408: "timeout_error", 429: "rate_limit_error"}
 # Inputs of the ensemble, by which the models name what is wrong -> fields of OpenAI's requests.
 PARAMS = {
     "text_input": "prompt",

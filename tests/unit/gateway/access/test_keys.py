@@ -110,7 +110,7 @@ def test_no_path_is_answered_without_a_key_but_those_that_are_listed(
             said = json.loads(answer.body)["error"]
             if path.startswith("/v1/"):
                 assert said["code"] == "invalid_api_key"
-                assert said["type"] == "authentication_error"
+                assert said["type"] == "invalid_request_error"
             else:
                 assert "API key" in (said["message"] if isinstance(said, dict) else said)
     health = {"/v2/health/live", "/v2/health/ready"}

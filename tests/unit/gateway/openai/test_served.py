@@ -1,6 +1,7 @@
 """Which model a request's `model` names, and how many tokens may follow a prompt."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -70,6 +71,7 @@ def test_what_is_not_there_is_a_404(name: str) -> None:
     with pytest.raises(OpenAIError) as caught:
         find(name)
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+    assert json.loads(caught.value.body())["error"]["type"] == "invalid_request_error"
 
 
 def test_a_model_whose_plugins_are_edited_is_not_served() -> None:
