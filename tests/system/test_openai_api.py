@@ -294,7 +294,7 @@ def test_a_field_at_fault_is_named(http: httpx.Client, name: str) -> None:
         ({"prompt": [[]]}, "prompt[0]"),
         ({"prompt": [1, 10**6]}, "prompt"),
         ({"prompt": [1, "a"]}, "prompt[1]"),
-        ({"prompt": ["a"] * 300}, "n"),
+        ({"prompt": ["a"] * 300}, "prompt"),
         ({"prompt": "a " * 9000}, "prompt"),
         ({"prompt": "a", "max_tokens": 8192}, "max_tokens"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),

@@ -61,6 +61,8 @@ class Generation:
         """Make the requests for the engine. Raises OpenAIError."""
         count, most = len(prompts) * n, self._state.limits.sequences
         if count > most:
+            if n == 1:
+                raise bad("prompt", f"{count} prompts; send at most {most} (sequences)")
             what = f"{count} sequences with {len(prompts)} prompts; send at most {most} (sequences)"
             raise bad("n", what)
         served, route = self._served, self._served.route

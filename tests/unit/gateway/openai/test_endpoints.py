@@ -247,6 +247,23 @@ def test_the_field_that_was_sent_is_the_one_that_is_named(
     assert caught.value.code == "rate_limit_exceeded"
 
 
+@pytest.mark.parametrize(
+    ("prompts", "n", "message"),
+    [
+        (300, None, "prompt: 300 prompts; send at most 256 (sequences)"),
+        (300, 1, "prompt: 300 prompts; send at most 256 (sequences)"),
+        (3, 100, "n: 300 sequences with 3 prompts; send at most 256 (sequences)"),
+    ],
+)
+def test_of_too_many_sequences_the_field_that_makes_them_is_named(
+    ask: Asked, prompts: int, n: int | None, message: str
+) -> None:
+    with pytest.raises(OpenAIError) as caught:
+        ask(Completions, prompt=["a"] * prompts, n=n)
+    assert caught.value.message == message
+    assert caught.value.param == message.partition(":")[0]
+
+
 def test_what_an_engine_does_not_have_is_named_as_it_was_asked_for(
     ask: Asked, tmp_path: Path, llama_folder: Path
 ) -> None:
