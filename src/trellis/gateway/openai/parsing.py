@@ -163,8 +163,8 @@ def _held_tools(plan: ToolPlan, use: ToolUse) -> ToolUse:
             translate("json_schema", json.dumps(schema, ensure_ascii=False))
         except RequestError as error:
             if use.required or tool.strict:
-                place = f"tools[{names.index(tool.name)}].function.parameters"
-                raise bad(place, str(error).removeprefix(f"{GUIDE}: ")) from None
+                place = plan.place.format(names.index(tool.name))
+                raise bad(f"{place}.parameters", str(error).removeprefix(f"{GUIDE}: ")) from None
             tool = replace(tool, parameters={})
         held.append(tool)
     return replace(use, tools=held)

@@ -154,7 +154,7 @@ class ResponsesRequest(Sampling):
             )
             for tool in self.tools or ()
         ]
-        return plan_tools(tools, self.tool_choice, self.parallel_tool_calls)
+        return plan_tools(tools, self.tool_choice, self.parallel_tool_calls, "tools[{}]")
 
     # As the response repeats them.
 

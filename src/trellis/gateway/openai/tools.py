@@ -12,6 +12,7 @@ from trellis.gateway.openai.fields import Fields
 from trellis.parsers import Tool, ToolUse
 
 MOST_TOOLS = 128
+FUNCTION = "tools[{}].function"  # where a chat has a function, by its number
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
@@ -83,19 +84,21 @@ class ToolPlan:
     use: ToolUse | None = None  # None: nothing may be called
     shown: Sequence[dict[str, Any]] = field(default_factory=tuple)  # to the template
     param: str = "tools"  # what asks for a constraint
+    place: str = field(default=FUNCTION, compare=False)  # of a function, by its number
 
 
 def plan_tools(
     tools: Sequence[FunctionTool] | None,
     choice: ToolChoice | FlatTool | FlatAllowed | None,
     parallel: bool | None,
+    place: str = FUNCTION,
 ) -> ToolPlan:
-    """What a request's fields ask for. Raises OpenAIError."""
+    """What a request's fields ask for; `place`: of a function in it. Raises OpenAIError."""
     functions = [tool.function for tool in tools or ()]
     names = [function.name for function in functions]
     for at, name in enumerate(names):
         if name in names[:at]:
-            raise bad(f"tools[{at}].function.name", f"{name} is there twice", "invalid_value")
+            raise bad(f"{place.format(at)}.name", f"{name} is there twice", "invalid_value")
     if not functions:
         if choice not in (None, "none", "auto"):
             raise bad("tool_choice", "needs tools; send them", "invalid_value")
@@ -113,7 +116,7 @@ def plan_tools(
         several and parallel is not False,
     )
     shown = [_shown(function) for function in functions]
-    return ToolPlan(use, shown, "tool_choice" if required else "tools")
+    return ToolPlan(use, shown, "tool_choice" if required else "tools", place)
 
 
 def _chosen(

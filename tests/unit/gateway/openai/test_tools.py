@@ -11,6 +11,7 @@ from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.fields import read_fields
 from trellis.gateway.openai.messages import Message, effort_arguments, plain_messages, tell_tools
+from trellis.gateway.openai.parsing import _held_tools
 from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.served import Served
 from trellis.gateway.openai.tools import ToolPlan, plan_tools
@@ -119,6 +120,23 @@ def test_a_fault_is_named_by_its_place(fields: dict[str, Any], param: str) -> No
         plan(**fields)
     assert raised.value.status == 400
     assert raised.value.param == param
+
+
+def test_a_fault_of_a_function_is_named_by_the_place_that_the_endpoint_has() -> None:
+    functions: list[dict[str, Any]] = [{"name": "f"}, {"name": "g", "parameters": {"not": {}}}]
+    flat = [{"type": "function", **function} for function in functions]
+    chats = [{"type": "function", "function": function} for function in functions]
+    for made, place in (
+        (plan(tools=chats, tool_choice="required"), "tools[1].function.parameters"),
+        (plan_response(tools=flat, tool_choice="required"), "tools[1].parameters"),
+    ):
+        assert made.use is not None
+        with pytest.raises(OpenAIError) as raised:
+            _held_tools(made, made.use)
+        assert raised.value.param == place
+    with pytest.raises(OpenAIError) as raised:
+        plan_response(tools=[*flat, flat[0]])
+    assert raised.value.param == "tools[2].name"
 
 
 def test_a_call_s_events_make_it() -> None:
