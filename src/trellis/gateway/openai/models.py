@@ -6,6 +6,7 @@ from typing import Any
 
 from trellis.gateway.models import model_path
 from trellis.gateway.openai.endpoint import Endpoint, send_json
+from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.served import no_model
 from trellis.gateway.refusals import Refusal
 from trellis.gateway.relays import INDEX_PATH, opening
@@ -14,6 +15,7 @@ from trellis.gateway.state import State
 from trellis.gateway.triton import TritonLost
 
 READY = "READY"
+MISSING = "missing_required_parameter"
 
 
 class ModelList(Endpoint):
@@ -56,6 +58,20 @@ async def served_models(state: State) -> list[dict[str, Any]]:
                 for adapter in made.lora_adapters
             ]
     return found
+
+
+async def only_model(state: State) -> str:
+    """The model that is meant where none is named. Raises OpenAIError unless one alone makes text.
+
+    Triton is only asked which are loaded where several were made.
+    """
+    texts = {made.name for made in state.models.made().values() if not made.embeds}
+    if len(texts) != 1:
+        texts &= {model["id"] for model in await served_models(state)}
+    if len(texts) == 1:
+        return texts.pop()
+    there = f"send one of {', '.join(sorted(texts))}"[:512] if texts else "none is loaded that does"
+    raise bad("model", f"needed where not one alone makes text; {there}", MISSING)
 
 
 async def _context(state: State, name: str) -> int:

@@ -12,20 +12,23 @@ from trellis.gateway.openai.endpoint import Endpoint, send_json
 from trellis.gateway.openai.errors import bad
 from trellis.gateway.openai.fields import Fields, read_fields
 from trellis.gateway.openai.messages import Messages, chat_prompt, text_ids
+from trellis.gateway.openai.models import only_model
 from trellis.gateway.openai.parsing import check_tools
-from trellis.gateway.openai.served import find_served
+from trellis.gateway.openai.served import Served, find_served
 from trellis.gateway.openai.tools import Tools, plan_tools
 from trellis.gateway.sending import Client, Scope
+from trellis.gateway.state import State
 from trellis.panics import guarded
 
 OF_PROMPT = ("add_special_tokens",)  # a chat's are those of its template
 OF_MESSAGES = ("add_generation_prompt", "continue_final_message", "chat_template_kwargs", "tools")
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class TokenizeRequest(Fields):
     """A text, or the messages of a chat."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256)]
+    model: ModelName | None = None
     prompt: str | None = None
     messages: Messages | None = None
     add_special_tokens: bool | None = None
@@ -49,9 +52,14 @@ class TokenizeRequest(Fields):
 class DetokenizeRequest(Fields):
     """Ids."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256)]
+    model: ModelName | None = None
     tokens: Ids
     skip_special_tokens: bool | None = None
+
+
+async def _served(state: State, name: str | None, scope: Scope) -> Served:
+    """The model that is named, or the only one. Raises OpenAIError."""
+    return await find_served(state, name or await only_model(state), record_of(scope))
 
 
 class Tokenize(Endpoint):
@@ -63,7 +71,7 @@ class Tokenize(Endpoint):
         """Answer one request. Raises Refusal."""
         asked = read_fields(TokenizeRequest, body, self.state.limits)
         asked.check_kind()
-        served = await find_served(self.state, asked.model, record_of(scope))
+        served = await _served(self.state, asked.model, scope)
         if asked.messages is not None:
             tools = plan_tools(asked.tools, None, None)
             check_tools(served, tools)
@@ -97,7 +105,7 @@ class Detokenize(Endpoint):
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(DetokenizeRequest, body, self.state.limits)
-        served = await find_served(self.state, asked.model, record_of(scope))
+        served = await _served(self.state, asked.model, scope)
         most = served.tokenizer.vocab_size - 1
         if asked.tokens and max(asked.tokens) > most:
             raise bad("tokens", f"{max(asked.tokens)} is not in the vocabulary; send 0 to {most}")

@@ -31,6 +31,7 @@ from trellis.gateway.request_body import Bodies
 from trellis.gateway.sending import ALLOWANCE
 from trellis.gateway.step_channel import StepExchange
 from trellis.repository.assemble import Plan, assemble
+from trellis.repository.manifest import MadeModel
 from trellis.repository.parser_formats import find_parser
 
 MODEL = "ensemble"
@@ -106,6 +107,9 @@ class Asked:
         async def find(_: str) -> Model:
             return self._model
 
+        def made() -> dict[str, MadeModel]:
+            return {MODEL: MadeModel(MODEL, 1)}
+
         async def no_context() -> int:
             return 0
 
@@ -118,7 +122,7 @@ class Asked:
             upstreams=set(),
             counts=SimpleNamespace(add=lambda *_: None),
             steps=SimpleNamespace(find=channel),
-            models=SimpleNamespace(made=dict, find=find, largest_context=no_context),
+            models=SimpleNamespace(made=made, find=find, largest_context=no_context),
         )
         sent: list[Any] = []
         messages: Iterator[Any] = iter([{"type": "http.request", "body": body}])
@@ -327,6 +331,8 @@ def test_texts_are_tokenized_and_back(ask: Asked) -> None:
     made = ask(Tokenize, prompt="Hello world!", return_token_strs=True)
     assert made["tokens"][1:] == WORDS
     assert ask(Detokenize, tokens=WORDS)["prompt"] == "Hello world!"
+    assert ask(Detokenize, model=None, tokens=WORDS)["prompt"] == "Hello world!"
+    assert ask(Tokenize, model=None, prompt="Hello world!")["tokens"] == made["tokens"]
     assert ask(Tokenize, messages=user("Hi"))["count"] > 3
     with pytest.raises(OpenAIError, match="prompt"):
         ask(Tokenize)

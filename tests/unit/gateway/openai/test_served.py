@@ -9,7 +9,7 @@ import pytest
 
 from trellis.gateway.metrics.record import Record
 from trellis.gateway.openai.errors import OpenAIError
-from trellis.gateway.openai.models import served_models
+from trellis.gateway.openai.models import only_model, served_models
 from trellis.gateway.openai.served import DEFAULT_TOKENS, Served, find_served
 from trellis.gateway.refusals import Refusal
 from trellis.gateway.routes import Bounds
@@ -86,6 +86,67 @@ def test_the_models_that_are_loaded_are_listed_with_their_adapters() -> None:
     assert listed[1]["parent"] == "ensemble"
     assert listed[0]["created"] == 7
     assert [model.get("max_model_len") for model in listed] == [2048] * 3
+
+
+class Loaded:
+    """Some models that were made, some of them loaded."""
+
+    def __init__(self, made: str, loaded: str) -> None:
+        self.asked = 0
+        self._made = made.split()
+        self._index = [{"name": name, "state": "READY"} for name in loaded.split()]
+
+    def made(self) -> dict[str, MadeModel]:
+        return {name: MadeModel(name, 1, ("a",), name == "vectors") for name in self._made}
+
+    async def find(self, path: str) -> Any:
+        return SimpleNamespace(context=0)
+
+    async def ask(self, *_: Any) -> Reply:
+        self.asked += 1
+        return Reply(200, b"application/json", json.dumps(self._index).encode())
+
+
+def only(loaded: Loaded) -> str:
+    settings = SimpleNamespace(admin_key="")
+    there: Any = SimpleNamespace(models=loaded, triton=loaded, settings=settings)
+    return asyncio.run(only_model(there))
+
+
+@pytest.mark.parametrize(
+    ("made", "loaded", "name", "asked"),
+    [
+        ("one", "one", "one", 0),
+        ("one vectors", "one vectors", "one", 0),
+        ("one two", "two", "two", 1),
+        ("one two vectors", "vectors one", "one", 1),
+    ],
+)
+def test_the_only_model_is_meant_where_none_is_named(
+    made: str, loaded: str, name: str, asked: int
+) -> None:
+    there = Loaded(made, loaded)
+    assert only(there) == name
+    assert there.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("made", "loaded", "told"),
+    [
+        ("two one", "one two", "send one of one, two"),
+        ("one two", "", "none is loaded"),
+        ("vectors", "vectors", "none is loaded"),
+        ("", "", "none is loaded"),
+    ],
+)
+def test_a_model_is_to_be_named_where_there_are_several_or_none(
+    made: str, loaded: str, told: str
+) -> None:
+    with pytest.raises(OpenAIError) as caught:
+        only(Loaded(made, loaded))
+    assert (caught.value.status, caught.value.param) == (400, "model")
+    assert caught.value.code == "missing_required_parameter"
+    assert told in caught.value.message
 
 
 def test_no_models_are_listed_where_triton_is_not_there() -> None:
