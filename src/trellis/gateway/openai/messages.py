@@ -19,6 +19,7 @@ from trellis.parsers import Format
 from trellis.tokenizers import TokenizerError
 
 TEXT_PARTS = ("text", "input_text", "output_text")
+REFUSAL = "refusal"  # a part of an assistant's, and the field of its text
 MEDIA = "only text is read here; send parts of the type text"
 TEMPLATE = "chat_template: "
 _FILE = re.compile(r"^.*?: (?=chat_template: |continue_final_message: |has (?:no|several) chat)")
@@ -91,8 +92,9 @@ def _plain(where: str, message: Message, developer: bool) -> dict[str, Any]:
     if role == "developer" and not developer:
         role = "system"
     made: dict[str, Any] = {"role": role}
-    if message.content is not None:
-        made["content"] = _text(f"{where}.content", message.content)
+    content = _content(where, message)
+    if content is not None:
+        made["content"] = content
     elif role != "assistant" or not message.tool_calls:
         raise bad(f"{where}.content", "missing; send text", "missing_required_parameter")
     for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
@@ -102,6 +104,19 @@ def _plain(where: str, message: Message, developer: bool) -> dict[str, Any]:
     if message.tool_calls:
         made["tool_calls"] = [_call(each) for each in message.tool_calls]
     return made
+
+
+def _content(where: str, message: Message) -> str | None:
+    """The text of a message, behind it that of a refusal; None: it has neither."""
+    content, refusal = None, message.refusal
+    if message.content is not None:
+        content = _text(f"{where}.content", message.content, message.role)
+    if refusal is not None and message.role != "assistant":
+        what = "only a message of the assistant has one; leave it out"
+        raise bad(f"{where}.refusal", what, "unsupported_parameter")
+    if not refusal:
+        return content
+    return f"{content}\n{refusal}" if content else refusal
 
 
 def tell_tools(
@@ -150,18 +165,20 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return made if call.id is None else {"id": call.id, **made}
 
 
-def _text(where: str, content: str | list[dict[str, Any]]) -> str:
+def _text(where: str, content: str | list[dict[str, Any]], role: str) -> str:
     """The text of a message; of several parts a line each."""
     if isinstance(content, str):
         return content
     texts = []
     for at, part in enumerate(content):
         kind = part.get("type")
-        if kind not in TEXT_PARTS:
+        refuses = kind == REFUSAL and role == "assistant"
+        if kind not in TEXT_PARTS and not refuses:
             raise bad(f"{where}[{at}].type", f"{str(kind)[:32]!r}: {MEDIA}", "unsupported_content")
-        text = part.get("text")
+        name = REFUSAL if refuses else "text"
+        text = part.get(name)
         if not isinstance(text, str):
-            raise bad(f"{where}[{at}].text", "missing or no text; send a string", "invalid_value")
+            raise bad(f"{where}[{at}].{name}", "missing or no text; send a string", "invalid_value")
         texts.append(text)
     return "\n".join(texts)
 
