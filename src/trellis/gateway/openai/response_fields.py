@@ -12,7 +12,7 @@ from trellis.gateway.openai.errors import Names, bad
 from trellis.gateway.openai.fields import FAIL_FAST, Fields, Positive, Sampling
 from trellis.gateway.openai.messages import Effort
 from trellis.gateway.openai.response_input import InputItems
-from trellis.gateway.openai.structure import Constraint, ResponseFormat, Schema
+from trellis.gateway.openai.structure import Constraint, ResponseFormat, Schema, of_type
 from trellis.gateway.openai.tools import (
     MOST_TOOLS,
     FlatAllowed,
@@ -41,6 +41,9 @@ class Format(Fields):
     def constraint(self) -> Constraint | None:
         """What it holds the answer to. Raises OpenAIError."""
         if self.type != "json_schema":
+            for name, value in self.model_dump(by_alias=True, exclude={"type"}).items():
+                if value is not None and (name, value) != ("strict", False):
+                    raise of_type("json_schema", f"text.format.{name}")
             return ResponseFormat(type=self.type).constraint("text.format")
         if self.schema_ is None:
             raise bad("text.format.schema", "missing; send it", "missing_required_parameter")

@@ -19,6 +19,14 @@ MOST_CHOICES = 1024
 Schema = dict[str, Any] | bool
 FormatType = Literal["text", "json_object", "json_schema", "structural_tag", "regex", "grammar"]
 
+# What a `response_format` has beside its type -> the type that it is for.
+FORM_TYPES: Mapping[str, FormatType] = {
+    "json_schema": "json_schema",
+    "format": "structural_tag",
+    "regex": "regex",
+    "grammar": "grammar",
+}
+
 
 @dataclass(frozen=True)
 class Constraint:
@@ -68,6 +76,9 @@ class ResponseFormat(Fields):
 
     def constraint(self, param: str) -> Constraint | None:
         """What it holds an answer to; None for text. Raises OpenAIError."""
+        for name, kind in FORM_TYPES.items():
+            if kind != self.type and getattr(self, name) is not None:
+                raise of_type(kind, f"{param}.{name}")
         match self.type:
             case "text":
                 return None
@@ -195,6 +206,12 @@ def _choice(choices: Sequence[str], param: str) -> Constraint:
     if not all(choices):
         raise bad(param, "an empty choice; leave it out", "invalid_value")
     return Constraint("ebnf_grammar", "root ::= " + " | ".join(map(_written, choices)), param)
+
+
+def of_type(kind: str, param: str) -> Exception:
+    """The error for a field that only a format of another type has."""
+    what = f"only means something with type {kind}; leave it out"
+    return bad(param, what, "unsupported_parameter")
 
 
 def _missing(param: str) -> Exception:

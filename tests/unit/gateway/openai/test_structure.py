@@ -109,6 +109,16 @@ def test_text_is_held_to_nothing(fields: dict[str, Any]) -> None:
         ({"response_format": {"type": "regex"}}, "response_format.regex"),
         ({"response_format": {"type": "grammar", "grammar": ""}}, "response_format.grammar"),
         ({"response_format": {"type": "structural_tag"}}, "response_format.format"),
+        ({"response_format": {"type": "text", "regex": "a+"}}, "response_format.regex"),
+        ({"response_format": {"type": "text", "grammar": ""}}, "response_format.grammar"),
+        (
+            {"response_format": {"type": "regex", "regex": "a", "format": {}}},
+            "response_format.format",
+        ),
+        (
+            {"response_format": {"type": "json_object", "json_schema": {"name": "n"}}},
+            "response_format.json_schema",
+        ),
         ({"structured_outputs": {"json": "{"}}, "structured_outputs.json"),
         ({"structured_outputs": {"json": "[]"}}, "structured_outputs.json"),
         ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
@@ -137,6 +147,34 @@ def test_a_response_s_format_is_the_same_guide() -> None:
     asked = read_fields(ResponsesRequest, json.dumps(body).encode(), Limits())
     assert asked.constraint == Constraint("json_schema", json.dumps(SCHEMA), "text.format.schema")
     assert asked.shown_format == form
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"type": "text", "schema": SCHEMA}, "text.format.schema"),
+        ({"type": "text", "schema": {}}, "text.format.schema"),
+        ({"type": "json_object", "schema": False}, "text.format.schema"),
+        ({"type": "json_object", "name": "n"}, "text.format.name"),
+        ({"type": "json_object", "strict": True}, "text.format.strict"),
+        ({"type": "text", "strict": False, "schema": None}, None),
+        ({"type": "text", "regex": "a"}, "text.format.regex"),
+    ],
+)
+def test_what_a_response_s_format_does_not_have_is_named(
+    form: dict[str, Any], param: str | None
+) -> None:
+    body = {"model": "m", "input": "x", "text": {"format": form}}
+
+    def constraint() -> Constraint | None:
+        return read_fields(ResponsesRequest, json.dumps(body).encode(), Limits()).constraint
+
+    if param is None:
+        assert constraint() is None
+        return
+    with pytest.raises(OpenAIError) as raised:
+        constraint()
+    assert raised.value.param == param
 
 
 @pytest.mark.parametrize(
