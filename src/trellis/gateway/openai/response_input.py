@@ -2,7 +2,8 @@
 """`input` of a response: its items, and the messages that they are.
 
 A call and what the model thought before it are parts of the message of the assistant that they
-follow; what a function gave is a message of the tool.
+follow; what a function gave is a message of the tool. Thoughts that nothing of the assistant's
+follows, as of an answer that was cut off in them, are of its last message, or one without text.
 """
 
 from collections.abc import Sequence
@@ -100,23 +101,42 @@ def read_items(
         places.append("instructions")
     if isinstance(items, str):
         return [*messages, Message(role="user", content=items)], [*places, "input"]
-    thoughts = ""
+    if all(isinstance(item, InputReasoning) for item in items):
+        raise bad("input", "nothing but reasoning; send a message", "invalid_value")
+    thoughts, thought_at = "", ""
     for at, item in enumerate(items):
         place = f"input[{at}]"
         if isinstance(item, InputReasoning):
-            thoughts += _thoughts(item, place)
+            thoughts, thought_at = thoughts + _thoughts(item, place), place
             continue
+        if thoughts and not _is_answer(item):
+            _add_thoughts(messages, places, thoughts, thought_at)
+            thoughts = ""
         if isinstance(item, InputCall) and messages and messages[-1].role == "assistant":
             _add_call(messages[-1], item)
         else:
             messages.append(_message(item))
             places.append(place)
-        if thoughts and messages[-1].role == "assistant":
-            messages[-1].reasoning_content = (messages[-1].reasoning_content or "") + thoughts
+        if thoughts:
+            _add_thoughts(messages, places, thoughts, place)
             thoughts = ""
-    if not messages:
-        raise bad("input", "nothing but reasoning; send a message", "invalid_value")
+    if thoughts:
+        _add_thoughts(messages, places, thoughts, thought_at)
     return messages, places
+
+
+def _is_answer(item: Item) -> bool:
+    """Whether the model made it."""
+    is_message = isinstance(item, InputMessage) and item.role == "assistant"
+    return is_message or isinstance(item, InputCall)
+
+
+def _add_thoughts(messages: list[Message], places: list[str], thoughts: str, place: str) -> None:
+    """Add them to the message of the assistant that is the last, or is then."""
+    if not messages or messages[-1].role != "assistant":
+        messages.append(Message(role="assistant", content=""))
+        places.append(place)
+    messages[-1].reasoning_content = (messages[-1].reasoning_content or "") + thoughts
 
 
 def _message(item: InputMessage | InputCall | InputResult) -> Message:
@@ -136,10 +156,20 @@ def _add_call(message: Message, item: InputCall) -> None:
 
 
 def _thoughts(item: InputReasoning, place: str) -> str:
+    """The text of an item; of its summary where that is all there is."""
+    if item.encrypted_content:
+        what = "cannot be read here; send the text as content, or leave the item out"
+        raise bad(f"{place}.encrypted_content", what, "unsupported_parameter")
+    thoughts = "".join(_texts(item.content, f"{place}.content"))
+    summary = "\n\n".join(_texts(item.summary, f"{place}.summary"))
+    return thoughts or summary
+
+
+def _texts(parts: Parts | None, place: str) -> list[str]:
     texts = []
-    for at, part in enumerate(item.content or ()):
+    for at, part in enumerate(parts or ()):
         text = part.get("text")
         if not isinstance(text, str):
-            raise bad(f"{place}.content[{at}].text", "missing or no text; send a string")
+            raise bad(f"{place}[{at}].text", "missing or no text; send a string")
         texts.append(text)
-    return "".join(texts)
+    return texts

@@ -3,10 +3,13 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.hypothesis_profiles import examples
+from trellis.gateway.openai.errors import OpenAIError
+from trellis.gateway.openai.messages import plain_messages
 from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.response_input import read_items
 from trellis.gateway.openai.response_items import Items
@@ -138,3 +141,99 @@ def test_items_of_an_earlier_answer_are_one_message() -> None:
     assert called.reasoning_content == "Hm."
     assert [each.function.name for each in called.tool_calls or ()] == ["f", "g"]
     assert messages[3].tool_call_id == "1"
+
+
+CALL = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "1", "output": "sunny"}
+
+
+def thought(text: str) -> dict[str, Any]:
+    """An item."""
+    return {"type": "reasoning", "content": [{"type": "reasoning_text", "text": text}]}
+
+
+def said(role: str, text: str) -> dict[str, Any]:
+    """An item."""
+    return {"role": role, "content": text}
+
+
+@pytest.mark.parametrize(
+    ("items", "told"),
+    [
+        (
+            [thought("T"), said("user", "Q"), said("assistant", "A"), said("user", "Q2")],
+            ["0 assistant  T", "1 user Q", "2 assistant A", "3 user Q2"],
+        ),
+        ([said("user", "Q"), thought("T")], ["0 user Q", "1 assistant  T"]),
+        (
+            [said("user", "Q"), thought("T"), thought("U"), said("user", "Q2")],
+            ["0 user Q", "2 assistant  TU", "3 user Q2"],
+        ),
+        (
+            [said("user", "Q"), thought("T"), said("assistant", "A"), thought("U"), CALL, RESULT],
+            ["0 user Q", "2 assistant A TU", "5 tool sunny"],
+        ),
+        (
+            [said("user", "Q"), CALL, thought("T"), RESULT, thought("U"), said("assistant", "A")],
+            ["0 user Q", "1 assistant None T", "3 tool sunny", "5 assistant A U"],
+        ),
+        ([said("user", "Q"), thought(""), said("user", "Q2")], ["0 user Q", "2 user Q2"]),
+    ],
+)
+def test_thoughts_stay_with_the_answer_that_they_are_of(
+    items: list[dict[str, Any]], told: list[str]
+) -> None:
+    asked = ResponsesRequest.model_validate({"model": "m", "input": items})
+    messages, places = read_items(None, asked.input)
+    assert [
+        " ".join(
+            [place[6:-1], each.role, str(each.content)]
+            + ([each.reasoning_content] if each.reasoning_content else [])
+        )
+        for place, each in zip(places, messages, strict=True)
+    ] == told
+    plain = plain_messages(messages, False, places)
+    assert [each["role"] for each in plain] == [each.role for each in messages]
+
+
+@pytest.mark.parametrize(
+    ("item", "thoughts"),
+    [
+        ({"summary": [{"type": "summary_text", "text": "S"}], **thought("T")}, "T"),
+        (
+            {"type": "reasoning", "summary": [{"text": "S"}, {"text": "S2"}], "content": None},
+            "S\n\nS2",
+        ),
+        ({**thought("T"), "encrypted_content": None}, "T"),
+        ({**thought("T"), "encrypted_content": ""}, "T"),
+    ],
+)
+def test_a_summary_stands_for_thoughts_that_were_not_told(
+    item: dict[str, Any], thoughts: str
+) -> None:
+    body = {"model": "m", "input": [item, said("assistant", "A")]}
+    ((message,), _) = read_items(None, ResponsesRequest.model_validate(body).input)
+    assert message.reasoning_content == thoughts
+
+
+@pytest.mark.parametrize(
+    ("items", "param"),
+    [
+        ([{**thought("T"), "encrypted_content": "x"}], "input[1].encrypted_content"),
+        ([{"type": "reasoning", "content": [{}]}], "input[1].content[0].text"),
+        ([{"type": "reasoning", "summary": [{"text": 1}]}], "input[1].summary[0].text"),
+    ],
+)
+def test_thoughts_that_cannot_be_read_are_named(items: list[dict[str, Any]], param: str) -> None:
+    body = {"model": "m", "input": [said("user", "Q"), *items]}
+    with pytest.raises(OpenAIError) as caught:
+        read_items(None, ResponsesRequest.model_validate(body).input)
+    assert caught.value.param == param
+
+
+def test_thoughts_alone_are_no_conversation() -> None:
+    asked = ResponsesRequest.model_validate({"model": "m", "input": [thought("T")]})
+    for instructions in (None, "Be brief."):
+        with pytest.raises(OpenAIError) as caught:
+            read_items(instructions, asked.input)
+        assert caught.value.param == "input"
