@@ -40,14 +40,17 @@ class Fields(BaseModel):
     rejected: ClassVar[Mapping[str, str]] = {}
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
-    def check_rejected(self) -> None:
-        """Raise OpenAIError for a field that asks for what is not served."""
+    def check_rejected(self, within: str = "") -> None:
+        """Raise OpenAIError for a field that asks for what is not served.
+
+        `within`: the field that has these, with a dot.
+        """
         for name in self.model_fields_set:
             why = self.rejected.get(name)
             value = getattr(self, name)
             neutral = (None, False, *self.neutral_values(name))
             if why and not any(_same(value, each) for each in neutral):
-                raise bad(name, why, "unsupported_parameter")
+                raise bad(f"{within}{name}", why, "unsupported_parameter")
 
     def neutral_values(self, name: str) -> tuple[Any, ...]:
         """What a rejected field may hold, since it asks for nothing."""

@@ -26,6 +26,7 @@ from trellis.gateway.openai.tools import (
 
 STATELESS = "nothing is kept from one request to the next; send all of the conversation as input"
 LOG_PROBS = "message.output_text.logprobs"
+NO_SUMMARY = "thoughts are told as they are, without a summary; send auto, or leave it out"
 ENCRYPTED = "reasoning.encrypted_content"  # asked for by habit: reasoning is told as it is
 
 
@@ -62,10 +63,16 @@ class TextFormat(Fields):
 class ReasoningFields(Fields):
     """`reasoning`."""
 
+    rejected: ClassVar[Mapping[str, str]] = {"summary": NO_SUMMARY, "generate_summary": NO_SUMMARY}
+    # Agents send it by habit, and whole thoughts are more than the summary that it leaves open.
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "summary": ("auto",),
+        "generate_summary": ("auto",),
+    }
+
     effort: Effort | None = None
-    # Thoughts are told as they are, without a summary.
-    summary: Literal["auto", "concise", "detailed"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    summary: Any = None
+    generate_summary: Any = None
 
 
 class ResponseTool(Fields):
@@ -134,12 +141,19 @@ class ResponsesRequest(Sampling):
             raise bad("top_logprobs", f"needs include: [{LOG_PROBS!r}]")
         return LogProbs(wanted, self.top_logprobs or 0)
 
+    def check_rejected(self, within: str = "") -> None:
+        """Those of its members, too."""
+        super().check_rejected(within)
+        if self.text is not None:
+            self.text.check_rejected("text.")
+        if self.reasoning is not None:
+            self.reasoning.check_rejected("reasoning.")
+
     @property
     def constraint(self) -> Constraint | None:
         """What the answer is held to. Raises OpenAIError."""
         if self.text is None:
             return None
-        self.text.check_rejected()
         return None if self.text.format is None else self.text.format.constraint()
 
     @property

@@ -119,6 +119,29 @@ def test_what_is_not_served_is_rejected_by_its_name(name: str) -> None:
     assert (error.status, error.param, error.code) == (400, name, "unsupported_parameter")
 
 
+@pytest.mark.parametrize(
+    ("field", "name", "harmless", "wish"),
+    [
+        ("reasoning", "summary", "auto", "detailed"),
+        ("reasoning", "summary", None, "concise"),
+        ("reasoning", "generate_summary", "auto", "concise"),
+        ("text", "verbosity", "medium", "low"),
+    ],
+)
+def test_what_a_response_s_members_ask_for_is_rejected_by_its_place(
+    field: str, name: str, harmless: Any, wish: Any
+) -> None:
+    def ask(value: Any) -> ResponsesRequest:
+        body = to_json({"model": "m", "input": "Hi", field: {name: value}})
+        return read_fields(ResponsesRequest, body, Limits())
+
+    assert ask(harmless)
+    with pytest.raises(OpenAIError) as caught:
+        ask(wish)
+    assert caught.value.param == f"{field}.{name}"
+    assert caught.value.code == "unsupported_parameter"
+
+
 def test_a_mistyped_field_has_its_hint() -> None:
     assert "did you mean temperature?" in rejected(temperatur=1).message
     assert rejected(zzz=1).message == "zzz: not known; leave it out"
