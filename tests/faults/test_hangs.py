@@ -8,21 +8,20 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from support.edited_engine import edit_engine, source_of
-from support.engines import ENGINE
 from support.launched import Launched
 from support.load import CLIENT_SECONDS, ENSEMBLE, Load, ask
 from support.serving import assemble_demo, serve
+from support.victims import NAMES, VICTIMS
 from trellis.grpc_client import generate
 
 HANGS = int(os.environ.get("HANGS", "4"))
@@ -62,34 +61,6 @@ def prompt(text: str) -> str:
 """
 
 
-def engine_process(launched: Launched) -> psutil.Process:
-    """The process that makes the steps: with a keeper, the child of that."""
-    (process,) = launched.stub("tensorrt_llm").children()[:1]
-    return process if ENGINE == "openvino" else process.children()[0]
-
-
-def worker(launched: Launched) -> psutil.Process:
-    """A process that a library made for itself."""
-    below = engine_process(launched).children(recursive=True)
-    return next(each for each in below if "resource_tracker" not in " ".join(each.cmdline()))
-
-
-VICTIMS: dict[str, Callable[[Launched], psutil.Process]] = {
-    "engine": engine_process,
-    "tensorrt_llm": lambda launched: launched.stub("tensorrt_llm"),
-    "tritonserver": lambda launched: launched.find("tritonserver"),
-    "gateway": lambda launched: launched.find("trellis.gateway"),
-    "postprocessing": lambda launched: launched.stub("postprocessing"),
-    "preprocessing": lambda launched: launched.stub("preprocessing"),
-} | ({} if ENGINE == "openvino" else {"worker": worker})
-NAMES = {
-    "engine": "the engine process of tensorrt_llm",
-    "gateway": "the HTTP gateway",
-    "tritonserver": "tritonserver",
-    "worker": "the engine process of tensorrt_llm",
-}
-
-
 @pytest.mark.parametrize("number", range(HANGS))
 def test_a_stopped_process_ends_the_server_in_time_and_every_client_is_answered(
     demo_repo: Path, tmp_path: Path, number: int
@@ -104,7 +75,7 @@ def test_a_stopped_process_ends_the_server_in_time_and_every_client_is_answered(
         process.suspend()
         log = ended_in_time(launched)
         outcomes = load.stop()
-    assert f"{NAMES.get(victim, f'the process of {victim}')}" in log
+    assert NAMES[victim] in log
     assert "stopped by a signal" in log
     last = [outcome for outcome in outcomes if outcome.error]
     assert len(last) == CLIENTS  # each saw the server go, and none waited for ever

@@ -1,7 +1,7 @@
-"""A model's process killed at a random moment under load, KILLS times.
+"""A process of a server killed at a random moment under load, KILLS times.
 
 Every request ends, within a hard limit, in its own exact text or in an error; the launcher ends
-with status 1 and names the model, so that a supervisor starts it anew; nothing is left.
+with status 1 and names the process, so that a supervisor starts it anew; nothing is left.
 """
 
 import os
@@ -12,13 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.launched import MODELS
 from support.load import CLIENT_SECONDS, THINGS, WAYS, Load, Outcome, ask
 from support.serving import serve
+from support.victims import NAMES, VICTIMS
 
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "4"))
 SEED = int(os.environ.get("KILL_SEED", "7"))
 CLIENTS = 16
+DEATHS = {"engine": "the engine's process was killed by signal 9"}
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +37,23 @@ def expected(demo_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.mark.parametrize("number", range(KILLS))
-def test_a_killed_model_ends_every_request_rightly_and_the_server_with_a_reason(
+def test_a_killed_process_ends_every_request_rightly_and_the_server_with_a_reason(
     demo_repo: Path, tmp_path: Path, expected: dict[str, str], number: int
 ) -> None:
-    model = MODELS[number % len(MODELS)]
+    victim = list(VICTIMS)[number % len(VICTIMS)]
     moment = random.Random(SEED * 1000 + number).uniform(0, 2.5)
     with serve(demo_repo, tmp_path, launcher=True) as launched:
         load = Load(launched.url, launched.grpc, CLIENTS)
         assert load.started.wait(CLIENT_SECONDS)
         time.sleep(moment)
-        process = launched.stub(model)
+        process = VICTIMS[victim](launched)
         process.kill()
         killed = time.monotonic()
         status, log = launched.ended(20)
         ended = time.monotonic() - killed
         outcomes = load.stop()
         assert status == 1
-        assert f"the process of {model} (pid {process.pid}) died" in log
+        assert DEATHS.get(victim, NAMES[victim]) in log
         for outcome in outcomes:
             judge(outcome, expected[outcome.thing])
         last = [outcome for outcome in outcomes if outcome.error]
@@ -61,7 +62,7 @@ def test_a_killed_model_ends_every_request_rightly_and_the_server_with_a_reason(
             httpx.get(f"{launched.url}/v2/health/ready", timeout=5)
         launched.assert_nothing_left()
     right = len(outcomes) - len(last)
-    print(f"\n{model} killed after {moment:.2f} s: {right} right, {len(last)} errors,", end=" ")
+    print(f"\n{victim} killed after {moment:.2f} s: {right} right, {len(last)} errors,", end=" ")
     print(f"launcher ended in {ended:.2f} s")
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from faults.test_hangs import VICTIMS
 from support.launched import READY_SECONDS, Launched
 from support.load import ENSEMBLE, WAYS, ask
 from support.serving import serve
+from support.victims import VICTIMS
 
 BODY = {"text_input": "The capital of France is", "max_tokens": 8}
 HANG_SECONDS = "5"
