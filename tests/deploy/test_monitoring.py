@@ -40,6 +40,7 @@ def test_all_that_is_asked_for_is_there() -> None:
             asked.add(metric.name)
         for label in LABELS.findall(expression):
             known = {label for metric in METRICS for label in metric.labels} | {"job"}
+            known |= {"request_type", "kv_cache_block_type"}  # of the C++ backend's own
             assert label in known, expression
     assert len(asked) >= 20
 
