@@ -42,7 +42,8 @@ class Record:
         self.prompt = ""  # its text, where the log is to have it
         self.left = False  # its client did, before the answer was complete
         self.prompt_tokens = 0
-        self.meters: list[Meter] = []  # of its sequences
+        self.sequences = 1  # of each of its prompts
+        self.meters: list[Meter] = []  # of its sequences, those of a prompt side by side
         self.spans: dict[str, tuple[float, float]] = {}  # begin and end of its parts, by name
         self.told = [0, 0, 0]  # of PROMPT, CACHED and MADE tokens, what the registry has
         self.told_seconds = 0.0  # and of the times between chunks
@@ -92,8 +93,12 @@ class Record:
 
     @property
     def cached(self) -> int | None:
-        """Tokens of its prompts from the prefix cache; None: not said."""
-        said = [meter.cached for meter in self.meters if meter.cached is not None]
+        """Tokens of its prompts from the prefix cache; None: not said.
+
+        Each prompt counts once, by its first sequence.
+        """
+        firsts = self.meters[:: self.sequences]
+        said = [meter.cached for meter in firsts if meter.cached is not None]
         return sum(said) if said else None
 
     @property

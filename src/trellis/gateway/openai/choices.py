@@ -90,12 +90,14 @@ class Choice:
         parser: Parser | None = None,
         reasons: bool = False,
         used: Usage | None = None,
+        first: bool = True,
     ) -> None:
         """`text`: makes it of ids; `prompt`: its ids.
 
         `log_probs`: whether those of the answer are wanted; `parser`: what tells calls and
         reasoning from the text; `reasons`: whether it tells reasoning. `used`: the tokens of all
-        sequences of the request, to which this adds its own as they come.
+        sequences of the request, to which this adds its own as they come. `first`: whether it is
+        the first sequence of its prompt, whose cached tokens count once, as the prompt does.
         """
         self.index = index
         self.parser = parser
@@ -111,6 +113,7 @@ class Choice:
         self.log_probs = log_probs
         self._reasoning = ReasoningTokens() if reasons else None
         self._used = Usage() if used is None else used
+        self._first = first
         if reasons:
             self._used.reasoning = self._used.reasoning or 0
         # Those of tokens that wait for their text: a stop string may begin in them.
@@ -139,7 +142,7 @@ class Choice:
         if ended:
             made = outputs.get("total_tokens", made)
             self.cached = outputs.get("cached_tokens")
-            if self.cached is not None:
+            if self.cached is not None and self._first:
                 self._used.cached = (self._used.cached or 0) + self.cached
             reason = REASONS.get(outputs.get("finish_reason", "stop"), "stop")
             self.finish = piece.finish = CALLED if self.called and reason == "stop" else reason

@@ -71,6 +71,7 @@ class Generation:
         self._names = inputs.names
         self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         self._record.prompt_tokens = self._prompt_tokens
+        self._record.sequences = n
         if self._state.settings.log_prompts:
             self._record.prompt = "\n".join(prompt.text or str(prompt.ids) for prompt in prompts)
         self._most = count * int(inputs.values[MAX_TOKENS])
@@ -102,6 +103,7 @@ class Generation:
                 parsing.parser(),
                 parsing.reasons,
                 self._used,
+                first=index % n == 0,
             )
             meter = self._state.registry.meter(self._record)
             if channel is not None:

@@ -15,15 +15,18 @@ from hypothesis import strategies as st
 from support.byte_tokenizer import ByteTokenizer
 from support.openai_api import joined
 from trellis.gateway.awaited import Awaited, Sink
+from trellis.gateway.engine_requests import Written
 from trellis.gateway.limits import Limits
 from trellis.gateway.metrics.record import Record
+from trellis.gateway.metrics.registry import Registry
+from trellis.gateway.openai.asking import Inputs, LogProbs
 from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.chat_writer import ChatWriter
 from trellis.gateway.openai.choices import Choice, Usage
 from trellis.gateway.openai.engine_events import StepEvents, TritonEvents
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.generation import Generation
-from trellis.gateway.openai.jobs import Flow, Job
+from trellis.gateway.openai.jobs import Flow, Job, Prompt
 from trellis.gateway.openai.parsing import PLAIN_TEXT, Parsing
 from trellis.gateway.sending import Client, Message
 from trellis.gateway.step_channel import StepChannel
@@ -356,8 +359,8 @@ LASTS = st.fixed_dictionaries(
 
 
 def usage_of_all(choices: list[Choice]) -> dict[str, Any]:
-    """Counted sequence by sequence."""
-    cached = [each.cached for each in choices if each.cached is not None]
+    """Counted sequence by sequence, with two of each prompt; the first says what was cached."""
+    cached = [each.cached for each in choices[::2] if each.cached is not None]
     thought = [each.reasoning for each in choices if each.reasoning is not None]
     made = Usage(
         7,
@@ -394,7 +397,17 @@ def test_each_chunk_s_usage_is_that_of_all_sequences_so_far(
     for index in range(4):
         text = parsing.text(TEXTS, TOKENIZER, None)
         parser = parsing.parser()
-        choice = Choice(index, text, TOKENIZER, [1], log_probs, parser, parsing.reasons, made._used)
+        choice = Choice(
+            index,
+            text,
+            TOKENIZER,
+            [1],
+            log_probs,
+            parser,
+            parsing.reasons,
+            made._used,
+            first=index % 2 == 0,
+        )
         job = Job(cast(Any, None), StepEvents(), choice)
         made._jobs.append(job)
         choices.append(choice)
@@ -406,6 +419,39 @@ def test_each_chunk_s_usage_is_that_of_all_sequences_so_far(
         assert flow.take([1, [66], True, 0, {"finish_reason": "stop", **outputs}])
     assert len(chunks) >= 4
     assert made.usage().as_json() == usage_of_all(choices)
+
+
+def test_what_was_cached_of_a_prompt_counts_once_however_many_sequences_it_has() -> None:
+    record = Record()
+    made = prepared([Prompt([1, 2, 3]), Prompt([4, 5])], 2, record)
+    for job, cached in zip(made._jobs, (2, 3, 1, 2), strict=True):
+        job.choice.read([1, [65], True, 0, {"finish_reason": "stop", "cached_tokens": cached}])
+        job.way.meter.ended(["stop", cached, 0.0, 0.0])  # type: ignore[attr-defined]
+    assert (made.usage().prompt, made.usage().cached) == (5, 3)
+    assert (record.prompt_tokens, record.cached) == (5, 3)
+
+
+def prepared(prompts: list[Prompt], n: int, record: Record) -> Generation:
+    """A request that can be asked by the step socket."""
+
+    async def find(_: str) -> Any:
+        return object()
+
+    state = SimpleNamespace(
+        limits=Limits(),
+        registry=Registry(),
+        settings=SimpleNamespace(log_prompts=False),
+        steps=SimpleNamespace(find=find),
+    )
+    served = SimpleNamespace(
+        engine=SimpleNamespace(ensemble="ensemble", model="tensorrt_llm"),
+        requests=SimpleNamespace(write=lambda *_: Written(b"{}")),
+        route=SimpleNamespace(has_steps=True, texts=TEXTS),
+        tokenizer=TOKENIZER,
+    )
+    made = Generation(cast(Any, state), cast(Any, served), "prompt", record)
+    asyncio.run(made.prepare(prompts, n, Inputs({"max_tokens": 1}), LogProbs(), streams=False))
+    return made
 
 
 def test_a_chunk_s_usage_takes_no_longer_with_many_sequences() -> None:
