@@ -11,10 +11,8 @@ from trellis.guides.letters import rare_letters
 from trellis.guides.tags import check_special
 from trellis.guides.translate import Guide
 from trellis.pipeline.guide_letters import check_letters
-from trellis.pipeline.guided_decoding import early_end, early_words
+from trellis.pipeline.guided_decoding import FREE_TEXT, early_end, early_words
 from trellis.tokenizers import Tokenizer
-
-FREE_TEXT = "structural_tag"  # may have text in which a stop word means what it always does
 
 
 def check_guided(sampling: Sampling, tokenizer: Tokenizer) -> None:

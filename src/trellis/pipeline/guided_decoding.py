@@ -17,6 +17,7 @@ from trellis.guides.translate import Guide, translate
 
 NEED_GUIDE = ("json_schema", "regex", "ebnf_grammar", "structural_tag")
 TYPES = ("json", *NEED_GUIDE)
+FREE_TEXT = "structural_tag"  # may have text in which a stop word means what it always does
 NO_GUIDE = Guide("", "")
 SHOWN = 40  # characters of a wrong type
 

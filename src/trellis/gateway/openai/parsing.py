@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trellis.contract.client_inputs import GUIDE
 from trellis.errors import RequestError
-from trellis.gateway.openai.errors import OpenAIError, bad
+from trellis.gateway.openai.errors import OpenAIError, bad, rejected
 from trellis.gateway.openai.fields import Sampling
 from trellis.gateway.openai.served import Served
 from trellis.gateway.openai.structure import Constraint, structural_tag
@@ -23,6 +23,7 @@ from trellis.guides.translate import translate
 from trellis.parsers import Format, Parser, Setup, ToolUse
 from trellis.parsers.structure import ending, one_of, sequence
 from trellis.pipeline.decode import Detokenizer, SequenceText
+from trellis.pipeline.guided_decoding import FREE_TEXT, early_words
 
 if TYPE_CHECKING:
     from trellis.tokenizers import Tokenizer
@@ -88,6 +89,8 @@ async def plan_answer(
 
     `prompt`: its text. Call check_tools before.
     """
+    if constraint is not None:
+        _check_stops(asked, constraint)
     form = served.format(calls=plan.use is not None)
     if plan.use is None or form is None:
         if constraint is not None and form is not None:
@@ -99,6 +102,16 @@ async def plan_answer(
         held = await _calls(state, served, asked, plan, form, plan.use, prompt)
     setup = Setup(prompt, plan.use.tools, constrained=held is not None)
     return Parsing(form, setup), held
+
+
+def _check_stops(asked: Sampling, constraint: Constraint) -> None:
+    """Raise OpenAIError for stop strings that could end the answer in the middle of a document.
+
+    The engine sees a structural tag where thoughts or calls go with one, and lets these pass: a
+    tag of the client's own may have free text.
+    """
+    if asked.stops and constraint.kind != FREE_TEXT:
+        raise rejected(str(early_words()), "messages", guide=constraint.param)
 
 
 def _behind_thoughts(form: Format, constraint: Constraint, prompt: str) -> Constraint:
