@@ -14,7 +14,7 @@ from trellis.gateway.openai import engine_events
 from trellis.gateway.openai.engine_events import FAILED
 from trellis.gateway.openai.reasoning_tokens import ReasoningTokens
 from trellis.gateway.step_channel import PLAIN, REFUSED
-from trellis.parsers import CallBegin, Event, Parser, TellsReasoning, Text
+from trellis.parsers import CallBegin, CallEnd, Event, Parser, TellsReasoning, Text, join_events
 from trellis.pipeline.decode import SequenceText, failure
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Choice:
         reasons: bool = False,
         used: Usage | None = None,
         first: bool = True,
+        one_call: bool = False,
     ) -> None:
         """`text`: makes it of ids; `prompt`: its ids.
 
@@ -98,6 +99,7 @@ class Choice:
         reasoning from the text; `reasons`: whether it tells reasoning. `used`: the tokens of all
         sequences of the request, to which this adds its own as they come. `first`: whether it is
         the first sequence of its prompt, whose cached tokens count once, as the prompt does.
+        `one_call`: whether nothing may follow its first call; the parser tells where that ends.
         """
         self.index = index
         self.parser = parser
@@ -114,6 +116,8 @@ class Choice:
         self._reasoning = ReasoningTokens() if reasons else None
         self._used = Usage() if used is None else used
         self._first = first
+        self._one_call = one_call
+        self.over = False  # behind the first call, where that is the last
         if reasons:
             self._used.reasoning = self._used.reasoning or 0
         # Those of tokens that wait for their text: a stop string may begin in them.
@@ -126,35 +130,70 @@ class Choice:
         ids = event[1]
         plain = len(event) == PLAIN
         ended, cut, outputs = (False, 0, {}) if plain else event[2:]
+        was_over = self.over
         try:
-            if self.log_probs:
-                piece = self._with_log_probs(ids, ended, cut, outputs)
-            elif self._reasoning is not None:
-                piece = Piece("".join(self._token_texts(ids, ended, cut)))
+            if self._one_call:
+                piece = self._to_first_call(ids, ended, cut, outputs)
             else:
-                piece = Piece(self._text.add(ids, ended, cut))
+                piece = self._parsed(ids, ended, cut, outputs)
         except Exception as error:  # whatever a tokenizer_type raises: this answer's alone
             log.error("tokens could not be decoded: %s", error)
             return Piece(error=(failure(error), FAILED))
-        if self.parser is not None:
-            self._parse(self.parser, piece, ended)
         made = self.completion + outputs.get("num_output_tokens", len(ids))
         if ended:
             made = outputs.get("total_tokens", made)
             self.cached = outputs.get("cached_tokens")
             if self.cached is not None and self._first:
                 self._used.cached = (self._used.cached or 0) + self.cached
+        if (ended or self.over) and not was_over:
             reason = REASONS.get(outputs.get("finish_reason", "stop"), "stop")
-            self.finish = piece.finish = CALLED if self.called and reason == "stop" else reason
+            called = self.over or (self.called and reason == "stop")
+            self.finish = piece.finish = CALLED if called else reason
         self._used.completion += made - self.completion
         self.completion = made
         return piece
 
+    def _parsed(self, ids: list[int], ended: bool, cut: int, outputs: dict[str, Any]) -> Piece:
+        """What ids add. Raises what a tokenizer_type does."""
+        if self.log_probs:
+            piece = self._with_log_probs(ids, ended, cut, outputs)
+        elif self._reasoning is not None:
+            piece = Piece("".join(self._token_texts(ids, ended, cut)))
+        else:
+            piece = Piece(self._text.add(ids, ended, cut))
+        if self.parser is not None:
+            self._parse(self.parser, piece, ended)
+        return piece
+
+    def _to_first_call(
+        self, ids: list[int], ended: bool, cut: int, outputs: dict[str, Any]
+    ) -> Piece:
+        """What ids add as far as the token that ends the first call: id by id, wherever it is."""
+        made = Piece()
+        for at in range(max(len(ids), 1)):
+            if self.over:
+                break
+            last = at >= len(ids) - 1
+            made.add(
+                self._parsed(
+                    ids[at : at + 1],
+                    ended and last,
+                    cut if last else 0,
+                    {} if at else outputs,
+                )
+            )
+        made.events = join_events(made.events)
+        return made
+
     def _parse(self, parser: Parser, piece: Piece, ended: bool) -> None:
         """Tell what is in a piece's text."""
         piece.events = parser.feed(piece.text)
-        if ended:
+        if self._one_call:
+            piece.events, self.over = _first_call(piece.events)
+        if ended and not self.over:
             piece.events += parser.end()
+            if self._one_call:  # why it ended is the engine's word then
+                piece.events, _ = _first_call(piece.events)
         if self._reasoning is not None and isinstance(parser, TellsReasoning):
             before = self._reasoning.count
             self._reasoning.take(*parser.take_reasoned())
@@ -205,6 +244,14 @@ class Choice:
             yield text
         if ended and not ids:
             yield self._text.add([], ended=True)
+
+
+def _first_call(events: list[Event]) -> tuple[list[Event], bool]:
+    """The events as far as the end of a call, and whether there is one."""
+    for at, event in enumerate(events):
+        if isinstance(event, CallEnd):
+            return events[: at + 1], True
+    return events, False
 
 
 def _of_prompt(ids: list[int], said: list[Any]) -> list[TokenLogProb]:

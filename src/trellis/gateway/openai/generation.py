@@ -104,6 +104,7 @@ class Generation:
                 parsing.reasons,
                 self._used,
                 first=index % n == 0,
+                one_call=parsing.one_call,
             )
             meter = self._state.registry.meter(self._record)
             if channel is not None:
@@ -119,7 +120,7 @@ class Generation:
                     meter,
                     inputs.matcher(served),
                 )
-            self._jobs.append(Job(way, reader, choice))
+            self._jobs.append(Job(way, reader, choice, meter))
 
     def _by_triton(self, body: bytes, inner_id: str, streams: bool) -> Way:
         model, state = self._served.model, self._state
@@ -167,9 +168,16 @@ class Generation:
             if job.opened:
                 self._state.upstreams.discard(job.upstream)
                 job.way.close(job.upstream, job.complete)
-            if job.complete and job.choice.finish is not None:
+            if (job.complete or job.choice.over) and job.choice.finish is not None:
                 for name in (self._served.engine.ensemble, self._served.engine.model):
                     self._state.counts.add(self._served.model.counted_by, name)
+
+    def _leave(self, job: Job) -> None:
+        """Have the engine told that the rest of a sequence is not wanted."""
+        self._state.upstreams.discard(job.upstream)
+        job.way.close(job.upstream, complete=False)
+        job.opened = False
+        job.meter.finish = "stop"
 
     async def _watch(self, receive: Receive) -> None:
         await until_left(receive)
@@ -268,7 +276,8 @@ class Generation:
             if flow.error is not None:
                 job.complete = flow.ended  # else it is one of ours, and the engine goes on
                 raise flow.error
-            if job.reader.stopped:
+            if flow.over:
+                self._leave(job)
                 return
         rest = b"".join(flow.made(event) for event in job.reader.end())
         if flow.error is not None:

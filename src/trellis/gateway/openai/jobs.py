@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from trellis.gateway.metrics.meter import Meter
 from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import FAILED, EventReader, StepEvents
 from trellis.gateway.openai.errors import OpenAIError
@@ -33,10 +34,13 @@ class Job:
 
     upstream: Upstream
 
-    def __init__(self, way: Way, reader: EventReader, choice: Choice) -> None:
+    def __init__(
+        self, way: Way, reader: EventReader, choice: Choice, meter: Meter | None = None
+    ) -> None:
         self.way = way
         self.reader = reader
         self.choice = choice
+        self.meter = meter or Meter()
         self.complete = False
         self.opened = False
         self.begun = False  # its answer's head was read
@@ -102,7 +106,10 @@ class Flow:
         self.ended = False  # the engine said that nothing more comes
 
     def take(self, data: Any) -> bool:
-        """Take a piece of the engine's answer; False if it is the last, failed, or left some."""
+        """Take a piece of the engine's answer.
+
+        False if something is left, it has failed, or nothing more is wanted (`over`).
+        """
         if self._is_plain and len(data) == PLAIN:
             return self._take_plain(data[1])
         out = b""
@@ -111,7 +118,12 @@ class Flow:
         if self.error is not None or (out and not self._write(out)):
             self.left = out
             return False
-        return not self._reader.stopped
+        return not self.over
+
+    @property
+    def over(self) -> bool:
+        """Whether the client has all that it is to get, while the engine goes on."""
+        return self._reader.stopped or (self._choice.over and not self.ended)
 
     def _take_plain(self, ids: list[int]) -> bool:
         """The short way of a step's new ids to the client."""

@@ -35,6 +35,7 @@ class Parsing:
 
     format: Format | None = None  # None: as they are
     setup: Setup = field(default_factory=Setup)
+    one_call: bool = False  # whether an answer is over behind its first call
 
     @property
     def reasons(self) -> bool:
@@ -101,7 +102,7 @@ async def plan_answer(
     else:
         held = await _calls(state, served, asked, plan, form, plan.use, prompt)
     setup = Setup(prompt, plan.use.tools, constrained=held is not None)
-    return Parsing(form, setup), held
+    return Parsing(form, setup, one_call=held is None and not plan.use.parallel), held
 
 
 def _check_stops(asked: Sampling, constraint: Constraint) -> None:

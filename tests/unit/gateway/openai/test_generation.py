@@ -346,6 +346,71 @@ def test_the_engine_hears_of_an_answer_that_fails_here_alone(last: list[Any], le
     assert more == ([["leave", 1]] if leaves else [])
 
 
+CALL = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_stream_of_one_call_is_over_behind_it_and_the_engine_hears_of_it(late: bool) -> None:
+    """`late`: the engine ends the answer with the step that the call does, and hears of nothing."""
+
+    async def main() -> tuple[list[str], list[list[Any]], Generation]:
+        ours, engine = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_connection(StepChannel, sock=ours)
+        made = generation([])
+        parsing = Parsing(load("hermes"), Setup(), one_call=True)
+        text = parsing.text(TEXTS, TOKENIZER, None)
+        choice = Choice(
+            0,
+            text,
+            TOKENIZER,
+            [1],
+            parser=parsing.parser(),
+            used=made._used,
+            one_call=parsing.one_call,
+        )
+        job = Job(StepWay(channel, b"{}", b"text/event-stream"), StepEvents(), choice)
+        made._jobs.append(job)
+        sent: list[bytes] = []
+
+        async def receive() -> Message:
+            await asyncio.sleep(1000)
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            sent.append(message.get("body", b""))
+
+        def write(data: bytes) -> bool:
+            sent.append(data)
+            return True
+
+        end = [True, 0, {"finish_reason": "length", "total_tokens": 99}] if late else []
+        event = [1, list(f"So: {CALL}lost{CALL}".encode()), *end]
+        hello = frame("hello", {"protocol": PROTOCOL, "version": "1"})
+        engine.sendall(hello + frame("events", [event]))
+        messages = [{"role": "user", "content": "Hi"}]
+        asked = ChatRequest.model_validate({"model": "m", "messages": messages, "stream": True})
+        writer = ChatWriter("chatcmpl-1", asked, made)
+        await asyncio.wait_for(made.run(Client(receive, send, write), writer, streams=True), 10)
+        channel.transport.close()
+        await asyncio.sleep(0)
+        with engine:
+            engine.settimeout(10)
+            heard = Frames().feed(engine.makefile("rb").read())
+        lines = b"".join(sent).decode().split("\n\n")
+        return [line.removeprefix("data: ") for line in lines if line], heard, made
+
+    (*chunks, done), (asked, *more), made = asyncio.run(main())
+    assert done == "[DONE]"
+    (choice,) = joined([json.loads(chunk) for chunk in chunks])["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("So: ", "tool_calls")
+    assert choice["calls"] == [{"name": "f", "arguments": "{}"}]
+    assert asked == ["ask", 1, {}]
+    assert more == ([] if late else [["leave", 1]])
+    assert made.usage().completion == (99 if late else len(f"So: {CALL}lost{CALL}"))
+    assert made._jobs[0].complete == late
+
+
 PARTS = st.sampled_from(["<think>", "Hm 🙂", "</think>", "\n", "So.", "e\u0301"])
 STEPS = st.lists(st.tuples(st.integers(0, 3), PARTS, st.booleans()), max_size=20)
 LASTS = st.fixed_dictionaries(

@@ -19,7 +19,7 @@ from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.parsing import Parsing
 from trellis.gateway.openai.response_fields import ResponsesRequest
 from trellis.gateway.openai.response_writer import ResponseWriter
-from trellis.parsers import Reasoning, Setup
+from trellis.parsers import CallEnd, Reasoning, Setup, join_events
 from trellis.parsers.registry import load
 from trellis.pipeline.decode import Detokenizer
 
@@ -46,17 +46,25 @@ TEXT = st.lists(
 CUTS = st.lists(st.integers(0, 400), max_size=6)
 
 
-def choice(constrained: bool) -> Choice:
+def choice(constrained: bool, one_call: bool = False) -> Choice:
     parsing = Parsing(FORMAT, Setup(constrained=constrained))
     text = parsing.text(TEXTS, TOKENIZER, None)
-    return Choice(0, text, TOKENIZER, [1], parser=parsing.parser(), reasons=parsing.reasons)
+    parser = parsing.parser()
+    return Choice(
+        0, text, TOKENIZER, [1], parser=parser, reasons=parsing.reasons, one_call=one_call
+    )
 
 
-def pieces(made: Choice, data: bytes, cuts: list[int], finish: str) -> list[Piece]:
+def pieces(
+    made: Choice, data: bytes, cuts: list[int], finish: str, log_probs: bool = False
+) -> list[Piece]:
     ends = sorted({min(cut, len(data)) for cut in cuts})
     parts = [list(data[a:b]) for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
-    last = [1, parts[-1], True, 0, {"finish_reason": finish}]
-    return [made.read(event) for event in [*([1, ids] for ids in parts[:-1]), last]]
+    events: list[list[Any]] = [[1, ids, False, 0, {}] for ids in parts]
+    events[-1][2:] = True, 0, {"finish_reason": finish}
+    for event in events if log_probs else ():
+        event[4]["output_log_probs"] = [-float(each) for each in event[1]]
+    return [made.read(event) for event in events]
 
 
 class NoUsage:
@@ -94,6 +102,34 @@ def test_a_chat_s_chunks_add_up_to_the_whole(
     called = bool(answer["choices"][0]["message"].get("tool_calls"))
     expected = "tool_calls" if called and finish == "stop" else finish
     assert answer["choices"][0]["finish_reason"] == expected
+
+
+@settings(max_examples=examples(400))
+@given(TEXT, CUTS, st.booleans(), st.sampled_from(["stop", "length"]))
+def test_an_answer_of_one_call_ends_behind_it_however_chunks_fall(
+    text: str, cuts: list[int], log_probs: bool, finish: str
+) -> None:
+    """What an answer with all its calls has as far as the first one's end, and no more."""
+    data = text.encode()
+    every, made, at_once = choice(False), choice(False, True), choice(False, True)
+    made.log_probs = at_once.log_probs = log_probs
+    events = [each for piece in pieces(every, data, [], finish) for each in piece.events]
+    ends = [at for at, each in enumerate(events) if isinstance(each, CallEnd)]
+    first = join_events(events[: ends[0] + 1] if ends else events)
+
+    told = pieces(made, data, cuts, finish, log_probs)
+    (whole,) = pieces(at_once, data, [], finish, log_probs)
+    streamed = Piece()
+    for each in told:
+        streamed.add(each)
+    assert join_events(streamed.events) == whole.events == first
+    assert streamed.text == whole.text
+    assert streamed.log_probs == whole.log_probs
+    assert streamed.finish == whole.finish
+    assert [each.finish for each in told].count(None) == len(told) - 1, "it ends once"
+    assert made.reasoning == at_once.reasoning
+    if made.over:
+        assert whole.finish == "tool_calls"
 
 
 @settings(max_examples=examples(200))

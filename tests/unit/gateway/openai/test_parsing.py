@@ -19,14 +19,24 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type":
 TAG = {"type": "structural_tag", "format": {"type": "any_text"}}
 
 
-def planned(parser: str | None, **fields: Any) -> tuple[Parsing, Constraint | None]:
-    """Of a chat with a model of that format."""
+def planned(
+    parser: str | None, guides: bool = True, **fields: Any
+) -> tuple[Parsing, Constraint | None]:
+    """Of a chat with a model of that format; `guides`: whether its engine follows them."""
+
+    async def follows_guides(_: Any) -> bool:
+        return guides
+
     messages = [{"role": "user", "content": "x"}]
     asked = ChatRequest.model_validate({"model": "m", "messages": messages, **fields})
     form = None if parser is None else load(parser)
-    served = SimpleNamespace(format=lambda calls: form)
+    tokenizer = SimpleNamespace(special_tokens={1: b"<|call|>"})
+    served = SimpleNamespace(
+        format=lambda calls: form, follows_guides=follows_guides, tokenizer=tokenizer
+    )
+    state = SimpleNamespace(encoders=None)
     plan = plan_tools(asked.tools, asked.tool_choice, asked.parallel_tool_calls)
-    made = plan_answer(cast(Any, None), cast(Any, served), asked, plan, asked.constraint, "")
+    made = plan_answer(cast(Any, state), cast(Any, served), asked, plan, asked.constraint, "")
     return asyncio.run(made)
 
 
@@ -46,3 +56,33 @@ def test_a_stop_string_cannot_cut_a_document(
 def test_a_stop_string_may_end_free_text() -> None:
     _, held = planned("think", response_format=TAG, stop="a")
     assert held is not None
+
+
+ONE: dict[str, Any] = {"tools": TOOLS, "parallel_tool_calls": False}
+
+
+@pytest.mark.parametrize(
+    ("parser", "guides", "fields"),
+    [
+        ("hermes", False, {}),
+        ("harmony", True, {}),
+        ("hermes", True, {"bad_words": ["a"]}),
+        ("hermes", True, {"ignore_eos": True}),
+        ("hermes", True, {"stop_token_ids": [1]}),
+        ("hermes", True, {"min_tokens": 2}),
+    ],
+)
+def test_what_no_guide_ends_behind_its_first_call_ends_there_here(
+    parser: str, guides: bool, fields: dict[str, Any]
+) -> None:
+    parsing, held = planned(parser, guides, **ONE, **fields)
+    assert (parsing.one_call, held) == (True, None)
+    parsing, _ = planned(parser, guides, tools=TOOLS, **fields)
+    assert not parsing.one_call
+
+
+def test_a_guide_ends_an_answer_behind_its_first_call_itself() -> None:
+    parsing, held = planned("hermes", **ONE)
+    assert held is not None
+    assert '"stop_after_first": true' in held.guide
+    assert not parsing.one_call
