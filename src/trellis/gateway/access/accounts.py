@@ -78,6 +78,11 @@ class Allowance:
         self._account = account
         self._reserved = 0
 
+    @property
+    def most(self) -> int:
+        """Tokens that one request may take, were it alone; 0: no limit."""
+        return 0 if self._account is None else self._account.most
+
     def reserve(self, tokens: int) -> None:
         """Note tokens that the request may take. Raises Refusal where its key has no more."""
         if self._account is not None:
@@ -124,6 +129,12 @@ class Account:
         with self._locked:
             self._requests = Bucket(rates[0], self._clock, self._numbers, _REQUEST_BUCKET)
             self._tokens = Bucket(rates[1], self._clock, self._numbers, _TOKEN_BUCKET)
+
+    @property
+    def most(self) -> int:
+        """Tokens that one request may take, were it alone; 0: no limit."""
+        limits = (self._limits.tokens_in_flight, self._tokens.per_minute)
+        return min((limit for limit in limits if limit), default=0)
 
     @property
     def requests(self) -> int:

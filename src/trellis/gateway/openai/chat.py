@@ -24,7 +24,7 @@ class ChatCompletions(Endpoint):
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
         asked = read_fields(ChatRequest, body, self.state.limits)
-        most, log_probs, streams = asked.most_tokens, asked.log_probs, asked.streams
+        log_probs, streams, n = asked.log_probs, asked.streams, asked.n or 1
         constraint = asked.constraint
         tools = plan_tools(asked.tools, asked.tool_choice, asked.parallel_tool_calls)
         record = record_of(scope)
@@ -48,14 +48,15 @@ class ChatCompletions(Endpoint):
                 arguments,
                 tools=tools.shown,
             )
-        inputs = read_inputs(served, asked, most or served.room(len(ids)), log_probs, streams)
+        most = asked.most_tokens or served.room(len(ids), n, client.allowance.most)
+        inputs = read_inputs(served, asked, most, log_probs, streams)
         with record.timed("constrain" if constraint or tools.use else "plan"):
             parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)
             if held is not None:
                 inputs.hold_to(served, held)
         generation = Generation(self.state, served, record)
         prompts = [Prompt(ids, text)]
-        await generation.prepare(prompts, asked.n or 1, inputs, log_probs, streams, parsing)
+        await generation.prepare(prompts, n, inputs, log_probs, streams, parsing)
         made_id = request_id(scope)
         writer = ChatWriter(f"chatcmpl-{made_id}", asked, generation)
         await generation.run(client, writer, streams)

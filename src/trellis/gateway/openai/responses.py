@@ -42,7 +42,7 @@ class Responses(Endpoint):
                 places=places,
                 tools=tools.shown,
             )
-        most = asked.max_output_tokens or served.room(len(ids))
+        most = asked.max_output_tokens or served.room(len(ids), allowed=client.allowance.most)
         inputs = read_inputs(served, asked, most, log_probs, streams)
         with record.timed("constrain" if constraint or tools.use else "plan"):
             parsing, held = await plan_answer(self.state, served, asked, tools, constraint, text)

@@ -75,12 +75,18 @@ class Served:
         """Whether TensorRT-LLM's C++ backend is behind."""
         return self.preprocessor.engine_inputs is not None
 
-    def room(self, prompt: int) -> int:
-        """How many tokens may follow a prompt of so many; at least 1, which the engine rejects."""
+    def room(self, prompt: int, sequences: int = 1, allowed: int = 0) -> int:
+        """How many tokens may follow a prompt of so many; at least 1, which is rejected then.
+
+        `allowed`: that the prompt and each of the `sequences` may take together; 0: no limit.
+        """
         bounds = self.route.bounds
         left = [bound - prompt for bound in (bounds.max_seq_len, bounds.kv_cache_tokens) if bound]
         most = [bounds.max_tokens_limit] if bounds.max_tokens_limit else []
-        return max(min([*left, *most], default=DEFAULT_TOKENS), 1)
+        room = min([*left, *most], default=DEFAULT_TOKENS)
+        if allowed:
+            room = min(room, (allowed - prompt) // sequences)
+        return max(room, 1)
 
 
 async def find_served(state: State, name: str, record: Record) -> Served:

@@ -153,3 +153,22 @@ def test_fewer_tokens_than_none_are_a_fault_of_ours() -> None:
     with pytest.raises(ValueError, match="-1 tokens"):
         account.reserve(-1)
     assert account.tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "most"),
+    [
+        (KeyLimits(), 0),
+        (KeyLimits(tokens_in_flight=5), 5),
+        (KeyLimits(tokens_in_flight=9, tokens_per_minute=7), 7),
+        (KeyLimits(requests_per_minute=1), 0),
+    ],
+)
+def test_the_most_that_one_request_may_take_does_not_change_with_what_others_took(
+    limits: KeyLimits, most: int
+) -> None:
+    account = Account("a", limits)
+    with account.request() as allowance:
+        allowance.reserve(4)
+        assert allowance.most == most
+    assert UNBOUNDED.most == 0

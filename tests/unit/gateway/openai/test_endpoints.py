@@ -26,7 +26,7 @@ from trellis.gateway.openai.endpoint import Endpoint
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.responses import Responses
 from trellis.gateway.openai.tokenizing import Detokenize, Tokenize
-from trellis.gateway.refusals import JSON
+from trellis.gateway.refusals import JSON, Refusal
 from trellis.gateway.request_body import Bodies
 from trellis.gateway.sending import ALLOWANCE
 from trellis.gateway.step_channel import StepExchange
@@ -92,9 +92,9 @@ class Asked:
 
     def __init__(self, model: Model) -> None:
         self.channel = Channel()
+        self.allowance = Allowance()
         self._model = model
         self._encoders = ThreadPoolExecutor(1)
-        self.account: Account | None = None  # of whoever asks
 
     def __call__(self, endpoint: type[Endpoint], **body: Any) -> Any:
         """JSON, or of a stream the data of its events. Raises OpenAIError."""
@@ -136,7 +136,7 @@ class Asked:
             sent.append(message)
 
         scope: dict[str, Any] = {"method": "POST", "path_params": {}}
-        scope |= {"headers": [(b"content-type", JSON)], ALLOWANCE: Allowance(self.account)}
+        scope |= {"headers": [(b"content-type", JSON)], ALLOWANCE: self.allowance}
         await endpoint(state)(scope, receive, send)
         assert sent[0]["status"] == 200
         text = b"".join(each.get("body", b"") for each in sent[1:]).decode()
@@ -243,7 +243,7 @@ def test_the_field_that_was_sent_is_the_one_that_is_named(
         ask(endpoint, **body, **{name: 1000})
     assert caught.value.message == f"{name}: 1000 tokens; send at most 99 (max_tokens_limit)"
     assert caught.value.param == name
-    ask.account = Account("a", KeyLimits(tokens_per_minute=20))
+    ask.allowance = Allowance(Account("a", KeyLimits(tokens_per_minute=20)))
     with pytest.raises(OpenAIError) as caught:
         ask(endpoint, **body, **{name: 60})
     assert (caught.value.status, caught.value.param) == (400, name)
@@ -368,3 +368,24 @@ def test_a_prompt_that_is_too_long_and_embeddings_are_rejected(ask: Asked) -> No
     assert caught.value.param == "prompt"
     with pytest.raises(OpenAIError, match="embeddings"):
         ask(Embeddings, input="x")
+
+
+@pytest.mark.parametrize("limits", [{"tokens_per_minute": 60}, {"tokens_in_flight": 60}])
+def test_an_answer_of_no_given_length_is_as_long_as_its_key_allows(
+    ask: Asked, limits: dict[str, int]
+) -> None:
+    """The model holds 99 tokens. A length that is given is what it is."""
+    account = Account("a", KeyLimits(**limits))
+    with account.request() as ask.allowance:
+        prompt = ask(ChatCompletions, messages=user("Hi"))["usage"]["prompt_tokens"]
+    for endpoint, body, sequences in (
+        (ChatCompletions, {"messages": user("Hi")}, 1),
+        (ChatCompletions, {"messages": user("Hi"), "n": 2}, 2),
+        (Responses, {"input": "Hi"}, 1),
+    ):
+        with Account("a", KeyLimits(**limits)).request() as ask.allowance:
+            ask(endpoint, **body)
+        assert ask.channel.asked[-1]["request_output_len"] == (60 - prompt) // sequences
+    with account.request() as ask.allowance, pytest.raises(Refusal, match="max_tokens") as raised:
+        ask(ChatCompletions, messages=user("Hi"), max_tokens=60)
+    assert raised.value.status == 400

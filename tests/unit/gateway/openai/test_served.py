@@ -170,3 +170,11 @@ def test_no_models_are_listed_where_triton_is_not_there() -> None:
 def test_an_answer_has_the_room_that_the_prompt_leaves(bounds: Bounds, room: int) -> None:
     served = Served("m", cast(Any, None), cast(Any, SimpleNamespace(bounds=bounds)), *[None] * 2)  # type: ignore[arg-type]
     assert served.room(10) == room
+    for sequences, allowed, less in (
+        (1, 30, 20),
+        (2, 30, 10),
+        (4, 11, 1),
+        (1, 9, 1),
+        (1, 10**6, room),
+    ):
+        assert served.room(10, sequences, allowed) == min(room, less)
