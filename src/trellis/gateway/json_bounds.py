@@ -17,13 +17,15 @@ AS_LISTS = bytes.maketrans(b"{}", b"[]")
 BRACKETS = bytes(set(ALL) - set(b"[]{}"))  # all but these
 
 
-def check_bounds(body: bytes, limits: Limits) -> None:
-    """Raise Refusal for JSON that is too much to parse."""
+def check_bounds(body: bytes, limits: Limits, context: int = 0) -> None:
+    """Raise Refusal for JSON that is too much to parse.
+
+    `context`: tokens of the engine's, where a body may have a prompt's ids.
+    """
+    most = limits.items_limit(context)
     opened = body.count(b"{") + body.count(b"[")
     # Each key but an object's first follows a comma.
-    if opened <= limits.json_depth and body.count(b",") + opened <= min(
-        limits.json_keys, limits.json_items
-    ):
+    if opened <= limits.json_depth and body.count(b",") + opened <= min(limits.json_keys, most):
         return  # even if all of it stood outside of strings
     rest = STRINGS.sub(b"", body)
     if rest.count(b"{") + rest.count(b"[") > limits.json_depth and _deeper(rest, limits.json_depth):
@@ -34,8 +36,8 @@ def check_bounds(body: bytes, limits: Limits) -> None:
     keys, items = rest.count(b":"), rest.count(b",")
     if keys > limits.json_keys:
         raise Refusal(400, f"the body has {keys} keys; send at most {limits.json_keys}")
-    if items > limits.json_items:
-        raise Refusal(400, f"the body has {items} values; send at most {limits.json_items}")
+    if items > most:
+        raise Refusal(400, f"the body has {items} values; send at most {most}")
 
 
 def _deeper(rest: bytes, most: int) -> bool:

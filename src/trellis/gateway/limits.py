@@ -13,6 +13,8 @@ ID_CHARACTERS = 128  # of a client's id for a request
 RESERVED_FILES = 128  # descriptors that are no connections
 MIN_BODY_BYTES = 1 << 20
 BODY_BYTES_PER_TOKEN = 16  # of the engine's context
+MIN_JSON_ITEMS = 100_000
+JSON_ITEMS_PER_TOKEN = 2  # of the engine's context: a prompt may be ids
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Limits:
     # JSON, counted before it is parsed.
     json_depth: int = 64
     json_keys: int = 10_000
-    json_items: int = 100_000
+    json_items: int = 0  # 0: by the engine's context, see `items_limit`
     parse_here_bytes: int = 65_536  # beyond, a process of its own parses
     parse_seconds: float = 2.0
     parse_memory_bytes: int = 512 << 20
@@ -74,6 +76,10 @@ class Limits:
     def body_limit(self, context: int) -> int:
         """The bytes that a body may have for an engine with a context of so many tokens."""
         return self.body_bytes or max(MIN_BODY_BYTES, BODY_BYTES_PER_TOKEN * context)
+
+    def items_limit(self, context: int = 0) -> int:
+        """The values that a body may have for an engine with a context of so many tokens."""
+        return self.json_items or max(MIN_JSON_ITEMS, JSON_ITEMS_PER_TOKEN * context)
 
 
 def connections_for(limits: Limits) -> int:

@@ -6,7 +6,6 @@ from trellis.gateway.openai.asking import read_inputs
 from trellis.gateway.openai.chat_fields import ChatRequest
 from trellis.gateway.openai.chat_writer import ChatWriter
 from trellis.gateway.openai.endpoint import Endpoint, request_id
-from trellis.gateway.openai.fields import read_fields
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import Prompt
 from trellis.gateway.openai.messages import chat_prompt, effort_arguments
@@ -23,7 +22,7 @@ class ChatCompletions(Endpoint):
 
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
-        asked = read_fields(ChatRequest, body, self.state.limits)
+        asked = await self.read(ChatRequest, body)
         log_probs, streams, n = asked.log_probs, asked.streams, asked.n or 1
         constraint = asked.constraint
         tools = plan_tools(asked.tools, asked.tool_choice, asked.parallel_tool_calls)

@@ -14,7 +14,7 @@ from trellis.gateway.openai.asking import LogProbs, check_ids, encode, read_inpu
 from trellis.gateway.openai.choices import Choice, Piece, TokenLogProb, Usage, token_text
 from trellis.gateway.openai.endpoint import Endpoint, request_id
 from trellis.gateway.openai.errors import Names, OpenAIError, bad
-from trellis.gateway.openai.fields import FAIL_FAST, Count, Generating, read_fields
+from trellis.gateway.openai.fields import FAIL_FAST, Count, Generating
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import DONE, Prompt, error_event, written
 from trellis.gateway.openai.messages import INLINE_BYTES
@@ -64,7 +64,7 @@ class Completions(Endpoint):
 
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
-        asked = read_fields(CompletionRequest, body, self.state.limits)
+        asked = await self.read(CompletionRequest, body)
         streams, echo = asked.streams, bool(asked.echo)
         most = DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
         if most == 0 and not echo:

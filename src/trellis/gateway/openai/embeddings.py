@@ -16,7 +16,7 @@ from trellis.gateway.metrics.record import record_of
 from trellis.gateway.models import model_path
 from trellis.gateway.openai.endpoint import Endpoint, send_parts, unless_left
 from trellis.gateway.openai.errors import Names, OpenAIError, as_openai, bad, rejected
-from trellis.gateway.openai.fields import FAIL_FAST, Count, Fields, Positive, read_fields
+from trellis.gateway.openai.fields import FAIL_FAST, Count, Fields, Positive
 from trellis.gateway.openai.jobs import written
 from trellis.gateway.openai.served import NAME, no_model
 from trellis.gateway.prepared import BYTES_PER_TOKEN
@@ -53,7 +53,7 @@ class Embeddings(Endpoint):
 
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
-        asked = read_fields(EmbeddingRequest, body, self.state.limits)
+        asked = await self.read(EmbeddingRequest, body)
         inputs = _inputs(asked.input)
         path, batch = await _find(self.state, asked.model)
         record = record_of(scope)

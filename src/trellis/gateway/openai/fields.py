@@ -157,9 +157,12 @@ class Generating(Sampling):
         return (1, self.n) if name == "best_of" else super().neutral_values(name)
 
 
-def read_fields(kind: type[Asked], body: bytes, limits: Limits) -> Asked:
-    """A body as a checked object. Raises OpenAIError with the field and what to do."""
-    check_bounds(body, limits)
+def read_fields(kind: type[Asked], body: bytes, limits: Limits, context: int = 0) -> Asked:
+    """A body as a checked object. Raises OpenAIError with the field and what to do.
+
+    `context`: tokens of the largest one of the models.
+    """
+    check_bounds(body, limits, context)
     if not body.strip():
         raise OpenAIError(400, "the body is empty; send a JSON object")
     try:

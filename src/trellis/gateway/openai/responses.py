@@ -5,7 +5,6 @@ from trellis.gateway.metrics.record import record_of
 from trellis.gateway.openai.asking import read_inputs
 from trellis.gateway.openai.endpoint import Endpoint, request_id
 from trellis.gateway.openai.errors import bad
-from trellis.gateway.openai.fields import read_fields
 from trellis.gateway.openai.generation import Generation
 from trellis.gateway.openai.jobs import Prompt
 from trellis.gateway.openai.messages import chat_prompt, effort_arguments
@@ -24,7 +23,7 @@ class Responses(Endpoint):
 
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
-        asked = read_fields(ResponsesRequest, body, self.state.limits)
+        asked = await self.read(ResponsesRequest, body)
         log_probs, streams = asked.log_probs, asked.streams
         constraint, tools = asked.constraint, asked.plan
         record = record_of(scope)

@@ -10,7 +10,7 @@ from trellis.gateway.openai.choices import token_text
 from trellis.gateway.openai.completions import Ids
 from trellis.gateway.openai.endpoint import Endpoint, send_json
 from trellis.gateway.openai.errors import bad
-from trellis.gateway.openai.fields import Fields, read_fields
+from trellis.gateway.openai.fields import Fields
 from trellis.gateway.openai.messages import Messages, chat_prompt, text_ids
 from trellis.gateway.openai.models import only_model
 from trellis.gateway.openai.parsing import check_tools
@@ -69,7 +69,7 @@ class Tokenize(Endpoint):
 
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
-        asked = read_fields(TokenizeRequest, body, self.state.limits)
+        asked = await self.read(TokenizeRequest, body)
         asked.check_kind()
         served = await _served(self.state, asked.model, scope)
         if asked.messages is not None:
@@ -104,7 +104,7 @@ class Detokenize(Endpoint):
 
     async def answer(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer one request. Raises Refusal."""
-        asked = read_fields(DetokenizeRequest, body, self.state.limits)
+        asked = await self.read(DetokenizeRequest, body)
         served = await _served(self.state, asked.model, scope)
         most = served.tokenizer.vocab_size - 1
         if asked.tokens and max(asked.tokens) > most:
