@@ -216,6 +216,46 @@ def test_completions_are_the_same_whole_and_streamed_by_both_ways(
     assert answer["usage"]["prompt_tokens"] > 0
 
 
+def test_an_answer_may_end_at_its_first_token(ways: tuple[httpx.Client, httpx.Client]) -> None:
+    """As OpenAI's may; that of /generate has at least one token unless it asks for none."""
+    http, by_triton = ways
+
+    def ends(path: str, **body: Any) -> dict[str, Any]:
+        """What ends an answer at the token that it begins with."""
+        (choice,) = post(http, path, **body | {"max_tokens": 1})["choices"]
+        found = choice["logprobs"].get("tokens") or [choice["logprobs"]["content"][0]["token"]]
+        ids = post(http, "/tokenize", prompt=found[0], add_special_tokens=False)["tokens"]
+        assert len(ids) == 1
+        return {"stop_token_ids": ids}
+
+    body: dict[str, Any] = {"prompt": "Once", "temperature": 0, "max_tokens": 2}
+    body |= ends(COMPLETIONS, **body, logprobs=0)
+    for more, text in (({}, ""), ({"echo": True}, "Once")):
+        answer = alike(ways, COMPLETIONS, {**body, **more})
+        (choice,) = answer["choices"]
+        assert (choice["text"], choice["finish_reason"]) == (text, "stop")
+        assert answer["usage"]["completion_tokens"] == 0
+    assert post(http, COMPLETIONS, **body, min_tokens=1)["choices"][0]["text"] != ""
+    for way, more, tokens in (
+        (http, {"echo": True}, ["Once"]),
+        (http, {}, []),
+        (by_triton, {}, []),
+    ):
+        (choice,) = post(way, COMPLETIONS, **body, **more, logprobs=0)["choices"]
+        assert choice["logprobs"]["tokens"] == tokens
+
+    chat_body = {"messages": user(QUESTION), **GREEDY}
+    end = ends(CHAT, **chat_body, logprobs=True)
+    (choice,) = alike(ways, CHAT, {**chat_body, **end})["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+    asked = {"input": QUESTION, "temperature": 0, "max_output_tokens": 24, **end}
+    (item,) = post(http, RESPONSES, **asked)["output"]
+    assert item["content"][0]["text"] == ""
+    last = events(http, RESPONSES, **asked)[-1]
+    assert (last["type"], last["response"]["status"]) == ("response.completed", "completed")
+    assert last["response"]["output"][0]["content"] == item["content"]
+
+
 def test_a_chat_has_the_text_of_generate(http: httpx.Client) -> None:
     prompt = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n{chat(QUESTION)}"
     expected = ask(http, prompt, temperature=0, max_tokens=24, return_num_input_tokens=True)

@@ -119,6 +119,7 @@ def read_inputs(
         values[EXCLUDE] = True
     if not served.is_cpp:
         values["return_finish_reason"] = True
+        values.setdefault("min_tokens", 0)  # OpenAI's default; the ensemble's is 1
         return Inputs(values, more, asked.seed, asked.names)
     seed = asked.seed
     if seed is None and values["temperature"]:  # the engine would begin each answer with seed 0

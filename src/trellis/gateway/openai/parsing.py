@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from trellis.contract.client_inputs import GUIDE
+from trellis.contract.client_inputs import GUIDE, GUIDE_TYPE
 from trellis.errors import RequestError
 from trellis.gateway.openai.errors import OpenAIError, bad, rejected
 from trellis.gateway.openai.fields import Sampling
@@ -112,7 +112,7 @@ def _check_stops(asked: Sampling, constraint: Constraint) -> None:
     tag of the client's own may have free text.
     """
     if asked.stops and constraint.kind != FREE_TEXT:
-        raise rejected(str(early_words()), "messages", guide=constraint.param)
+        raise rejected(str(early_words()), {**asked.names, GUIDE_TYPE: constraint.param})
 
 
 def _behind_thoughts(form: Format, constraint: Constraint, prompt: str) -> Constraint:

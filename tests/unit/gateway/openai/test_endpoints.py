@@ -163,6 +163,19 @@ def test_a_chat_whole_and_streamed(ask: Asked) -> None:
     assert chunks[-1]["usage"]["completion_tokens"] == 3
 
 
+def test_an_answer_may_be_empty_unless_min_tokens_says_otherwise(ask: Asked) -> None:
+    ask.channel.words = []
+    for least in (None, 2):
+        whole = ask(ChatCompletions, messages=user("Hi"), min_tokens=least)
+        assert whole["choices"][0]["message"]["content"] == ""
+        assert whole["usage"]["completion_tokens"] == 0
+        (chunk,) = ask(ChatCompletions, messages=user("Hi"), min_tokens=least, stream=True)
+        assert chunk["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+        assert chunk["choices"][0]["finish_reason"]
+        assert {asked["min_tokens"] for asked in ask.channel.asked} == {least or 0}
+        ask.channel.asked.clear()
+
+
 def test_log_probabilities_and_biases(ask: Asked) -> None:
     more = {"logprobs": True, "top_logprobs": 2, "logit_bias": {"7": 1.5}, "priority": 3}
     for stream in (False, True):

@@ -514,7 +514,7 @@ def prepared(prompts: list[Prompt], n: int, record: Record) -> Generation:
         route=SimpleNamespace(has_steps=True, texts=TEXTS),
         tokenizer=TOKENIZER,
     )
-    made = Generation(cast(Any, state), cast(Any, served), "prompt", record)
+    made = Generation(cast(Any, state), cast(Any, served), record)
     asyncio.run(made.prepare(prompts, n, Inputs({"max_tokens": 1}), LogProbs(), streams=False))
     return made
 
