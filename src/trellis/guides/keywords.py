@@ -20,6 +20,11 @@ ANNOTATIONS = frozenset(
 )  # fmt: skip
 DEFINITIONS = ("$defs", "definitions")
 
+# Keywords whose values are schemas: by name, in a list, one alone.
+NAMED = ("properties", "patternProperties", "dependentSchemas", *DEFINITIONS)
+LISTED = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+SINGLE = ("items", "additionalItems", "additionalProperties", "propertyNames", "not")
+
 LARGEST = 10**30  # number that a keyword may say
 
 Schema = dict[str, Any] | bool
@@ -105,6 +110,28 @@ def without_ids(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     return {name: value for name, value in schema.items() if name not in ("$id", "id")}
+
+
+def without_notes(schema: Any) -> Any:
+    """A schema, and all in it, without what says nothing of a document: a size to be held to.
+
+    >>> without_notes({"properties": {"title": {"title": "Its title", "type": "string"}}})
+    {'properties': {'title': {'type': 'string'}}}
+    """
+    if not isinstance(schema, dict):
+        return schema
+    made = {}
+    for name, value in schema.items():
+        if name in ANNOTATIONS:
+            continue
+        if name in NAMED and isinstance(value, dict):
+            value = {key: without_notes(each) for key, each in value.items()}
+        elif name in LISTED and isinstance(value, list):
+            value = [without_notes(each) for each in value]
+        elif name in SINGLE:
+            value = without_notes(value)
+        made[name] = value
+    return made
 
 
 def check(schema: dict[str, Any], place: str) -> dict[str, Any]:

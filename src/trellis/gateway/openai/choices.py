@@ -104,6 +104,7 @@ class Choice:
         self.index = index
         self.parser = parser
         self.called = 0  # how many calls it has made
+        self._open_calls = 0  # of which the end has not come
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.completion = 0  # tokens that the engine made so far
@@ -147,7 +148,8 @@ class Choice:
                 self._used.cached = (self._used.cached or 0) + self.cached
         if (ended or self.over) and not was_over:
             reason = REASONS.get(outputs.get("finish_reason", "stop"), "stop")
-            called = self.over or (self.called and reason == "stop")
+            whole = self.called and not self._open_calls  # else a stop string cut one
+            called = self.over or (whole and reason == "stop")
             self.finish = piece.finish = CALLED if called else reason
         self._used.completion += made - self.completion
         self.completion = made
@@ -199,7 +201,9 @@ class Choice:
             self._reasoning.take(*parser.take_reasoned())
             self._used.reasoning = (self._used.reasoning or 0) + self._reasoning.count - before
         piece.text = "".join(event.text for event in piece.events if isinstance(event, Text))
-        self.called += sum(isinstance(event, CallBegin) for event in piece.events)
+        begun = sum(isinstance(event, CallBegin) for event in piece.events)
+        self.called += begun
+        self._open_calls += begun - sum(isinstance(event, CallEnd) for event in piece.events)
 
     @property
     def reasoning(self) -> int | None:

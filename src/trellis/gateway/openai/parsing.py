@@ -18,11 +18,14 @@ from trellis.gateway.openai.served import Served
 from trellis.gateway.openai.structure import Constraint, structural_tag
 from trellis.gateway.openai.tools import ToolPlan
 from trellis.gateway.state import State
+from trellis.guides.keywords import without_notes
+from trellis.guides.letters import rare_letters
 from trellis.guides.tags import check_special
 from trellis.guides.translate import translate
 from trellis.parsers import Format, Parser, Setup, ToolUse
 from trellis.parsers.structure import ending, one_of, sequence
 from trellis.pipeline.decode import Detokenizer, SequenceText
+from trellis.pipeline.guide_letters import check_letters
 from trellis.pipeline.guided_decoding import FREE_TEXT, early_words
 
 if TYPE_CHECKING:
@@ -150,15 +153,30 @@ async def _calls(
 ) -> Constraint | None:
     """What holds an answer's calls to their format; None: nothing. Raises OpenAIError."""
     must = use.required or any(tool.strict for tool in use.tools)
-    if not must and (_beside(asked) or not await served.follows_guides(state)):
+    if not must and (_beside(asked) or not await served.follows_tags(state)):
         return None
     loop = asyncio.get_running_loop()
-    held = await loop.run_in_executor(state.encoders, _held_tools, plan, use)
-    structure = form.structure(held, prompt)
-    if structure is not None:
+    return await loop.run_in_executor(
+        state.encoders, _held_calls, served, plan, form, use, prompt, must
+    )
+
+
+def _held_calls(
+    served: Served, plan: ToolPlan, form: Format, use: ToolUse, prompt: str, must: bool
+) -> Constraint | None:
+    """The same, any thread. `must`: a client asked for it; else what cannot be held is free."""
+    exact = _held_tools(plan, use)
+    free = replace(exact, tools=[replace(tool, parameters={}) for tool in exact.tools])
+    for tools in (exact,) if must else (exact, free):
+        structure = form.structure(tools, prompt)
+        if structure is None:
+            break
         tag = structural_tag(structure, plan.param)
-        if not _has_special(served, tag):
+        if _not_followed(served, tag, special=True) is None:
             return tag
+        why = _not_followed(served, tag, special=False)
+        if must and why is not None:
+            raise bad(plan.param, why.removeprefix(f"{GUIDE}: "))
     if must:
         raise _not_held(form, plan.param, "send tool_choice auto, without strict")
     return None
@@ -179,19 +197,24 @@ def _held_tools(plan: ToolPlan, use: ToolUse) -> ToolUse:
             if use.required or tool.strict:
                 place = plan.place.format(names.index(tool.name))
                 raise bad(f"{place}.parameters", str(error).removeprefix(f"{GUIDE}: ")) from None
-            tool = replace(tool, parameters={})
-        held.append(tool)
+            schema = {}
+        held.append(replace(tool, parameters=without_notes(schema) if schema else {}))
     return replace(use, tools=held)
 
 
-def _has_special(served: Served, tag: Constraint) -> bool:
-    """Whether it has special tokens in it, which no engine can be held to by their letters."""
-    letters = served.tokenizer.special_tokens.values()
+def _not_followed(served: Served, tag: Constraint, special: bool) -> str | None:
+    """Why no engine can be held to a tag; None if one can.
+
+    `special`: whether special tokens in it count, which none can be held to by their letters.
+    """
+    letters = served.tokenizer.special_tokens.values() if special else ()
     try:
-        check_special(tag.guide, (each.decode("utf-8", "replace") for each in letters))
-    except RequestError:
-        return True
-    return False
+        guide = translate(tag.kind, tag.guide)
+        check_special(guide.text, (each.decode("utf-8", "replace") for each in letters))
+        check_letters(rare_letters(guide), served.tokenizer)
+    except RequestError as error:
+        return str(error)
+    return None
 
 
 def _beside(asked: Sampling) -> bool:

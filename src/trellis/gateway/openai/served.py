@@ -60,13 +60,13 @@ class Served:
         formats = self.route.formats
         return formats.all if calls else formats.reasoning
 
-    async def follows_guides(self, state: State) -> bool:
-        """Whether its engine can hold an answer to a guide."""
-        if GUIDE_TYPE not in self.model.fields:
+    async def follows_tags(self, state: State) -> bool:
+        """Whether its engine can hold an answer to a structural tag: no release of the C++ backend.
+
+        They read one in different ways.
+        """
+        if GUIDE_TYPE not in self.model.fields or self.is_cpp:
             return False
-        inputs = self.preprocessor.engine_inputs
-        if inputs is not None:
-            return inputs.guides is not None and bool(inputs.guides.backend)
         channel = await state.steps.find(self.engine.model)
         return channel is not None and not channel.no_guides
 

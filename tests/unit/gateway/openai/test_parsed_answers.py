@@ -223,3 +223,14 @@ def test_of_special_tokens_a_parser_sees_its_own(skip: bool | None, text: str) -
     tokenizer = Special()
     made = Parsing(FORMAT, Setup()).text(Detokenizer.of(tokenizer), tokenizer, skip)
     assert made.add([2, ord("a"), 1, ord("b"), 2], ended=True) == text
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+@pytest.mark.parametrize("cut", range(1, len(CALL.encode()) + 1))
+def test_only_whole_calls_are_the_reason_of_an_end(constrained: bool, cut: int) -> None:
+    """A stop string may fall into a call's arguments."""
+    made = choice(constrained)
+    (piece,) = pieces(made, CALL.encode()[:cut], [], "stop")
+    whole = any(isinstance(event, CallEnd) for event in piece.events)
+    assert piece.finish == ("tool_calls" if whole else "stop")
+    assert whole or cut < len(CALL.encode())

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from trellis.contract.client_inputs import GUIDE_TYPE
 from trellis.gateway.metrics.record import Record
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.openai.models import only_model, served_models
@@ -178,3 +179,27 @@ def test_an_answer_has_the_room_that_the_prompt_leaves(bounds: Bounds, room: int
         (1, 10**6, room),
     ):
         assert served.room(10, sequences, allowed) == min(room, less)
+
+
+@pytest.mark.parametrize(
+    ("fields", "cpp", "no_guides", "follows"),
+    [
+        ({GUIDE_TYPE: 1}, False, "", True),
+        ({GUIDE_TYPE: 1}, False, "it has none", False),
+        ({GUIDE_TYPE: 1}, True, "", False),
+        ({}, False, "", False),
+    ],
+)
+def test_structural_tags_are_followed_where_every_release_reads_them_alike(
+    fields: dict[str, int], cpp: bool, no_guides: str, follows: bool
+) -> None:
+    inputs = SimpleNamespace(guides=SimpleNamespace(backend="xgrammar")) if cpp else None
+    requests = SimpleNamespace(preprocessor=SimpleNamespace(engine_inputs=inputs))
+    made: Any = [SimpleNamespace(fields=fields), None, SimpleNamespace(model="e"), requests]
+    served = Served("m", *made)
+
+    async def find(_: str) -> Any:
+        return SimpleNamespace(no_guides=no_guides)
+
+    state: Any = SimpleNamespace(steps=SimpleNamespace(find=find))
+    assert asyncio.run(served.follows_tags(state)) is follows
