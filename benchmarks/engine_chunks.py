@@ -107,6 +107,7 @@ class Ways:
             checkpoint, tokenizer = self._checkpoint()
             arguments = {**self._arguments(PACE.stem), "max_num_seqs": MOST_STREAMS}
             arguments |= {"dtype": "bfloat16", "enable_prefix_caching": False}
+            arguments["max_model_len"] = MOST_TOKENS
             with vllm_api(checkpoint, tokenizer, log, arguments) as running:
                 yield Way(running, self._of_vllm(str(checkpoint)))
             return
@@ -129,7 +130,8 @@ class Ways:
             PIPELINES[_pipeline(kind)].build(self._setting, repository)
             return
         checkpoint, tokenizer = self._checkpoint()
-        settings = {"triton_max_batch_size": str(MOST_STREAMS), "enable_kv_cache_reuse": "false"}
+        settings = {"triton_max_batch_size": str(MOST_STREAMS), "max_seq_len": str(MOST_TOKENS)}
+        settings["enable_kv_cache_reuse"] = "false"
         plan = Plan(read_engine(checkpoint, "vllm"), "gpt2", tokenizer, settings=settings)
         assemble(plan, repository)
         # A file of the engine's is no edit of what serves its steps: see is_own_engine.
@@ -145,7 +147,6 @@ class Ways:
         """vLLM's; `module`: where it finds the processor that draws its steps out."""
         return {
             "load_format": "dummy",
-            "max_model_len": MOST_TOKENS,
             "enforce_eager": True,
             "logits_processors": [f"{module}:Pace"],
         }

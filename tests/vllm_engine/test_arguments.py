@@ -56,6 +56,9 @@ def test_the_file_chooses_the_backend_of_guides(checkpoint: Path, tmp_path: Path
         ("structured_outputs_config: xgrammar", "structured_outputs_config: not a table"),
         ("structured_outputs_config: {backnd: guidance}", "backnd"),
         ("structured_outputs_config: {backend: none of them}", "backend"),
+        ("max_model_len: 300", "max_model_len is set by SET=max_seq_len:N; leave it out"),
+        ("gpu_memory_utilization: 0.5", "is set by SET=kv_cache_free_gpu_mem_fraction:F"),
+        ("enable_prefix_caching: false", "is set by SET=enable_kv_cache_reuse:true"),
         ("enable_lora: true", "enable_lora is set by SET=lora_adapters:NAME=FOLDER"),
     ],
 )

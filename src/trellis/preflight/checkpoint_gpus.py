@@ -166,7 +166,7 @@ def _one_request(served: ServedCheckpoint, estimate: VllmMemory, more: str) -> s
 
 def _longest(served: ServedCheckpoint) -> int:
     said = served.settings.get("max_seq_len") or served.checkpoint.config.max_position_embeddings
-    return int(served.size("max_model_len", said or 1))
+    return int(said or 1)
 
 
 def cpu_cache_gib() -> int:

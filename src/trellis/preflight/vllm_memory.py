@@ -92,7 +92,7 @@ def estimate_cpu(served: ServedCheckpoint, cache_gib: float) -> VllmMemory:
 def utilization(served: ServedCheckpoint) -> float:
     """The share of all memory that vLLM takes."""
     said = served.settings.get("kv_cache_free_gpu_mem_fraction")
-    return served.size("gpu_memory_utilization", said or DEFAULT_UTILIZATION)
+    return float(said or DEFAULT_UTILIZATION)
 
 
 def _weights(served: ServedCheckpoint) -> float:
