@@ -24,7 +24,7 @@ from typing import Any
 
 from http_gateway import request, served
 
-from trellis.gateway.limits import MIN_BODY_BYTES, Limits
+from trellis.gateway.limits import MIN_BODY_BYTES, MIN_JSON_ITEMS, Limits
 
 DELAY_US = 20_000
 TOKENS = 500
@@ -34,7 +34,7 @@ SLOW_SECONDS = 1.0  # between the bytes of each slow connection
 TEXT = "Streams of others go on. "
 WORDS = TEXT * (MIN_BODY_BYTES // len(TEXT) - 100)
 MESSAGES = Limits.json_keys // 2 - 10  # a message has two keys
-NUMBERS = Limits.json_items - 1000
+NUMBERS = MIN_JSON_ITEMS - 1000
 SCHEMA = {f"property {number}": {"type": "integer"} for number in range(Limits.json_keys // 2 - 20)}
 V1, V2 = "/v1", "/v2/models/ensemble"
 
