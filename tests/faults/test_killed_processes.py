@@ -16,7 +16,7 @@ from support.load import CLIENT_SECONDS, THINGS, WAYS, Load, Outcome, ask
 from support.serving import serve
 from support.victims import NAMES, VICTIMS
 
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "3"))
 SEED = int(os.environ.get("KILL_SEED", "7"))
 CLIENTS = 16
 DEATHS = {"engine": "the engine's process was killed by signal 9"}

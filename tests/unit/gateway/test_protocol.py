@@ -209,7 +209,7 @@ def test_a_body_that_nobody_reads_ends_with_its_answer() -> None:
 def test_what_is_sent_ahead_waits_unread_and_is_answered_in_its_order() -> None:
     async def body(gateway: InProcess, triton: FakeTriton) -> None:
         client = await gateway.connect(small=True)
-        count, long = 1000, get(f"{ENSEMBLE}/config", "A: " + "x" * 900)
+        count, long = 400, get(f"{ENSEMBLE}/config", "A: " + "x" * 900)
         sending = asyncio.create_task(client.send(stream({"text_input": "a"}) + long * count))
         await eventually(lambda: bool(triton.streams))
         await asyncio.sleep(0.3)

@@ -106,7 +106,7 @@ def test_arguments_of_engine_yaml_count(tmp_path: Path) -> None:
     plain = estimate_gpu(served(tmp_path), H100)
     eager = estimate_gpu(served(tmp_path, arguments={"enforce_eager": True}), H100)
     assert eager.kv_tokens > plain.kv_tokens
-    half = {"kv_cache_free_gpu_mem_fraction": 0.5}
+    half: dict[str, Any] = {"kv_cache_free_gpu_mem_fraction": 0.5}
     narrow = served(tmp_path, arguments={"kv_cache_dtype": "fp8"}, **half)
     assert kv_bytes_per_token(narrow) == 256 * 1024
     assert utilization(narrow) == 0.5

@@ -119,9 +119,7 @@ def tools(*schemas: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
 
 NAMED = options(2) | {"$id": "https://example.com/options", "$schema": "https://json-schema.org"}
 UNWRITTEN = {"type": "object", "properties": {"a": {"enum": ["\U00040000"]}}}
-DISTINCT: list[dict[str, Any]] = [
-    {"properties": {f"p{n}_{m}": {} for m in range(40)}} for n in range(100)
-]
+DISTINCT: list[dict[str, Any]] = [{"properties": {f"{n}" + "a" * 700: {}}} for n in range(100)]
 
 
 @pytest.mark.parametrize(
