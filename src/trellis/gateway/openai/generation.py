@@ -168,7 +168,7 @@ class Generation:
             if job.opened:
                 self._state.upstreams.discard(job.upstream)
                 job.way.close(job.upstream, job.complete)
-            if (job.complete or job.choice.over) and job.choice.finish is not None:
+            if job.choice.finish is not None and (job.complete or not job.opened):
                 for name in (self._served.engine.ensemble, self._served.engine.model):
                     self._state.counts.add(self._served.model.counted_by, name)
 

@@ -36,6 +36,7 @@ from trellis.ipc.frames import PROTOCOL, Frames, frame
 from trellis.parsers import Setup
 from trellis.parsers.registry import load
 from trellis.pipeline.decode import Detokenizer
+from trellis.pipeline.stop_strings import StopMatcher
 
 TOKENIZER = ByteTokenizer()
 TEXTS = Detokenizer.of(TOKENIZER)
@@ -116,20 +117,27 @@ def pieces() -> list[bytes]:
     return [*made, event(output_ids=[], stream_end=True, finish_reason="stop")]
 
 
-def generation(ways: list[Scripts]) -> Generation:
-    counts = SimpleNamespace(add=lambda *_: None)
+def generation(
+    ways: list[Scripts], stops: tuple[str, ...] = (), counted: list[str] | None = None
+) -> Generation:
+    """`stops`: what the gateway itself ends answers at; `counted`: gets the models of each."""
+    counted = [] if counted is None else counted
+    counts = SimpleNamespace(add=lambda _, name: counted.append(name))
     state = SimpleNamespace(upstreams=set(), limits=Limits(), counts=counts)
     engine = SimpleNamespace(ensemble="ensemble", model="tensorrt_llm")
     served = SimpleNamespace(engine=engine, model=SimpleNamespace(counted_by="preprocessing"))
     made = Generation(cast(Any, state), cast(Any, served), Record())
     for index, way in enumerate(ways):
-        reader = TritonEvents("ensemble", TEXTS, "1f", None)
+        matcher = StopMatcher(TOKENIZER, list(stops)) if stops else None
+        reader = TritonEvents("ensemble", TEXTS, "1f", None, matcher=matcher)
         choice = Choice(index, TEXTS.sequence(), TOKENIZER, [1], used=made._used)
         made._jobs.append(Job(cast(Any, way), reader, choice))
     return made
 
 
-def run(ways: list[Scripts], behind: bool = False, leaves: bool = False) -> list[Message]:
+def run(
+    ways: list[Scripts], behind: bool = False, leaves: bool = False, **more: Any
+) -> list[Message]:
     """What the client is sent. Raises what the request is refused with."""
 
     async def main() -> list[Message]:
@@ -148,7 +156,7 @@ def run(ways: list[Scripts], behind: bool = False, leaves: bool = False) -> list
                 sent.append({"type": "http.response.body", "body": data})
             return not behind
 
-        made = generation(ways)
+        made = generation(ways, **more)
         messages = [{"role": "user", "content": "Hi"}]
         asked = ChatRequest.model_validate({"model": "m", "messages": messages, "stream": True})
         writer = ChatWriter("chatcmpl-1", asked, made)
@@ -165,6 +173,23 @@ def body(sent: list[Message]) -> list[str]:
 
 
 TURNS = st.lists(st.integers(0, 6), min_size=20, max_size=20)
+
+
+@settings(deadline=None)
+@given(st.lists(TURNS, min_size=1, max_size=4), st.booleans())
+def test_a_sequence_that_ends_at_a_stop_string_is_ended_at_its_engine(
+    turns: list[list[int]], behind: bool
+) -> None:
+    ways = [Scripts(each, pieces()) for each in turns]
+    counted: list[str] = []
+    *chunks, done = body(run(ways, behind, stops=("녕",), counted=counted))
+    assert done == "[DONE]"
+    choices = joined([json.loads(chunk) for chunk in chunks])["choices"]
+    assert [(each["text"], each["finish_reason"]) for each in choices] == [("안", "stop")] * len(
+        ways
+    )
+    assert [way.complete for way in ways] == [False] * len(ways)
+    assert sorted(counted) == sorted(["ensemble", "tensorrt_llm"] * len(ways)), "each once"
 
 
 @settings(deadline=None)
