@@ -15,6 +15,7 @@ import psutil
 
 from support.ending import end_beside
 from support.paths import ROOT
+from trellis.ipc.process_state import ask_for_stacks
 from trellis.server.numpy2_bridge import STUB
 from trellis.server.ports import free_ports
 
@@ -115,7 +116,10 @@ class Launched:
         while "ready after" not in self.log():
             self.look()
             assert self.process.poll() is None, self.log()[-6000:]
-            assert time.monotonic() < end, self.log()[-6000:]
+            if time.monotonic() > end:
+                for process in self.look():  # whatever hangs says where
+                    ask_for_stacks(process.pid)
+                raise AssertionError(f"not ready: {self.log()[-20_000:]}")
             time.sleep(0.05)
         self.tree = {process for process in self.look() if process.is_running()}
         return self

@@ -22,7 +22,7 @@ from support.waiting import wait_for
 from trellis.tokenizers import load
 from vllm_engine.greedy_texts import greedy_texts
 
-READY_SECONDS = 600
+READY_SECONDS = 400
 TOKENS = 12
 
 

@@ -21,7 +21,7 @@ from trellis.repository.assemble import Plan, assemble
 from trellis.tokenizers import load
 from vllm_engine.greedy_texts import greedy_texts
 
-READY_SECONDS = 600
+READY_SECONDS = 400
 TOKENS = 12
 MODELS = ("ensemble", "random")
 ENGINES = ("tensorrt_llm", "random_tensorrt_llm")
