@@ -70,7 +70,7 @@ class StepConnection:
         self._new: dict[int, StepAnswer] = {}  # scheduled since the last message
         self._unsent: deque[memoryview] = deque()  # what the socket did not take yet
         self._lost = False
-        self._guided = _GuidedRequests(self)
+        self._guided = _GuidedRequests(self, host)
         self._lock = threading.Lock()  # held to write
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
@@ -100,10 +100,6 @@ class StepConnection:
         self.answers.pop(number, None)
         with self._lock:
             self._write(frame(EVENTS, [[number, message, code]]))
-
-    def ask_host(self, number: int, body: dict[str, Any]) -> None:
-        """Have the host take a request."""
-        self._host.ask(self, number, body)
 
     def leave(self, number: int) -> None:
         """Nobody waits for this request's answer."""
@@ -232,8 +228,9 @@ class _GuidedRequests:
     A guide may take seconds to be read: meanwhile others are asked, and leave.
     """
 
-    def __init__(self, connection: StepConnection) -> None:
+    def __init__(self, connection: StepConnection, host: Host) -> None:
         self._connection = connection
+        self._host = host
         self._reader = ThreadPoolExecutor(1, "guided-requests")
         self._lock = threading.Lock()
         self._waiting: dict[int, bool] = {}  # by number: whether its client has left
@@ -259,7 +256,7 @@ class _GuidedRequests:
 
     def _ask(self, number: int, body: dict[str, Any]) -> None:
         if not self._waiting[number]:
-            self._connection.ask_host(number, body)
+            self._host.ask(self._connection, number, body)
         with self._lock:
             left = self._waiting.pop(number)
         if left:
