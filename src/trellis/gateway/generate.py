@@ -170,7 +170,7 @@ class Generate:
             try:
                 reply = await self._state.triton.ask("POST", asked_path, target.body)
             except TritonLost as error:
-                raise error.refusal() from error
+                raise error.refusal from error
             target.answer.begin(reply.status, reply.content_type)
             whole = finish(*_made(target.answer, reply.body))
         if lost is not None:
@@ -279,7 +279,7 @@ class Generate:
             return not answer.failed
         except TritonLost as error:
             if not started:
-                raise error.refusal() from error
+                raise error.refusal from error
             answer.cut = True
             event = EVENT + json.dumps({"error": str(error)}).encode() + EVENT_END
             watch.cancel()
@@ -312,7 +312,7 @@ async def _open(way: Way) -> Upstream:
     try:
         return await way.open()
     except TritonLost as error:
-        raise error.refusal() from error
+        raise error.refusal from error
 
 
 def _step_text(engine: Source, channel: StepChannel, route: Route, asked: Prepared) -> StepText:

@@ -88,7 +88,7 @@ class Ready(Relay):
         try:
             reply = await self._state.triton.ask("GET", f"{model_path(name)}/ready")
         except TritonLost as error:
-            raise error.refusal() from error
+            raise error.refusal from error
         return reply.status == 200
 
 
@@ -217,7 +217,7 @@ async def relay(
     try:
         reply = await state.triton.ask(method, path, body, sent, seconds)
     except TritonLost as error:
-        raise error.refusal() from error
+        raise error.refusal from error
     content_type = [(b"content-type", reply.content_type)] if reply.content_type else []
     await send_whole(send, reply.status, content_type, reply.body)
     return reply.status

@@ -31,51 +31,26 @@ MAX_PENDING_BYTES = 262_144  # of an answer that is not read: then Triton waits
 
 
 class TritonLost(TrellisError):
-    """Triton closed a connection, or sent what is no HTTP."""
+    """Triton closed a connection, sent what is no HTTP, or answered too late or too much."""
 
-    def refusal(self) -> Refusal:
-        """What a client is told that has nothing of its answer yet."""
-        return cut_off()
+    def __init__(self, why: str, refusal: Refusal | None = None) -> None:
+        """`refusal`: what a client is told that has nothing of its answer yet; None: of the end."""
+        super().__init__(why)
+        self.refusal = refusal or cut_off()
 
 
 class NotTaken(TritonLost):
     """No connection was taken."""
 
-    def refusal(self) -> Refusal:
-        """See TritonLost."""
-        return unreachable()
-
-
-class TooLate(TritonLost):
-    """No answer came in time."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"no answer in {seconds:.0f} s")
-        self._seconds = seconds
-
-    def refusal(self) -> Refusal:
-        """See TritonLost."""
-        return too_late(self._seconds)
-
-
-class TooLarge(TritonLost):
-    """An answer is larger than what is read whole."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(f"an answer of more than {most} bytes")
-        self._most = most
-
-    def refusal(self) -> Refusal:
-        """See TritonLost."""
-        return too_large(self._most)
+    def __init__(self, why: str) -> None:
+        super().__init__(why, unreachable())
 
 
 class CutOff(TritonLost):
     """This server was stopped before the answer was complete."""
 
-    def refusal(self) -> Refusal:
-        """See TritonLost."""
-        return Refusal(503, str(self), close=True)
+    def __init__(self, why: str) -> None:
+        super().__init__(why, Refusal(503, why, close=True))
 
 
 class ClientGone(TrellisError):
@@ -148,13 +123,13 @@ class Exchange(Awaited, asyncio.Protocol):
         return data
 
     async def whole(self, most: int) -> bytes:
-        """The rest of the body. Raises TooLarge beyond `most` bytes, TritonLost."""
+        """The rest of the body. Raises TritonLost, beyond `most` bytes, too."""
         parts, size = [], 0
         while data := await self.read():
             parts.append(data)
             size += len(data)
             if size > most:
-                raise TooLarge(most)
+                raise TritonLost(f"an answer of more than {most} bytes", too_large(most))
         return b"".join(parts)
 
     async def pass_to(self, sink: Sink) -> bool:
@@ -319,7 +294,7 @@ class Triton:
         try:
             return await within(seconds, asked)
         except asyncio.TimeoutError as error:
-            raise TooLate(seconds) from error
+            raise TritonLost(f"no answer in {seconds:.0f} s", too_late(seconds)) from error
 
     async def _ask(self, method: str, path: str, body: bytes, headers: Headers | None) -> Reply:
         exchange = await self.open(method, path, body, headers)

@@ -54,12 +54,12 @@ async def _raised(triton: Triton) -> TritonLost:
 def test_a_lost_answer_is_refused_for_what_it_is(
     answer: bytes | None, stays: bool, status: int, said: str
 ) -> None:
-    refusal = asyncio.run(lost(answer, stays)).refusal()
+    refusal = asyncio.run(lost(answer, stays)).refusal
     assert refusal.status == status
     assert refusal.message.startswith(said)
     assert refusal.close
 
 
 def test_a_stop_of_this_server_is_no_fault_of_tritons() -> None:
-    refusal = CutOff("the server was stopped").refusal()
+    refusal = CutOff("the server was stopped").refusal
     assert (refusal.status, refusal.message) == (503, "the server was stopped")

@@ -171,7 +171,7 @@ async def _ask(state: State, path: str, inputs: Sequence[Any]) -> tuple[np.ndarr
         seconds = state.limits.request_seconds  # an engine works for it
         reply = await state.triton.ask("POST", f"{path}{INFER}", body, seconds=seconds)
     except TritonLost as error:
-        raise error.refusal() from error
+        raise error.refusal from error
     said = from_json(reply.body)
     if reply.status != 200:
         raise rejected(str(said.get("error", "the model failed")), NAMES, reply.status)

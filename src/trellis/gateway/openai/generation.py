@@ -288,5 +288,5 @@ class Generation:
 
 
 def _lost(error: TritonLost) -> OpenAIError:
-    refusal = error.refusal()
+    refusal = error.refusal
     return OpenAIError(refusal.status, refusal.message, close=True)

@@ -50,7 +50,7 @@ class Job:
         try:
             self.upstream = await self.way.open()
         except TritonLost as error:
-            raise error.refusal() from error
+            raise error.refusal from error
         self.opened = True
 
     async def head(self) -> None:

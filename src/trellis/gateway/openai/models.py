@@ -44,7 +44,7 @@ async def served_models(state: State) -> list[dict[str, Any]]:
     try:
         reply = await state.triton.ask("POST", INDEX_PATH, b"{}", opening(state.settings))
     except TritonLost as error:
-        raise error.refusal() from error
+        raise error.refusal from error
     ready = {each["name"] for each in json.loads(reply.body) if each.get("state") == READY}
     found = []
     for made in state.models.made().values():
