@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """--restart: what died or hung is started anew behind the same gateway, on the same ports."""
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
+import psutil
 import pytest
 
 from support.launched import READY_SECONDS, Launched
 from support.load import ENSEMBLE, WAYS, ask
 from support.serving import serve
 from support.victims import VICTIMS
+from trellis.server import process
+from trellis.server.process import Server
+from trellis.server.restarts import LOADS
 
+Found = TypeVar("Found")
 BODY = {"text_input": "The capital of France is", "max_tokens": 8}
 HANG_SECONDS = "5"
 
@@ -81,6 +90,85 @@ def test_several_ranks_are_not_started_anew(demo_repo: Path, tmp_path: Path) -> 
     assert "--restart: for one tritonserver on one host" in log
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_load_that_triton_gives_up_is_begun_anew(
+    demo_repo: Path, tmp_path: Path, again: bool
+) -> None:
+    """Triton waits for ever for the end of a process that was late with a sign of life."""
+    with serve(demo_repo, tmp_path, launcher=True, ready=False) as launched:
+        for _ in range(1 if again else LOADS):
+            pause_the_load(launched)
+        if not again:
+            code, log = launched.ended(60)
+            assert code == 1
+            assert "Triton gave up on the process of tensorrt_llm" in log.splitlines()[-1]
+            launched.assert_nothing_left()
+            return
+        launched.wait_ready()
+        assert "late with a sign of life while it loaded" in launched.log()
+        assert "starting it anew (1 of 2)" in launched.log()
+        assert all(said(launched, way) for way in WAYS)
+
+
+def test_a_load_at_run_time_that_triton_gives_up_fails_and_can_be_asked_again(
+    demo_repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "UNLOAD_SECONDS", 2.0)
+    over = threading.Event()
+    options: dict[str, Any] = {
+        "extra": ("--model-control-mode=explicit",),
+        "allow_admin_endpoints": True,
+    }
+    with serve(demo_repo, tmp_path, **options) as server, ThreadPoolExecutor(2) as pool:
+        watch = pool.submit(server.watch, over.is_set)
+        url = f"{server.settings.url}/v2/repository/models/tensorrt_llm/load"
+        load = pool.submit(httpx.post, url, timeout=60)
+        stub = wait_for(lambda: loading_process(server))
+        stub.suspend()
+        time.sleep(3.0)
+        stub.resume()
+        try:
+            answer = load.result(30)
+            assert (answer.status_code, "not healthy" in answer.text) == (400, True), answer.text
+            assert httpx.post(url, timeout=60).status_code == 200
+        finally:
+            over.set()
+        assert watch.result() is None  # nothing died that should not
+    assert not stub.is_running()
+
+
+def loading_process(server: Server) -> psutil.Process | None:
+    """The process of a model, once that of its engine is there."""
+    with contextlib.suppress(psutil.Error):
+        for pid in server.stubs():
+            if (found := psutil.Process(pid)).children():
+                return found
+    return None
+
+
+def pause_the_load(launched: Launched) -> None:
+    """Stop the process of a model that loads its engine, for longer than Triton waits."""
+    before = launched.log().count("starting it anew")
+    loading = wait_for(lambda: loading_stub(launched))
+    loading.suspend()
+    time.sleep(3.0)
+    loading.resume()
+    wait_for(
+        lambda: (
+            launched.log().count("starting it anew") > before or launched.process.poll() is not None
+        )
+    )
+
+
+def loading_stub(launched: Launched) -> psutil.Process | None:
+    """The process of `tensorrt_llm`, once that of its engine is there."""
+    launched.look()
+    with contextlib.suppress(LookupError, psutil.Error):
+        stub = launched.stub("tensorrt_llm")
+        return stub if stub.children() else None
+    return None
+
+
 def said(launched: Launched, way: str) -> str:
     outcome = ask(launched.url, f"127.0.0.1:{launched.grpc}", "horse", way)
     assert outcome.whole, outcome
@@ -97,8 +185,9 @@ def wait_ready(launched: Launched, times: int) -> None:
     launched.look()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], Found | None]) -> Found:
     end = time.monotonic() + READY_SECONDS
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end
         time.sleep(0.05)
+    return found

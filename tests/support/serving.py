@@ -21,6 +21,7 @@ from trellis.repository.assemble import Plan, assemble
 from trellis.repository.parser_formats import find_parser
 from trellis.server.ports import free_ports
 from trellis.server.process import Server
+from trellis.server.restarts import load
 from trellis.server.settings import ServerSettings
 
 LOG = "triton.log"  # in the folder that a test gives
@@ -82,7 +83,7 @@ def _serve(repo: Path, folder: Path, ready: bool, options: Mapping[str, Any]) ->
         server = Server(ServerSettings(repo, *free_ports(3), **options), output)
     try:
         if ready:
-            server.wait_ready()
+            load(server)
         yield server
     except BaseException:
         print(log.read_text(errors="replace")[-6000:])

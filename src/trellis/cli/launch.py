@@ -40,7 +40,7 @@ from trellis.server.gateway_settings import MAX_WORKERS
 from trellis.server.loading import LOAD_TIMEOUT
 from trellis.server.ports import check_ports
 from trellis.server.process import Server
-from trellis.server.restarts import keep_serving
+from trellis.server.restarts import LOADS, keep_serving
 from trellis.server.settings import DRAIN_TIMEOUT, HANG_TIMEOUT, ServerFailed, ServerSettings
 from trellis.server.shown_log import ShownLog
 from trellis.server.signals import reload_signals, stop_signals
@@ -419,7 +419,7 @@ def run(settings: ServerSettings, peers: Peers | None = None, restarts: int = 0)
                 console.print(f"a page to watch it: {settings.url}/status")
 
         log.url = settings.url if server.gateway is not None else ""
-        died = keep_serving(server, restarts, stopping, ready)
+        died = keep_serving(server, restarts, stopping, ready, loads=1 if peers else LOADS)
         if peers and peers.why and not peers.orderly:
             died = died or peers.why
         if died:

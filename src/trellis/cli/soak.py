@@ -21,6 +21,7 @@ from rich.console import Console
 from trellis.demo.repository import make_repository
 from trellis.server.ports import free_ports
 from trellis.server.process import Server
+from trellis.server.restarts import load
 from trellis.server.settings import ServerSettings
 from trellis.server.shared_memory import FOLDER as SHARED_MEMORY
 from trellis.soak.access import NO_ACCESS, Access, NoCertificate
@@ -91,7 +92,7 @@ def soak(
     over = threading.Event()
     died: list[str] = []
     try:
-        server.wait_ready()
+        load(server)
         watch = threading.Thread(target=_watch, args=(server, over, died), daemon=True)
         watch.start()
         address = f"127.0.0.1:{grpc}"

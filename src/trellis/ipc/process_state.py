@@ -7,6 +7,7 @@ Reads /proc alone: models' processes have no psutil.
 import contextlib
 import faulthandler
 import os
+import platform
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ STOPPED = "T"
 STATES = {"R": "running", "S": "sleeping", "D": "waiting for a device", "T": "stopped by a signal"}
 WRITE_SECONDS = 0.5  # for a process to write its stacks
 _STDERR = 2
+_WAIT4 = {"x86_64": "61", "aarch64": "260"}.get(platform.machine())  # the system call's number
 
 
 def show_stacks_on_signal() -> None:
@@ -77,6 +79,20 @@ def below(pid: int) -> Iterator[int]:
     while left:
         yield (found := left.pop())
         left += parents.get(found, ())
+
+
+def awaited(pid: int) -> set[int]:
+    """The processes whose end a process's threads wait for, each by its pid.
+
+    Empty where Linux does not say it: on other machines, or to who may not trace that process.
+    """
+    found = set()
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError, ValueError):
+            call = (task / "syscall").read_text().split()
+            if len(call) > 1 and call[0] == _WAIT4:
+                found.add(int(call[1], 16))
+    return found
 
 
 def _stat(pid: int) -> tuple[str, int]:

@@ -13,6 +13,7 @@ import os
 import signal
 import ssl
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -32,9 +33,15 @@ from trellis.server.child import prepare_child, prepare_gateway
 from trellis.server.gateway_settings import IMPORTED_FROM, GatewaySettings
 from trellis.server.hangs import Hangs
 from trellis.server.load_order import load_order
-from trellis.server.loading import Loading
+from trellis.server.loading import UNLOAD_SECONDS, GivenUp, Loading
 from trellis.server.numpy2_bridge import STUB
-from trellis.server.settings import Behind, ServerFailed, ServerSettings, has_gateway
+from trellis.server.settings import (
+    Behind,
+    LoadGivenUp,
+    ServerFailed,
+    ServerSettings,
+    has_gateway,
+)
 from trellis.server.triton import Triton, find_triton
 from trellis.server.wakeup_sockets import give_room
 from trellis.server.watched import Watched
@@ -199,7 +206,9 @@ class Server:
         )
 
     def wait_ready(self, on_wait: Callable[[float], None] = lambda _: None) -> float:
-        """Seconds until every model was ready. Raises ServerFailed if it cannot be any more.
+        """Seconds until every model was ready. Raises ServerFailed if it cannot be any more,
+
+        LoadGivenUp where a new start may go well.
 
         `on_wait` is called ten times a second with the seconds so far.
         """
@@ -226,8 +235,9 @@ class Server:
         if self.gateway is not None and self.gateway.poll() is not None:
             raise ServerFailed(f"the HTTP gateway ended with status {self.gateway.returncode}")
         failure = loading.failure()
-        if failure:
-            raise ServerFailed(f"{failure} before the server was ready; {log} says more")
+        if failure is not None:
+            kind = LoadGivenUp if failure.passing else ServerFailed
+            raise kind(f"{failure.why} before the server was ready; {log} says more")
 
     def ready(self) -> bool:
         """Whether the server says that it and every model are ready."""
@@ -272,6 +282,7 @@ class Server:
 
     def _watch(self, stopping: Callable[[], bool], hangs: Hangs) -> str | None:
         loading = Loading(self.process.pid, self.stubs, limit=0)  # nobody else waits for a rank
+        given_up = GivenUp(self.process.pid, UNLOAD_SECONDS)
         models: dict[str, str] = {}  # by what their processes are called
         with Watched() as watched:
             watched.add(self.process.pid, "tritonserver")
@@ -291,8 +302,25 @@ class Server:
                     self._hung = hang.pid
                     return hang.what
                 if not self.settings.serves and (failure := loading.failure()):
-                    return failure
+                    return failure.why
+                self._end_given_up(given_up)
         return None
+
+    def _end_given_up(self, given_up: GivenUp) -> None:
+        """End a model's process that Triton waits for in vain, which fails its load."""
+        if not self.settings.loads_at_run_time:
+            return
+        stubs = self.stubs()
+        pid = given_up.look(stubs, time.monotonic())
+        if pid is not None:
+            print(
+                f"launch_triton_server: Triton waits for the process of {stubs[pid]} (pid {pid}) to"
+                " end, which it does not; ending it: load the model again",
+                file=sys.stderr,
+                flush=True,
+            )
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _pids(self) -> list[int]:
         """The processes below tritonserver that were seen last."""

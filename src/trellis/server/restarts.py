@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from trellis.server.process import Server
 from trellis.server.readiness import wait_quietly
-from trellis.server.settings import ServerFailed
+from trellis.server.settings import LoadGivenUp, ServerFailed
 
 STEADY_SECONDS = 600.0  # a server that ran so long begins with its restarts anew
 MOST_SECONDS = 60.0  # between an end and a start
 LOOK_SECONDS = 0.1
+LOADS = 3  # starts in a row of a server whose load Triton gives up
 
 
 class Restarts:
@@ -35,18 +36,37 @@ class Restarts:
         return min(2.0 ** (self.count - 1), MOST_SECONDS)
 
 
+def load(
+    server: Server, stopping: Callable[[], bool] = lambda: False, loads: int = LOADS
+) -> float | None:
+    """Wait for readiness, with up to so many starts where Triton gives a load up.
+
+    Seconds of the last load, None if asked to stop before its end. Raises ServerFailed, OSError.
+    """
+    for number in range(1, loads):
+        try:
+            return wait_quietly(server, stopping)
+        except LoadGivenUp as error:
+            _say(f"{error}; starting it anew ({number} of {loads - 1})")
+            server.put_down()
+            server.start_again()
+    return wait_quietly(server, stopping)
+
+
 def keep_serving(
     server: Server,
     most: int,
     stopping: Callable[[], bool],
     on_ready: Callable[[float], None],
+    loads: int = LOADS,
 ) -> str | None:
     """Wait for readiness, then watch until asked to stop (None) or the server is given up (why).
 
-    `most`: how often it is started anew. Raises ServerFailed if it was never ready.
+    `most`: how often it is started anew once it was ready; `loads`: how often it is started where
+    Triton gives its load up. Raises ServerFailed if it was never ready.
     """
     restarts = Restarts(most)
-    seconds = wait_quietly(server, stopping)
+    seconds = load(server, stopping, loads)
     while True:
         if seconds is not None:
             on_ready(seconds)
@@ -64,7 +84,7 @@ def keep_serving(
             ran = 0.0
             try:
                 server.start_again()
-                seconds, why = wait_quietly(server, stopping), None
+                seconds, why = load(server, stopping, loads), None
             except (ServerFailed, OSError) as error:
                 why = str(error)
         if stopping():

@@ -22,6 +22,10 @@ class ServerFailed(TrellisError, RuntimeError):
     """The server did not start, or ended by itself; the message says why."""
 
 
+class LoadGivenUp(ServerFailed):
+    """Triton gave up on a model that was still loading: a new start may go well."""
+
+
 @dataclass(frozen=True)
 class ServerSettings:
     """What a server is started with. Addresses are loopback unless asked otherwise."""

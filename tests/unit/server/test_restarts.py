@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from trellis.server import restarts
-from trellis.server.restarts import STEADY_SECONDS, Restarts, keep_serving
-from trellis.server.settings import ServerFailed
+from trellis.server.restarts import LOADS, STEADY_SECONDS, Restarts, keep_serving, load
+from trellis.server.settings import LoadGivenUp, ServerFailed
 
 
 def test_each_waits_twice_as_long_up_to_a_minute_and_then_it_is_given_up() -> None:
@@ -31,14 +31,19 @@ def test_none_is_asked_for() -> None:
 class Server:
     """Fails at each watch for the next of its reasons, and then is asked to stop."""
 
-    def __init__(self, *reasons: str, loads: bool = True) -> None:
+    def __init__(self, *reasons: str, loads: bool = True, given_up: int = 0) -> None:
+        """`given_up`: how many loads Triton gives up."""
         self.reasons = list(reasons)
+        self.given_up = given_up
         self.loads = loads
         self.did: list[str] = []
         self.stopped = False
 
     def wait_ready(self, look: Callable[[float], None]) -> float:
         self.did.append("ready")
+        if self.given_up:
+            self.given_up -= 1
+            raise LoadGivenUp("Triton gave it up")
         if not self.loads and self.did.count("ready") > 1:
             raise ServerFailed("it does not load")
         return 1.5
@@ -103,6 +108,39 @@ def test_one_that_was_never_ready_is_not_started_anew() -> None:
     server.did.append("ready")
     with pytest.raises(ServerFailed, match="does not load"):
         keep(server, 3)
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_a_load_that_triton_gives_up_is_tried_again(
+    most: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server(given_up=LOADS - 1)
+    assert keep(server, most) == (None, [1.5])
+    assert server.did == ["ready", *["down", "start", "ready"] * (LOADS - 1)]
+    assert "Triton gave it up; starting it anew (2 of 2)" in capsys.readouterr().err
+
+
+def test_one_that_it_gives_up_each_time_fails() -> None:
+    server = Server(given_up=LOADS)
+    with pytest.raises(LoadGivenUp):
+        keep(server, 5)
+    assert server.did[-1] == "ready"
+    with pytest.raises(LoadGivenUp):  # others depend on this one's processes
+        load(Server(given_up=1), loads=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_new_start_is_tried_again_too() -> None:
+    server = Server("it died")
+    waited = Server.wait_ready
+
+    def once(self: Server, look: Callable[[float], None]) -> float:
+        self.given_up = int(self.did.count("ready") == 1)
+        return waited(self, look)
+
+    server.wait_ready = once.__get__(server)  # type: ignore[method-assign]
+    assert keep(server, 1) == (None, [1.5, 1.5])
+    assert server.did.count("start") == 2
 
 
 def test_a_signal_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
