@@ -15,6 +15,7 @@ import psutil
 
 from support.ending import end_beside
 from support.paths import ROOT
+from trellis.ipc.library_memory import mapped
 from trellis.ipc.process_state import ask_for_stacks
 from trellis.server.numpy2_bridge import STUB
 from trellis.server.ports import free_ports
@@ -58,6 +59,7 @@ class Launched:
                 env={**os.environ, "TMPDIR": str(self.temporary), "COLUMNS": "200"},
             )
         self.tree: set[psutil.Process] = set()
+        self.shared: set[Path] = set()  # files in /dev/shm of an engine's library
         self.prefixes = {f"trellis-g{self.process.pid}-"}  # of files in /dev/shm
 
     def __enter__(self) -> "Launched":
@@ -107,6 +109,7 @@ class Launched:
         if self.process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.tree |= set(psutil.Process(self.process.pid).children(recursive=True))
+            self.shared |= mapped(process.pid for process in self.tree)
             self.prefixes |= {path.name for path in self.temporary.glob("trellis-*")}
         return self.tree
 
@@ -168,6 +171,7 @@ class Launched:
         assert [name for name in left if not name.startswith("torchinductor_")] == []
         shared = [path for name in self.prefixes for path in Path("/dev/shm").glob(f"{name}*")]
         assert shared == []
+        assert [path for path in self.shared if path.exists()] == []
         for port in (self.http, self.grpc, self.metrics):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

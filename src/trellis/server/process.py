@@ -22,6 +22,7 @@ from typing import IO
 
 import psutil
 
+from trellis.ipc import library_memory
 from trellis.ipc.heartbeats import Heartbeats
 from trellis.ipc.server_folder import FOLDER
 from trellis.ipc.server_lifetime import LIFELINE
@@ -90,6 +91,7 @@ class Server:
         self.prefix = f"{self.folder.name}_"
         self._locks = claim_files(self.folder, self.prefix)
         self._seen: set[psutil.Process] = set()  # processes of the tree
+        self._memory: set[Path] = set()  # files in /dev/shm of an engine's library
 
     def put_down(self) -> None:
         """End tritonserver at once, and the gateway if it failed; else that says 503 from here on.
@@ -222,6 +224,7 @@ class Server:
             on_wait(time.monotonic() - begin)
         if self.settings.serves:
             give_room(self.process.pid)
+        self._note_memory()
         self.heartbeats.status.restarting = False
         return time.monotonic() - begin
 
@@ -388,7 +391,7 @@ class Server:
 
     def _end_tree(self, grace: float) -> list[psutil.Process]:
         """End tritonserver and what it started, which may take a moment to be gone."""
-        self._tree()
+        self._note_memory()
         if self.process.poll() is None and grace:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -401,7 +404,12 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        library_memory.remove(self._memory)
         return tree
+
+    def _note_memory(self) -> None:
+        """Remember what is to be removed if those who made it are killed."""
+        self._memory |= library_memory.mapped(process.pid for process in self._tree())
 
     def _remove_files(self) -> None:
         server_folder.remove(self.folder)

@@ -13,6 +13,9 @@ import signal
 from pathlib import Path
 from typing import NoReturn
 
+from trellis.ipc.library_memory import mapped, remove
+from trellis.ipc.process_state import below
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -48,14 +51,16 @@ def _watch(child: int, host: int, libc: ctypes.CDLL) -> NoReturn:
 
 
 def _end(code: int) -> NoReturn:
-    """Kill the children, then those that they leave, until there are none."""
+    """Kill the children, then those that they leave, until there are none; and their files."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    files = mapped(below(os.getpid()))
     with contextlib.suppress(ChildProcessError):
         while True:
             for process in children(os.getpid()):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             os.waitpid(-1, 0)
+    remove(files)
     os._exit(code)
 
 
