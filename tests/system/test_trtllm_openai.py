@@ -136,6 +136,18 @@ def test_a_stream_that_ends_at_a_stop_string_is_ended_at_the_engine(
         wait_for(lambda: len(ended(served)) > before)
 
 
+def test_a_whole_answer_that_ends_at_a_stop_string_is_too(
+    served: Served, http: httpx.Client, llama: Tokenizer
+) -> None:
+    word = llama.decode([1526] * 3).strip()
+    before = len(ended(served))
+    answer = post(http, COMPLETIONS, prompt="Say it all", max_tokens=1000, stop=word, n=2)
+    assert [each["finish_reason"] for each in answer["choices"]] == ["stop"] * 2
+    assert answer["usage"]["completion_tokens"] < 500
+    if served.release != "0.5.0":
+        wait_for(lambda: len(ended(served)) > before + 1)
+
+
 def test_what_the_engine_does_not_have_is_rejected_by_name(http: httpx.Client) -> None:
     body = {"model": MODEL, "messages": user("Hi"), "max_tokens": 4}
     for more, param in (

@@ -67,6 +67,11 @@ class Inputs:
         self.values |= guide
         self.names = {**self.names, GUIDE_TYPE: constraint.param, GUIDE: constraint.param}
 
+    def in_pieces(self) -> None:
+        """Have the engine answer piece by piece, as for a stream."""
+        self.values.pop(EXCLUDE, None)
+        self.values[STREAM] = True
+
     def matcher(self, served: Served) -> StopMatcher | None:
         """What ends one sequence's text at its stop strings; None: the engine does."""
         if not self.stops:

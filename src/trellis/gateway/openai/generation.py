@@ -20,13 +20,13 @@ from trellis.gateway.openai.asking import Inputs, LogProbs, without_steps, write
 from trellis.gateway.openai.choices import Choice, Piece, Usage
 from trellis.gateway.openai.engine_events import EventReader, StepEvents, TritonEvents
 from trellis.gateway.openai.errors import Names, OpenAIError, as_openai, bad, rejected
-from trellis.gateway.openai.jobs import Flow, Job, Prompt, Writer
+from trellis.gateway.openai.jobs import Flow, Gathering, Job, Prompt, Writer
 from trellis.gateway.openai.parsing import PLAIN_TEXT, Parsing
 from trellis.gateway.openai.served import Served
 from trellis.gateway.refusals import EVENTS, JSON, Refusal, one_line
 from trellis.gateway.sending import Client, Receive, send_whole, until_left
 from trellis.gateway.state import State
-from trellis.gateway.step_channel import STATUS
+from trellis.gateway.step_channel import STATUS, StepChannel
 from trellis.gateway.triton import ClientGone, TritonLost
 from trellis.gateway.ways import StepWay, TritonWay, Way
 
@@ -67,6 +67,9 @@ class Generation:
             raise bad("n", what)
         served, route = self._served, self._served.route
         channel = await self._state.steps.find(served.engine.model) if route.has_steps else None
+        in_pieces = streams or self._may_be_cut(inputs, parsing, channel)
+        if in_pieces:
+            inputs.in_pieces()
         more = without_steps(served, inputs) if channel is None else {**inputs.more, **USAGE}
         self._names = inputs.names
         self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
@@ -111,7 +114,7 @@ class Generation:
                 way: Way = StepWay(channel, made.body, JSON, meter)
                 reader: EventReader = StepEvents()
             else:
-                way = self._by_triton(made.body, inner_id, streams)
+                way = self._by_triton(made.body, inner_id, in_pieces)
                 reader = TritonEvents(
                     served.engine.ensemble,
                     route.texts,
@@ -120,11 +123,16 @@ class Generation:
                     meter,
                     inputs.matcher(served),
                 )
-            self._jobs.append(Job(way, reader, choice, meter))
+            self._jobs.append(Job(way, reader, choice, meter, in_pieces))
 
-    def _by_triton(self, body: bytes, inner_id: str, streams: bool) -> Way:
+    def _may_be_cut(self, inputs: Inputs, parsing: Parsing, channel: StepChannel | None) -> bool:
+        """Whether the gateway may end an answer before the engine does, which is told then."""
+        can = channel is not None or bool(self._served.model.engines)
+        return can and (bool(inputs.stops) or parsing.one_call)
+
+    def _by_triton(self, body: bytes, inner_id: str, in_pieces: bool) -> Way:
         model, state = self._served.model, self._state
-        verb = "generate_stream" if streams else "generate"
+        verb = "generate_stream" if in_pieces else "generate"
         path = f"/v2/models/{self._served.engine.model}/{verb}"
         stop_path = f"/v2/models/{model.name}/generate" if model.stops_by_id else ""
         client = AbandonedClient(inner_id, model.engines, stop_path)
@@ -200,16 +208,22 @@ class Generation:
         """All of a sequence. Raises Refusal for an error of the engine's."""
         if not job.begun:
             await job.head()
-        piece = await job.upstream.whole(self._state.limits.answer_bytes)
-        joined = Piece()
-        for event in [*job.reader.read(piece), *job.reader.end()]:
-            made = job.choice.read(event)
-            if made.error is not None:
-                job.complete = True
-                raise self.refusal(*made.error)
-            joined.add(made)
-        job.complete = True
-        return joined
+        gathering = Gathering(job)
+        if job.in_pieces and job.upstream.status == HTTPStatus.OK:
+            over = await job.upstream.pass_to(gathering.take)
+            if gathering.piece.error is None and not over:
+                self._leave(job)
+                return gathering.piece
+            job.complete = over or gathering.ended  # else the error is ours: the engine goes on
+        else:
+            gathering.add(
+                job.reader.read(await job.upstream.whole(self._state.limits.answer_bytes))
+            )
+            job.complete = True
+        gathering.add(job.reader.end())
+        if gathering.piece.error is not None:
+            raise self.refusal(*gathering.piece.error)
+        return gathering.piece
 
     def refusal(self, message: str, code: str) -> OpenAIError:
         """An error of the engine's as the client gets it."""

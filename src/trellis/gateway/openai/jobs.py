@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from trellis.gateway.metrics.meter import Meter
 from trellis.gateway.openai.choices import Choice, Piece, Usage
-from trellis.gateway.openai.engine_events import FAILED, EventReader, StepEvents
+from trellis.gateway.openai.engine_events import FAILED, Event, EventReader, StepEvents
 from trellis.gateway.openai.errors import OpenAIError
 from trellis.gateway.refusals import one_line
 from trellis.gateway.step_channel import PLAIN, REFUSED
@@ -35,8 +35,15 @@ class Job:
     upstream: Upstream
 
     def __init__(
-        self, way: Way, reader: EventReader, choice: Choice, meter: Meter | None = None
+        self,
+        way: Way,
+        reader: EventReader,
+        choice: Choice,
+        meter: Meter | None = None,
+        in_pieces: bool = False,
     ) -> None:
+        """`in_pieces`: whether the engine answers so, to a client that streams or not."""
+        self.in_pieces = in_pieces
         self.way = way
         self.reader = reader
         self.choice = choice
@@ -154,6 +161,42 @@ class Flow:
             log.error("an answer could not be written: %s: %s", type(error).__name__, error)
             self.error = self.error or OpenAIError(500, "the gateway failed; its log says why")
             return b""
+
+
+class Gathering:
+    """A sequence's pieces as one, up to where the client has all that it is to get."""
+
+    def __init__(self, job: Job) -> None:
+        self._reader = job.reader
+        self._choice = job.choice
+        self._ended = False
+        self.piece = Piece()
+
+    def take(self, data: Any) -> bool:
+        """Take a piece of the engine's answer; False if it failed, or nothing more is wanted."""
+        self.add(self._reader.read(data))
+        return self.piece.error is None and not self.over
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Take what a piece of the answer completes; nothing behind an error."""
+        for event in events:
+            if self.piece.error is not None:
+                return
+            if len(event) != PLAIN:
+                self._ended = len(event) == REFUSED or event[2]
+            made = self._choice.read(event)
+            self.piece.error = made.error
+            self.piece.add(made)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the engine said that nothing more comes."""
+        return self._ended
+
+    @property
+    def over(self) -> bool:
+        """Whether the client has all, while the engine goes on."""
+        return self._reader.stopped or (self._choice.over and not self._ended)
 
 
 def error_event(error: OpenAIError) -> bytes:

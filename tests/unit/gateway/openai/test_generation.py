@@ -136,9 +136,13 @@ def generation(
 
 
 def run(
-    ways: list[Scripts], behind: bool = False, leaves: bool = False, **more: Any
+    ways: list[Scripts],
+    behind: bool = False,
+    leaves: bool = False,
+    streams: bool = True,
+    **more: Any,
 ) -> list[Message]:
-    """What the client is sent. Raises what the request is refused with."""
+    """What the client is sent, whose answers come in pieces. Raises what it is refused with."""
 
     async def main() -> list[Message]:
         sent: list[Message] = []
@@ -157,10 +161,12 @@ def run(
             return not behind
 
         made = generation(ways, **more)
+        for job in made._jobs:
+            job.in_pieces = True
         messages = [{"role": "user", "content": "Hi"}]
-        asked = ChatRequest.model_validate({"model": "m", "messages": messages, "stream": True})
+        asked = ChatRequest.model_validate({"model": "m", "messages": messages, "stream": streams})
         writer = ChatWriter("chatcmpl-1", asked, made)
-        await made.run(Client(receive, send, write), writer, streams=True)
+        await made.run(Client(receive, send, write), writer, streams)
         return sent
 
     return asyncio.run(main())
@@ -172,47 +178,54 @@ def body(sent: list[Message]) -> list[str]:
     return [line.removeprefix("data: ") for line in text.splitlines() if line]
 
 
+def choices(sent: list[Message], streams: bool) -> list[dict[str, Any]]:
+    """Of a stream, or of an answer that is whole, the latter as a stream's are joined."""
+    *chunks, last = body(sent)
+    if streams:
+        assert last == "[DONE]"
+        found: list[dict[str, Any]] = joined([json.loads(chunk) for chunk in chunks])["choices"]
+        return found
+    whole = json.loads(last)
+    assert whole["usage"]["completion_tokens"] > 0
+    return [{**each, "text": each["message"]["content"]} for each in whole["choices"]]
+
+
 TURNS = st.lists(st.integers(0, 6), min_size=20, max_size=20)
 
 
 @settings(deadline=None)
-@given(st.lists(TURNS, min_size=1, max_size=4), st.booleans())
+@given(st.lists(TURNS, min_size=1, max_size=4), st.booleans(), st.booleans())
 def test_a_sequence_that_ends_at_a_stop_string_is_ended_at_its_engine(
-    turns: list[list[int]], behind: bool
+    turns: list[list[int]], behind: bool, streams: bool
 ) -> None:
     ways = [Scripts(each, pieces()) for each in turns]
     counted: list[str] = []
-    *chunks, done = body(run(ways, behind, stops=("녕",), counted=counted))
-    assert done == "[DONE]"
-    choices = joined([json.loads(chunk) for chunk in chunks])["choices"]
-    assert [(each["text"], each["finish_reason"]) for each in choices] == [("안", "stop")] * len(
-        ways
-    )
+    sent = run(ways, behind, streams=streams, stops=("녕",), counted=counted)
+    found = [(each["text"], each["finish_reason"]) for each in choices(sent, streams)]
+    assert found == [("안", "stop")] * len(ways)
     assert [way.complete for way in ways] == [False] * len(ways)
     assert sorted(counted) == sorted(["ensemble", "tensorrt_llm"] * len(ways)), "each once"
 
 
 @settings(deadline=None)
-@given(st.lists(TURNS, min_size=1, max_size=4), st.booleans())
+@given(st.lists(TURNS, min_size=1, max_size=4), st.booleans(), st.booleans())
 def test_no_sequence_loses_a_piece_whatever_comes_when(
-    turns: list[list[int]], behind: bool
+    turns: list[list[int]], behind: bool, streams: bool
 ) -> None:
     ways = [Scripts(each, pieces()) for each in turns]
-    *chunks, done = body(run(ways, behind))
-    assert done == "[DONE]"
-    made = joined([json.loads(chunk) for chunk in chunks])
-    assert [each["text"] for each in made["choices"]] == [TEXT] * len(turns)
-    assert {each["finish_reason"] for each in made["choices"]} == {"stop"}
+    found = choices(run(ways, behind, streams=streams), streams)
+    assert [each["text"] for each in found] == [TEXT] * len(turns)
+    assert {each["finish_reason"] for each in found} == {"stop"}
     assert all(way.complete for way in ways)
 
 
 @settings(deadline=None)
-@given(TURNS, st.integers(0, 40))
-def test_a_sequence_that_fails_ends_all(turns: list[int], late: int) -> None:
+@given(TURNS, st.integers(0, 40), st.booleans())
+def test_a_sequence_that_fails_ends_all(turns: list[int], late: int, streams: bool) -> None:
     failing = Scripts([late, 0], [json.dumps(OVERLOADED).encode()], 400)
     going = Scripts(turns, pieces())
     try:
-        *_, last = body(run([going, failing]))
+        *_, last = body(run([going, failing], streams=streams))
     except OpenAIError as error:
         assert error.status == 503  # noqa: PT017
     else:
@@ -220,10 +233,11 @@ def test_a_sequence_that_fails_ends_all(turns: list[int], late: int) -> None:
     assert failing.complete
 
 
+@pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("late", [0, 5])
-def test_a_failure_of_the_one_sequence_is_the_answer_s_status(late: int) -> None:
+def test_a_failure_of_the_one_sequence_is_the_answer_s_status(late: int, streams: bool) -> None:
     with pytest.raises(OpenAIError) as caught:
-        run([Scripts([late, 0], [json.dumps(OVERLOADED).encode()], 400)])
+        run([Scripts([late, 0], [json.dumps(OVERLOADED).encode()], 400)], streams=streams)
     assert caught.value.status == 503
 
 
@@ -374,8 +388,11 @@ def test_the_engine_hears_of_an_answer_that_fails_here_alone(last: list[Any], le
 CALL = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
 
 
+@pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("late", [False, True])
-def test_a_stream_of_one_call_is_over_behind_it_and_the_engine_hears_of_it(late: bool) -> None:
+def test_an_answer_of_one_call_is_over_behind_it_and_the_engine_hears_of_it(
+    late: bool, streams: bool
+) -> None:
     """`late`: the engine ends the answer with the step that the call does, and hears of nothing."""
 
     async def main() -> tuple[list[str], list[list[Any]], Generation]:
@@ -394,8 +411,8 @@ def test_a_stream_of_one_call_is_over_behind_it_and_the_engine_hears_of_it(late:
             used=made._used,
             one_call=parsing.one_call,
         )
-        job = Job(StepWay(channel, b"{}", b"text/event-stream"), StepEvents(), choice)
-        made._jobs.append(job)
+        way = StepWay(channel, b"{}", b"text/event-stream")
+        made._jobs.append(Job(way, StepEvents(), choice, in_pieces=True))
         sent: list[bytes] = []
 
         async def receive() -> Message:
@@ -414,9 +431,9 @@ def test_a_stream_of_one_call_is_over_behind_it_and_the_engine_hears_of_it(late:
         hello = frame("hello", {"protocol": PROTOCOL, "version": "1"})
         engine.sendall(hello + frame("events", [event]))
         messages = [{"role": "user", "content": "Hi"}]
-        asked = ChatRequest.model_validate({"model": "m", "messages": messages, "stream": True})
+        asked = ChatRequest.model_validate({"model": "m", "messages": messages, "stream": streams})
         writer = ChatWriter("chatcmpl-1", asked, made)
-        await asyncio.wait_for(made.run(Client(receive, send, write), writer, streams=True), 10)
+        await asyncio.wait_for(made.run(Client(receive, send, write), writer, streams), 10)
         channel.transport.close()
         await asyncio.sleep(0)
         with engine:
@@ -425,11 +442,17 @@ def test_a_stream_of_one_call_is_over_behind_it_and_the_engine_hears_of_it(late:
         lines = b"".join(sent).decode().split("\n\n")
         return [line.removeprefix("data: ") for line in lines if line], heard, made
 
-    (*chunks, done), (asked, *more), made = asyncio.run(main())
-    assert done == "[DONE]"
-    (choice,) = joined([json.loads(chunk) for chunk in chunks])["choices"]
-    assert (choice["text"], choice["finish_reason"]) == ("So: ", "tool_calls")
-    assert choice["calls"] == [{"name": "f", "arguments": "{}"}]
+    (*chunks, last), (asked, *more), made = asyncio.run(main())
+    if streams:
+        assert last == "[DONE]"
+        (choice,) = joined([json.loads(chunk) for chunk in chunks])["choices"]
+        text, calls = choice["text"], choice["calls"]
+    else:
+        (choice,) = json.loads(last)["choices"]
+        text = choice["message"]["content"]
+        calls = [each["function"] for each in choice["message"]["tool_calls"]]
+    assert (text, choice["finish_reason"]) == ("So: ", "tool_calls")
+    assert calls == [{"name": "f", "arguments": "{}"}]
     assert asked == ["ask", 1, {}]
     assert more == ([] if late else [["leave", 1]])
     assert made.usage().completion == (99 if late else len(f"So: {CALL}lost{CALL}"))
