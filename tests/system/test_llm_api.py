@@ -237,6 +237,20 @@ def test_an_adapter_is_named_by_request(
     assert "".join(chunks(http, PROMPTS[0], lora_name="polite")) == adapted[0].result()
 
 
+def test_an_adapter_is_a_model_of_openai_s_api(
+    http: httpx.Client, tokenizer: Tokenizer, expected: list[str]
+) -> None:
+    listed = {model["id"] for model in http.get("/v1/models").json()["data"]}
+    assert listed == {"ensemble", "polite"}
+    asked = {"prompt": PROMPTS[0], "temperature": 0, "max_tokens": TOKENS}
+    for model, text in (
+        ("polite", greedy_texts(tokenizer, adapter=1)[0]),
+        ("ensemble", expected[0]),
+    ):
+        answer = http.post("/v1/completions", json={**asked, "model": model}).json()
+        assert answer["choices"][0]["text"] == text
+
+
 def test_what_is_no_guide_is_an_error_of_the_clients(http: httpx.Client) -> None:
     guide = {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": "{"}
     response = http.post(f"{ENSEMBLE}/generate", json=body("a", **guide))

@@ -153,6 +153,18 @@ def states(client: httpx.Client) -> dict[str, bool]:
     return {model["name"]: model.get("state") == "READY" for model in index}
 
 
+def chat(client: httpx.Client) -> httpx.Response:
+    """A chat with the model that comes and goes."""
+    messages = [{"role": "user", "content": "Hi"}]
+    asked = {"model": NAMED, "messages": messages, "max_tokens": 4}
+    return client.post("/v1/chat/completions", json=asked)
+
+
+def openai_names(client: httpx.Client) -> list[str]:
+    """The models that OpenAI's API lists."""
+    return [model["id"] for model in client.get("/v1/models").json()["data"]]
+
+
 def test_a_model_is_loaded_and_unloaded_while_another_streams(repo: Path, tmp_path: Path) -> None:
     launched: Launched
     loads = (f"--load-model={PLAIN}", f"--load-model={PLAIN}_ids")
@@ -181,6 +193,7 @@ def test_a_model_is_loaded_and_unloaded_while_another_streams(repo: Path, tmp_pa
                 assert client.post(f"/v2/repository/models/{NAMED}/load").status_code == 200
                 answer = client.post(path(NAMED), json=ASKED).json()
                 assert answer["text_output"] == " Paris.\n\nThe answer to the"
+                assert [chat(client).status_code, openai_names(client)] == [200, [PLAIN, NAMED]]
                 unloaded = client.post(f"/v2/repository/models/{NAMED}/unload")
                 assert unloaded.status_code == 200
                 wait_for(
@@ -189,6 +202,10 @@ def test_a_model_is_loaded_and_unloaded_while_another_streams(repo: Path, tmp_pa
                     )
                 )
                 assert client.post(path(NAMED), json=ASKED).status_code == 404
+                answer = chat(client)
+                assert answer.status_code == 404
+                assert answer.json()["error"]["code"] == "model_not_found"
+                assert openai_names(client) == [PLAIN]
             assert states(client)["tensorrt_llm"]
             time.sleep(1)  # the launcher looks twice a second whether a process is gone
             before = len(chunks)

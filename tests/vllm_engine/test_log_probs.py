@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log probabilities of a real vLLM on a CPU, beside transformers' own over the same weights."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import pytest
 
 from trellis.engine_host.engines.engine import EngineSettings, Progress, Sampling
 from trellis.engine_host.engines.engine_process import EngineProcess
-from trellis.errors import RequestError
 from trellis.tokenizers import load
 
 CLOSE = 2e-3  # float32 in both; the kernels differ
@@ -19,9 +19,14 @@ MOST = 5
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoint: Path) -> Iterator[EngineProcess]:
+def engine(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """Of one request at a time, in the order of their priorities."""
+    folder = tmp_path_factory.mktemp("one") / "checkpoint"
+    shutil.copytree(checkpoint, folder, symlinks=True)
+    with (folder / "engine.yaml").open("a") as file:
+        file.write("scheduling_policy: priority\n")
     settings = EngineSettings(
-        checkpoint, max_batch_size=8, max_seq_len=512, max_tokens_in_paged_kv_cache=8192
+        folder, max_batch_size=1, max_seq_len=512, max_tokens_in_paged_kv_cache=8192
     )
     process = EngineProcess("vllm", settings)
     yield process
@@ -145,6 +150,17 @@ def test_cached_tokens_are_those_of_whole_blocks_asked_before(
     assert told[2] == []
 
 
-def test_a_priority_needs_a_scheduler_that_heeds_it(engine: EngineProcess) -> None:
-    with pytest.raises(RequestError, match=r"^priority: .* scheduling_policy: priority in eng"):
-        engine.refuse(Sampling(priority=1))
+def test_the_lowest_number_comes_first_whenever_it_was_asked(
+    engine: EngineProcess, prompt: list[int]
+) -> None:
+    """vLLM's order: a lower number is more urgent."""
+    priorities = {1: 0, 2: 5, 3: 7, 4: -3, 5: 5}
+    for key, priority in priorities.items():
+        sampling = Sampling(max_tokens=24, priority=priority, end_id=-1)
+        engine.refuse(sampling)
+        engine.add(key, np.array(prompt, np.int64), sampling)
+    ended = []
+    while engine.busy:
+        ended += [event.key for event in engine.step() if getattr(event, "finish", None)]
+    urgent = sorted(priorities, key=lambda key: (priorities[key], key))
+    assert [key for key in ended if key != 1] == [key for key in urgent if key != 1]
