@@ -109,7 +109,7 @@ class Launched:
         if self.process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.tree |= set(psutil.Process(self.process.pid).children(recursive=True))
-            self.shared |= mapped(process.pid for process in self.tree)
+            self.shared |= mapped(each.pid for each in self.tree if each.is_running())
             self.prefixes |= {path.name for path in self.temporary.glob("trellis-*")}
         return self.tree
 

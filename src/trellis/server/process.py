@@ -409,7 +409,8 @@ class Server:
 
     def _note_memory(self) -> None:
         """Remember what is to be removed if those who made it are killed."""
-        self._memory |= library_memory.mapped(process.pid for process in self._tree())
+        alive = (process.pid for process in self._tree() if process.is_running())
+        self._memory |= library_memory.mapped(alive)
 
     def _remove_files(self) -> None:
         server_folder.remove(self.folder)
