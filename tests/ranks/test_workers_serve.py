@@ -99,10 +99,10 @@ def test_any_killed_process_ends_all_within_15_seconds(
 
 
 def killed_while_it_streams(repo: Path, folder: Path, what: str) -> bool:
-    """Whether it was: two workers of one machine leave others little of its cores,
+    """Whether it was.
 
-    and a client may read the first line of a stream many seconds after it was written. So much
-    else is asked that it lasts.
+    Two workers of one machine leave others little of its cores: a client may read the first line of
+    a stream many seconds after it was written. So much else is asked that the stream lasts.
     """
     with serve_vllm(repo, folder, *TWO) as server, ThreadPoolExecutor(BESIDE) as pool:
         doomed = find(server, what)

@@ -208,11 +208,10 @@ class Server:
         )
 
     def wait_ready(self, on_wait: Callable[[float], None] = lambda _: None) -> float:
-        """Seconds until every model was ready. Raises ServerFailed if it cannot be any more,
+        """Seconds until every model was ready.
 
-        LoadGivenUp where a new start may go well.
-
-        `on_wait` is called ten times a second with the seconds so far.
+        `on_wait` is called ten times a second with the seconds so far. Raises ServerFailed if it
+        cannot be ready any more, and LoadGivenUp, which is one, where a new start may go well.
         """
         begin = time.monotonic()
         loading = Loading(self.process.pid, self.stubs, self.settings.load_timeout)
