@@ -3,19 +3,24 @@
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from support.fake_library import VERSIONS, Load, Loaded
 from trellis.engine_host.engines.async_engine import LOOK_SECONDS
-from trellis.engine_host.engines.tensorrt_llm_workers import dead_worker, find_workers
+from trellis.engine_host.engines.tensorrt_llm_workers import (
+    Worker,
+    dead_worker,
+    dies_within,
+    find_workers,
+)
 
 ALL = pytest.mark.parametrize("version", VERSIONS)
 SOON = LOOK_SECONDS + 3
@@ -36,8 +41,18 @@ def test_a_killed_worker_is_noticed_while_requests_wait(llm_api: Load, version: 
     loaded.add([5, 6], max_tokens=500, end_id=-1)
     (worker,) = loaded.workers()
     worker.send_signal(signal.SIGKILL)
-    # Seen here, or told by the library, which may see it before its process is gone.
-    assert re.search("is gone|is not healthy", wait_for_death(loaded))
+    assert f"worker is gone (process {worker.pid})" in wait_for_death(loaded)
+
+
+def test_a_worker_that_is_seen_to_end_a_moment_later_is_named() -> None:
+    process = subprocess.Popen(["sleep", "0.3"])
+    began = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    worker = Worker(process.pid, began)
+    assert dead_worker([worker]) is None
+    assert dies_within(10, [worker]) == worker
+    process.wait()
+    assert dies_within(0.0, [worker]) == worker
+    assert dies_within(0.05, []) is None
 
 
 @ALL

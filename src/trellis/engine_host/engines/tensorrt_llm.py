@@ -47,7 +47,7 @@ from trellis.engine_host.engines.tensorrt_llm_requests import (
     one_sampler,
     sampling_params,
 )
-from trellis.engine_host.engines.tensorrt_llm_workers import dead_worker, find_workers
+from trellis.engine_host.engines.tensorrt_llm_workers import dies_within, find_workers
 from trellis.engine_host.engines.vocabulary import check_prompt
 from trellis.errors import RequestError
 
@@ -88,6 +88,7 @@ LORA_MODULES = {
     "up_proj": "mlp_gate",
 }
 GUIDES_BACKEND = "xgrammar"  # unless the file names another
+DYING_SECONDS = 2.0  # of a process that a signal ended
 SILENCE_SECONDS = 300.0  # without any token, while requests run; the library gives a step as much
 
 
@@ -161,8 +162,9 @@ class TensorRtLlmLibrary:
         if executor is None or executor.is_shutdown():
             return f"{LIBRARY} shut itself down; its last lines are above"
         check = getattr(self._llm, "_check_health", None)  # late releases
-        healthy = check is None or check()  # asked before: a dead worker says more than it does
-        if dead := dead_worker(self._workers):
+        healthy = check is None or check()
+        # A dead worker says more than the library does, which may see it first; nothing else runs.
+        if dead := dies_within(0.0 if healthy else DYING_SECONDS, self._workers):
             return f"{LIBRARY}'s worker is gone (process {dead.process})"
         if not healthy:
             return f"{LIBRARY} says that it is not healthy; its last lines are above"

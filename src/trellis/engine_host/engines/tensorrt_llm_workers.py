@@ -5,12 +5,14 @@ The library looks at a dead worker only when the next request or answer comes: w
 waits for ever.
 """
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from trellis.engine_host.engines.keeper import children
 
 WORKER = b"mpi4py.futures.server"  # the module that MPI runs in each of them
+LOOK_SECONDS = 0.02
 
 
 class Worker(NamedTuple):
@@ -34,6 +36,14 @@ def find_workers(parent: int) -> list[Worker]:
 def dead_worker(workers: list[Worker]) -> Worker | None:
     """The first that does not run any more."""
     return next((worker for worker in workers if not _lives(worker)), None)
+
+
+def dies_within(seconds: float, workers: list[Worker]) -> Worker | None:
+    """The same, waiting so long for one: its connections are closed before its process is gone."""
+    end = time.monotonic() + seconds
+    while (dead := dead_worker(workers)) is None and time.monotonic() < end:
+        time.sleep(LOOK_SECONDS)
+    return dead
 
 
 def _lives(worker: Worker) -> bool:
