@@ -147,17 +147,15 @@ def loading_process(server: Server) -> psutil.Process | None:
 
 
 def pause_the_load(launched: Launched) -> None:
-    """Stop the process of a model that loads its engine, for longer than Triton waits."""
-    before = launched.log().count("starting it anew")
+    """Stop the process of a model that loads its engine, for longer than Triton waits.
+
+    Returns once it is ended.
+    """
     loading = wait_for(lambda: loading_stub(launched))
     loading.suspend()
     time.sleep(3.0)
     loading.resume()
-    wait_for(
-        lambda: (
-            launched.log().count("starting it anew") > before or launched.process.poll() is not None
-        )
-    )
+    wait_for(lambda: not loading.is_running())
 
 
 def loading_stub(launched: Launched) -> psutil.Process | None:
