@@ -122,15 +122,15 @@ def test_a_load_at_run_time_that_triton_gives_up_fails_and_can_be_asked_again(
     with serve(demo_repo, tmp_path, **options) as server, ThreadPoolExecutor(2) as pool:
         watch = pool.submit(server.watch, over.is_set)
         url = f"{server.settings.url}/v2/repository/models/tensorrt_llm/load"
-        load = pool.submit(httpx.post, url, timeout=60)
+        load = pool.submit(httpx.post, url, timeout=120)
         stub = wait_for(lambda: loading_process(server))
         stub.suspend()
         time.sleep(3.0)
         stub.resume()
         try:
-            answer = load.result(30)
+            answer = load.result(120)
             assert (answer.status_code, "not healthy" in answer.text) == (400, True), answer.text
-            assert httpx.post(url, timeout=60).status_code == 200
+            assert httpx.post(url, timeout=120).status_code == 200
         finally:
             over.set()
         assert watch.result() is None  # nothing died that should not
