@@ -36,7 +36,7 @@ def expected(random_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
         return ask_all(http, 1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def two(random_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     with serve_vllm(random_repo, tmp_path_factory.mktemp("two"), *TWO) as server:
         yield server
@@ -48,42 +48,45 @@ def http(two: Launched) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.parametrize("at_a_time", [1, 8])
-def test_two_workers_answer_as_one(http: httpx.Client, expected: list[str], at_a_time: int) -> None:
-    assert len(set(expected)) == len(PROMPTS)
-    assert ask_all(http, at_a_time) == expected
+class TestTwoWorkers:
+    """All by one server, which is ended behind them: its idle workers take much of the cores."""
 
+    @pytest.mark.parametrize("at_a_time", [1, 8])
+    def test_two_workers_answer_as_one(
+        self, http: httpx.Client, expected: list[str], at_a_time: int
+    ) -> None:
+        assert len(set(expected)) == len(PROMPTS)
+        assert ask_all(http, at_a_time) == expected
 
-def test_two_workers_stream(http: httpx.Client, expected: list[str]) -> None:
-    parts = chunks(http, PROMPTS[0])
-    assert len(parts) > 1
-    assert "".join(parts) == expected[0]
+    def test_two_workers_stream(self, http: httpx.Client, expected: list[str]) -> None:
+        parts = chunks(http, PROMPTS[0])
+        assert len(parts) > 1
+        assert "".join(parts) == expected[0]
 
+    def test_two_workers_draw_the_same_for_the_same_seed(self, http: httpx.Client) -> None:
+        sampling = {"top_k": 50, "top_p": 0.9, "temperature": 1.3, "repetition_penalty": 1.2}
+        first, again, other = (
+            ask(http, PROMPTS[0], random_seed=seed, **sampling) for seed in (42, 42, 43)
+        )
+        assert first == again
+        assert first != other
 
-def test_two_workers_draw_the_same_for_the_same_seed(http: httpx.Client) -> None:
-    sampling = {"top_k": 50, "top_p": 0.9, "temperature": 1.3, "repetition_penalty": 1.2}
-    first, again, other = (
-        ask(http, PROMPTS[0], random_seed=seed, **sampling) for seed in (42, 42, 43)
-    )
-    assert first == again
-    assert first != other
+    def test_there_is_one_server_and_no_mpirun(self, two: Launched) -> None:
+        commands = [" ".join(process.cmdline()[:1]) for process in two.look()]
+        assert sum("bin/tritonserver" in each for each in commands) == 1
+        assert not [each for each in commands if "mpirun" in each]
+        assert sum(is_vllm(process, "Worker") for process in two.look()) == 2
 
-
-def test_there_is_one_server_and_no_mpirun(two: Launched) -> None:
-    commands = [" ".join(process.cmdline()[:1]) for process in two.look()]
-    assert sum("bin/tritonserver" in each for each in commands) == 1
-    assert not [each for each in commands if "mpirun" in each]
-    assert sum(is_vllm(process, "Worker") for process in two.look()) == 2
-
-
-def test_a_client_that_leaves_frees_both_workers(http: httpx.Client, expected: list[str]) -> None:
-    for _ in range(16):  # together more than the KV cache holds
-        with http.stream("POST", f"{ENSEMBLE}/generate_stream", json=LONG) as response:
-            assert next(response.iter_raw())
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(ask, http, PROMPTS[0])
-        wait_within(20, answer.done)
-    assert answer.result() == expected[0]
+    def test_a_client_that_leaves_frees_both_workers(
+        self, http: httpx.Client, expected: list[str]
+    ) -> None:
+        for _ in range(16):  # together more than the KV cache holds
+            with http.stream("POST", f"{ENSEMBLE}/generate_stream", json=LONG) as response:
+                assert next(response.iter_raw())
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ask, http, PROMPTS[0])
+            wait_within(20, answer.done)
+        assert answer.result() == expected[0]
 
 
 @pytest.mark.parametrize("what", ["worker 0", "worker 1", "engine core", "engine", "launcher"])

@@ -16,6 +16,7 @@ def greedy_texts(
     import torch
     from transformers import AutoModelForCausalLM
 
+    torch.set_num_threads(1)  # others wait for the cores, and threads for one another
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     texts = []
     for prompt in prompts:

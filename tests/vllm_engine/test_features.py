@@ -142,6 +142,7 @@ def model(checkpoint: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    torch.set_num_threads(1)  # others wait for the cores, and threads for one another
     return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
 
 

@@ -44,6 +44,7 @@ def reference(checkpoint: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    torch.set_num_threads(1)  # others wait for the cores, and threads for one another
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
 
     def log_probs(ids: list[int]) -> Any:
