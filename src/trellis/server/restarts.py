@@ -12,7 +12,7 @@ from trellis.server.settings import LoadGivenUp, ServerFailed
 STEADY_SECONDS = 600.0  # a server that ran so long begins with its restarts anew
 MOST_SECONDS = 60.0  # between an end and a start
 LOOK_SECONDS = 0.1
-LOADS = 3  # starts in a row of a server whose load Triton gives up
+LOADS = 10  # starts in a row of a server whose load Triton gives up
 
 
 class Restarts:
