@@ -89,7 +89,27 @@ class Writer(Protocol):
         """A whole answer."""
 
 
-class Flow:
+class Reading:
+    """A sequence's events as they come, up to where the client has all that it is to get."""
+
+    def __init__(self, job: Job) -> None:
+        self._reader = job.reader
+        self._choice = job.choice
+        self.ended = False  # the engine said that nothing more comes
+
+    def _read(self, event: Event) -> Piece:
+        """What an event adds."""
+        if len(event) != PLAIN:
+            self.ended = len(event) == REFUSED or event[2]
+        return self._choice.read(event)
+
+    @property
+    def over(self) -> bool:
+        """Whether the client has all that it is to get, while the engine goes on."""
+        return self._reader.stopped or (self._choice.over and not self.ended)
+
+
+class Flow(Reading):
     """A sequence's pieces, written as they come where the client keeps up."""
 
     def __init__(
@@ -99,9 +119,8 @@ class Flow:
         write: Callable[[bytes], bool],
         refusal: Callable[[str, str], OpenAIError],
     ) -> None:
+        super().__init__(job)
         choice = job.choice
-        self._reader = job.reader
-        self._choice = choice
         self._piece = writer.piece
         self._plain = writer.plain
         has_more = choice.log_probs or choice.parser is not None
@@ -110,7 +129,6 @@ class Flow:
         self._refusal = refusal
         self.left = b""  # to be sent with patience
         self.error: OpenAIError | None = None  # that ended it
-        self.ended = False  # the engine said that nothing more comes
 
     def take(self, data: Any) -> bool:
         """Take a piece of the engine's answer.
@@ -126,11 +144,6 @@ class Flow:
             self.left = out
             return False
         return not self.over
-
-    @property
-    def over(self) -> bool:
-        """Whether the client has all that it is to get, while the engine goes on."""
-        return self._reader.stopped or (self._choice.over and not self.ended)
 
     def _take_plain(self, ids: list[int]) -> bool:
         """The short way of a step's new ids to the client."""
@@ -149,9 +162,7 @@ class Flow:
 
     def made(self, event: list[Any]) -> bytes:
         """What the client gets of an event; never raises, since others' events come after it."""
-        if len(event) != PLAIN:
-            self.ended = len(event) == REFUSED or event[2]
-        piece = self._choice.read(event)
+        piece = self._read(event)
         if piece.error is not None:
             self.error = self.error or self._refusal(*piece.error)
             return b""
@@ -163,13 +174,11 @@ class Flow:
             return b""
 
 
-class Gathering:
-    """A sequence's pieces as one, up to where the client has all that it is to get."""
+class Gathering(Reading):
+    """A sequence's pieces as one."""
 
     def __init__(self, job: Job) -> None:
-        self._reader = job.reader
-        self._choice = job.choice
-        self._ended = False
+        super().__init__(job)
         self.piece = Piece()
 
     def take(self, data: Any) -> bool:
@@ -182,21 +191,9 @@ class Gathering:
         for event in events:
             if self.piece.error is not None:
                 return
-            if len(event) != PLAIN:
-                self._ended = len(event) == REFUSED or event[2]
-            made = self._choice.read(event)
+            made = self._read(event)
             self.piece.error = made.error
             self.piece.add(made)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the engine said that nothing more comes."""
-        return self._ended
-
-    @property
-    def over(self) -> bool:
-        """Whether the client has all, while the engine goes on."""
-        return self._reader.stopped or (self._choice.over and not self._ended)
 
 
 def error_event(error: OpenAIError) -> bytes:
