@@ -115,9 +115,7 @@ def test_a_load_at_run_time_that_triton_gives_up_fails_and_can_be_asked_again(
         url = f"{server.settings.url}/v2/repository/models/tensorrt_llm/load"
         load = pool.submit(httpx.post, url, timeout=120)
         stub = wait_for(lambda: loading_process(server))
-        stub.suspend()
-        time.sleep(3.0)
-        stub.resume()
+        pause(stub)
         try:
             answer = load.result(120)
             assert (answer.status_code, "not healthy" in answer.text) == (400, True), answer.text
@@ -138,15 +136,17 @@ def loading_process(server: Server) -> psutil.Process | None:
 
 
 def pause_the_load(launched: Launched) -> None:
-    """Stop the process of a model that loads its engine, for longer than Triton waits.
-
-    Returns once it is ended.
-    """
+    """Pause the process of a model that loads its engine; returns once it is ended for that."""
     loading = wait_for(lambda: loading_stub(launched))
+    pause(loading)
+    wait_for(lambda: not loading.is_running())
+
+
+def pause(loading: psutil.Process) -> None:
+    """Stop a process that loads, for longer than Triton waits for a sign of life."""
     loading.suspend()
     time.sleep(3.0)
     loading.resume()
-    wait_for(lambda: not loading.is_running())
 
 
 def loading_stub(launched: Launched) -> psutil.Process | None:
