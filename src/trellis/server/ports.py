@@ -5,12 +5,18 @@ import errno
 import itertools
 import random
 import socket
+from collections import deque
 from pathlib import Path
 from typing import Literal, overload
 
 import psutil
 
 from trellis.errors import TrellisError
+
+# Ports given out lately, each bound until this process ends or has given out as many again, so that
+# servers that start at the same time, of this process or another, get different ones.
+_KEPT = 128
+_given: deque[socket.socket] = deque()
 
 
 class PortTaken(TrellisError, RuntimeError):
@@ -40,16 +46,38 @@ def free_ports(count: Literal[3]) -> tuple[int, int, int]: ...
 @overload
 def free_ports(count: int) -> tuple[int, ...]: ...
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports that are free now, for servers that nobody has to know the port of beforehand.
+    """Ports of 127.0.0.1 that are free now, for servers whose port nobody has to know beforehand.
 
-    Below those that the kernel gives to outgoing connections: one of these may be taken by the
-    time that the server listens.
+    They stay bound here, without listening. Who sets SO_REUSEADDR or SO_REUSEPORT, as servers do,
+    can listen there; another call, of any process of this machine, does not get them. They lie
+    below those that the kernel gives to outgoing connections: one of these may be taken by the time
+    that the server listens.
+
+    Raises:
+        PortTaken: so many are not free.
     """
     candidates = random.sample(range(10240, _first_outgoing_port()), 1000)
-    ports = tuple(itertools.islice((p for p in candidates if _free("127.0.0.1", p)), count))
-    if len(ports) < count:
+    bound = filter(None, map(_hold, candidates))
+    taken = list(itertools.islice(bound, count))
+    _given.extend(taken)
+    while len(_given) > _KEPT:
+        _given.popleft().close()
+    if len(taken) < count:
         raise PortTaken(f"no {count} free ports found on 127.0.0.1")
-    return ports
+    return tuple(one.getsockname()[1] for one in taken)
+
+
+def _hold(port: int) -> socket.socket | None:
+    """A socket that is bound to it and that a listening one may join; None if it is taken."""
+    held = socket.socket()
+    try:
+        held.bind(("127.0.0.1", port))  # without either option: not beside another held one
+    except OSError:
+        held.close()
+        return None
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        held.setsockopt(socket.SOL_SOCKET, option, 1)
+    return held
 
 
 def _first_outgoing_port() -> int:

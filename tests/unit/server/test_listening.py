@@ -80,6 +80,27 @@ def test_a_port_is_looked_for_at_its_own_address() -> None:
     assert found.needed == "free on 127.0.0.1, 127.0.0.2"
 
 
+def test_a_port_is_given_out_once_and_a_server_may_listen_there() -> None:
+    """Of another process, too: two servers that start at once get different ports."""
+    port, *_ = given = free_ports(3)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    ask = "import sys; from trellis.server.ports import _hold; print(_hold(int(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", ask, str(port)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "None\n"
+    check_ports(dict(zip("abc", (("127.0.0.1", one) for one in given), strict=True)))
+    with socket.socket() as sharing:  # as llama.cpp's server does
+        sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sharing.bind(("127.0.0.1", port))
+        sharing.listen()
+    for address in ("127.0.0.1", ""):
+        taken = pytest.raises(PortTaken, match=f"--http_port {port} is taken")
+        with socket.create_server((address, port)), taken:
+            check_ports({"http_port": ("127.0.0.1", port)})
+
+
 def test_few_open_files_are_a_warning_and_no_failure() -> None:
     few, many = check_open_files(FEW), check_open_files(FEW + 1)
     assert (few.ok, few.warns) == (True, True)
