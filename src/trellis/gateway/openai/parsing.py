@@ -95,6 +95,9 @@ async def plan_answer(
     """
     if constraint is not None:
         _check_stops(asked, constraint)
+    if asked.stops and plan.use is not None and plan.use.required:
+        what = "could end the call that tool_choice asks for in its middle; leave out one of them"
+        raise bad("stop", what)
     form = served.format(calls=plan.use is not None)
     if plan.use is None or form is None:
         if constraint is not None and form is not None:

@@ -69,7 +69,32 @@ def test_a_stop_string_cannot_cut_a_document(
     assert held is not None
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "required",
+        {"type": "function", "function": {"name": "f"}},
+        {
+            "type": "allowed_tools",
+            "allowed_tools": {
+                "mode": "required",
+                "tools": [{"type": "function", "function": {"name": "f"}}],
+            },
+        },
+    ],
+)
+def test_a_stop_string_cannot_cut_a_call_that_is_asked_for(choice: Any) -> None:
+    with pytest.raises(OpenAIError) as raised:
+        planned("hermes", tools=TOOLS, tool_choice=choice, stop=["a", ""])
+    assert (raised.value.status, raised.value.param) == (400, "stop")
+    assert "could end the call" in raised.value.message
+    _, held = planned("hermes", tools=TOOLS, tool_choice=choice, stop=[""])
+    assert held is not None
+
+
 def test_a_stop_string_may_end_free_text() -> None:
+    _, held = planned("hermes", tools=TOOLS, stop="a")
+    assert held is not None
     _, held = planned("think", response_format=TAG, stop="a")
     assert held is not None
 
