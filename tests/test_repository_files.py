@@ -154,7 +154,7 @@ def test_ci_runs_every_folder_of_tests_and_the_workflow_every_script() -> None:
     scripts = {path.name: path.read_text() for path in (ROOT / "ci").iterdir()}
     named = {name for text in scripts.values() for name in re.findall(r"\btests/(\w+)", text)}
     makefile = (ROOT / "Makefile").read_text()
-    commands = "\n".join(line for line in makefile.splitlines() if "pytest" in line)
+    commands = "\n".join(line for line in makefile.splitlines() if "pytest" in line.lower())
     named |= set(re.findall(r"\btests/(\w+)", commands))
     tests = [path.relative_to(ROOT / "tests") for path in (ROOT / "tests").glob("*/**/test_*.py")]
     folders = {path.parts[0] for path in tests}
