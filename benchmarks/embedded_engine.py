@@ -14,9 +14,10 @@ greedy. All servers stand side by side and take turns in every round:
     llama.cpp    its server on the same GGUF file, /v1/completions; with --llama-server
     vllm         vLLM's API server on the same weights in bfloat16; where vLLM is installed
 
-No prompt is sent twice, so that no prefix is cached. Texts of a single stream must be those of the
-bare library's ids. CPU is of every process of a server but the engine's own and the launcher;
-llama.cpp's is one process, whose parts cannot be told apart.
+No prompt is sent twice, so that no prefix is cached; a short answer before each turn wakes the
+engine. Texts of a single stream must be those of the bare library's ids. CPU is of every process of
+a server but the engine's own and the launcher; llama.cpp's is one process, whose parts cannot be
+told apart.
 """
 
 import argparse
@@ -65,6 +66,7 @@ BARE, HTTP, CHAT, GRPC, LLAMA, VLLM = "bare", "http", "chat", "grpc", "llama.cpp
 ALL = (BARE, HTTP, CHAT, GRPC, LLAMA, VLLM)
 TRELLIS = (HTTP, CHAT, GRPC)
 ENGINE_PROCESS = "engine process"
+WARM_TOKENS = 4  # before each turn: else whoever follows another engine wakes its own for the rest
 MOST_TOKENS = 512  # of a prompt and its answer, chat template included
 Prompts = Sequence[str]
 
@@ -286,6 +288,7 @@ def run(options: argparse.Namespace) -> Numbers:
             for at in range(-1, options.rounds):
                 for streams in options.streams:
                     for name, contender in contenders.items():
+                        contender.burst(bench.prompts(1), WARM_TOKENS)
                         numbers, _ = contender.burst(bench.prompts(streams), options.tokens)
                         print(_line(at, name, streams, numbers), file=sys.stderr, flush=True)
                         if at >= 0:
