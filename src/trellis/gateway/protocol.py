@@ -25,6 +25,7 @@ from trellis.gateway.server_state import GatewayServerState
 PIECE_BYTES = 4096  # parsed at once: so many bytes of requests are in line at most
 BODY_PIECE_BYTES = 65_536
 ENDLESS = 1 << 62
+BEGIN_SECONDS = 1.0  # for a request of a new connection to come, as the server stops
 
 
 class Cycle(RequestResponseCycle):
@@ -157,16 +158,25 @@ class GatewayProtocol(HttpToolsProtocol):
         return False
 
     def shutdown(self) -> None:
-        """The server stops: no request after those in line."""
+        """The server stops: no request after those in line, and one that may be on its way.
+
+        Clients know that a connection that was idle may be gone; of a new one they do not.
+        """
         if self.working and self.running is not None:
             self.running.keep_alive = False
-        elif not self.deaf:
+        elif not (self.deaf or self.begins):
             self.transport.close()
 
     @property
     def working(self) -> bool:
         """Whether a request is being answered."""
         return self.running is not None and not self.running.response_complete
+
+    @property
+    def begins(self) -> bool:
+        """Whether a request is about to come: some of its head has, or it will be the first."""
+        awaited = self.in_head or (self.running is None and not self.deaf)
+        return awaited and self.loop.time() - self.since < BEGIN_SECONDS
 
     # Bytes.
 

@@ -236,7 +236,7 @@ class Server(uvicorn.Server):
         begin, ticks = loop.time(), 0
         end, abandoned = begin + seconds, begin + min(seconds, ABANDONED_SECONDS)
         while loop.time() < end:
-            working = any(one.working for one in self.server_state.connections)
+            working = any(one.working or one.begins for one in self.server_state.connections)
             working = working or (self._workers is not None and self._workers.running)
             if not working and (not self.state.abandoned or loop.time() > abandoned):
                 return

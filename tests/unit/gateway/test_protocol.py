@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Awaitable, Callable
 
@@ -11,6 +12,7 @@ from support.fake_triton_http import FakeTriton
 from support.gateway_in_process import Client, InProcess, eventually
 from support.gateway_in_process import run as run_gateway
 from support.gateway_wire import ENSEMBLE, get, post, stream
+from trellis.gateway.protocol import BEGIN_SECONDS
 
 CONFIG = get(f"{ENSEMBLE}/config")
 Body = Callable[[InProcess, FakeTriton], Awaitable[None]]
@@ -315,5 +317,28 @@ def test_a_head_that_is_not_let_in_is_an_error_of_its_path_s_api(head: str, stat
         error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
         assert error.keys() == {"message", "type", "param", "code"}
         assert error["type"] == "invalid_request_error"
+
+    run(body)
+
+
+def test_a_request_on_its_way_is_answered_as_the_server_stops() -> None:
+    """Of a new connection, or a head that has begun; one that was idle is closed."""
+
+    async def body(gateway: InProcess, _: FakeTriton) -> None:
+        new, begun, idle, silent = [await gateway.connect() for _ in range(4)]
+        await idle.send(CONFIG)
+        await answered(idle)
+        await begun.send(CONFIG[:20])
+        await eventually(lambda: begun.served.in_head)
+        gateway.server.handle_exit(signal.SIGTERM, None)
+        assert await idle.read() == b""
+        for client, sent in ((new, CONFIG), (begun, CONFIG[20:])):
+            await client.send(sent)
+            told = await client.read()
+            assert told.startswith(b"HTTP/1.1 503 ")
+            assert b"connection: close" in told.lower()
+        begin = time.monotonic()
+        assert await silent.read() == b""
+        assert time.monotonic() - begin < 2 * BEGIN_SECONDS
 
     run(body)
