@@ -11,6 +11,7 @@ greedy. All servers stand side by side and take turns in every round:
     http         Trellis as it is launched, /generate_stream
     chat         the same server, /v1/chat/completions
     grpc         the same server's gRPC port
+    grpc-keys    a server that asks for API keys, by gRPC, which the gateway answers there
     llama.cpp    its server on the same GGUF file, /v1/completions; with --llama-server
     vllm         vLLM's API server on the same weights in bfloat16; where vLLM is installed
 
@@ -59,11 +60,13 @@ from texts import Texts  # noqa: E402
 from support.engines import lay_out_engine  # noqa: E402
 from trellis.engine_files.engine_folder import read_engine  # noqa: E402
 from trellis.engine_host.engines.openvino_queue import cache_blocks  # noqa: E402
+from trellis.gateway.access.key_file import KeyEntry, digest, new_key, write_keys  # noqa: E402
 from trellis.repository.assemble import Plan, assemble  # noqa: E402
 from trellis.tokenizers import Tokenizer, load  # noqa: E402
 
 BARE, HTTP, CHAT, GRPC, LLAMA, VLLM = "bare", "http", "chat", "grpc", "llama.cpp", "vllm"
-ALL = (BARE, HTTP, CHAT, GRPC, LLAMA, VLLM)
+GRPC_KEYS = "grpc-keys"
+ALL = (BARE, HTTP, CHAT, GRPC, LLAMA, VLLM)  # and GRPC_KEYS, if it is asked for
 TRELLIS = (HTTP, CHAT, GRPC)
 ENGINE_PROCESS = "engine process"
 WARM_TOKENS = 4  # before each turn: else whoever follows another engine wakes its own for the rest
@@ -128,8 +131,9 @@ class Served:
 class ByGrpc:
     """Trellis over gRPC."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running, key: str = "") -> None:
         self._running = running
+        self._key = key
 
     def burst(self, prompts: Prompts, tokens: int) -> tuple[Numbers, list[str]]:
         """See Contender."""
@@ -139,7 +143,7 @@ class ByGrpc:
             bench_requests.grpc_request(f"{at}", {"text_input": text, **values})
             for at, text in enumerate(prompts)
         ]
-        done = grpc_burst(self._running.grpc, asked, list(names))
+        done = grpc_burst(self._running.grpc, asked, list(names), self._key)
         numbers = summary(done.streams, tokens)
         used = by_name(done.cpu, names)
         used.pop(ENGINE_PROCESS, 0.0)
@@ -180,6 +184,10 @@ class Bench:
                     GRPC: ByGrpc(running),
                 }
                 found |= {name: made[name] for name in TRELLIS if name in wanted}
+            if GRPC_KEYS in wanted:
+                keys, key = self.folder / "keys.yaml", new_key()
+                write_keys(keys, {"bench": KeyEntry(sha256=digest(key))})
+                found[GRPC_KEYS] = ByGrpc(stack.enter_context(self._trellis(keys)), key)
             if LLAMA in wanted and self.options.llama_server:
                 running = stack.enter_context(self._llama_cpp())
                 found[LLAMA] = Served(running, llama_request, vllm_text, counted=False)
@@ -223,8 +231,8 @@ class Bench:
             process.wait()
 
     @contextlib.contextmanager
-    def _trellis(self) -> Iterator[Running]:
-        repository = self.folder / "repository"
+    def _trellis(self, keys: Path | None = None) -> Iterator[Running]:
+        repository = self.folder / ("repository" if keys is None else "keyed")
         settings = {
             "triton_max_batch_size": str(self._most),
             "max_tokens_in_paged_kv_cache": str(self._most * MOST_TOKENS),
@@ -234,7 +242,9 @@ class Bench:
             Plan(read_engine(self.engine), "gpt2", self.tokenizer_dir, settings=settings),
             repository,
         )
-        with trellis(repository, self.folder / "trellis.log", "--no-check") as running:
+        more = () if keys is None else ("--api-keys", str(keys))
+        log = repository.with_suffix(".log")
+        with trellis(repository, log, "--no-check", *more) as running:
             yield running
 
     @contextlib.contextmanager

@@ -54,9 +54,10 @@ def burst(
     return Burst(streams, cpu)
 
 
-def grpc_burst(port: int, requests: Sequence[bytes], pids: Sequence[int]) -> Burst:
-    """The same of serialized ModelInferRequests; texts are not read."""
-    sent, pieces, cpu = _asked([GrpcStream("127.0.0.1", port) for _ in requests], requests, pids)
+def grpc_burst(port: int, requests: Sequence[bytes], pids: Sequence[int], key: str = "") -> Burst:
+    """The same of serialized ModelInferRequests, with an API key; texts are not read."""
+    connections = [GrpcStream("127.0.0.1", port, key) for _ in requests]
+    sent, pieces, cpu = _asked(connections, requests, pids)
     if not all(pieces):
         raise RuntimeError("a stream got nothing")
     streams = [

@@ -22,7 +22,8 @@ MAX_REQUEST = 16_000  # one frame, and well within the server's first window
 class GrpcStream:
     """A connection; each request is a call of its own, closed by the client at once."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, key: str = "") -> None:
+        """`key`: an API key that each call is made with."""
         self.socket = socket.create_connection((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.pieces: list[Piece] = []
@@ -37,6 +38,7 @@ class GrpcStream:
                 (b":authority", b"bench"),
                 (b"content-type", b"application/grpc"),
                 (b"te", b"trailers"),
+                *([(b"x-api-key", key.encode())] if key else []),
             )
         )
         window = struct.pack(">HI", 4, LARGEST_WINDOW)

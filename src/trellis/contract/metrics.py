@@ -2,8 +2,9 @@
 """Every metric: its name, what it says, and what other servers call it.
 
 The names are vLLM's with `trellis_` for `vllm:`, where vLLM has one. Those of GATEWAY are of what
-came over HTTP, and counted by the gateway; those of ENGINE are of a Python engine, whoever asks
-it, and reported by its model on Triton's metrics page. `model` is the name that clients use.
+came over HTTP, or over gRPC for an engine's step socket, and counted by the gateway; those of
+ENGINE are of a Python engine, whoever asks it, and reported by its model on Triton's metrics page.
+`model` is the name that clients use.
 """
 
 from typing import Literal, NamedTuple

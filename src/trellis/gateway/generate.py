@@ -124,17 +124,10 @@ class Generate:
             return
         client.allowance.reserve(asked.tokens)
         with self._state.in_flight.noted(owner, asked.request_id):
-            record.adapter = self._adapter(model, asked)
+            record.adapter = adapter_of(self._state, model, asked)
             if self._state.settings.log_prompts:
                 record.prompt = str(asked.values.get(PROMPT, ""))
             await self._answer(path, model, asked, finish, client, record)
-
-    def _adapter(self, model: Model, asked: Prepared) -> str:
-        """The LoRA adapter that is asked for, if the model has it."""
-        value = asked.values.get(LORA_NAME)
-        made = self._state.models.made().get(model.name)
-        name = value[0] if isinstance(value, list) and value else value
-        return name if made is not None and name in made.lora_adapters else ""
 
     async def _read(self, model: Model, headers: Headers, body: bytes) -> tuple[Prepared, Finish]:
         """What is asked, and what makes the client's answer of Triton's. Raises Refusal.
@@ -318,6 +311,14 @@ async def _open(way: Way) -> Upstream:
 def _step_text(engine: Source, channel: StepChannel, route: Route, asked: Prepared) -> StepText:
     request_id, skip = asked.request_id, asked.skip_special_tokens
     return StepText(engine, channel.version, route.texts, request_id, skip)
+
+
+def adapter_of(state: State, model: Model, asked: Prepared) -> str:
+    """The LoRA adapter that is asked for, if the model has it."""
+    value = asked.values.get(LORA_NAME)
+    made = state.models.made().get(model.name)
+    name = value[0] if isinstance(value, list) and value else value
+    return name if made is not None and name in made.lora_adapters else ""
 
 
 def _made(answer: Answer, piece: Any) -> tuple[int, bytes, bytes]:

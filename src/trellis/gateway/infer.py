@@ -70,11 +70,16 @@ def split_body(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
 
 
 def read_infer(
-    model: Model, outputs: Mapping[str, Output], asked: Mapping[str, Any], binary: bytes
+    model: Model,
+    outputs: Mapping[str, Output],
+    asked: Mapping[str, Any],
+    binary: bytes,
+    once: bool = True,
 ) -> InferRequest:
     """A request for an ensemble. Raises Refusal that names the input and says what to do.
 
-    `asked`: the JSON object, each key once; `binary`: the data that follow it.
+    `asked`: the JSON object, each key once; `binary`: the data that follow it; `once`: it gets one
+    response, made of JSON.
     """
     for key in asked:
         if key not in (ID, "inputs", "outputs", PARAMETERS):
@@ -87,7 +92,8 @@ def read_infer(
     check_id(request_id)
     everything = _read_parameters(asked.get(PARAMETERS, {}))
     values, rows = _read_inputs(model, asked.get("inputs"), binary)
-    _check_one_response(values)
+    if once:
+        _check_one_response(values)
     wanted = _read_wanted(model, outputs, asked.get("outputs"), everything)
     return InferRequest(values, request_id, rows, wanted)
 
@@ -355,7 +361,7 @@ def infer_answer(
         shape = output.shape(len(values), request.rows, sequences)
         tensor: dict[str, Any] = {"name": name, "datatype": output.datatype, "shape": shape}
         if binary:
-            data.append(_bytes_of(output, values))
+            data.append(bytes_of(output, values))
             tensor[PARAMETERS] = {BINARY_SIZE: len(data[-1])}
         else:
             tensor["data"] = values
@@ -370,7 +376,7 @@ def infer_answer(
     return [(b"content-type", BINARY_TYPE), (JSON_LENGTH, length)], b"".join((encoded, *data))
 
 
-def _bytes_of(output: Output, values: list[Any]) -> bytes:
+def bytes_of(output: Output, values: list[Any]) -> bytes:
     """The values as binary data."""
     if output.kind == "STRING":
         texts = [text.encode("utf-8", "replace") for text in values]

@@ -62,7 +62,11 @@ class StepText(Answer):
             log.error("tokens could not be decoded: %s", error)
             self.failed = True
             return self._error(failure(error))
-        before = self._head if plain or not event[4] else self._with(event[4])
+        return self._answer(text, {} if plain else event[4], ended)
+
+    def _answer(self, text: str, outputs: dict[str, Any], ended: bool) -> bytes:
+        """A chunk with what the engine gives beside it; `ended`: nothing follows."""
+        before = self._with(outputs) if outputs else self._head
         return before + quoted(text) + b"}"
 
     def _with(self, outputs: dict[str, Any]) -> bytes:

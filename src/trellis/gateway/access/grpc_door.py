@@ -6,6 +6,7 @@ are passed on with no header of the client's: `triton_grpc_error` ends servers b
 that are not in the table are none: shared memory, model control, logs and traces.
 """
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import grpc
 
 from trellis.gateway.access.accounts import Account
-from trellis.gateway.access.grpc_requests import read_request
+from trellis.gateway.access.grpc_requests import GrpcRequest, read_request
+from trellis.gateway.access.grpc_stream import GrpcStream
 from trellis.gateway.access.keys import Keyring
 from trellis.gateway.models import check_inner, model_path
-from trellis.gateway.refusals import Refusal
+from trellis.gateway.refusals import Headers, Refusal
 from trellis.gateway.state import State
 from trellis.server.access_settings import AccessSettings
 from trellis.server.admin_endpoints import HEADER
@@ -99,7 +101,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
                 account = self._account(context)
                 with account.request() as allowance:
                     if details.method == INFER:
-                        allowance.reserve(await self._tokens(data))
+                        allowance.reserve((await self._read(data)).tokens)
                     return await self._passed_on(asked, data, context)
             except Refusal as refusal:
                 await _abort(context, refusal)
@@ -109,36 +111,33 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
 
     async def _stream(self, sent: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """A stream of requests and answers; the first refusal ends it."""
-        refused: list[Refusal] = []
         try:
             account = self._account(context)
             with account.request() as allowance:
+                first = True
 
-                async def checked() -> AsyncIterator[bytes]:
-                    first = True
-                    async for data in sent:
-                        try:
-                            if not first:
-                                account.count()
-                            allowance.reserve(await self._tokens(data))
-                        except Refusal as refusal:
-                            refused.append(refusal)
-                            return
-                        first = False
-                        yield data
+                async def check(data: bytes) -> GrpcRequest:
+                    nonlocal first
+                    if not first:
+                        account.count()
+                    request = await self._read(data)
+                    allowance.reserve(request.tokens)
+                    first = False
+                    return request
 
-                call = self._channel.stream_stream(STREAM)(checked(), metadata=self._metadata)
-                try:
-                    async for piece in call:
+                stream = GrpcStream(
+                    self._state, self._streamed, f"grpc {account.name}", _scope(context)
+                )
+                async with contextlib.aclosing(stream.answers(sent, check)) as answers:
+                    async for piece in answers:
                         yield piece
-                except grpc.aio.AioRpcError as error:
-                    await context.abort(error.code(), error.details())
-                finally:
-                    call.cancel()
-            if refused:
-                raise refused[0]
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details())
         except Refusal as refusal:
             await _abort(context, refusal)
+
+    def _streamed(self, requests: AsyncIterator[bytes]) -> Any:
+        return self._channel.stream_stream(STREAM)(requests, metadata=self._metadata)
 
     async def _passed_on(self, asked: Any, data: bytes, context: Context) -> bytes:
         try:
@@ -150,18 +149,31 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
         return answer
 
     def _account(self, context: Context) -> Account:
-        headers = [
-            (str(name).encode(), value if isinstance(value, bytes) else value.encode())
-            for name, value in context.invocation_metadata() or ()
-        ]
-        return self._keyring.find(headers)
+        return self._keyring.find(_headers(context))
 
-    async def _tokens(self, data: bytes) -> int:
-        """What a request may take. Raises Refusal for one of a model that is not asked."""
+    async def _read(self, data: bytes) -> GrpcRequest:
+        """A request. Raises Refusal for one of a model that is not asked."""
         request = read_request(data)
         if not self._state.settings.expose_inner_models:
             check_inner(await self._state.models.find(model_path(request.model)))
-        return request.tokens
+        return request
+
+
+def _scope(context: Context) -> dict[str, Any]:
+    """What the log and the spans say of a call."""
+    return {
+        "method": "POST",
+        "path": STREAM,
+        "headers": _headers(context),
+        "client": (str(context.peer()).partition(":")[2].rpartition(":")[0], 0),
+    }
+
+
+def _headers(context: Context) -> Headers:
+    return [
+        (str(name).encode(), value if isinstance(value, bytes) else value.encode())
+        for name, value in context.invocation_metadata() or ()
+    ]
 
 
 def _credentials(access: AccessSettings) -> Any:

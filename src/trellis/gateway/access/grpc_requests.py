@@ -17,8 +17,13 @@ BYTES = 4  # of one number: INT32 or UINT32
 class GrpcRequest(NamedTuple):
     """A request as far as it is read here."""
 
-    model: str
+    asked: ModelInferRequest
     tokens: int  # that it may take
+
+    @property
+    def model(self) -> str:
+        """The model that is asked."""
+        return str(self.asked.model_name)
 
 
 def read_request(data: bytes) -> GrpcRequest:
@@ -35,7 +40,7 @@ def read_request(data: bytes) -> GrpcRequest:
             if index < len(raw):
                 numbers += _numbers(raw[index])
             values[tensor.name] = [number for number in numbers if number > 0]
-    return GrpcRequest(asked.model_name, tokens_asked(values, len(data)))
+    return GrpcRequest(asked, tokens_asked(values, len(data)))
 
 
 def _numbers(data: bytes) -> list[int]:

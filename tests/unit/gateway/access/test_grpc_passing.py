@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
@@ -56,7 +56,15 @@ class Models:
     async def find(self, path: str) -> Any:
         if not path.endswith("/ensemble"):
             raise Refusal(404, "no such model")
-        return SimpleNamespace(name="ensemble", is_ensemble=True)
+        return SimpleNamespace(name="ensemble", is_ensemble=True, route=None)
+
+
+def door_state(settings: GatewaySettings) -> Any:
+    """Of a gateway whose models are all asked by Triton."""
+    server = SimpleNamespace(hung="")
+    return SimpleNamespace(
+        settings=settings, limits=Limits(), models=Models(), draining=False, server=server
+    )
 
 
 def door_settings(
@@ -90,8 +98,7 @@ def run(
         triton.add_insecure_port(f"127.0.0.1:{behind_port}")
         await triton.start()
         settings = door_settings(file, port, behind_port, expose_inner)
-        state = SimpleNamespace(settings=settings, limits=Limits(), models=Models())
-        door = GrpcDoor(cast(Any, state), Keyring(file.path))
+        door = GrpcDoor(door_state(settings), Keyring(file.path))
         await door.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -145,8 +152,7 @@ def test_triton_is_there_soon_after_its_port_opens(file: KeyFile) -> None:
     async def main() -> float:
         port, behind_port = free_ports(2)
         settings = door_settings(file, port, behind_port)
-        state = SimpleNamespace(settings=settings, limits=Limits(), models=Models())
-        door, triton = GrpcDoor(cast(Any, state), Keyring(file.path)), grpc.aio.server()
+        door, triton = GrpcDoor(door_state(settings), Keyring(file.path)), grpc.aio.server()
         await door.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             live = channel.unary_unary(f"{SERVICE}ServerLive")
