@@ -49,7 +49,7 @@ class GrpcStream:
         self._taken = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._for_triton: asyncio.Queue[bytes] | None = None  # b"": the last has been sent
-        self._renamed: dict[str, str | None] = {}  # ids of stops -> what the client calls it
+        self._hidden: set[str] = set()  # ids of stops whose answers are not the client's
         self._refused: Refusal | None = None
         self._failed: BaseException | None = None
 
@@ -62,12 +62,12 @@ class GrpcStream:
         """
         self._start(self._read(sent, check))
         try:
-            while self._failed is None:
+            while True:
                 while self._out:
                     data = self._out.popleft()
                     self._taken.set()
                     yield data
-                if not self._running:
+                if self._failed is not None or not self._running:
                     break
                 self._changed.clear()
                 await self._changed.wait()
@@ -105,7 +105,7 @@ class GrpcStream:
             async for data in sent:
                 request = (await check(data)).asked
                 if any(tensor.name == STOP for tensor in request.inputs):
-                    await self._stop(request)
+                    await self._stop(request, data)
                 elif not await self._short(request, len(data)):
                     await self._pass(data)
         except Refusal as refusal:
@@ -131,35 +131,33 @@ class GrpcStream:
         try:
             async for piece in call:
                 await self._room()
-                if shown := self._restored(piece):
-                    self._put(shown)
+                if self._is_shown(piece):
+                    self._put(piece)
         finally:
+            self._for_triton = None
             call.cancel()
 
-    async def _stop(self, request: ModelInferRequest) -> None:
-        """End this key's requests of an id, by what the engine knows them by."""
+    async def _stop(self, request: ModelInferRequest, data: bytes) -> None:
+        """End this key's requests of an id: by what the engine knows them by, and by itself."""
         found = self._state.inner_ids(self._owner, request.id) if request.id else None
         inner_ids, lost = ([], None) if found is None else await found
         if lost is not None:
             raise Refusal(503, f"{lost}; ask again", retry_after=1)
-        shown: str | None = request.id
-        for inner_id in inner_ids or [request.id]:
-            if inner_id != shown:
-                self._renamed[inner_id] = shown
-            shown = None  # one answer is enough
+        for inner_id in inner_ids:
+            self._hidden.add(inner_id)
             request.id = inner_id
             await self._pass(request.SerializeToString())
+        await self._pass(data)
 
-    def _restored(self, piece: bytes) -> bytes:
-        """An answer of Triton's under the client's id; b"" for one that is not shown."""
-        if not self._renamed:
-            return piece
-        made = ModelStreamInferResponse.FromString(piece)
-        if made.infer_response.id not in self._renamed:
-            return piece
-        shown = self._renamed.pop(made.infer_response.id)
-        made.infer_response.id = shown or ""
-        return b"" if shown is None else bytes(made.SerializeToString())
+    def _is_shown(self, piece: bytes) -> bool:
+        """Whether an answer of Triton's is the client's."""
+        if not self._hidden:
+            return True
+        answered = ModelStreamInferResponse.FromString(piece).infer_response.id
+        if answered not in self._hidden:
+            return True
+        self._hidden.discard(answered)
+        return False
 
     # By a step socket.
 

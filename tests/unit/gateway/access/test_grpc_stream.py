@@ -96,6 +96,8 @@ class Triton:
             self.asked.append(request)
             made = ModelStreamInferResponse(infer_response=ModelInferResponse(id=request.id))
             yield made.SerializeToString()
+            if request.id == "last":
+                return
 
     def cancel(self) -> None:
         pass
@@ -348,7 +350,20 @@ def test_what_triton_is_asked_it_answers_and_its_failure_ends_the_stream() -> No
     run(body)
 
 
-def test_a_stop_names_what_the_engine_knows_and_shows_the_client_s_id() -> None:
+def test_triton_is_asked_anew_where_it_has_ended_a_call() -> None:
+    async def body(case: Case) -> None:
+        answers = case.answers()
+        for _ in range(2):
+            case.send(request("last", num_return_sequences=2))
+            assert read(await anext(answers))[0] == "last"
+            await asyncio.sleep(0.01)
+        case.requests.put_nowait(None)
+        assert [piece async for piece in answers] == []
+
+    run(body)
+
+
+def test_a_stop_names_what_the_engine_knows_and_is_answered_once() -> None:
     async def body(case: Case) -> None:
         stop = ModelInferRequest(model_name="ensemble", id="mine")
         stop.inputs.add(name="stop", datatype="BOOL", shape=[1, 1])
@@ -361,7 +376,7 @@ def test_a_stop_names_what_the_engine_knows_and_shows_the_client_s_id() -> None:
             case.requests.put_nowait(None)
             pieces = [read(piece)[0] async for piece in case.answers()]
         assert pieces == ["mine"]
-        assert [each.id for each in case.triton.asked] == ["1f", "2e"]
+        assert [each.id for each in case.triton.asked] == ["1f", "2e", "mine"]
 
     run(body)
 
