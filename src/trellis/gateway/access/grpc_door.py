@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -165,8 +166,17 @@ def _scope(context: Context) -> dict[str, Any]:
         "method": "POST",
         "path": STREAM,
         "headers": _headers(context),
-        "client": (str(context.peer()).partition(":")[2].rpartition(":")[0], 0),
+        "client": (_address(context.peer()), 0),
     }
+
+
+def _address(peer: str) -> str:
+    """Of a client, as gRPC writes it.
+
+    >>> _address("ipv6:%5B::1%5D:60486"), _address("ipv4:127.0.0.1:4")
+    ('::1', '127.0.0.1')
+    """
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _headers(context: Context) -> Headers:

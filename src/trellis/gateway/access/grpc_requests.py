@@ -6,7 +6,7 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from trellis.contract.client_inputs import BEAMS, MAX_TOKENS, SEQUENCES
+from trellis.contract.client_inputs import BEAMS, MAX_TOKENS, SEQUENCES, STOP
 from trellis.gateway.prepared import tokens_asked
 from trellis.gateway.refusals import Refusal
 
@@ -41,6 +41,16 @@ def read_request(data: bytes) -> GrpcRequest:
                 numbers += _numbers(raw[index])
             values[tensor.name] = [number for number in numbers if number > 0]
     return GrpcRequest(asked, tokens_asked(values, len(data)))
+
+
+def is_stop(request: ModelInferRequest) -> bool:
+    """Whether it ends another request, by its input `stop`: false asks for nothing."""
+    raw = request.raw_input_contents
+    return any(
+        tensor.name == STOP
+        and (any(tensor.contents.bool_contents) or (at < len(raw) and any(raw[at])))
+        for at, tensor in enumerate(request.inputs)
+    )
 
 
 def _numbers(data: bytes) -> list[int]:

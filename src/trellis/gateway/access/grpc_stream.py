@@ -7,14 +7,15 @@ is for it waits where it was made.
 
 import asyncio
 import logging
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, MutableMapping
 from typing import Any
 
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelStreamInferResponse
 
-from trellis.contract.client_inputs import PROMPT, STOP
-from trellis.gateway.access.grpc_requests import GrpcRequest
+from trellis.contract.client_inputs import PROMPT
+from trellis.gateway.access.grpc_requests import GrpcRequest, is_stop
 from trellis.gateway.access.grpc_tensors import StepTensors, read_tensors
 from trellis.gateway.generate import adapter_of
 from trellis.gateway.ids import new_id
@@ -27,6 +28,7 @@ from trellis.gateway.step_channel import StepChannel
 from trellis.gateway.triton import TritonLost
 
 UNSENT = 64  # messages that wait for a client to read; what is beyond waits where it was made
+RUNNING = 256  # requests of a stream at once; a further one waits unread
 ENDPOINT = "/ModelStreamInfer"
 log = logging.getLogger("trellis.gateway")
 Passed = Callable[[AsyncIterator[bytes]], Any]
@@ -49,7 +51,7 @@ class GrpcStream:
         self._taken = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._for_triton: asyncio.Queue[bytes] | None = None  # b"": the last has been sent
-        self._hidden: set[str] = set()  # ids of stops whose answers are not the client's
+        self._hidden: Counter[str] = Counter()  # ids of stops whose answers are not the client's
         self._refused: Refusal | None = None
         self._failed: BaseException | None = None
 
@@ -88,6 +90,7 @@ class GrpcStream:
         if not task.cancelled() and self._failed is None:
             self._failed = task.exception()
         self._changed.set()
+        self._taken.set()
 
     def _put(self, data: bytes) -> bool:
         """Have it sent; whether the client is not behind."""
@@ -95,8 +98,9 @@ class GrpcStream:
         self._changed.set()
         return len(self._out) < UNSENT
 
-    async def _room(self) -> None:
-        while len(self._out) >= UNSENT:
+    async def _room(self, running: float = math.inf) -> None:
+        """Wait until the client has read, and no more than so many tasks run."""
+        while len(self._out) >= UNSENT or len(self._running) > running:
             self._taken.clear()
             await self._taken.wait()
 
@@ -104,28 +108,33 @@ class GrpcStream:
         try:
             async for data in sent:
                 request = (await check(data)).asked
-                if any(tensor.name == STOP for tensor in request.inputs):
+                if is_stop(request):
                     await self._stop(request, data)
-                elif not await self._short(request, len(data)):
+                    continue
+                await self._room(RUNNING)
+                if not await self._short(request, len(data)):
                     await self._pass(data)
         except Refusal as refusal:
             self._refused = refusal
-        finally:
-            if self._for_triton is not None:
-                await self._for_triton.put(b"")
+        if self._for_triton is not None:
+            await self._for_triton.put(b"")
 
     # By Triton.
 
     async def _pass(self, data: bytes) -> None:
         if self._for_triton is None:
-            self._for_triton = asyncio.Queue(UNSENT)
+            self._for_triton = asyncio.Queue(1)  # a message may be large
             self._start(self._from_triton(self._for_triton))
         await self._for_triton.put(data)
 
     async def _from_triton(self, queue: "asyncio.Queue[bytes]") -> None:
+        over = False
+
         async def requests() -> AsyncIterator[bytes]:
+            nonlocal over
             while data := await queue.get():
                 yield data
+            over = True
 
         call = self._pass_on(requests())
         try:
@@ -134,19 +143,20 @@ class GrpcStream:
                 if self._is_shown(piece):
                     self._put(piece)
         finally:
-            self._for_triton = None
             call.cancel()
+        if not over:
+            raise Refusal(503, "Triton ended the stream; ask again", retry_after=1)
 
     async def _stop(self, request: ModelInferRequest, data: bytes) -> None:
         """End this key's requests of an id: by what the engine knows them by, and by itself."""
         found = self._state.inner_ids(self._owner, request.id) if request.id else None
         inner_ids, lost = ([], None) if found is None else await found
-        if lost is not None:
-            raise Refusal(503, f"{lost}; ask again", retry_after=1)
         for inner_id in inner_ids:
-            self._hidden.add(inner_id)
+            self._hidden[inner_id] += 1
             request.id = inner_id
             await self._pass(request.SerializeToString())
+        if lost is not None:
+            raise Refusal(503, f"{lost}; ask again", retry_after=1)
         await self._pass(data)
 
     def _is_shown(self, piece: bytes) -> bool:
@@ -156,7 +166,7 @@ class GrpcStream:
         answered = ModelStreamInferResponse.FromString(piece).infer_response.id
         if answered not in self._hidden:
             return True
-        self._hidden.discard(answered)
+        self._hidden -= Counter([answered])
         return False
 
     # By a step socket.
@@ -234,7 +244,7 @@ class GrpcStream:
             with state.in_flight.noted(self._owner, prepared.request_id):
                 await self._follow(model, answer, channel, body, record)
         except asyncio.CancelledError:
-            record.left = True
+            record.left = self._failed is None
             raise
         finally:
             record.failed = answer.failed or answer.refused or answer.cut

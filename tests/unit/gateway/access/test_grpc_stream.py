@@ -15,8 +15,8 @@ from tritonclient.grpc.service_pb2 import (
     ModelStreamInferResponse,
 )
 
-from trellis.gateway.access.grpc_requests import GrpcRequest, read_request
-from trellis.gateway.access.grpc_stream import UNSENT, GrpcStream
+from trellis.gateway.access.grpc_requests import GrpcRequest, is_stop, read_request
+from trellis.gateway.access.grpc_stream import RUNNING, UNSENT, GrpcStream
 from trellis.gateway.access.grpc_tensors import EMPTY_FINAL, FINAL, read_tensors
 from trellis.gateway.engine_requests import Written
 from trellis.gateway.ids import RequestId, RequestsInFlight
@@ -83,12 +83,15 @@ class Triton:
     def __init__(self) -> None:
         self.asked: list[ModelInferRequest] = []
         self.error: Exception | None = None
+        self.takes = asyncio.Event()  # unless it is cleared
+        self.takes.set()
 
     def __call__(self, requests: AsyncIterator[bytes]) -> "Triton":
         self._requests = requests
         return self
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        await self.takes.wait()
         async for data in self._requests:
             if self.error is not None:
                 raise self.error
@@ -350,29 +353,86 @@ def test_what_triton_is_asked_it_answers_and_its_failure_ends_the_stream() -> No
     run(body)
 
 
-def test_triton_is_asked_anew_where_it_has_ended_a_call() -> None:
+@pytest.mark.parametrize("count", [1, 80])
+def test_a_call_that_triton_ends_ends_the_stream(count: int) -> None:
     async def body(case: Case) -> None:
         answers = case.answers()
-        for _ in range(2):
-            case.send(request("last", num_return_sequences=2))
-            assert read(await anext(answers))[0] == "last"
-            await asyncio.sleep(0.01)
-        case.requests.put_nowait(None)
-        assert [piece async for piece in answers] == []
+        case.send(*(request("last", num_return_sequences=2) for _ in range(count)))
+        assert read(await anext(answers))[0] == "last"
+        with pytest.raises(Refusal, match="ended the stream"):
+            await anext(answers)
+        await asyncio.sleep(0.01)
+        assert not case.stream._running
 
     run(body)
 
 
+def test_requests_wait_unread_where_their_answers_are_not_read() -> None:
+    async def body(case: Case) -> None:
+        case.send(*(request(str(number)) for number in range(4 * RUNNING)))
+        answers = case.answers()
+        first = asyncio.ensure_future(anext(answers))
+        exchanges = await case.asked(RUNNING)
+        await asyncio.sleep(0.05)
+        assert len(exchanges) <= RUNNING
+        for exchange in exchanges:
+            exchange.take([0, "the server is overloaded", "UNAVAILABLE"])
+        await first
+        await asyncio.sleep(0.05)
+        assert len(case.stream._out) <= 2 * RUNNING
+        assert len(case.stream._running) <= RUNNING + 1
+        await answers.aclose()
+        await asyncio.sleep(0.01)
+        assert not case.stream._running
+
+    run(body)
+
+
+def test_a_client_that_leaves_while_triton_takes_nothing_leaves_no_task() -> None:
+    async def body(case: Case) -> None:
+        case.triton.takes.clear()
+        case.send(*(request(str(number), num_return_sequences=2) for number in range(100)))
+        answers = case.answers()
+        first = asyncio.ensure_future(anext(answers))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        await answers.aclose()
+        await asyncio.sleep(0.05)
+        assert not case.stream._running
+
+    run(body)
+
+
+def stop_of(request_id: str) -> ModelInferRequest:
+    made = ModelInferRequest(model_name="ensemble", id=request_id)
+    made.inputs.add(name="stop", datatype="BOOL", shape=[1, 1])
+    made.raw_input_contents.append(b"\1")
+    return made
+
+
+def test_no_stop_and_two_stops_are_what_they_say() -> None:
+    async def body(case: Case) -> None:
+        with case.in_flight.noted("grpc alice", RequestId("1f", "mine")):
+            case.send(stop_of("mine"), stop_of("mine"))
+            case.requests.put_nowait(None)
+            assert [read(piece)[0] async for piece in case.answers()] == ["mine", "mine"]
+        assert [each.id for each in case.triton.asked] == ["1f", "mine"] * 2
+
+    run(body)
+    assert is_stop(stop_of("a"))
+    assert not is_stop(request("a", stop=False))
+    assert is_stop(request("a", stop=True))
+
+
 def test_a_stop_names_what_the_engine_knows_and_is_answered_once() -> None:
     async def body(case: Case) -> None:
-        stop = ModelInferRequest(model_name="ensemble", id="mine")
-        stop.inputs.add(name="stop", datatype="BOOL", shape=[1, 1])
-        stop.raw_input_contents.append(b"\1")
         with contextlib.ExitStack() as started:
             for inner in ("1f", "2e"):
                 started.enter_context(case.in_flight.noted("grpc alice", RequestId(inner, "mine")))
             started.enter_context(case.in_flight.noted("grpc bob", RequestId("3d", "mine")))
-            case.send(stop)
+            case.send(stop_of("mine"))
             case.requests.put_nowait(None)
             pieces = [read(piece)[0] async for piece in case.answers()]
         assert pieces == ["mine"]
@@ -383,10 +443,7 @@ def test_a_stop_names_what_the_engine_knows_and_is_answered_once() -> None:
 
 def test_a_stop_of_nothing_is_triton_s() -> None:
     async def body(case: Case) -> None:
-        stop = ModelInferRequest(model_name="ensemble", id="mine")
-        stop.inputs.add(name="stop", datatype="BOOL", shape=[1, 1])
-        stop.raw_input_contents.append(b"\1")
-        case.send(stop)
+        case.send(stop_of("mine"))
         case.requests.put_nowait(None)
         assert [read(piece)[0] async for piece in case.answers()] == ["mine"]
 
