@@ -14,6 +14,7 @@ from trellis.gateway.abandoned_requests import AbandonedClient
 from trellis.gateway.access.keys import CALLER
 from trellis.gateway.answers import EVENT, EVENT_END, Answer
 from trellis.gateway.body import stop_body
+from trellis.gateway.engine_requests import Written
 from trellis.gateway.ids import RequestId, check_stop_key, new_id
 from trellis.gateway.infer import InferRequest, infer_answer
 from trellis.gateway.metrics.record import Record, record_of
@@ -209,18 +210,11 @@ class Generate:
         return TritonWay(triton, abandoned, asked_path, target.body, client, parent)
 
     async def _route(self, path: str, model: Model, asked: Prepared) -> Target:
-        """What is asked, with which body, and what becomes of its answer.
-
-        A long prompt is encoded by a thread, beside what else goes on.
-        """
+        """What is asked, with which body, and what becomes of its answer."""
         route = model.route
         if route is None or not route.fits(asked) or "/versions/" in path:
             return Target(path, asked.body, Answer(asked.request_id))
-        if route.is_long(asked):
-            loop, encoders = asyncio.get_running_loop(), self._state.encoders
-            made = await loop.run_in_executor(encoders, route.body, asked, self._type)
-        else:
-            made = route.body(asked, self._type)
+        made = await engine_body(self._state, route, asked, self._type)
         if isinstance(made, Refusal):
             raise made
         body, tokens = (None, 0) if made is None else (made.body, made.tokens)
@@ -311,6 +305,16 @@ async def _open(way: Way) -> Upstream:
 def _step_text(engine: Source, channel: StepChannel, route: Route, asked: Prepared) -> StepText:
     request_id, skip = asked.request_id, asked.skip_special_tokens
     return StepText(engine, channel.version, route.texts, request_id, skip)
+
+
+async def engine_body(
+    state: State, route: Route, asked: Prepared, answer_type: bytes
+) -> Written | Refusal | None:
+    """See Route.body; a long prompt is encoded by a thread, beside what else goes on."""
+    if not route.is_long(asked):
+        return route.body(asked, answer_type)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(state.encoders, route.body, asked, answer_type)
 
 
 def adapter_of(state: State, model: Model, asked: Prepared) -> str:

@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 import pytest
-from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.utils import (
@@ -13,6 +12,7 @@ from tritonclient.utils import (
     TRITON_RESERVED_REQUEST_PARAMS_PREFIX,
 )
 
+from support.ensemble_model import ensemble_model
 from trellis.contract.accepted_fields import (
     ACCEPTED_FIELDS,
     OTHER_NAMES,
@@ -21,25 +21,15 @@ from trellis.contract.accepted_fields import (
 )
 from trellis.gateway.body import prepare
 from trellis.gateway.limits import Limits
-from trellis.gateway.models import Model, read_model
+from trellis.gateway.models import Model
 from trellis.gateway.refusals import Refusal
 from trellis.ipc.disconnect_sender import PARAMETER
-from trellis.repository.model_config import parse_config
-from trellis.repository.model_configs import SOURCES
 
 GOOD = {"text_input": "Hi", "max_tokens": 4}
 TOKEN = "t" * 22
 
 
-def ensemble() -> Model:
-    """The model that `make repo` makes."""
-    text = (SOURCES / "ensemble" / "config.pbtxt").read_text()
-    config = parse_config(text.replace("${triton_max_batch_size}", "64"))
-    found = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    return read_model(found, lambda _: {"backend": "python"})
-
-
-MODEL = ensemble()
+MODEL = ensemble_model()
 
 
 def sent(body: dict[str, Any]) -> dict[str, Any]:

@@ -5,42 +5,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.ensemble_model import ensemble_config, ensemble_model
 from support.hypothesis_profiles import examples
 from trellis.gateway.body import prepare
 from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model, read_model
 from trellis.gateway.prepared import Prepared
 from trellis.gateway.refusals import Refusal
-from trellis.repository.model_config import parse_config
-from trellis.repository.model_configs import SOURCES
 
 INNER = "1f" * 16
 OURS = {"trellis_client": INNER, "id": INNER}  # in every body that goes to Triton
 GOOD = {"text_input": "Hi", "max_tokens": 4}
 
 
-def configuration() -> dict[str, Any]:
-    """The ensemble's, as Triton gives it."""
-    text = (SOURCES / "ensemble" / "config.pbtxt").read_text()
-    config = parse_config(text.replace("${triton_max_batch_size}", "64"))
-    found: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    return found
-
-
-def ensemble(backend: str = "python") -> Model:
-    """The model with an engine of this backend."""
-    return read_model(configuration(), lambda _: {"backend": backend})
-
-
-MODEL = ensemble()
-BY_ID = ensemble("tensorrtllm")
+MODEL = ensemble_model()
+BY_ID = ensemble_model("tensorrtllm")
 TABLE = {"name": "table", "data_type": "TYPE_FP32", "dims": ["-1", "-1"]}
 WITH_TABLE = read_model(
-    {**configuration(), "input": [*configuration()["input"], TABLE]}, lambda _: {}
+    {**ensemble_config(), "input": [*ensemble_config()["input"], TABLE]}, lambda _: {}
 )
 
 
@@ -236,8 +221,8 @@ def test_a_request_that_does_not_stop_another_needs_no_id() -> None:
 
 def test_only_an_ensemble_that_takes_text_is_checked() -> None:
     assert MODEL.checked
-    assert not read_model({**configuration(), "platform": ""}, lambda _: {}).checked
-    assert not read_model({**configuration(), "input": []}, lambda _: {}).checked
+    assert not read_model({**ensemble_config(), "platform": ""}, lambda _: {}).checked
+    assert not read_model({**ensemble_config(), "input": []}, lambda _: {}).checked
 
 
 JSON = st.recursive(

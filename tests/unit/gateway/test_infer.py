@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.ensemble_model import ensemble_config
 from trellis.gateway.body import prepare, read
 from trellis.gateway.infer import (
     InferRequest,
@@ -24,26 +24,16 @@ from trellis.gateway.limits import Limits
 from trellis.gateway.models import Model, read_model
 from trellis.gateway.outputs import read_outputs
 from trellis.gateway.refusals import Refusal
-from trellis.repository.model_config import parse_config
-from trellis.repository.model_configs import SOURCES
 
 Json = dict[str, Any]
 Headers = list[tuple[bytes, bytes]]
-
-
-def configuration() -> Json:
-    """The ensemble's, as Triton gives it."""
-    text = (SOURCES / "ensemble" / "config.pbtxt").read_text()
-    config = parse_config(text.replace("${triton_max_batch_size}", "64"))
-    found: Json = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    return found
 
 
 def model_of(config: Json) -> Model:
     return read_model(config, lambda _: {"backend": "python"})
 
 
-CONFIG = configuration()
+CONFIG = ensemble_config()
 MODEL = model_of(CONFIG)
 OUTPUTS = read_outputs(CONFIG)
 DTYPES = {"BYTES": np.object_, "INT32": np.int32, "FP32": np.float32, "BOOL": np.bool_}

@@ -17,8 +17,9 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelStreamInferRes
 from trellis.contract.client_inputs import PROMPT
 from trellis.gateway.access.grpc_requests import GrpcRequest, is_stop
 from trellis.gateway.access.grpc_tensors import StepTensors, read_tensors
-from trellis.gateway.generate import adapter_of
+from trellis.gateway.generate import adapter_of, engine_body
 from trellis.gateway.ids import new_id
+from trellis.gateway.metrics.observed import observed
 from trellis.gateway.metrics.record import Record
 from trellis.gateway.models import Model, model_path
 from trellis.gateway.prepared import Prepared
@@ -198,11 +199,7 @@ class GrpcStream:
         if asked is None or not route.fits(asked.prepared):
             return None
         with record.timed("encode"):
-            if route.is_long(asked.prepared):
-                loop = asyncio.get_running_loop()
-                made = await loop.run_in_executor(state.encoders, route.body, asked.prepared, JSON)
-            else:
-                made = route.body(asked.prepared, JSON)
+            made = await engine_body(state, route, asked.prepared, JSON)
         if made is None or isinstance(made, Refusal):  # which Triton tells, too
             return None
         channel = await state.steps.find(route.engine.model)
@@ -238,20 +235,16 @@ class GrpcStream:
         record.adapter = adapter_of(state, model, prepared)
         if state.settings.log_prompts:
             record.prompt = str(prepared.values.get(PROMPT, ""))
-        state.registry.begin(record)
-        state.begun(self._scope, record)
-        try:
-            with state.in_flight.noted(self._owner, prepared.request_id):
-                await self._follow(model, answer, channel, body, record)
-        except asyncio.CancelledError:
-            record.left = self._failed is None
-            raise
-        finally:
-            record.failed = answer.failed or answer.refused or answer.cut
-            record.end()
-            state.registry.end(record)
-            for ended in state.ended:
-                ended(self._scope, record)
+        hooks = (state.registry, state.begun, state.ended)
+        with observed(*hooks, self._scope, record):
+            try:
+                with state.in_flight.noted(self._owner, prepared.request_id):
+                    await self._follow(model, answer, channel, body, record)
+            except asyncio.CancelledError:
+                record.left = self._failed is None
+                raise
+            finally:
+                record.failed = answer.failed or answer.refused or answer.cut
 
     async def _follow(
         self, model: Model, answer: StepTensors, channel: StepChannel, body: bytes, record: Record

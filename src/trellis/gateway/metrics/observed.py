@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Around every request: its record is kept, counted at its end, and written to the log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,6 +11,22 @@ from trellis.gateway.metrics.record import RECORD, Record
 from trellis.gateway.metrics.registry import Registry
 
 Hook = Callable[[Scope, Record], None]
+
+
+@contextmanager
+def observed(
+    registry: Registry, begun: Hook, ended: tuple[Hook, ...], scope: Scope, record: Record
+) -> Iterator[None]:
+    """While a request is answered; hooks as Observed has them."""
+    registry.begin(record)
+    try:
+        begun(scope, record)
+        yield
+    finally:
+        record.end()
+        registry.end(record)
+        for hook in ended:
+            hook(scope, record)
 
 
 class Observed:
@@ -38,12 +55,5 @@ class Observed:
                 record.status = message["status"]
             await send(message)
 
-        self._registry.begin(record)
-        try:
-            self._begun(scope, record)
+        with observed(self._registry, self._begun, self._ended, scope, record):
             await self._app(scope, receive, noted)
-        finally:
-            record.end()
-            self._registry.end(record)
-            for ended in self._ended:
-                ended(scope, record)

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 import tritonclient.grpc as triton
-from google.protobuf import json_format
 from tritonclient.grpc.service_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
     ModelStreamInferResponse,
 )
 
+from support.ensemble_model import ensemble_model
 from trellis.gateway.access.grpc_requests import GrpcRequest, is_stop, read_request
 from trellis.gateway.access.grpc_stream import RUNNING, UNSENT, GrpcStream
 from trellis.gateway.access.grpc_tensors import EMPTY_FINAL, FINAL, read_tensors
@@ -22,27 +22,17 @@ from trellis.gateway.engine_requests import Written
 from trellis.gateway.ids import RequestId, RequestsInFlight
 from trellis.gateway.limits import Limits
 from trellis.gateway.metrics.registry import Registry
-from trellis.gateway.models import Model, read_model
+from trellis.gateway.models import Model
 from trellis.gateway.refusals import Refusal
 from trellis.gateway.step_channel import StepExchange
 from trellis.gateway.text_answers import Source
 from trellis.gateway.triton import NotTaken, TritonLost
 from trellis.grpc_client import request_inputs
-from trellis.repository.model_config import parse_config
-from trellis.repository.model_configs import SOURCES
 
 SOURCE = Source("ensemble", "tensorrt_llm", {b"finish": b"finish_reason"}, frozenset(), True)
 
 
-def ensemble() -> Model:
-    """The demo's, as Triton's configuration has it."""
-    text = (SOURCES / "ensemble" / "config.pbtxt").read_text()
-    config = parse_config(text.replace("${triton_max_batch_size}", "64"))
-    found = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    return read_model(found, lambda _: {"backend": "python"})
-
-
-MODEL = ensemble()
+MODEL = ensemble_model()
 
 
 class Letters:
